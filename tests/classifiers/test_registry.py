@@ -548,6 +548,8 @@ def test_a_damaged_header_is_named_with_its_file(tmp_path, changes, message):
     assert "\n" not in str(error.value)
 
 
-def test_weights_that_are_a_folder_are_not_called_damaged(tmp_path):
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_weights_that_are_a_folder_are_not_called_damaged(name, tmp_path):
+    (tmp_path / name).mkdir()
     with pytest.raises(FormatError, match=r"expected a readable file of weights \(Is a directory\)"):
-        read_weights(tmp_path)
+        read_weights(tmp_path / name)

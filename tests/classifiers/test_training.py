@@ -557,8 +557,10 @@ def test_only_steps_choose_convolutions_by_trial(make_images, monkeypatch):
         @contextmanager
         def fixed_shapes(self):
             torch.backends.cudnn.benchmark = True
-            yield
-            torch.backends.cudnn.benchmark = False
+            try:
+                yield
+            finally:
+                torch.backends.cudnn.benchmark = False
 
     class Noting(Small):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

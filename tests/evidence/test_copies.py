@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nfpi.config import Config
 from nfpi.evidence import copies
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.results.recorded.records import MetricsError
-from nfpi.results.recorded.settings import read_settings, write_settings
+from nfpi.results.recorded.settings import StoredSettings, read_settings, write_settings
 from nfpi.runs import Run
 from nfpi.runtime.manifests import write_manifest
 
@@ -76,6 +77,21 @@ def test_more_seeds_are_added_to_those_that_are_there(results: Results):
     again = results.gather()
     assert not again.added
     assert not again.replaced
+
+
+def test_seeds_of_runs_that_are_in_no_table_any_more_are_not_planned(results: Results):
+    """They would turn the comparison of images of a single seed into one over seeds."""
+    results.make_runs(0)
+    results.make_runs(1)
+    results.gather()
+    later = results.stored.config.model_dump() | {"seeds": [3]}
+    later["tables"]["table2"]["experiments"][0]["lambdas"] = [10, 20]
+    results.stored = StoredSettings.of("mine", Config.model_validate(later))
+    results.make_runs(3)
+    done = results.gather()
+    assert (done.seeds, done.missing) == ([3], 0)
+    assert read_settings(results.evidence).config.seeds == [3]
+    assert (results.evidence / FLOW.folder / "metrics.json").is_file()
 
 
 def test_runs_that_are_not_made_are_left_out_and_counted(results: Results):

@@ -23,6 +23,7 @@ import yaml
 from huggingface_hub import ModelHubMixin
 
 from nfpi import ClassConditionalFlow
+from nfpi.config import PRIORS
 from nfpi.model import TrainedFlow
 from nfpi.model.hub import is_hub_id
 from nfpi.priors import GaussianPrior
@@ -162,7 +163,7 @@ def test_other_metrics_are_refused_before_anything_is_written(fitted, tmp_path, 
         ),
         ({"prior": {"method": "gradient_descent"}}, "y, learned along with f by gradient descent."),
         ({"prior": {"method": "repeated_fixed_point"}}, "y, fitted by fixed-point iteration, repeatedly during"),
-        ({"prior": {"method": "simplex"}}, "y, fitted by the method `simplex`."),
+        ({"prior": {"method": "simplex"}}, "y, obtained by the method `simplex`."),
         ({"prior": {"lambda": 0.0}}, "y, kept at their initial values."),
         ({"prior": {}, "start": "release"}, "y, read from a checkpoint of the paper's code."),
     ],
@@ -170,6 +171,16 @@ def test_other_metrics_are_refused_before_anything_is_written(fitted, tmp_path, 
 def test_the_card_says_where_the_gaussians_are_from(fitted, changes, sentence):
     model = replace(fitted, config=fitted.config | changes)
     assert sentence in model.generate_model_card().text
+
+
+@pytest.mark.parametrize(("learned", "how"), [(False, "fitted"), (True, "learned along with f")])
+def test_the_card_says_how_a_loaded_extension_works(fitted, learned, how):
+    PRIORS.register("own", builder=lambda *arguments: None, learned=learned)
+    try:
+        model = replace(fitted, config=fitted.config | {"prior": {"method": "own"}})
+        assert f"y, {how} by the method `own`." in model.generate_model_card().text
+    finally:
+        PRIORS.remove("own")
 
 
 def make_double(model: ClassConditionalFlow) -> None:

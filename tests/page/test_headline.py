@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,3 +67,15 @@ def test_the_papers_number_is_that_of_the_classifier(classifier, paper):
     frame["lambda"] = 1e4
     _, headline = select_headlines(recorded, [ShownTable("t", "", frame=frame)])
     assert f"the paper: {paper} %" in " ".join(headline.notes)
+
+
+@pytest.mark.parametrize(
+    ("prior", "weight", "shown", "paper", "difference"),
+    [("fpi", 1e4, 1e4, 80.02, "+0.0"), ("fpi", 1e4, 1e4, 81.0, "−1.0"), ("simplex", 0.0, math.nan, 79.0, "+1.0")],
+)
+def test_the_difference_from_the_papers_number_is_that_of_the_table(prior, weight, shown, paper, difference):
+    """There is none at λ = 0, but one for a prior without λ; and no difference of −0.0."""
+    recorded = record_seeds(replace(FITTED, prior=prior, weight=weight), 80.0)
+    row = {"dataset": "animals", "flow": "mef", "prior": prior, "lambda": shown, "paper_nf_acc": paper}
+    (headline,) = select_headlines(recorded, [ShownTable("t", "", frame=pd.DataFrame([row]))])
+    assert f"(difference {difference})" in " ".join(headline.notes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import zipfile
 from collections import Counter
@@ -28,6 +30,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if path.suffix == ".safetensors":
             return load_file(path)
         if zipfile.is_zipfile(path):  # files of torch < 1.6 are not zip archives

@@ -32,8 +32,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 """At most 1."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
-NAME_RULE = "letters, digits and . _ + - that begins with a letter or digit"
-"""NAME in words, after "a name of"."""
+NAME_RULE = "a name of letters, digits and . _ + - that begins with a letter or digit"
 Name = Annotated[str, Field(pattern=NAME)]
 
 Split = Literal["train", "validation", "test"]
@@ -184,7 +183,7 @@ def explain(error: ValidationError) -> str:
         *parents, key = parents
         if fault["type"] == "string_pattern_mismatch":
             where = ".".join(parents)
-            return f"{where}: expected a name of {NAME_RULE}, received {key!r}"
+            return f"{where}: expected {NAME_RULE}, received {key!r}"
         if fault["type"] == "string_type":  # YAML reads 2024 as a number, and no as false
             return f"{'.'.join(parents)}: expected a name as text, received {fault['input']!r}: write it in quotes"
         known = re.findall(r"'([^']+)'", context.get("expected", ""))

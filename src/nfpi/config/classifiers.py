@@ -122,13 +122,12 @@ class ClassifierConfig(Settings):
     architecture: dict[str, Any] = {}
     """settings of the model"""
     weights: LocalPath | None = None
-    """file of pretrained weights; None: published weights if `pretrained`, otherwise those of `start_from` or random
-    ones"""
+    """file of pretrained weights; None: published weights if `pretrained`, otherwise random ones"""
     pretrained: bool = False
-    """whether to start from the weights published by timm (eva02), which timm downloads or has in its cache"""
+    """whether to start from the weights published by timm (eva02), which the workflow downloads"""
     start_from: Name | None = None
-    """another classifier of the config; training starts from its final weights, those trained with `augmentation:
-    none`"""
+    """another classifier of the config; training starts from its final weights (those trained with `augmentation:
+    none`), whatever `weights` and `pretrained` are"""
     image_size: PositiveInt | None = None
     """size that images are resized to (bicubic); None: no resizing"""
     normalization: Literal["model", "half", "dataset", "cifar10", "cifar100", "imagenet"] = declare_added_setting(
@@ -143,8 +142,8 @@ class ClassifierConfig(Settings):
     """passes over the training images per epoch (repeated augmentation), each with its own order and augmentations"""
     batch_size: Annotated[int, Field(ge=2)] = 100
     accumulate: PositiveInt = declare_added_setting(1)
-    """parts, at most this many and of nearly equal size, into which a batch is split for gradient accumulation: the
-    same step with less memory (only for models without batch normalisation)"""
+    """parts, at most this many, into which a batch is split for gradient accumulation: the same step with less memory
+    (only for models without batch normalisation)"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
     learning_rate: PositiveFloat = 1e-3

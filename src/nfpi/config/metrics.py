@@ -143,13 +143,15 @@ def register_metric(
     if name in _OTHER_COLUMNS or _DERIVED.fullmatch(name):
         raise ConfigError(f"metric '{name}': this name is reserved for a column of tables: rename it")
     for prefix, use in (
-        (GENERATED_PREFIX, "classifiers trained on generated images"),
+        (GENERATED_PREFIX, "values for classifiers trained on generated images"),
         (VALIDATION_PREFIX, "values on the validation split"),
     ):
         if name.startswith(prefix) and name not in _NAMED_WITH_PREFIX:
             raise ConfigError(f"metric '{name}': names with {prefix} are for {use}: rename it")
-        if name not in METRICS and prefix + name in METRICS:  # this name would stand for the new metric, too
-            raise ConfigError(f"metric '{name}': there is a metric {prefix}{name} already: rename it")
+        if name not in METRICS and prefix + name in METRICS:
+            raise ConfigError(
+                f"metric '{name}': its {use} would be named {prefix}{name}, as another metric is: rename it"
+            )
     traits = {
         "label": label,
         "unit": unit,

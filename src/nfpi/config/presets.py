@@ -117,7 +117,7 @@ def _find_file(preset: str, folder: Path, extended_by: Path | None) -> Path:
     if path.parent != folder.resolve() and path.stem in known:
         raise ConfigError(f"{where}: {path}: '{path.stem}' is the name of a preset of the project: rename the file")
     if not re.fullmatch(NAME, path.stem):
-        raise ConfigError(f"{where}: expected a file name of {NAME_RULE}, received '{path.name}'")
+        raise ConfigError(f"{where}: expected a file with {NAME_RULE}, received '{path.name}'")
     return path
 
 

@@ -100,7 +100,7 @@ class Registry:
                 subclass of Settings, or the builder cannot be called with the arguments of this family.
         """
         if not re.fullmatch(NAME, name):
-            raise ConfigError(f"{self.family} '{name}': expected a name of {NAME_RULE}")
+            raise ConfigError(f"{self.family} '{name}': expected {NAME_RULE}")
         self._check_settings(name, settings)
         self._check_builder(name, builder, self.list_arguments(traits))
         extension = _loading[-1] if _loading else None

@@ -35,7 +35,7 @@ class GatheringSummary:
 
     Attributes:
         runs: number of copied runs.
-        missing: number of runs that the tables need but `root` lacks; seeds without any run are not counted.
+        missing: number of runs that the tables need but `root` lacks, of the seeds of which it has some.
         added: runs that are new in the evidence.
         replaced: runs whose metrics.json differs from that in the earlier evidence.
         changed: replaced runs whose metrics, except for times, differ.
@@ -113,10 +113,11 @@ def gather_evidence(
                 write_atomically(output / name, content)
         write_atomically(output / SETTINGS, settings)
         write_checksums(output, digests)
+    chosen_seeds = {item.run.seed for item in chosen}
     replaced = [item for item in chosen if item.run in existing and item.record != existing[item.run].record]
     return GatheringSummary(
         runs=len(chosen),
-        missing=len(wanted) - len(chosen),
+        missing=sum(run not in recorded and run.seed in chosen_seeds for run in wanted),
         added=[item.run for item in chosen if item.run not in existing],
         replaced=[item.run for item in replaced],
         changed=[item.run for item in replaced if _collect_outcome(item) != _collect_outcome(existing[item.run])],

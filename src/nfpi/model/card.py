@@ -152,7 +152,9 @@ def _describe_method(model: TrainedFlow) -> str:
             return ", fitted by fixed-point iteration, repeatedly during the training of f"
         case "gradient_descent":
             return ", learned along with f by gradient descent"
-        case method if method in PRIORS and PRIORS[method].traits["learned"]:
+        case method if method not in PRIORS:  # its extension is not loaded, which would tell how it works
+            return f", obtained by the method `{method}`"
+        case method if PRIORS[method].traits["learned"]:
             return f", learned along with f by the method `{method}`"
         case method:
             return f", fitted by the method `{method}`"

@@ -265,9 +265,9 @@ def _split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.
 def _training_device(device: torch.device | str | None, precision: str) -> Iterator[Device]:
     """Make the device of a fit; afterwards, restore the state of the process.
 
-    This includes the current GPU, and the random generators of the CPU and of the GPU of the fit. Fits run one at a
-    time. Gradients, precision, and the dtype and device of new tensors are those of a new process, whatever the caller
-    has set.
+    This includes the current GPU, and the random generators of the CPU and of the CUDA GPU of the fit. Fits run one at
+    a time. Gradients, precision, and the dtype and device of new tensors are those of a new process, whatever the
+    caller has set.
     """
     wanted = None if device is None else torch.device(device)
     if wanted is not None:

@@ -16,7 +16,7 @@ from nfpi.page.tables import ShownTable
 from nfpi.results.markup.html import HTML
 from nfpi.results.recorded.runs import RecordedRun
 from nfpi.results.statistics.intervals import wilson_interval
-from nfpi.results.tables.layout import count_decimals, typeset_weight
+from nfpi.results.tables.layout import count_decimals, format_number, typeset_weight
 from nfpi.results.tables.summaries import Score, choose_best
 from nfpi.runs import BASELINE, Run
 
@@ -112,7 +112,7 @@ def _make_headline(name: str, run: Run, groups: Groups, tables: Sequence[ShownTa
         notes.append(f"{label}: {_compute_mean(groups[other], name):.{decimals}f} {escape(entry.unit)}")
     value = _find_paper_value(name, run, tables)
     if value is not None:
-        difference = f"{mean - value:+.{decimals}f}".replace("-", "−")
+        difference = format_number(mean - value, decimals, signed=True)
         notes.append(f"the paper: {value:g} {escape(entry.unit)} (difference {difference})")
     return Headline(
         name, f"{entry.label} on {run.dataset}", f"{mean:.{decimals}f} {entry.unit}", _describe_run(run), notes
@@ -160,7 +160,7 @@ def _find_paper_value(name: str, run: Run, tables: Sequence[ShownTable]) -> floa
         for key in keys:
             same = same[same[key] == row[key]]
         if run.weight is not None:
-            same = same[same["lambda"] == run.weight]
+            same = same[same["lambda"].fillna(0.0) == run.weight]  # tables show no λ of a prior without one
         if not pd.Series(same[f"paper_{name}"]).empty:
             return float(same[f"paper_{name}"].iloc[0])
     return None

@@ -24,10 +24,13 @@ def make_generator(device: torch.device | str, seed: int, *key: int | str) -> to
 
 
 def seed_default_generators(seed: int, device: torch.device) -> None:
-    """Seed PyTorch's default generators of the CPU and of `device`; `torch.manual_seed` seeds those of all devices."""
+    """Seed PyTorch's default generators of the CPU and of `device`; those of other devices keep their state.
+
+    `torch.manual_seed` seeds those of all devices.
+    """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
-    elif device.type == "mps":
-        torch.mps.manual_seed(seed)
+    elif device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)

@@ -15,7 +15,7 @@ from nfpi.runtime.job_log import read_last_lines
 from nfpi.stages.options import ShowLog
 
 _SLURM_LOGS = Path("results/slurm")
-"""`slurm-logdir` of the profiles, where SLURM's logs are whatever the folder of the results, relative to the clone"""
+"""folder of SLURM's logs (`slurm-logdir` of the profiles), relative to the clone, wherever the results are"""
 _POLL_SECONDS = 0.5
 """seconds between two reads of the logs"""
 
@@ -71,10 +71,10 @@ def _find_last_logs(root: Path, run: Run) -> list[Path]:
     # by a temperature, or by the variants of an augmentation.
     other = {"train_classifier": f"_{WEIGHT_PATTERN}", "test_classifier": ""}.get(log.stem, "_.*")
     folder = re.compile(f"{re.escape('_'.join(values).replace('/', '_'))}({other})?")
-    beside = root.parent / _SLURM_LOGS.name
     slurm = [
         path
-        for path in (beside if beside.is_dir() else _SLURM_LOGS).glob(f"rule_{log.stem}*/*/*.log")
+        for folder_of_logs in {(root.parent / _SLURM_LOGS.name).resolve(), _SLURM_LOGS.resolve()}
+        for path in folder_of_logs.glob(f"rule_{log.stem}*/*/*.log")
         if folder.fullmatch(path.parent.name) is not None
     ]
     return [*sorted(slurm, key=read_modification_time)[-1:], log]

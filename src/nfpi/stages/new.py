@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from nfpi.config import SOURCES, ConfigError, DatasetConfig, list_built_in_presets
-from nfpi.config.base import NAME
+from nfpi.config.base import NAME, NAME_RULE
 from nfpi.data.image_files import GREY_MODES, read_image, read_image_size
 from nfpi.data.prepare import assign_splits
 from nfpi.data.sources.archive import find_image_root
@@ -59,10 +59,7 @@ def write_preset(command: WritePreset) -> None:
             f"{output}: expected a file that does not exist, received one that does: choose another --output"
         )
     if output.suffix not in (".yaml", ".yml") or not re.fullmatch(NAME, output.stem):
-        raise ConfigError(
-            f"{output}: expected NAME.yaml, where NAME has letters, digits and . _ + -, the first a letter or digit, "
-            f"received '{output.name}'"
-        )
+        raise ConfigError(f"{output}: expected NAME.yaml with {NAME_RULE}, received '{output.name}'")
     if output.stem in list_built_in_presets(presets):
         raise ConfigError(
             f"{output}: expected another name than those of the project's presets, received '{output.stem}': choose "

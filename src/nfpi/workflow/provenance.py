@@ -51,7 +51,10 @@ def check_provenance(plan: Plan) -> str | None:
         return f"{fault}: changed settings are not noticed; {error}"
     changes = ", ".join(_list_changes(before.to_json()["settings"], now.to_json()["settings"]))
     if not changes:
-        return f"{fault}: changed settings are not noticed until `{touch}` has been run once with unchanged settings"
+        return (
+            f"{fault}: changed settings are not noticed until `{touch}` has been run once with unchanged settings; "
+            "until then, results may also be made again if the copy did not keep the times of files"
+        )
     listed = changes if len(changes) <= _LONGEST_LIST else f"{changes[:_LONGEST_LIST]}…"
     raise ConfigError(
         f"{fault}, so that Snakemake cannot tell which files depend on the changed settings ({listed}): set them back, "

@@ -432,6 +432,13 @@ def test_other_comparisons_do_not_change_the_seeds_that_non_inferiority_needs(ju
     assert alone["seeds_needed"] == beside["seeds_needed"] > 3
 
 
+def test_p_values_are_explained_only_where_there_are_some(judge):
+    alone = claims_to_markdown(judge(effect(-0.2), comparison(direction="not_less")))
+    assert "| p |" not in alone
+    assert "Holm" not in alone
+    assert "p: two-sided" in claims_to_markdown(judge(effect(-0.2)))
+
+
 def test_an_effect_of_any_size_needs_seeds_for_the_one_that_was_found(judge):
     assert only(judge(effect(0.05), comparison(smallest_effect=0)))["seeds_needed"] > 10
 

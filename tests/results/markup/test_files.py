@@ -141,7 +141,8 @@ def test_latex_is_a_tabular_with_as_many_cells_as_columns(table):
 def test_special_characters_are_escaped(table):
     odd = table.assign(row=r"a_b&c%d|e\f<i>", status="x")
     assert r"a\_b\&c\%d|e{\textbackslash}f" in to_latex(odd, "")
-    assert r"a_b&c%d\|e\\f\<i>" in to_markdown(odd, "")
+    assert r"a_b&c%d\|e\\f&lt;i>" in to_markdown(odd, "")
+    assert "a &amp;lt; b" in to_markdown(table.assign(row="a &lt; b"), "")
     text = to_html(odd, "<b>Title</b>")
     assert r">a_b&amp;c%d|e\f&lt;i&gt;<" in text
     assert "<b>" not in text
@@ -162,6 +163,18 @@ def test_units_decimals_and_direction_are_those_of_the_metric():
     )
     assert row == ("| 1 | 7.05 (n = 1) | 92.0 (n = 1) | 3.142 ± 0.012 (n = 2) | 3.2 | −0.058 | 4.26 (n = 1) |")
     assert to_latex(frame, "").isascii()
+
+
+def test_negative_numbers_have_a_minus_sign_and_none_is_minus_zero():
+    cells = value("nf_loss", -2.5, 0.1, 2, -2.25, (-3.25, -0.0004))
+    rows = [cells, value("nf_loss", -0.0001, 0.1, 2)]
+    frame = frame_of_rows(*({"dataset": "digits", "lambda": 1.0} | row for row in rows), metrics=["nf_loss"])
+    first, second = grid_of(to_markdown(frame, ""))[2:]
+    assert first == "| 1 | −2.500 ± 0.100 [−3.250, 0.000] | −2.25 | −0.250 |"
+    assert second.startswith("| 1 | 0.000 ± 0.100 |")
+    assert "−2.500 ± 0.100" in to_html(frame, "")
+    assert "[−3.250, 0.000]" in to_html(frame, "")
+    assert r"& \ensuremath{-}2.500 \(\pm\) 0.100 & \ensuremath{-}2.25 &" in to_latex(frame, "")
 
 
 def test_what_all_rows_share_stands_below_them_once():
@@ -321,6 +334,14 @@ def test_the_validation_value_of_a_choice_stands_beside_the_test_value():
     assert ">Validation (%)</th>" in to_html(frame, "")
     assert r"& Validation & NF-Acc \\" in to_latex(frame, "")
     assert "Validation" not in to_markdown(compared([math.nan, 0.01], **choice | {"candidates": 1}), "")
+
+
+def test_labels_in_notes_are_escaped_once():
+    choice = {"candidates": 2, "best": True, "validation": 9.0, "chosen_by": "validation_<a*b*>", "lambda": 1e4}
+    frame = compared([math.nan, 0.01], **choice)
+    assert r"Validation: validation_&lt;a\*b\*> on that split" in to_markdown(frame, "")
+    assert "Validation: validation_&lt;a*b*&gt; on that split" in to_html(frame, "")
+    assert r"Validation: validation\_\ensuremath{<}a*b*" in to_latex(frame, "").replace("\n% ", " ")
 
 
 def test_both_sources_of_spread_are_named():

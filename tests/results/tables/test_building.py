@@ -326,6 +326,21 @@ def test_the_reference_may_repeat_itself_but_not_contradict_itself(metrics, refe
         accuracy_table(metrics, BOTH, pd.concat([reference, other]), rows)
 
 
+@pytest.mark.parametrize(("lambdas", "value"), [([], 90.0), ([0], math.nan)])
+def test_the_reference_may_leave_out_the_lambda_of_a_prior_without_one(
+    make_metric_rows, make_frame, reference, make_rows, lambdas, value
+):
+    rows = [
+        replace(row, weight=lambdas[0] if lambdas else None)
+        for row in make_rows({"dataset": "digits", "prior": "gmm", "lambdas": [0]})
+    ]
+    known = {"dataset": "digits", "flow": "mef", "prior": "gmm", "lambda": math.nan, "classifier": "", "value": 90.0}
+    added = pd.DataFrame([known | {"table": "", "row": "", "augmentation": "", "metric": "nf_acc", "source": ""}])
+    metrics = make_frame(make_metric_rows(rows[0].flow_runs[0], nf_acc=80.0))
+    frame = accuracy_table(metrics, BOTH, pd.concat([reference, added[reference.columns]]), rows)
+    assert frame["paper_nf_acc"].tolist() == pytest.approx([value], nan_ok=True)
+
+
 def test_classifiers_of_real_images_stand_beside_the_papers(make_metric_rows, make_frame, reference, make_rows):
     alone = Run(dataset="imagenet", seed=0, classifier="eva02", augmentation="standard")
     flow = flow_run("imagenet", weight=3e7)

@@ -192,8 +192,7 @@ def format_difference(row: dict[str, Any]) -> str:
 def _format_signed(row: dict[str, Any], value: float) -> str:
     if math.isnan(value):
         return ""
-    decimals = count_difference_decimals(row)
-    return f"{round(value, decimals) + 0.0:+.{decimals}f}"
+    return f"{value:+z.{count_difference_decimals(row)}f}"
 
 
 def _format_p_value(row: dict[str, Any]) -> str:
@@ -266,7 +265,8 @@ def _compose_notes(verdicts: pd.DataFrame, markup: Markup) -> Iterator[str]:
     )
     if verdicts["seeds_needed"].notna().any():
         yield "Seeds needed: an estimate of the number of seeds in all that would decide the comparison."
-    yield "p: two-sided, adjusted by Holm's method over the comparisons of a claim."
+    if verdicts["p_adjusted"].notna().any():
+        yield "p: two-sided, adjusted by Holm's method over the comparisons of a claim."
     corrected = (verdicts["split_ratio"] > 0) & (verdicts["seeds"] > 1)
     if corrected.any():
         tested = (verdicts["test"] == "paired t") & (verdicts["seeds"] > 1)
@@ -277,7 +277,7 @@ def _compose_notes(verdicts: pd.DataFrame, markup: Markup) -> Iterator[str]:
     if (on_images & (verdicts["seeds"] == 1)).any():
         yield "Verdicts from one seed concern only that seed: their intervals only include the choice of test images."
     diverged: dict[str, None] = {}
-    escaped = MARKDOWN if markup is MARKDOWN else replace(MARKDOWN, escape=str)  # templates and comments escape notes
+    escaped = replace(MARKDOWN, escape=markup.escape_note)
     for row in verdicts.to_dict("records"):
         for side in ("first", "second"):
             if row[f"{side}_diverged"]:

@@ -12,7 +12,7 @@ import pandas as pd
 from nfpi.results.markup.html import to_html
 from nfpi.results.markup.latex import to_latex
 from nfpi.results.recorded.csv_files import write_csv
-from nfpi.results.tables.layout import Column, Markup, Spread, Table, lay_out, split_weight
+from nfpi.results.tables.layout import Column, Markup, Spread, Table, format_number, lay_out, split_weight
 from nfpi.runtime.files import write_atomically, written_together
 
 __all__ = [
@@ -77,7 +77,9 @@ def table_to_markdown(table: Table) -> str:
 
 def escape_markdown(text: str) -> str:
     """Escape the text of a cell; line breaks, which would end the row, become spaces."""
-    return re.sub(r"([\\|*`<\[\]])", r"\\\1", " ".join(text.splitlines()))
+    escaped = re.sub(r"([\\|*`\[\]])", r"\\\1", " ".join(text.splitlines()))
+    # GitHub knows the escape \<, Python-Markdown (the docs' site) does not
+    return re.sub(r"&(?=#?\w+;)", "&amp;", escaped).replace("<", "&lt;")
 
 
 def _format_heading(column: Column) -> str:
@@ -89,7 +91,9 @@ def _format_spread(spread: Spread) -> str:
     """Return e.g. ` ± 0.4 [97.1, 99.5]`, without unknown parts."""
     decimals = spread.decimals
     return _format_std(spread) + (
-        f" [{spread.low:.{decimals}f}, {spread.high:.{decimals}f}]" if spread.has_interval else ""
+        f" [{format_number(spread.low, decimals)}, {format_number(spread.high, decimals)}]"
+        if spread.has_interval
+        else ""
     )
 
 
@@ -107,4 +111,5 @@ MARKDOWN = Markup(
     interval="[low, high]",
     weight="λ",
     arrows={True: "↑", False: "↓"},
+    escape_note=escape_markdown,
 )

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pandas as pd
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from nfpi.results.tables.layout import Markup, Spread, lay_out
+from nfpi.results.tables.layout import Markup, Spread, format_number, lay_out
 
 _SPACES = re.compile(r"\s+")
 
@@ -58,7 +58,8 @@ def _format_spread(spread: Spread) -> str:
     std = "" if pd.isna(spread.std) else f" ± {spread.std:.{decimals}f}"
     if not spread.has_interval:
         return std
-    return f'{std} <span class="interval">[{spread.low:.{decimals}f}, {spread.high:.{decimals}f}]</span>'
+    low, high = format_number(spread.low, decimals), format_number(spread.high, decimals)
+    return f'{std} <span class="interval">[{low}, {high}]</span>'
 
 
 HTML = Markup(

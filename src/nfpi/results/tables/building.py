@@ -6,6 +6,7 @@ unit. Unknown cells are empty.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -69,7 +70,7 @@ REFERENCE_COLUMNS = {
     "source": "str",
 }
 """Columns of the paper's numbers and their types; flow, prior and λ are empty for classifiers trained on real images,
-and classifier and augmentation too for cited work."""
+and classifier and augmentation too for cited work. λ may be empty for a prior without λ, whose runs have λ = 0."""
 
 _COUNT = "_seeds"
 
@@ -322,7 +323,7 @@ def _index_reference(reference: pd.DataFrame) -> dict[Hashable, float]:
             continue  # cited work is looked up by its label
         key: tuple[str, ...] = (row["dataset"], row["classifier"], row["augmentation"], row["metric"])
         if row["prior"]:
-            weight = format_weight(row["lambda"])
+            weight = "" if math.isnan(row["lambda"]) else format_weight(row["lambda"])
             key = (row["dataset"], row["flow"], row["prior"], weight, row["classifier"], row["metric"])
         if values.setdefault(key, row["value"]) != row["value"]:
             where = ", ".join(key[:-1])
@@ -336,6 +337,9 @@ def _find_reference_value(known: Mapping[Hashable, float], row: TableRow, name: 
         return known.get((row.dataset, row.classifier, row.augmentation, name), math.nan)
     run = row.flow_runs[0]
     assert run.weight is not None
-    of_flow = (run.dataset, run.flow, run.prior, format_weight(run.weight))
-    of_classifier = known.get((*of_flow, row.classifier, name), math.nan)
-    return known.get((*of_flow, "", name), of_classifier)
+    weights = [format_weight(run.weight)] if row.weight is not None else ["", format_weight(run.weight)]
+    for weight, classifier in itertools.product(weights, ("", row.classifier)):
+        value = known.get((run.dataset, run.flow, run.prior, weight, classifier, name))
+        if value is not None:
+            return value
+    return math.nan

@@ -61,6 +61,7 @@ class Markup:
         weight: symbol λ.
         arrows: symbols of the better direction of a metric, by whether higher is better.
         equal: mark of a value that does not differ significantly from the best one.
+        escape_note: escapes text in notes, which templates of HTML and comments of LaTeX escape as a whole.
     """
 
     escape: Callable[[str], str]
@@ -71,6 +72,7 @@ class Markup:
     arrows: Mapping[bool | None, str]
     interval_beside_std: bool = True
     equal: str = "†"
+    escape_note: Callable[[str], str] = str
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,12 @@ def typeset_weight(weight: float, markup: Markup) -> str:
 
 def format_measurement(value: float, entry: Metric, images: int | None = None) -> str:
     """Format a value with its unit, e.g. `94.2 %`."""
-    return f"{value:.{count_decimals(entry, images)}f}" + (f" {entry.unit}" if entry.unit else "")
+    return format_number(value, count_decimals(entry, images)) + (f" {entry.unit}" if entry.unit else "")
+
+
+def format_number(value: float, decimals: int, *, signed: bool = False) -> str:
+    """Format a number with a minus sign instead of a hyphen, never `−0.0`; `signed`: with a plus sign, too."""
+    return f"{value:{'+' if signed else ''}z.{decimals}f}".replace("-", "−")
 
 
 def count_decimals(entry: Metric, images: int | None) -> int:
@@ -226,7 +233,7 @@ def _make_validation_column(frame: pd.DataFrame, markup: Markup) -> Iterator[Col
     # tables of older versions do not tell the metric, which was an accuracy
     units = {entry.unit for entry in entries if entry is not None} or {"%"}
     cells = [
-        "" if pd.isna(value) else f"{value:.{digits}f}"
+        "" if pd.isna(value) else markup.escape(format_number(value, digits))
         for value, digits in zip(frame["validation"], decimals, strict=True)
     ]
     unit = f"({markup.escape(units.pop())})" if len(units) == 1 and all(units) else ""
@@ -251,7 +258,8 @@ def _make_metric_columns(
         spread = Spread(row[name], row[f"{name}_std"], row[f"{name}_low"], row[f"{name}_high"], decimals)
         ours.append(_format_value(spread, seeds if with_count else None, markup, is_equal=mark))
         differences.append(_format_difference(row[f"{name}_difference"], decimals, markup))
-    paper = ["" if pd.isna(value) else f"{value:.10g}" for value in frame[f"paper_{name}"]]
+    numbers = ["" if pd.isna(value) else f"{value:.10g}" for value in frame[f"paper_{name}"]]
+    paper = [markup.escape(number.replace("-", "−")) for number in numbers]
     yield Column("ours", ours, _make_sort_keys(frame[name]), is_numeric=True, group=label, unit=unit)
     yield Column("paper", paper, _make_sort_keys(frame[f"paper_{name}"]), is_numeric=True, group=label, unit=unit)
     yield Column(
@@ -274,9 +282,9 @@ def _format_value(spread: Spread, seeds: int | None, markup: Markup, *, is_equal
         return ""
     count = "" if seeds is None or pd.isna(seeds) else f" (n = {seeds})"
     mark = markup.equal if is_equal else ""
-    return f"{spread.value:.{spread.decimals}f}{mark}{markup.format_spread(spread)}{count}"
+    return f"{markup.escape(format_number(spread.value, spread.decimals))}{mark}{markup.format_spread(spread)}{count}"
 
 
 def _format_difference(value: float, decimals: int, markup: Markup) -> str:
-    """Format e.g. `+0.3`, `−1.6`; never `−0.0`; empty if unknown."""
-    return "" if pd.isna(value) else markup.escape(f"{round(value, decimals) + 0.0:+.{decimals}f}".replace("-", "−"))
+    """Format e.g. `+0.3`, `−1.6`; empty if unknown."""
+    return "" if pd.isna(value) else markup.escape(format_number(value, decimals, signed=True))

@@ -47,8 +47,8 @@ def compose_notes(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> l
     elif is_weight_chosen(frame):
         sentences.append("λ is the best of those tried, on the validation split.")
     if is_weight_chosen(frame) and frame["validation"].notna().any():
-        sentences += _describe_choice(frame)
-    sentences += _describe_comparisons(frame, shown)
+        sentences += _describe_choice(frame, markup)
+    sentences += _describe_comparisons(frame, shown, markup)
     if (frame["status"] == "cited").any():
         sentences.append("Cited rows have only published values, and none if no source is known.")
     compared = [entry for entry in shown if frame[f"paper_{entry.name}"].notna().any()]
@@ -97,15 +97,15 @@ def _describe_intervals(frame: pd.DataFrame, names: list[str], markup: Markup) -
         )
 
 
-def _describe_choice(frame: pd.DataFrame) -> Iterator[str]:
+def _describe_choice(frame: pd.DataFrame, markup: Markup) -> Iterator[str]:
     """Yield a note that names the metric of the validation column."""
     names = dict.fromkeys(name for name in frame.loc[frame["validation"].notna(), "chosen_by"].fillna("") if name)
-    labels = [find_metric(name).label.removeprefix("Validation ") for name in names]
+    labels = [markup.escape_note(find_metric(name).label.removeprefix("Validation ")) for name in names]
     if labels:
         yield f"Validation: {' or '.join(labels)} on that split, over the seeds that did not diverge."
 
 
-def _describe_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[str]:
+def _describe_comparisons(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> Iterator[str]:
     """Yield notes on how rows were compared with the best one of each metric, and on metrics not compared."""
     compared = [entry for entry in shown if is_compared(frame, entry.name).any()]
     if any((frame[f"{entry.name}_test"] == NO_PREDICTIONS).any() for entry in shown):
@@ -128,7 +128,7 @@ def _describe_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[
         (" in some rows", [entry for entry in others if entry in compared]),
     ):
         if entries:
-            yield f"Not tested{where}: {', '.join(entry.label for entry in entries)}."
+            yield f"Not tested{where}: {', '.join(markup.escape_note(entry.label) for entry in entries)}."
 
 
 def _has_uncompared_rows(frame: pd.DataFrame, entry: Metric) -> bool:
