@@ -244,7 +244,7 @@ FAULTS = {
         {"mine/a.yaml": {"flows": {"mef": {"num_flow": [1]}}}},
         "preset a: unknown key 'flows.mef.num_flow' (did you mean 'num_flows'?)",
     ),
-    "name that is no folder's": ("mine/a b.yaml", {"mine/a b.yaml": {}}, "expected a file name of letters"),
+    "name that is no folder's": ("mine/a b.yaml", {"mine/a b.yaml": {}}, "expected a file with a name of letters"),
 }
 
 

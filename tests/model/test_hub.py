@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import errno
 import hashlib
 import json
 import os
@@ -409,3 +410,12 @@ def test_a_folder_needs_no_network(folder, images, tmp_path):
     )
     assert done.stdout.strip() == str(images.classes), done.stderr[-2000:]
     assert not (tmp_path / "home").exists()
+
+
+def test_a_full_disk_is_not_called_an_unknown_repository(monkeypatch):
+    def fail(*_: object, **__: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("nfpi.model.hub.snapshot_download", fail)
+    with pytest.raises(OSError, match="No space left on device"):
+        ClassConditionalFlow.from_pretrained("own/model")

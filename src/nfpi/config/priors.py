@@ -95,7 +95,8 @@ class GradientDescentSettings(Settings):
     """Settings, without λ, of Gaussians learned by gradient descent along with the flow (NFGD).
 
     `every: epoch` takes one Adam step per epoch, on the statistics of all training latents; `every: step` takes one per
-    batch, on its likelihood, as Gaussian-mixture flows do. Variances are a·sigmoid(b·s) + c with learned s.
+    batch, on its likelihood (as Gaussian-mixture flows do) and, for λ > 0, the repulsion. Variances are
+    a·sigmoid(b·s) + c with learned s.
     """
 
     every: Literal["epoch", "step"] = "epoch"

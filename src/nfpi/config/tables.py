@@ -27,8 +27,8 @@ def select_printed_properties(columns: Mapping[str, Sequence[str]]) -> list[str]
     `augmentation` each if rows differ in it and some row has no label.
 
     Args:
-        columns: `row` (the label), `flow`, `prior`, `classifier` and `augmentation` of each row that is not cited; an
-            empty text: the row has none.
+        columns: `row` (the label), `flow`, `prior`, `classifier` and `augmentation` of each row without those of cited
+            work; an empty text: the row has none.
     """
     labels, flows = columns["row"], columns["flow"]
     follows_from_labels = all(labels) and len(set(zip(labels, flows, strict=True))) == len(set(labels))
@@ -62,10 +62,10 @@ def check_rows(config: Config) -> None:
 
 
 def check_metrics(config: Config, layers: Iterable[Mapping[str, Any]]) -> None:
-    """Check that some row of each table has each metric that was chosen for its experiments.
+    """Check that some row of each table has each of its metrics.
 
-    If the metrics were set before the experiments, by another preset or as the default, columns of metrics that no row
-    has are left out instead; at least one column must remain.
+    If the experiments were set after the metrics, by a preset that extends another or the defaults, columns of metrics
+    that no row has are left out instead; at least one column must remain.
 
     Args:
         config: the settings.

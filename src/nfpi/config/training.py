@@ -26,7 +26,8 @@ NOT_AFFECTING_RESULTS = {
     "checkpoint_activations",
     "compile",
 }
-"""Settings of flows' and classifiers' trainings that affect how they run and are monitored, but not their results."""
+"""Settings of flows' and classifiers' trainings that affect how they run and are monitored, but not their results;
+`compile`, however, rounds differently."""
 
 
 class TrainingConfig(Settings):
@@ -48,8 +49,8 @@ class TrainingConfig(Settings):
     gradient_clip: NonNegativeFloat = 0.0
     """maximum norm of the gradient; 0: no clipping, as in the authors' released code"""
     ema_decay: Fraction = 0.9999
-    """largest decay of the exponential moving average, which begins after the first epoch: n steps later, its decay is
-    min(ema_decay, 1 − (1 + n)^−ema_power)"""
+    """largest decay of the exponential moving average, which begins after the first epoch: n steps after the first
+    averaged one, its decay is min(ema_decay, 1 − (1 + n)^−ema_power)"""
     ema_power: PositiveFloat = 0.75
     initialization_images: PositiveInt = 1024
     """augmented training images used for the data-dependent initialisation"""

@@ -187,10 +187,13 @@ def download_model(name: str, **options: Any) -> Path:
 
     Raises:
         FormatError: the repository does not exist, or is neither reachable nor cached.
+        OSError: the files cannot be written.
     """
     try:
         return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS, CARD], **options))
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        if getattr(error, "errno", None):  # a fault of this machine, e.g. a full disk
+            raise
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[0] if lines else type(error).__name__
         raise FormatError(f"{name}: expected a folder or a model of the hub, received neither ({reason})") from None

@@ -1,9 +1,9 @@
 """Locks that let only one process write, and tell the others which process holds them.
 
-A lock is an advisory lock of the operating system (`flock`) on a small file. It is released when its process ends,
-however that happens. It works across the machines of a cluster on NFS (with its lock service, as usual), Lustre
-(mounted with `flock`), BeeGFS and GPFS, if they are configured for it. On a file system without locks, the work
-continues unlocked, with a warning.
+A lock is an advisory lock of the operating system (`flock`) on a small file. It is released when its process, and all
+worker processes forked from it, have ended, however that happens. It works across the machines of a cluster on NFS
+(with its lock service, as usual), Lustre (mounted with `flock`), BeeGFS and GPFS, if they are configured for it. On a
+file system without locks, the work continues unlocked, with a warning.
 """
 
 from __future__ import annotations

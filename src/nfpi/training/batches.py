@@ -161,7 +161,7 @@ def latent_statistics(
     nll_range: ValueRange | None = None,
     next_epoch: int | None = None,
 ) -> ClassStatistics:
-    """Compute statistics of the latents of all training images, augmented and dequantised, in one pass in float32.
+    """Compute statistics of the latents of all training images, augmented and dequantised, in one pass.
 
     Args:
         flow: f, which maps images x to latents z = f(x).

@@ -80,7 +80,7 @@ def choose_best(scores: Sequence[Score], *, higher_is_better: bool | None) -> in
 
 
 def split_by_outcome(metrics: pd.DataFrame, row: TableRow) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Return all metrics of a row's runs, one line for each diverged seed, and the metrics of the other seeds."""
+    """Return three frames: a row's metrics, a line for each of its diverged seeds, and the metrics of the others."""
     measured = metrics[metrics["run"].isin([run.folder for run in row.runs])]
     diverged = measured[measured["status"] != "ok"].drop_duplicates("seed")
     return measured, diverged, measured[~measured["seed"].isin(diverged["seed"])]
