@@ -161,7 +161,7 @@ def augment_images(
     """Make variants of images, class by class.
 
     Axes and partners are computed from all images of a class, so an image's variants do not depend on `indices`. A
-    latent whose inverse overflows gets another partner and share.
+    latent whose inverse overflows gets another partner and share, and with `noise` another direction.
 
     Args:
         flow: f, on `device`.

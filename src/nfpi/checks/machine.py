@@ -111,8 +111,8 @@ def measure_reading_rate(subject: Subject, workers: int) -> float:
     """
     workload = subject.main
     batch, ahead = subject.limit_batch_size(workload.training.batch_size), 1 + _BATCHES_AHEAD * workers
-    together = max(1, workers)  # a multiple of the workers, so that all are busy until the last batches
-    timed = together * max(2, -(-_BATCHES // together))
+    together = max(1, workers)
+    timed = together * max(2, -(-_BATCHES // together))  # so that all workers are busy until the last batches
     update = {"batch_size": batch, "workers": workers}
     config = workload.training.model_copy(update=update)
     data = TrainingData(select_first_images(workload.images, (ahead + timed) * batch), None, config, subject.device)

@@ -51,6 +51,8 @@ def read_agreement(path: Path, classes: list[str]) -> Agreement:
 
     Raises:
         MetricsError: the file does not contain predictions, or they lack `class_log_prob`.
+        FormatError: the file is damaged.
+        Diverged: the run diverged.
         OSError: the file cannot be read.
     """
     predictions = read_predictions(path)

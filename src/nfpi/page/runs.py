@@ -243,13 +243,13 @@ def _add_agreement(run: ShownRun, path: Path, root: Path) -> None:
 
 
 def _add_contents(run: ShownRun, path: Path, add: Callable[[Path], None]) -> None:
-    """Add the contents of a stage's file, or a fault if it is damaged; skip a file that no stage has made."""
+    """Add the contents of a file, or a fault if it is damaged; skip one that neither exists nor is in a manifest."""
     try:
         if find_product(path) is not None or path.exists():
             add(path)
     except (ValueError, OSError, EOFError) as error:
         run.faults.append(" ".join(str(error).split()))
-    except Diverged as error:  # the metrics.json of this run is damaged, or does not say that it diverged
+    except Diverged as error:  # metrics.json says that the run diverged, but does not agree with its manifest
         run.faults.append(f"{path}: expected contents, received the mark of a divergence: {error}")
 
 

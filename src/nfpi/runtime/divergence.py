@@ -1,9 +1,10 @@
 """Divergence of a fit or a training, as a result that propagates from stage to stage.
 
 If the fit diverges for a λ, the run has no prior, flow or images, and its row of a table reports the divergence. All
-files of the run are still written: JSON and safetensors files with a record of the divergence, others without content.
-Reading a record raises the :class:`Diverged` of the fit again, as if the stages were function calls, and the stage that
-reads it marks its own outputs in turn. The same holds for a training whose loss is no longer finite.
+files of the run are still written: JSON and safetensors files with a record of the divergence, logs with their rows so
+far, others without content. Reading a record raises the :class:`Diverged` of the fit again, as if the stages were
+function calls, and the stage that reads it marks its own outputs in turn. The same holds for a training whose loss is
+no longer finite.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ _FIELDS = {"iteration": "iteration", "class_index": "class_index", "quantity": "
 
 
 class Diverged(ArithmeticError):
-    """A fit or a training diverged: a quantity is no longer finite or, in a fit, no longer positive definite.
+    """A fit or a training diverged: a quantity is no longer finite, or no longer positive (definite).
 
     Attributes:
         iteration: iteration of the fit or step of the training, from 1.
-        class_index: the first class affected; None: the quantity does not belong to a class.
+        class_index: a class affected, the first or the worst conditioned; None: the quantity does not belong to a class.
         quantity: what is no longer finite, or positive (definite).
         weight: λ; None: a training with no λ, or with several.
         context: further properties of the run (seed, settings), added by the code that catches the error.
@@ -68,12 +69,12 @@ class Diverged(ArithmeticError):
 
 
 class TrainingDiverged(Diverged):
-    """The loss of a training, or a Gaussian that it learns, is no longer finite.
+    """A training diverged: its loss or the Gaussians that it learns or fits are no longer finite or positive definite.
 
     Args:
         message: one line that names the step, the seed and the settings to change.
         step: step of the training, from 1.
-        quantity: what is no longer finite.
+        quantity: what is no longer finite, or positive (definite).
 
     Attributes:
         log: rows of the epochs before the divergence.

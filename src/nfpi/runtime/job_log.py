@@ -103,9 +103,10 @@ def print_line(line: str) -> None:
 def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int:
     """Call a function, and append all output of the process during the call to a file.
 
-    The output begins with a line that numbers the attempt, and includes the output of libraries and child processes. If
-    the file cannot be opened or written, the output is printed on stderr instead. After an uncaught error, the status
-    is 1, the log ends with its traceback and its message in one line, and stderr shows this line and the log's path.
+    The output begins with a line that numbers the attempt, and includes the output of libraries and child processes.
+    After an uncaught error, the status is 1, the log ends with its traceback and its message in one line, and stderr
+    shows this line and the log's path. If the file cannot be opened, there is no log, as with `path=None`; if it cannot
+    be written, the output is printed on stderr.
 
     Snakemake removes the log of a job before it retries the job. Therefore the file has a second hard link,
     `.NAME.attempts`, until an attempt succeeds; the next attempt restores the log from this link. On file systems

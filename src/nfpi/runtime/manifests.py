@@ -40,8 +40,9 @@ class Manifest(BaseModel):
         product: kind of the outputs, in a word or two: `data`, `initial state`, `prior`, `model`, ...
         files: SHA-256 of each output, by its path below the folder of the manifest.
         content: digest of the reproducible outputs, i.e. those without times.
-        made_from: for each `product` that the outputs were made from, its `content`: for the direct inputs, and for
-            those indirect ones that must be the same for all inputs.
+        made_from: `content` of the inputs that the outputs were made from, by their `product` (`other files`: without a
+            manifest): of all direct inputs, and of the indirect ones that must be the same for all direct ones. Several
+            inputs of one product have the digest of their contents.
         facts: properties of the run that the outputs belong to: `seed`, `lambda`.
         temporary: the `files` that are removed once the stage that reads them has ended.
     """
@@ -210,7 +211,8 @@ def find_faults(path: Path) -> tuple[int, list[str]]:
     """Verify all files that a manifest lists; temporary ones may be missing.
 
     Returns:
-        The number of files, and one line for each that is missing, damaged or unreadable.
+        The number of files, including the manifest and removed temporary ones, and one line for each that is missing,
+        damaged or unreadable.
     """
     try:
         manifest = read_manifest(path)

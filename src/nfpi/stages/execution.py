@@ -39,7 +39,7 @@ def execute(command: Command) -> None:
 
 
 def _run_stage(stage: Stage) -> None:
-    """Run a stage, and write its manifest; if the fit diverged, here or in an earlier stage, the outputs record it.
+    """Run a stage, and write its manifest; if a fit or training diverged, here or before, the outputs record it.
 
     The outputs appear together, followed by the manifest; no other stage reads them before that.
 
@@ -50,7 +50,7 @@ def _run_stage(stage: Stage) -> None:
     Raises:
         ManifestError: an input is damaged, or two inputs do not belong together.
         LockedError: another process runs this stage, and this is not a job of the workflow.
-        Diverged: the fit diverged, and the stage declares no outputs that could record it.
+        Diverged: a fit or training diverged, and the stage declares no outputs that could record it.
         OSError: the outputs cannot be written.
     """
     require_writable(stage.output)

@@ -34,7 +34,7 @@ _BATCH, _STEPS, _EPOCHS = 128, 1000, (10, 100)
 """batch size, steps of a training, and the limits of its epochs"""
 _LARGEST, _RESIZED, _MULTIPLE = 64, 32, 4
 """in pixels: the longest side of images that are not resized, the largest side to which others are resized, and a
-divisor of all sides, since each of two levels halves them"""
+divisor of all sides, since each level of the flow, of which there are at least two, halves them"""
 _MEANING = {
     "train_per_class": " # without this line, all are used",
     "image_size": " # pixels; images are resized and cropped",
