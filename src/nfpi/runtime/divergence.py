@@ -30,7 +30,7 @@ class Diverged(ArithmeticError):
 
     Attributes:
         iteration: iteration of the fit or step of the training, from 1.
-        class_index: a class affected, the first or the worst conditioned; None: the quantity does not belong to a class.
+        class_index: a class affected, the first or the worst conditioned; None: the quantity belongs to no class.
         quantity: what is no longer finite, or positive (definite).
         weight: λ; None: a training with no λ, or with several.
         context: further properties of the run (seed, settings), added by the code that catches the error.
