@@ -30,7 +30,8 @@ from nfpi.checks.machine import check_loader, check_shared_memory, check_threads
 from nfpi.checks.report import Line
 from nfpi.checks.steps import check_checkpoint, check_memory, check_speed, in_format
 from nfpi.checks.subject import Subject
-from nfpi.checks.workloads import find_workloads, make_random_images
+from nfpi.checks.workloads import compose_preparation, find_workloads, make_random_images
+from nfpi.config.datasets import DatasetBlock
 from nfpi.data.writer import write_image_set
 from nfpi.flows.coupling import Coupling, MatrixExponentialCoupling, SeriesCoupling
 from nfpi.training.state import TrainingState
@@ -501,6 +502,18 @@ def test_an_account_is_named(make_subject):
     assert list(check_account(make_subject())) == []
     assert only(check_account(make_subject(cluster={}))).verdict == "missing"
     assert only(check_account(make_subject(cluster={"account": "abc@v100"}))).text.endswith("abc@v100")
+    both = only(check_account(make_subject(cluster={"account": "abc@v100", "cpu_account": "abc@cpu"})))
+    assert both.text == "jobs with GPUs are charged to abc@v100, others to abc@cpu"
+
+
+def test_a_data_set_of_latents_is_prepared_by_a_rule_of_its_own():
+    assert compose_preparation(DatasetBlock()).endswith("prepare_data")
+    assert compose_preparation(DatasetBlock(vae="vae")).endswith("encode_data")
+
+
+def test_an_image_folder_is_not_downloaded(make_subject):
+    line = only(check_data(make_subject(datasets={"digits": {"source": "imagefolder"}})))
+    assert line.text.endswith("datasets.digits.folder: not set")
 
 
 def test_steps_that_are_alike_are_measured_once(resolve_demo):

@@ -10,6 +10,7 @@ import torch
 from nfpi.benchmark.measurement import synchronize
 from nfpi.checks.report import Line, format_error
 from nfpi.checks.subject import Subject, release_memory
+from nfpi.checks.workloads import compose_preparation
 from nfpi.data.errors import DataError
 
 _IMAGES_ON_GPU, _IMAGES_ON_CPU = 16, 2
@@ -17,12 +18,18 @@ _IMAGES_ON_GPU, _IMAGES_ON_CPU = 16, 2
 
 
 def check_account(subject: Subject) -> Iterator[Line]:
-    """Name the account that the jobs of a cluster are charged to."""
+    """Name the accounts that the jobs of a cluster are charged to."""
     cluster = subject.config.cluster
-    if cluster is not None and cluster.account is None:
-        yield Line("account", "missing", "cluster.account: not set, so jobs are charged to your default account")
-    elif cluster is not None:
-        yield Line("account", "ok", f"jobs are charged to {cluster.account}")
+    if cluster is None:
+        return
+    kind = "jobs with GPUs" if cluster.cpu_account else "jobs"
+    if cluster.account is None:
+        text = f"cluster.account: not set, so {kind} are charged to your default account"
+    else:
+        text = f"{kind} are charged to {cluster.account}"
+    if cluster.cpu_account:
+        text += f", others to {cluster.cpu_account}"
+    yield Line("account", "missing" if cluster.account is None else "ok", text)
 
 
 def check_data(subject: Subject) -> Iterator[Line]:
@@ -36,12 +43,14 @@ def check_data(subject: Subject) -> Iterator[Line]:
                 f"{workload.dataset}: {len(images)} training images {images.shape}, {images.num_classes} classes",
             )
             continue
-        folder = subject.config.datasets[workload.dataset].folder
-        hint = "run `snakemake all --until prepare_data` with this preset"
-        if folder is None:
+        dataset = subject.config.datasets[workload.dataset]
+        hint = f"run `{compose_preparation(dataset)}` with this preset"
+        if dataset.folder is not None and not dataset.folder.exists():
+            hint = f"datasets.{workload.dataset}.folder: {dataset.folder} is not there"
+        elif dataset.folder is None and dataset.source == "imagefolder":
+            hint = f"datasets.{workload.dataset}.folder: not set"
+        elif dataset.folder is None and dataset.source != "digits":
             hint = f"where there is internet, {hint}"
-        elif not folder.exists():
-            hint = f"datasets.{workload.dataset}.folder: {folder} is not there"
         yield Line("data", "missing", f"{workload.dataset}: checked with random images {images.shape}; {hint}")
 
 

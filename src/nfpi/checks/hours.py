@@ -13,6 +13,7 @@ from nfpi.benchmark.batches import format_stage_name
 from nfpi.benchmark.work import Work, list_work
 from nfpi.checks.report import Line
 from nfpi.checks.subject import SHORT_STEP, Subject, Trainer, in_mode, release_memory, time_action
+from nfpi.checks.workloads import compose_preparation
 from nfpi.config import Resources
 from nfpi.runtime.precision import full_precision
 
@@ -63,7 +64,7 @@ def _project_trainings(subject: Subject) -> Iterator[Line]:
                 "hours",
                 "missing",
                 f"{workload.name}: {about}{seconds:.3g} s a step of {workload.training.batch_size} images; for the "
-                "number of steps, prepare the data (snakemake all --until prepare_data)",
+                f"number of steps, prepare the data ({compose_preparation(subject.config.datasets[workload.dataset])})",
             )
             continue
         first = workload.training.fit_after_epochs

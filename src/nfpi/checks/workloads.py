@@ -28,6 +28,11 @@ _MANY_CLASSES = 200
 """Number of classes above which the Gaussians affect the time and memory of a step."""
 
 
+def compose_preparation(dataset: DatasetBlock) -> str:
+    """Return the command that prepares a data set; those of latents are prepared by a rule of their own."""
+    return f"snakemake all --until {'prepare_data' if dataset.vae is None else 'encode_data'}"
+
+
 @dataclass(frozen=True, eq=False)
 class Workload:
     """A flow that a preset trains on a data set.
@@ -63,7 +68,7 @@ class Workload:
 
     @property
     def step(self) -> str:
-        """Key of everything that the time and the memory of a step depend on: the flow and training settings."""
+        """Key of all that time and memory of a step depend on: flow, training, and whether there are many classes."""
         settings = {"batch_size", "optimizer", "gradient_clip", "precision", "compile"}
         training = self.training.model_dump(mode="json", include=settings)
         return json.dumps([self.description, training, self.images.num_classes > _MANY_CLASSES], sort_keys=True)

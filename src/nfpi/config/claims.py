@@ -112,7 +112,7 @@ class ClaimComparison(Settings):
 
     first: ComparedRow
     second: ComparedRow
-    """table and data set default to those of `first`"""
+    """without a table, it has the table and the data set of `first`"""
     metric: MetricName = "nf_acc"
     direction: Direction = "greater"
     """claim about first − second: above zero, below zero, or above −`smallest_effect` (non-inferiority)"""
@@ -205,7 +205,7 @@ class Claim(Settings):
     def _fill_in_defaults(cls, data: Any) -> Any:
         if not isinstance(data, Mapping) or not isinstance(data.get("comparisons"), list):
             return data
-        rest = {name: value for name, value in data.items() if name not in _ROWS}  # rows may be incomplete here
+        rest = {name: value for name, value in data.items() if name not in _ROWS}  # may be invalid by themselves
         return {**rest, "comparisons": [_apply_defaults(part, data) for part in data["comparisons"]]}
 
 

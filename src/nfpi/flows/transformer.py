@@ -171,7 +171,7 @@ class TransformerFlow(ImageFlow):
     """Couplings with transformer nets on the patches of an image.
 
     A coupling splits either the channels in a random order, or the patches by checkerboard colour, by parity of
-    the row or by parity of the column. The couplings that split channels form pairs with the same split, the second
+    the row or by parity of the column (nearly, if their number is odd). The couplings that split channels form pairs with the same split, the second
     with the halves exchanged, and so do the couplings that split patches.
     Unlike in Jet, an actnorm comes first, so that the latents of a new flow have zero mean and unit variance.
 
@@ -196,8 +196,9 @@ class TransformerFlow(ImageFlow):
         self.patches = Patches(self.shape, size)
         (rows, columns), num_channels = self.patches.grid, self.patches.num_channels
         if rows * columns < 2 or (num_channels < 2 and settings.channel_couplings):
+            numbers = " with two numbers each" if settings.channel_couplings else ""
             raise ValueError(
-                f"patch_size {size}: expected at least two patches with two numbers each, "
+                f"patch_size {size}: expected at least two patches{numbers}, "
                 f"received {rows * columns} with {num_channels} from images of shape {tuple(shape)}"
             )
         by_tokens = _pair_with_reverses(_generate_token_orders(rows, columns))

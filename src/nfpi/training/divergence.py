@@ -15,7 +15,7 @@ __all__ = ["TrainingDiverged", "make_fit_error", "make_loss_error", "require_fin
 
 
 def require_finite(state: TrainingState, config: TrainingConfig, epoch: int) -> None:
-    """Check that the learned Gaussians and the loss are finite.
+    """Check that the learned Gaussians are valid and the loss is finite.
 
     Args:
         state: state of the training.
@@ -23,7 +23,7 @@ def require_finite(state: TrainingState, config: TrainingConfig, epoch: int) -> 
         epoch: current epoch, counted from 1, for the error message.
 
     Raises:
-        TrainingDiverged: a value is not finite. The Gaussians are checked first, because their message names a class.
+        TrainingDiverged: a value is not finite, or a covariance not positive definite. The Gaussians are checked first, because their message names a class.
     """
     learner = state.learner
     if learner is not None:

@@ -57,6 +57,6 @@ class NegativeLogLikelihood(nn.Module):
         return likelihoods
 
     def forget_graphs(self) -> None:
-        """Drop all graphs after the length of a coupling's series has changed; the next batch compiles a new one."""
+        """Drop all graphs, once a coupling sums another number of terms of e^S; the next batch compiles a new one."""
         if self._compiled is not None:
             torch.compiler.reset()
