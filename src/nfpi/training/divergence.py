@@ -23,7 +23,8 @@ def require_finite(state: TrainingState, config: TrainingConfig, epoch: int) -> 
         epoch: current epoch, counted from 1, for the error message.
 
     Raises:
-        TrainingDiverged: a value is not finite, or a covariance not positive definite. The Gaussians are checked first, because their message names a class.
+        TrainingDiverged: a value is not finite, or a covariance not positive definite. The Gaussians are checked first,
+            because their message names a class.
     """
     learner = state.learner
     if learner is not None:
