@@ -74,7 +74,7 @@ def _find_last_logs(root: Path, run: Run) -> list[Path]:
     folder = re.compile(f"{re.escape('_'.join(values).replace('/', '_'))}({other})?")
     slurm = [
         path
-        for folder_of_logs in {(root.parent / _SLURM_LOGS.name).resolve(), _SLURM_LOGS.resolve()}
+        for folder_of_logs in {root.parent / _SLURM_LOGS.name, _SLURM_LOGS}
         for path in folder_of_logs.glob(f"rule_{log.stem}*/*/*.log")
         if folder.fullmatch(path.parent.name) is not None
     ]
