@@ -504,6 +504,8 @@ def test_an_account_is_named(make_subject):
     assert only(check_account(make_subject(cluster={"account": "abc@v100"}))).text.endswith("abc@v100")
     both = only(check_account(make_subject(cluster={"account": "abc@v100", "cpu_account": "abc@cpu"})))
     assert both.text == "jobs with GPUs are charged to abc@v100, others to abc@cpu"
+    other = only(check_account(make_subject(cluster={"cpu_account": "abc@cpu"})))
+    assert (other.verdict, other.text.endswith("your default account, others to abc@cpu")) == ("missing", True)
 
 
 def test_a_data_set_of_latents_is_prepared_by_a_rule_of_its_own():

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from nfpi.config.flows import LevelSettings
 from nfpi.flows import Coupling, MatrixExponentialFlow, build_flow
 from nfpi.flows.multiscale import squeeze, unsqueeze
 
@@ -116,6 +117,14 @@ def test_size_that_does_not_divide_is_refused(shape):
 def test_lists_of_different_lengths_are_refused(lists):
     with pytest.raises(ValueError, match="one entry per level each, received {}, {} and {}".format(*map(len, lists))):
         MatrixExponentialFlow((1, 8, 8), *lists)
+
+
+def test_settings_of_one_list_need_an_entry():
+    class Own(LevelSettings):
+        """Only `num_flows`."""
+
+    with pytest.raises(ValueError, match="num_flows: expected one entry per level, received none"):
+        Own(num_flows=[])
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (1, 1, 8, 8), (0, 8, 8)])

@@ -149,12 +149,12 @@ def test_size_that_does_not_divide_is_refused():
 
 
 def test_one_patch_cannot_be_split():
-    with pytest.raises(ValueError, match=r"patch_size 8: .* received 1 with 64 from images"):
+    with pytest.raises(ValueError, match=r"patch_size 8: .* received 1 of 64 numbers from images"):
         TransformerFlow((1, 8, 8), _settings(patch_size=8))
 
 
 def test_patches_of_one_number_have_no_channels_to_split():
-    with pytest.raises(ValueError, match=r"patch_size 1: .* received 64 with 1 from images"):
+    with pytest.raises(ValueError, match=r"patch_size 1: .* received 64 of 1 numbers from images"):
         TransformerFlow((1, 8, 8), _settings(patch_size=1))
     TransformerFlow((1, 8, 8), _settings(patch_size=1, channel_couplings=0))
 

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 FLOW = {"num_flows": [1], "num_blocks": [0], "hidden_channels": [4]}
 
 
-def test_generators_and_the_current_gpu_are_restored():
+def test_generators_and_with_several_gpus_the_current_one_are_restored():
     last = torch.cuda.device_count() - 1
     before = torch.cuda.current_device()
     torch.cuda.set_device(last)

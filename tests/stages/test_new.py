@@ -202,7 +202,7 @@ def test_the_name_of_a_preset_of_the_project_is_refused(here, tmp_path, capsys):
 @pytest.mark.parametrize("output", ["pets.txt", "my pets.yaml", "pets"])
 def test_a_file_that_can_be_no_preset_is_refused(here, tmp_path, capsys, output):
     assert call("new", make_images(tmp_path / "pets"), "--output", output) == 1
-    assert read_error_line(capsys).startswith(f"nfpi: error: {output}: expected NAME.yaml")
+    assert read_error_line(capsys).startswith(f"nfpi: error: {output}: expected a yaml file with a name of letters")
     assert [path.name for path in here.iterdir()] == ["Snakefile"]
 
 

@@ -65,8 +65,8 @@ def _compose_introduction(projection: Projection, preset: str, output: Path) -> 
 
 
 _DECODING = (
-    "`train_classifier: autoencoder`, which decodes latents for classifiers, is listed in float32, too; on A100 and "
-    "H100 it runs in bfloat16, which is faster."
+    "The hours of `train_classifier: autoencoder`, which decodes latents for classifiers, are those of float32; on "
+    "A100 and H100 it runs in bfloat16, which is faster."
 )
 
 

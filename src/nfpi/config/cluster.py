@@ -95,7 +95,7 @@ class Cluster(Settings):
     """time limits (minutes) of the QoS of jobs with GPUs; a job uses the shortest QoS that it fits into"""
     max_runtime: PositiveInt | None = None
     """maximum runtime of a job, in minutes; trainings, generation, augmentation and encoding are resumed in the
-next job"""
+    next job"""
     cores_per_gpu: PositiveInt | None = None
     """cores allocated with each GPU; None: a job requests the threads of its stage"""
     ask_memory: bool = True

@@ -26,8 +26,8 @@ NOT_AFFECTING_RESULTS = {
     "checkpoint_activations",
     "compile",
 }
-"""Settings of flows' and classifiers' trainings that affect how they run and are monitored, but not their results;
-`compile`, however, rounds differently."""
+"""Settings of flows' and classifiers' trainings that affect how they run and are monitored, but not their results,
+apart from the rounding of `compile`."""
 
 
 class TrainingConfig(Settings):

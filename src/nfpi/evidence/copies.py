@@ -35,7 +35,7 @@ class GatheringSummary:
 
     Attributes:
         runs: number of copied runs.
-        missing: number of runs that the tables need but `root` lacks, of the seeds of which it has some.
+        missing: number of runs of the tables that `root` lacks, for seeds that have at least one of these runs.
         added: runs that are new in the evidence.
         replaced: runs whose metrics.json differs from that in the earlier evidence.
         changed: replaced runs whose metrics, except for times, differ.

@@ -196,10 +196,10 @@ class TransformerFlow(ImageFlow):
         self.patches = Patches(self.shape, size)
         (rows, columns), num_channels = self.patches.grid, self.patches.num_channels
         if rows * columns < 2 or (num_channels < 2 and settings.channel_couplings):
-            numbers = " with two numbers each" if settings.channel_couplings else ""
+            numbers = " of two numbers each" if settings.channel_couplings else ""
             raise ValueError(
                 f"patch_size {size}: expected at least two patches{numbers}, "
-                f"received {rows * columns} with {num_channels} from images of shape {tuple(shape)}"
+                f"received {rows * columns} of {num_channels} numbers from images of shape {tuple(shape)}"
             )
         by_tokens = _pair_with_reverses(_generate_token_orders(rows, columns))
         by_channels = _pair_with_reverses(_generate_channel_orders(num_channels))

@@ -109,13 +109,17 @@ def _make_headline(name: str, run: Run, groups: Groups, tables: Sequence[ShownTa
         notes.append(f"95 % interval {low:.{decimals}f} to {high:.{decimals}f} ({images} test images)")
     other, label = _find_baseline(run, groups)
     if other is not None:
-        notes.append(f"{label}: {_compute_mean(groups[other], name):.{decimals}f} {escape(entry.unit)}")
+        notes.append(f"{label}: {format_number(_compute_mean(groups[other], name), decimals)} {escape(entry.unit)}")
     value = _find_paper_value(name, run, tables)
     if value is not None:
         difference = format_number(mean - value, decimals, signed=True)
         notes.append(f"the paper: {value:g} {escape(entry.unit)} (difference {difference})")
     return Headline(
-        name, f"{entry.label} on {run.dataset}", f"{mean:.{decimals}f} {entry.unit}", _describe_run(run), notes
+        name,
+        f"{entry.label} on {run.dataset}",
+        f"{format_number(mean, decimals)} {entry.unit}",
+        _describe_run(run),
+        notes,
     )
 
 

@@ -16,7 +16,7 @@ from nfpi.stages.options import ShowLog
 
 _SLURM_LOGS = Path("results/slurm")
 """folder of SLURM's logs (`slurm-logdir` of the profiles), relative to the clone, wherever the results are;
-as `nfpi log` may be called elsewhere, a folder `slurm` beside results/{preset} is searched, too"""
+as `nfpi log` may be called elsewhere, a folder `slurm` beside results/{preset} is searched first"""
 _POLL_SECONDS = 0.5
 """seconds between two reads of the logs"""
 
@@ -72,12 +72,13 @@ def _find_last_logs(root: Path, run: Run) -> list[Path]:
     # by a temperature, or by the variants of an augmentation.
     other = {"train_classifier": f"_{WEIGHT_PATTERN}", "test_classifier": ""}.get(log.stem, "_.*")
     folder = re.compile(f"{re.escape('_'.join(values).replace('/', '_'))}({other})?")
-    slurm = [
-        path
-        for folder_of_logs in {root.parent / _SLURM_LOGS.name, _SLURM_LOGS}
-        for path in folder_of_logs.glob(f"rule_{log.stem}*/*/*.log")
-        if folder.fullmatch(path.parent.name) is not None
-    ]
+    slurm: list[Path] = []
+    for logs_of_jobs in (root.parent / _SLURM_LOGS.name, _SLURM_LOGS):
+        slurm = slurm or [
+            path
+            for path in logs_of_jobs.glob(f"rule_{log.stem}*/*/*.log")
+            if folder.fullmatch(path.parent.name) is not None
+        ]
     return [*sorted(slurm, key=read_modification_time)[-1:], log]
 
 

@@ -59,7 +59,7 @@ def write_preset(command: WritePreset) -> None:
             f"{output}: expected a file that does not exist, received one that does: choose another --output"
         )
     if output.suffix not in (".yaml", ".yml") or not re.fullmatch(NAME, output.stem):
-        raise ConfigError(f"{output}: expected NAME.yaml with {NAME_RULE}, received '{output.name}'")
+        raise ConfigError(f"{output}: expected a yaml file with {NAME_RULE}, received '{output.name}'")
     if output.stem in list_built_in_presets(presets):
         raise ConfigError(
             f"{output}: expected another name than those of the project's presets, received '{output.stem}': choose "

@@ -326,7 +326,7 @@ def test_the_reference_may_repeat_itself_but_not_contradict_itself(metrics, refe
         accuracy_table(metrics, BOTH, pd.concat([reference, other]), rows)
 
 
-@pytest.mark.parametrize(("lambdas", "value"), [([], 90.0), ([0], math.nan)])
+@pytest.mark.parametrize(("lambdas", "value"), [([], 90.0), ([0], None)])
 def test_the_reference_may_leave_out_the_lambda_of_a_prior_without_one(
     make_metric_rows, make_frame, reference, make_rows, lambdas, value
 ):
@@ -337,8 +337,12 @@ def test_the_reference_may_leave_out_the_lambda_of_a_prior_without_one(
     known = {"dataset": "digits", "flow": "mef", "prior": "gmm", "lambda": math.nan, "classifier": "", "value": 90.0}
     added = pd.DataFrame([known | {"table": "", "row": "", "augmentation": "", "metric": "nf_acc", "source": ""}])
     metrics = make_frame(make_metric_rows(rows[0].flow_runs[0], nf_acc=80.0))
-    frame = accuracy_table(metrics, BOTH, pd.concat([reference, added[reference.columns]]), rows)
-    assert frame["paper_nf_acc"].tolist() == pytest.approx([value], nan_ok=True)
+    known = pd.concat([reference, added[reference.columns]])
+    if value is None:
+        with pytest.raises(TableError, match="nf_acc of digits, mef, gmm: expected λ, received none"):
+            accuracy_table(metrics, BOTH, known, rows)
+    else:
+        assert accuracy_table(metrics, BOTH, known, rows)["paper_nf_acc"].tolist() == [value]
 
 
 def test_classifiers_of_real_images_stand_beside_the_papers(make_metric_rows, make_frame, reference, make_rows):

@@ -20,7 +20,7 @@ from nfpi.results.markup.html import HTML, load_templates
 from nfpi.results.markup.latex import LATEX, table_to_latex
 from nfpi.results.metrics.registry import find_metric
 from nfpi.results.recorded.csv_files import read_csv, read_header, write_csv
-from nfpi.results.tables.layout import Column, Markup, Table, typeset_weight
+from nfpi.results.tables.layout import Column, Markup, Table, format_number, typeset_weight
 from nfpi.results.tables.shared import describe_correction
 from nfpi.runtime.files import write_atomically, written_together
 
@@ -192,7 +192,7 @@ def format_difference(row: dict[str, Any]) -> str:
 def _format_signed(row: dict[str, Any], value: float) -> str:
     if math.isnan(value):
         return ""
-    return f"{value:+z.{count_difference_decimals(row)}f}"
+    return format_number(value, count_difference_decimals(row), signed=True)
 
 
 def _format_p_value(row: dict[str, Any]) -> str:

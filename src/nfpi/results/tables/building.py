@@ -342,4 +342,7 @@ def _find_reference_value(known: Mapping[Hashable, float], row: TableRow, name: 
         value = known.get((run.dataset, run.flow, run.prior, weight, classifier, name))
         if value is not None:
             return value
+        if (run.dataset, run.flow, run.prior, "", classifier, name) in known:
+            where = f"{name} of {run.dataset}, {run.flow}, {run.prior}"
+            raise TableError(f"reference: {where}: expected λ, received none")
     return math.nan

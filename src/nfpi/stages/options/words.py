@@ -72,7 +72,7 @@ def join_words(command: type[Command], arguments: Sequence[str]) -> list[str]:
             others.append(argument)
             if equals or option in switches:
                 option = ""
-        elif option in words:  # also for the option "", see below
+        elif option in words:  # "" collects positional arguments
             words[option].append(argument)
         elif option:
             others.append(argument)
