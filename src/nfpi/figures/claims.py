@@ -146,7 +146,7 @@ def _draw_comparison(axes: Axes, place: int, row: dict[str, Any], *, with_datase
     smaller = {"fontsize": _FONT * min(1.0, _LETTERS / len(compared))}
     axes.text(left + 0.025, place, escape_math(compared), **common | smaller)
     unit = f" {entry.unit}" if entry.unit and not math.isnan(difference) else ""
-    axes.text(1.02, place, format_difference(row).replace("-", "−") + unit, color="0.2", **common)
+    axes.text(1.02, place, format_difference(row) + unit, color="0.2", **common)
     axes.text(right - 0.01, place, row["verdict"], ha="right", color=colour, **common)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -472,3 +473,12 @@ def test_the_bootstrap_knows_whether_seeds_share_their_images(judge):
         return float(row["high"] - row["low"])
 
     assert width(shared=True) > 2 * width(shared=False)
+
+
+def test_negative_numbers_have_the_minus_sign_of_the_markup(judge):
+    frame = judge(effect(-4.0), comparison(direction="not_less", paper_difference=-16.3, smallest_effect=0.5))
+    assert frame["difference"].max() < 0
+    latex, markdown = claims_to_latex(frame), claims_to_markdown(frame)
+    assert latex.isascii()
+    assert r"& \ensuremath{-}16.3 & \ensuremath{-}0.5 " in latex
+    assert re.search(r"\| −[\d.]+ \[−[\d.]+, −[\d.]+\] \| −16\.3 \| −0\.5 \|", markdown)

@@ -113,7 +113,7 @@ def lay_out_claims(verdicts: pd.DataFrame, markup: Markup) -> list[tuple[str, Ta
             orient_paper_difference,
             markup,
         ),
-        _make_number_column("Threshold", rows, lambda row: f"{compute_threshold(row):g}", compute_threshold, markup),
+        _make_number_column("Threshold", rows, _format_threshold, compute_threshold, markup),
         _make_number_column("p", rows, _format_p_value, lambda row: row["p_adjusted"], markup),
         _make_number_column("Seeds", rows, _format_seeds, lambda row: row["seeds"], markup),
         _make_text_column("Verdict", rows, lambda row: row["verdict"], markup),
@@ -195,6 +195,10 @@ def _format_signed(row: dict[str, Any], value: float) -> str:
     return format_number(value, count_difference_decimals(row), signed=True)
 
 
+def _format_threshold(row: dict[str, Any]) -> str:
+    return f"{compute_threshold(row):g}".replace("-", "−")
+
+
 def _format_p_value(row: dict[str, Any]) -> str:
     value = float(row["p_adjusted"])
     if math.isnan(value):
@@ -242,8 +246,8 @@ def _make_number_column(
 
 
 def _escape_number(text: str, markup: Markup) -> str:
-    """Escape a number: hyphens become minus signs, and the brackets of intervals are not escaped."""
-    return text.replace("-", markup.escape("−")).replace("<", markup.escape("<"))
+    """Escape minus and less-than signs of a number, but not the brackets of intervals."""
+    return text.replace("−", markup.escape("−")).replace("<", markup.escape("<"))
 
 
 def _assign_group(column: Column) -> Column:

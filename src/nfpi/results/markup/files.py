@@ -12,7 +12,7 @@ import pandas as pd
 from nfpi.results.markup.html import to_html
 from nfpi.results.markup.latex import to_latex
 from nfpi.results.recorded.csv_files import write_csv
-from nfpi.results.tables.layout import Column, Markup, Spread, Table, format_number, lay_out, split_weight
+from nfpi.results.tables.layout import Column, Markup, Spread, Table, lay_out, split_weight
 from nfpi.runtime.files import write_atomically, written_together
 
 __all__ = [
@@ -89,12 +89,7 @@ def _format_heading(column: Column) -> str:
 
 def _format_spread(spread: Spread) -> str:
     """Return e.g. ` ± 0.4 [97.1, 99.5]`, without unknown parts."""
-    decimals = spread.decimals
-    return _format_std(spread) + (
-        f" [{format_number(spread.low, decimals)}, {format_number(spread.high, decimals)}]"
-        if spread.has_interval
-        else ""
-    )
+    return _format_std(spread) + (f" {spread.interval}" if spread.has_interval else "")
 
 
 def _format_std(spread: Spread) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pandas as pd
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from nfpi.results.tables.layout import Markup, Spread, format_number, lay_out
+from nfpi.results.tables.layout import Markup, Spread, lay_out
 
 _SPACES = re.compile(r"\s+")
 
@@ -54,12 +54,8 @@ def _collapse_spaces(text: str) -> str:
 
 
 def _format_spread(spread: Spread) -> str:
-    decimals = spread.decimals
-    std = "" if pd.isna(spread.std) else f" ± {spread.std:.{decimals}f}"
-    if not spread.has_interval:
-        return std
-    low, high = format_number(spread.low, decimals), format_number(spread.high, decimals)
-    return f'{std} <span class="interval">[{low}, {high}]</span>'
+    std = "" if pd.isna(spread.std) else f" ± {spread.std:.{spread.decimals}f}"
+    return std + (f' <span class="interval">{spread.interval}</span>' if spread.has_interval else "")
 
 
 HTML = Markup(

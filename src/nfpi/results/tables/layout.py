@@ -47,6 +47,13 @@ class Spread:
         """Whether the interval is known."""
         return not math.isnan(self.low)
 
+    @property
+    def interval(self) -> str:
+        """The interval as text, e.g. `[97.1, 99.5]`; empty if unknown."""
+        if not self.has_interval:
+            return ""
+        return f"[{format_number(self.low, self.decimals)}, {format_number(self.high, self.decimals)}]"
+
 
 @dataclass(frozen=True)
 class Markup:
