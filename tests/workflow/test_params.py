@@ -12,7 +12,9 @@ import pytest
 
 from nfpi.config import hash_extension
 from nfpi.config.extensions import REGISTRIES
+from nfpi.results.tables.rows import list_table_rows
 from nfpi.runs import Run
+from nfpi.stages.options import Collect, MakeTable
 from nfpi.workflow import Inputs, Params
 
 from .conftest import make_plan
@@ -256,6 +258,21 @@ def test_a_table_is_collected_from_its_runs_and_told_its_rows() -> None:
     of_rows = {Run.from_json(run) for row in rows for run in [*row["flow_runs"], *row["classifier_runs"]]}
     assert of_rows == set(runs)
     assert json.loads(params.table(wildcards)).keys() == {"title", "best_only", "best_by", "metrics", "literature"}
+
+
+@pytest.mark.parametrize("table", make_plan("paper").config.tables)
+def test_the_stages_of_a_table_get_the_runs_of_one_seed_and_list_all(table: str) -> None:
+    """Linux limits an argument to 2¹⁷ bytes, and the whole command of a rule is an argument of bash."""
+    params = make_params("paper", seeds=list(range(100)))
+    runs, rows, seeds = params.runs_of_table({"table": table}), params.rows_of_table({"table": table}), params.seeds({})
+    of_table = json.loads(params.table({"table": table}))
+    assert len(runs + rows + seeds) < 2**16
+    common: dict[str, Any] = {"name": table, "seeds": json.loads(seeds), "output": "new"}
+    collected = Collect(runs=json.loads(runs), root="results/paper", **common)
+    expected = params.inputs.metrics_of_table({"table": table})[::2]
+    assert sorted(map(str, collected.list_input_files())) == sorted(expected)
+    made = MakeTable(rows=json.loads(rows), table=of_table, metrics="m.csv", reference="r.csv", **common)
+    assert made.list_rows() == list_table_rows(params.plan.config, table)
 
 
 def test_a_figure_is_told_what_it_shows_and_reads() -> None:

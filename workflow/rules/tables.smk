@@ -20,13 +20,14 @@ rule collect:
         **jobs.resources("collect"),
     params:
         runs=params.runs_of_table,
+        seeds=params.seeds,
         root=plan.layout.root,
         folder=subpath(output.metrics, parent=True),
     message:
         "Collect the metrics of {wildcards.table}"
     shell:
-        "exec nfpi --log {log:q} collect --name {wildcards.table:q} --runs {params.runs:q} --root {params.root:q}"
-        " --output {params.folder:q}"
+        "exec nfpi --log {log:q} collect --name {wildcards.table:q} --runs {params.runs:q} --seeds {params.seeds:q}"
+        " --root {params.root:q} --output {params.folder:q}"
 
 
 rule table:
@@ -58,6 +59,7 @@ rule table:
     params:
         table=params.table,
         rows=params.rows_of_table,
+        seeds=params.seeds,
         code=params.code_of_table,
         extensions=params.extension_options,
         root=plan.layout.root,
@@ -67,4 +69,5 @@ rule table:
     shell:
         "exec nfpi --log {log:q} table --name {wildcards.table:q} --metrics {input.metrics:q}"
         " --root {params.root:q} --reference {input.reference:q}"
-        " --table {params.table:q} --rows {params.rows:q} {params.extensions:q} --output {params.folder:q}"
+        " --table {params.table:q} --rows {params.rows:q} --seeds {params.seeds:q} {params.extensions:q}"
+        " --output {params.folder:q}"

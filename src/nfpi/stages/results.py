@@ -7,19 +7,17 @@ from nfpi.results.markup.files import write_table
 from nfpi.results.recorded.collect import collect, read_collected
 from nfpi.results.recorded.csv_files import write_csv
 from nfpi.results.tables.building import accuracy_table, read_reference
-from nfpi.results.tables.rows import TableRow
-from nfpi.runs import Run
 from nfpi.stages.options import Collect, MakeTable
 
 
 def collect_metrics(stage: Collect) -> None:
     """Collect the metrics of all runs in one csv file."""
-    write_csv(collect(map(Run.from_json, stage.runs), stage.root), stage.get_path("metrics"))
+    write_csv(collect(stage.list_runs(), stage.root), stage.get_path("metrics"))
 
 
 def make_table(stage: MakeTable) -> None:
     """Write a table in all its formats."""
     table = TableSettings.model_validate(stage.table)
-    rows = [TableRow.from_json(row) for row in stage.rows]
-    frame = accuracy_table(read_collected(stage.metrics), table, read_reference(stage.reference), rows, stage.root)
+    reference = read_reference(stage.reference)
+    frame = accuracy_table(read_collected(stage.metrics), table, reference, stage.list_rows(), stage.root)
     write_table(frame, stage.output, stage.name, table.title)

@@ -154,15 +154,23 @@ class Params:
         return json.dumps(Run.from_wildcards(as_dict(wildcards)).to_json())
 
     def runs_of_table(self, wildcards: Wildcards) -> str:
-        """Return the identities of all runs of a table."""
-        rows = list_table_rows(self.plan.config, wildcards["table"])
+        """Return the identities of the runs of a table at the first seed; the stage derives those of the others."""
+        rows = self._keep_first_seed(list_table_rows(self.plan.config, wildcards["table"]))
         runs = dict.fromkeys(run for row in rows for run in row.runs)
         return json.dumps([run.to_json() for run in runs])
 
     def rows_of_table(self, wildcards: Wildcards) -> str:
-        """Return the rows of a table with their runs."""
-        rows = list_table_rows(self.plan.config, wildcards["table"])
+        """Return the rows of a table with their runs at the first seed; the stage derives those of the others."""
+        rows = self._keep_first_seed(list_table_rows(self.plan.config, wildcards["table"]))
         return json.dumps([row.to_json() for row in rows])
+
+    def seeds(self, wildcards: Wildcards) -> str:
+        """Return the seeds of all runs."""
+        return json.dumps(self.plan.config.seeds)
+
+    def _keep_first_seed(self, rows: Iterable[TableRow]) -> list[TableRow]:
+        """Remove the runs of all seeds but the first: those of all could exceed the limit on a command's length."""
+        return [row.with_seeds(self.plan.config.seeds[:1]) for row in rows]
 
     def table(self, wildcards: Wildcards) -> str:
         """Return the settings of a table without its rows."""
@@ -188,17 +196,9 @@ class Params:
         )
 
     def rows_of_claims(self, wildcards: Wildcards) -> str:
-        """Return the rows of the claims with the runs of the first seed; the stage derives those of the other seeds.
-
-        The runs of all seeds could exceed the limit on the length of a command line.
-        """
-        seeds = self.plan.config.seeds[:1]
-        rows = {name: [row.with_seeds(seeds).to_json() for row in rows] for name, rows in self._claimed_rows.items()}
-        return json.dumps(rows)
-
-    def seeds(self, wildcards: Wildcards) -> str:
-        """Return the seeds of all runs."""
-        return json.dumps(self.plan.config.seeds)
+        """Return the rows of the claims with their runs at the first seed; the stage derives those of the others."""
+        rows = {name: self._keep_first_seed(rows) for name, rows in self._claimed_rows.items()}
+        return json.dumps({name: [row.to_json() for row in rows] for name, rows in rows.items()})
 
     def code_of_claims(self, wildcards: Wildcards) -> str:
         """Return digests of the user's files that define the metrics of claims."""

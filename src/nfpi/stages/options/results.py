@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,12 +34,19 @@ class Collect(Stage):
     """name of the file"""
     runs: JsonList[dict[str, Any]]
     """identities of the runs"""
+    seeds: list[Seed] = []
+    """seeds of all runs; if given, each run is collected at each of these seeds"""
     root: Path
     """folder of the runs, results/{preset}"""
 
     def list_input_files(self) -> list[Path]:
         """Return the metrics files of the runs."""
-        return [self.root / Run.from_json(run).folder / METRICS_FILE for run in self.runs]
+        return [self.root / run.folder / METRICS_FILE for run in self.list_runs()]
+
+    def list_runs(self) -> list[Run]:
+        """Return all runs."""
+        runs = [Run.from_json(run) for run in self.runs]
+        return [replace(run, seed=seed) for run in runs for seed in self.seeds] if self.seeds else runs
 
 
 class MakeTable(Stage):
@@ -60,6 +68,8 @@ class MakeTable(Stage):
     """title, metrics and cited work of the table"""
     rows: JsonList[dict[str, Any]]
     """rows of the table, each with its runs"""
+    seeds: list[Seed] = []
+    """seeds of all runs; if given, they replace those in `rows`"""
     metrics: Path
     """output of `collect`"""
     reference: Path
@@ -69,10 +79,15 @@ class MakeTable(Stage):
 
     def list_input_files(self) -> list[Path]:
         """Return the metrics, and the predictions that exist."""
-        rows = [TableRow.from_json(row) for row in self.rows] if self.root is not None else []
+        rows = self.list_rows() if self.root is not None else []
         runs = list_runs_to_compare(rows, TableSettings.model_validate(self.table).metrics)
         predictions = [Path(self.root or "") / run.folder / Evaluate.outputs["predictions"] for run in runs]
         return [self.metrics, *(path for path in predictions if path.is_file())]
+
+    def list_rows(self) -> list[TableRow]:
+        """Return the rows with their runs of all seeds."""
+        rows = [TableRow.from_json(row) for row in self.rows]
+        return [row.with_seeds(self.seeds) for row in rows] if self.seeds else rows
 
 
 class MakeFigure(Stage):
