@@ -132,6 +132,15 @@ def test_weights_that_do_not_fit_are_refused(models, tmp_path):
         load_release_checkpoint(tmp_path / "a.ckpt")
 
 
+def test_a_number_of_the_gaussians_that_is_not_finite_is_named(models, tmp_path):
+    online, averaged, prior = models
+    state = make_released_state(averaged, prior, "ema.ema_model.") | make_released_state(online, prior, "flow.")
+    state["flow.mu_arr.1"] = torch.full_like(state["flow.mu_arr.1"], torch.nan)
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    with pytest.raises(FormatError, match=r"a\.ckpt: prior: mean is not finite"):
+        load_release_checkpoint(tmp_path / "a.ckpt")
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the released checkpoint is not here")
 @pytest.mark.parametrize(("averaged", "prefix"), [(False, "online_"), (True, "ema_")])
 def test_the_released_checkpoint_gives_what_it_must(averaged, prefix):

@@ -14,8 +14,8 @@ but is displaced along ε ~ N(0, I) in the whole latent space instead of the spa
     z' = z + ‖s V Vᵀ (z_partner − z)‖ ε / ‖ε‖.
 
 Latents are in memory for one class at a time, N_class · D float32 numbers: 61 MB for CIFAR10's 5000 × 3072, 21 MB for
-the 1300 × 4096 of an ImageNet class, a GiB for 65 thousand images of that size. Memory does not grow with the number of
-classes or with D².
+the 1300 × 4096 of an ImageNet class, a GiB for 65 thousand images of that size, and twice that while they are computed.
+Memory does not grow with the number of classes or with D².
 """
 
 from __future__ import annotations
@@ -190,6 +190,7 @@ def augment_images(
         if on_axes is not None:
             on_axes(label, class_images.axes)
         yield from class_images.yield_variants(wanted)
+        del class_images  # before those of the next class are computed
 
 
 @torch.no_grad()

@@ -105,8 +105,8 @@ def create_commands_model() -> type[BaseSettings]:
 def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand, and return the exit status; if it is not 0, one line on stderr gives the reason.
 
-    1: an error that a user can fix (`NFPI_TRACEBACK=1` shows the traceback, except for values of options); 2: wrong
-    usage; 75: stopped by SIGTERM or SIGUSR1, to be resumed by the same command; 130: stopped by Ctrl-C.
+    1: an error that a user can fix (`NFPI_TRACEBACK=1` shows the traceback, unless an option has an invalid value); 2:
+    wrong usage; 75: stopped by SIGTERM or SIGUSR1, to be resumed by the same command; 130: stopped by Ctrl-C.
     """
     arguments = arguments if arguments is not None else sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):

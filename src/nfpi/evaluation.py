@@ -72,7 +72,7 @@ def evaluate_flow(
 
     Raises:
         ValueError: flow, prior and images do not fit together, or there are no images.
-        FloatingPointError: a likelihood is not finite.
+        FloatingPointError: the images' mean likelihood in their own classes is not finite, or one in another is NaN.
     """
     check_shapes(flow, prior, image_set)
     if not len(image_set):
@@ -100,8 +100,8 @@ def evaluate_flow(
     dimensions = torch.Size(image_set.shape).numel()
     bits = float(domain.bits_per_dim(torch.tensor(nll / n, dtype=torch.float64), dimensions))
     log_prob = torch.cat(log_probs)
-    if log_prob.isnan().any():  # a NaN of a wrong class is not part of `bits`, but topk ranks it first
-        bits = math.nan
     if not math.isfinite(bits):
         raise FloatingPointError(f"evaluation: expected finite likelihoods, received a mean of {bits} bits/dim")
+    if log_prob.isnan().any():  # topk ranks a NaN first
+        raise FloatingPointError("evaluation: expected finite likelihoods, received NaN for a wrong class")
     return FlowScores(100 * correct / n, 100 * among_five / n, bits, n, log_prob, torch.cat(all_labels))

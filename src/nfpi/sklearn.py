@@ -125,7 +125,7 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
     def _convert_images(self, X: np.ndarray) -> np.ndarray:
         """Convert X to 8-bit images, (N, H, W, C) or (N, H, W)."""
         if X.dtype.kind not in "uif" and X.dtype != np.bool_:
-            X = X.astype(np.float64)  # raises ValueError unless the objects are numbers
+            X = X.astype(np.float64)  # raises TypeError or ValueError for what is no number
         whole = X.astype(np.uint8) if X.min() >= 0 and X.max() < GREY_LEVELS else np.zeros(0, np.uint8)
         if whole.shape != X.shape or (whole != X).any():
             raise ValueError(

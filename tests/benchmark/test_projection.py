@@ -87,6 +87,18 @@ def test_the_work_on_prepared_data_is_that_of_their_sizes():
     assert found["classifier_forward", "swin"].batches == -(-(20 + 11) // swin.batch_size)
 
 
+def test_each_kind_of_variants_of_a_flow_is_work():
+    rows = [
+        {"dataset": "digits", "classifier": "swin", "augmentation": augmentation, "lambdas": [1]}
+        for augmentation in ("nfa", "standard+nfa", "noise")
+    ]
+    tables = {"*": None, "t": {"metrics": ["top1"], "experiments": rows}}
+    none = {"figures": {"*": None}, "claims": {"*": None}}
+    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo", "tables": tables, **none}).config
+    kinds = [one.kind for one in list_work(config) if one.stage == "augment"]
+    assert sorted(kinds) == ["flow_forward"] * 2 + ["flow_inverse"] * 2
+
+
 def test_a_classifier_that_another_one_fine_tunes_is_part_of_the_work():
     row = {"dataset": "digits", "classifier": "eva02", "augmentation": "standard+nfa", "lambdas": [0, 1]}
     tables = {"*": None, "tuned": {"metrics": ["top1"], "experiments": [row]}}

@@ -322,7 +322,7 @@ def test_a_prefix_of_the_names_of_weights_is_named(model, prefix, first, tmp_pat
     save_file(prefixed | {f"text.{first}": torch.zeros(1), "scale": torch.zeros(1)}, tmp_path / "w.safetensors")
     with pytest.raises(FormatError) as error:
         build(model, weights=tmp_path / "w.safetensors")
-    reason = f"expected {first}, received {prefix}{first}: remove the prefix '{prefix}' of its names"
+    reason = f"expected {first}, received {prefix}{first}: remove the prefix '{prefix}' from the names in the file"
     expected = f"{tmp_path / 'w.safetensors'}: expected the weights of this classifier, received others ({reason})"
     assert str(error.value) == expected
 
@@ -546,6 +546,15 @@ def test_a_damaged_header_is_named_with_its_file(tmp_path, changes, message):
     with pytest.raises(FormatError, match=rf"model\.safetensors: .*{message}") as error:
         build_trained(weights, header | changes, tmp_path / "model.safetensors")
     assert "\n" not in str(error.value)
+
+
+def test_an_image_size_with_more_patches_than_the_weights_is_refused(tmp_path):
+    """Also where the size of a patch is the default of the model."""
+    weights, header = trained("eva02")
+    header["classifier"]["architecture"].pop("patch_size")
+    header["size"]["image_size"] = 16384
+    with pytest.raises(FormatError, match="patches: expected at most"):
+        build_trained(weights, header, tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])

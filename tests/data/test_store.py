@@ -139,7 +139,7 @@ def test_a_file_is_not_replaced_by_a_folder(tmp_path):
     [
         ({"images": np.zeros((3, 8, 8, 3), np.float32)}, "uint8 or float16, received float32"),
         ({"images": np.zeros((3, 8, 8), np.uint8)}, r"\(N, H, W, C\).* received \(3, 8, 8\)"),
-        ({"images": np.zeros((2, 8, 8, 3), np.uint8)}, "for 3 labels, received"),
+        ({"images": np.zeros((2, 8, 8, 3), np.uint8)}, "expected 2 labels, received 3"),
         ({"images": np.full((3, 8, 8, 3), np.nan, np.float16)}, "expected finite latents, received NaN"),
         ({"labels": np.array([0, 1, 3])}, "labels from 0 to 2, received 0 to 3"),
         ({"labels": np.array([0, 1, -1])}, "labels from 0 to 2, received -1 to 1"),

@@ -104,6 +104,12 @@ def test_a_panel_a_data_set_with_its_divergences():
     assert 1e5 in curve(second, "NF-Acc")
 
 
+def test_a_partly_diverged_row_without_the_first_metric_is_marked_as_such():
+    axes = draw_accuracy(table(*rows([1e4], [math.nan], cnn=[50.0], status="1 of 3 seeds diverged"))).axes[0]
+    assert crosses(axes, "diverged") == []
+    assert crosses(axes, "diverged for some seeds") == [1e4]
+
+
 def test_a_label_stands_once_in_the_legend():
     (legend,) = draw_accuracy(PAPER).legends
     labels = [text.get_text() for text in legend.get_texts()]

@@ -85,7 +85,7 @@ def test_a_fit_that_diverged_at_once_is_in_the_legend(tmp_path):
 
 
 def test_no_residuals_are_an_error():
-    with pytest.raises(FigureError, match="at least one iteration"):
+    with pytest.raises(FigureError, match="at least one positive residual"):
         draw_residuals([(1e7, curve([]))], **LIMITS)
     with pytest.raises(FigureError, match="column variance_residual is missing"):
         draw_residuals([(1, FAST.drop(columns="variance_residual"))], **LIMITS)
@@ -95,7 +95,7 @@ def test_fits_that_all_diverged_at_once_are_drawn_as_a_notice(tmp_path):
     write_csv(curve([]), tmp_path / "fixed_point.csv")
     inputs = FigureInputs({"iterations": [tmp_path / "fixed_point.csv"]}, {"prior": {}})
     (text,) = draw(ResidualsFigure(dataset="toy", lambdas=[1e7]), inputs).pictures["residuals"].texts
-    assert text.get_text() == "every fit diverged in its first iteration"
+    assert text.get_text() == "every fit, or the training before it, diverged at once"
 
 
 def test_residuals_are_read_from_a_file_for_each_weight(tmp_path):

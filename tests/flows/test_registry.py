@@ -43,6 +43,13 @@ def _small(**change):
     return {"kind": "matrix_exponential", "shape": [1, 4, 4], "settings": settings, **change}
 
 
+def test_blocks_of_a_level_without_flow_steps_are_not_counted():
+    settings = {"num_flows": [0, 1], "num_blocks": [50, 0], "hidden_channels": [4, 4]}
+    flow = build_flow(_small(settings=settings))
+    again = build_flow(flow.description, flow.state_dict())
+    assert flow.state_dict().keys() == again.state_dict().keys()
+
+
 def test_users_class_is_built_by_its_kind(registered):
     assert registered("shift", _ShiftSettings)(_Shift) is _Shift
     flow = build_flow({"kind": "shift", "shape": [1, 2, 2], "settings": {"amount": 2.0}})

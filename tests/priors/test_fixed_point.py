@@ -764,7 +764,10 @@ def test_no_array_holds_a_vector_for_every_pair(kind, config, classes, dimension
 def test_an_iteration_that_is_cut_short_is_a_warning(caplog):
     statistics = ClassStatistics(torch.tensor([9, 9]), torch.tensor([[0.0], [3.0]]), torch.ones(2, 1))
     initial = GaussianPrior(statistics.mean, statistics.variance)
-    warning = "not converged after 1 iterations: the last Gaussians are used; a smaller λ may converge"
+    warning = (
+        "not converged after 1 iterations: the last Gaussians are used; more iterations or, unless it is 0, a "
+        "smaller λ may converge"
+    )
     for iterations, warnings in ((1, [warning]), (1000, [])):
         caplog.clear()
         fit_prior(statistics, initial, 10.0, FixedPointSettings(max_iterations=iterations))

@@ -96,14 +96,15 @@ def test_without_a_noted_time_that_of_the_metrics_counts(root):
 
 def test_training_and_test_on_real_images_have_times_of_their_own(root):
     (root / "benchmarks" / ALONE.folder / "train_classifier.tsv").unlink()
-    for folder, stage, seconds in (("trained", "train-classifier", 3600.0), ("", "test-classifier", 36.0)):
+    jobs = (("trained", "train-classifier", 3600.0, "a GPU"), ("", "test-classifier", 36.0, "a CPU"))
+    for folder, stage, seconds, device in jobs:
         path = root / ALONE.folder / folder / "metrics.json"
         settings = {"training": {}}
-        write_metrics(path, {"top1": 1.0}, run=ALONE, n=1, seed=0, settings=settings, device="a GPU", seconds=seconds)
+        write_metrics(path, {"top1": 1.0}, run=ALONE, n=1, seed=0, settings=settings, device=device, seconds=seconds)
         manifest = path.with_name("metrics.manifest.json")
         write_manifest(manifest, stage, "metrics", [path], timed=[], made_from={}, facts={}, digests={})
-    times = {job.stage: job.seconds for job in read_jobs(root) if job.folder == ALONE.folder}
-    assert times == {"train_classifier": 3600.0, "test_classifier": 36.0}
+    found = {job.stage: (job.seconds, job.device) for job in read_jobs(root) if job.folder == ALONE.folder}
+    assert found == {"train_classifier": (3600.0, "a GPU"), "test_classifier": (36.0, "a CPU")}
 
 
 def test_a_job_whose_time_is_not_known_is_counted_as_such(root):

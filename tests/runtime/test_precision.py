@@ -23,17 +23,12 @@ ALL = {"32-true", "tf32", "bf16-mixed", "16-mixed"}
 
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[int, int]], None]:
-    """A GPU of a compute capability; bfloat16 is emulated where the card does not have it."""
+    """A GPU of a compute capability."""
 
     def put(capability: tuple[int, int]) -> None:
         monkeypatch.setattr(torch.version, "hip", None)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "A card")
-        monkeypatch.setattr(
-            torch.cuda,
-            "is_bf16_supported",
-            lambda including_emulation=True: including_emulation or capability >= AMPERE,
-        )
 
     return put
 

@@ -26,6 +26,7 @@ from nfpi.config import TrainingConfig
 from nfpi.config.priors import GradientDescentSettings, LearnedMethod
 from nfpi.data.store import ImageSet
 from nfpi.runtime.devices import make_device
+from nfpi.runtime.fabric import FabricDevice
 from nfpi.runtime.processes import Processes
 from nfpi.runtime.tensors import load_tensors
 from nfpi.training.batches import TrainingData
@@ -139,6 +140,16 @@ def test_no_more_processes_than_gpus(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_NAME", "train")
     assert make_device(devices=4).processes.count == 3
     assert make_device(devices=2).processes.count == 2
+
+
+def test_the_tasks_of_a_slurm_job_are_not_those_of_a_training(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    device = FabricDevice("bf16-mixed", 1, "cpu")
+    assert device.processes.count == 1
+    network = torch.nn.Linear(2, 1)
+    network, _ = device.setup(network, torch.optim.SGD(network.parameters()))
+    device.backward(network(torch.ones(3, 2)).sum())
 
 
 # ---- beginning and end --------------------------------------------------------------------------------------

@@ -136,6 +136,11 @@ def test_the_folder_of_another_weight_is_not_evaluated(copy, tmp_path, capsys):
     assert "expected inputs with lambda = 7 like the run, received 100" in read_error_line(capsys)
 
 
+def test_verify_names_a_missing_folder(tmp_path, capsys):
+    assert call("verify", tmp_path / "absent") == 1
+    assert f"{tmp_path / 'absent'}: expected a folder of results, received none" in read_error_line(capsys)
+
+
 def test_verify_checks_all_files(copy, capsys):
     capsys.readouterr()
     check_call("verify", copy.root)

@@ -37,7 +37,13 @@ def reason(before: list[str], now: list[str], more: str = "") -> str:
         ("draw_figure1", {"points": 3}, {"points": None}, "figures.figure1.points: 3 → null"),
         ("train_flow", {"method": "gmm", "rate": 1}, {"method": "gmm", "rate": 2}, "priors.fpi.rate: 1 → 2"),
         ("draw_figure2", {"nfa": {"axes": 3}}, {"nfa": {"axes": 4}}, "nfa.axes: 3 → 4"),
-        ("judge_claims", {"one": {"metric": "a"}}, {"one": {"metric": "b"}}, "claims.one.metric: a → b"),
+        (
+            "judge_claims",
+            {"one": {"statement": "a", "comparisons": []}},
+            {"one": {"statement": "b", "comparisons": []}},
+            "claims.one.statement: a → b",
+        ),
+        ("judge_claims", {"t": {"best_by": None}}, {"t": {"best_by": "ece"}}, "tables.t.best_by: null → ece"),
         ("table", {"rows": [{"a": 1}, {"a": 2}]}, {"rows": [{"a": 1}, {"a": 3}]}, "tables.table.rows.1.a: 2 → 3"),
         ("table", {"rows": [{"a": 1}]}, {"rows": [{"a": 1}, {"a": 3}]}, "tables.table.rows: 1 entry → 2 entries"),
         ("evaluate", {"batch_size": 3, "bins": 5}, {"bins": 5}, "evaluation.batch_size: 3 → null"),
@@ -53,6 +59,13 @@ def test_a_changed_setting_is_named_as_in_the_config(rule, before, now, changes)
     text = reason([json.dumps(before)], [json.dumps(now)])
     assert find_changes(text, rule, WILDCARDS) == [changes]
     assert describe_reason(text, rule, WILDCARDS) == f"Settings have changed: {changes}"
+
+
+def test_tables_of_claims_and_their_rows_are_not_taken_for_one_another() -> None:
+    before = [json.dumps({"t": {"best_by": None}}), json.dumps({"t": [{"lambda": 1}]})]
+    now = [json.dumps({"t": [{"lambda": 2}]}), json.dumps({"t": {"best_by": "ece"}})]
+    described = describe_reason(reason(before, now), "judge_claims", WILDCARDS)
+    assert described == "Settings and other params have changed: tables.t.best_by: null → ece"
 
 
 def test_what_follows_in_a_reason_is_kept() -> None:

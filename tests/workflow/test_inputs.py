@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,6 +133,8 @@ def test_a_classifier_is_fine_tuned_from_the_one_that_it_names() -> None:
     [
         ({}, ["results/downloads/eva02.safetensors"]),
         ({"weights": "/mine.safetensors"}, ["/mine.safetensors"]),
+        ({"weights": "weights/mine.safetensors"}, ["weights/mine.safetensors"]),
+        ({"weights": "mine.safetensors"}, [f"{Path.cwd()}/mine.safetensors"]),
         ({"pretrained": False}, []),
     ],
 )

@@ -13,7 +13,7 @@ rule check_device:
         **jobs.resources("train_flow", runtime=30),
     params:
         config_file=shorten_path(ROOT / "config.yaml"),
-        config=json.dumps(config),
+        config=lambda wildcards: json.dumps(config),  # in a text, Snakemake would replace `${NAME}`
     message:
         "Check a device for the trainings of preset {plan.preset}"
     shell:

@@ -98,8 +98,9 @@ def find_peak(name: str, precision: str) -> float | None:
         name: name of the card as the driver gives it, such as `NVIDIA H100 80GB HBM3`.
         precision: training precision: one of :data:`PRECISIONS`, or `16-mixed`.
     """
-    if {"NVL", "V100S", "FHHL"} & set(re.split(r"[\s-]", name)):
+    words = set(re.split(r"[\s-]", name))
+    if {"NVL", "V100S", "FHHL"} & words:
         return None
     arithmetic = "float16" if precision == "16-mixed" else PRECISIONS[precision]
-    found = (peaks for part, peaks in PEAKS.items() if all(word in name for word in part.split()))
+    found = (peaks for part, peaks in PEAKS.items() if words.issuperset(re.split(r"[\s-]", part)))
     return next(found, {}).get(arithmetic)

@@ -1,4 +1,4 @@
-"""Count the bytes that a compiled training step reads and writes, without compiling it.
+"""Count the bytes that the passes of a compiled training step read and write, without compiling it.
 
 Inductor traces the forward and the backward pass and plans their kernels before it generates code. The bytes of each
 kernel are those that Inductor counts, with each array read or written once. No code is generated: the traced graph runs
@@ -103,7 +103,7 @@ def _make_runner(graph: torch.fx.GraphModule) -> Callable[[list[Tensor]], Any]:
 
 
 def measure_compiled_step(device: torch.device, repeats: int) -> Iterator[Measurement]:
-    """Yield the bytes of a compiled training step of the paper's flow with one flow step a level.
+    """Yield the bytes of compiled forward and backward passes of the paper's flow with one flow step a level.
 
     The arguments are unused. If Inductor's plan cannot be read in this version of PyTorch, a warning is logged and
     nothing is yielded.

@@ -9,7 +9,7 @@ from math import ceil
 from nfpi.config import PRIORS, SOURCES, Config
 from nfpi.config.datasets import DatasetBlock
 from nfpi.results.tables.rows import list_table_rows
-from nfpi.runs import Run
+from nfpi.runs import Run, get_variants_folder
 
 IMAGENET = {"images": 1_281_167, "classes": 1000, "size": 256, "channels": 3}
 """Traits assumed where a source declares none: those of `imagefolder` in preset `paper`."""
@@ -116,8 +116,13 @@ def list_work(config: Config, prepared: Mapping[str, Images] | None = None) -> l
     classifiers |= dict.fromkeys(starts)
     for run in classifiers:
         found += _list_classifier_work(config, run, sizes[run.dataset], is_tested=run not in untested)
-    augmented = {run.of_flow for run in classifiers if run.augmentation is not None and run.flow is not None}
-    found += [work for run in augmented for work in _list_augmentation_work(config, run, sizes[run.dataset])]
+    # one item for each folder of variants of a flow
+    augmented = {
+        (run.of_flow, get_variants_folder(run.augmentation))
+        for run in classifiers
+        if run.augmentation is not None and run.flow is not None
+    }
+    found += [work for run, _ in augmented for work in _list_augmentation_work(config, run, sizes[run.dataset])]
     # `augmentation` is None exactly for classifiers trained on generated images
     generated = {run.of_flow for run in classifiers if run.augmentation is None}
     found += [work for run in generated for work in _list_generation_work(config, run, sizes[run.dataset])]
@@ -138,10 +143,18 @@ def _make_flow_work(known: Images, dataset: str, flow: str, stage: str, kind: st
 
 
 def _list_start_work(config: Config, dataset: str, flow: str, start: str, seed: int, known: Images) -> Iterator[Work]:
-    """Return the work of initialisation, two passes for statistics, and the epochs before the fit, with validation."""
+    """Return the work of initialisation, and of the epochs before the fit with their validation.
+
+    Statistics of the latents take a pass over the training images before these epochs and, if there are any, one after
+    them.
+    """
     training, train = config.resolve_training(dataset, flow), known.train
     batch, epochs = training.batch_size, training.fit_after_epochs
-    forward = training.initialization_images + 2 * train + epochs // training.evaluate_every * known.validation
+    forward = (
+        training.initialization_images
+        + (2 if epochs else 1) * train
+        + epochs // training.evaluate_every * known.validation
+    )
     yield _make_flow_work(known, dataset, flow, "start_flow", "flow_forward", batch, forward)
     yield _make_flow_work(
         known, dataset, flow, "start_flow", "flow_step", batch, epochs * _round_up_to_batches(train, batch)
@@ -200,7 +213,7 @@ def _list_augmentation_work(config: Config, run: Run, known: Images) -> Iterator
 
 
 def _list_classifier_work(config: Config, run: Run, known: Images, *, is_tested: bool) -> Iterator[Work]:
-    """Return the work of training (once per temperature of generated images), validation and, if it is made, test."""
+    """Return the work of training (once per temperature of generated images), validation and, if `is_tested`, test."""
     assert run.classifier is not None
     own = config.for_dataset(run.dataset)
     settings = own.classifiers[run.classifier]

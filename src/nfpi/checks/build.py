@@ -53,11 +53,15 @@ def check_build(subject: Subject) -> Iterator[Line]:
 
 def check_precision(subject: Subject) -> Iterator[Line]:
     """Check that the device supports the precisions of the preset's trainings."""
-    wanted: dict[str, str] = {
-        f"training of {workload.name}": workload.training.precision for workload in subject.workloads
-    }
-    wanted |= {f"classifiers.{name}": one.precision for (name, _), one in find_classifiers(subject.config).items()}
-    for where, precision in wanted.items():
+    wanted: list[tuple[str, str]] = [
+        (f"training of {workload.name}", workload.training.precision) for workload in subject.workloads
+    ]
+    wanted += [
+        (f"classifiers.{name}", classifier.precision)
+        for (name, dataset), classifier in find_classifiers(subject.config).items()
+        if subject.dataset in (None, dataset)
+    ]
+    for where, precision in dict.fromkeys(wanted):
         try:
             chosen = choose_precision(precision, subject.device)
         except ValueError as error:
@@ -87,7 +91,7 @@ def check_float32(subject: Subject) -> Iterator[Line]:
         name: ((value.cpu().double() - exact[name]).norm() / exact[name].norm()).item() for name, value in found.items()
     }
     text = ", ".join(f"{name} {error:.1g}" for name, error in errors.items())
-    if max(errors.values()) <= _TOLERANCE:
+    if all(error <= _TOLERANCE for error in errors.values()):  # false for NaN
         yield Line("float32", "ok", f"relative errors: {text}; nothing is rounded to TF32")
     else:
         yield Line(

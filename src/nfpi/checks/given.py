@@ -58,10 +58,16 @@ def check_weights(subject: Subject) -> Iterator[Line]:
     """Check that the weight files of the classifiers exist."""
     from nfpi.checks.classifiers import find_used_classifiers
 
-    used = find_used_classifiers(subject.config)
-    for name, file in dict.fromkeys((name, config.weights) for (name, _), config in used.items()):
-        if file is not None and not file.is_file():
-            yield Line("weights", "missing", f"classifiers.{name}.weights: {file} is not there")
+    settings = {}
+    for (name, dataset), config in find_used_classifiers(subject.config).items():
+        if config.weights is None or subject.dataset not in (None, dataset):
+            continue
+        is_common = config.weights == subject.config.classifiers[name].weights
+        prefix = "" if is_common else f"datasets.{dataset}.overrides."
+        settings[f"{prefix}classifiers.{name}.weights"] = config.weights
+    for setting, file in settings.items():
+        if not file.is_file():
+            yield Line("weights", "missing", f"{setting}: {file} is not there")
 
 
 def check_autoencoder(subject: Subject) -> Iterator[Line]:

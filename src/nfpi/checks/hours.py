@@ -86,7 +86,7 @@ def _judge_hours(subject: Subject, limit: Resources | None, hours: float, text: 
 
 
 def _project_stages(subject: Subject) -> Iterator[Line]:
-    """Yield the hours of each stage over all runs of the preset, and of the longest training of each classifier."""
+    """Yield the hours of each stage over the runs of the subject, and of the longest training of each classifier."""
     hours, unknown = compute_stage_hours(subject)
     about = "" if subject.on_gpu else "about "
     longest: defaultdict[str, float] = defaultdict(float)
@@ -98,7 +98,7 @@ def _project_stages(subject: Subject) -> Iterator[Line]:
         text = f"{stage}: {about}{value:.2g} h for the longest of its trainings"
         yield _judge_hours(subject, subject.config.resources.get("train_classifier"), value, text)
     for stage, value in hours.items():
-        yield Line("hours", "ok", f"{stage}: {about}{value:.2g} h for all runs of the preset")
+        yield Line("hours", "ok", f"{stage}: {about}{value:.2g} h for all runs on the checked data sets and flows")
     if hours:
         yield Line("hours", "ok", f"all stages: {about}{sum(hours.values()):.3g} h, on one device of this kind")
     if unknown:

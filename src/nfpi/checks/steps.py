@@ -24,6 +24,7 @@ from nfpi.checks.subject import SHORT_STEP, Subject, Trainer, release_memory, ti
 from nfpi.checks.workloads import Workload
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.runtime.compiler import choose_compiler
+from nfpi.runtime.divergence import NOT_FINITE
 from nfpi.runtime.faults import describe_exhausted_resource
 from nfpi.runtime.precision import choose_convolution_format, choose_precision
 from nfpi.training.state import TrainingState
@@ -47,7 +48,7 @@ def check_memory(subject: Subject) -> Iterator[Line]:
         try:
             trainer = Trainer.new(workload, batch)
             losses = [trainer.step(*trainer.make_batch(size)).item() for size in (batch, last)]
-        except RuntimeError as error:
+        except (RuntimeError, *NOT_FINITE) as error:
             yield Line(
                 "step",
                 "FAILED",

@@ -190,8 +190,8 @@ def _require_possible_sizes(config: ClassifierConfig, size: _Size, weights: Mapp
     """Raise ValueError for sizes that contradict the weights, since building such a model could exhaust time or memory.
 
     In the project's models no integer setting exceeds both the largest dimension of a weight tensor and the number of
-    weight tensors. The image size is limited by :class:`_Size`, and by the patches of a model that embeds the position
-    of each.
+    weight tensors. The image size is limited by :class:`_Size` and, in a model with a position embedding per
+    patch, by the number of patches, which must not exceed these either.
     """
     if config.image_size not in (None, size.image_size):
         raise ValueError(f"image_size: expected {size.image_size} as in size, received {config.image_size}")
@@ -199,8 +199,11 @@ def _require_possible_sizes(config: ClassifierConfig, size: _Size, weights: Mapp
         return
     largest = max([len(weights), *(side for weight in weights.values() for side in weight.shape)])
     known = {**size.model_dump(exclude={"image_size"}), **config.settings.model_dump()}
-    if "pos_embed" in weights and known.get("patch_size"):
-        known["patches"] = (size.image_size // known["patch_size"]) ** 2
+    if "pos_embed" in weights and "patch_embed.proj.weight" in weights:
+        # where patch_size is the model's default, it is a side of the kernel, an axis that a damaged tensor may lack
+        kernel = weights["patch_embed.proj.weight"].shape[2:]
+        patch_size = known.get("patch_size") or next(iter(kernel), 0) or 1
+        known["patches"] = (size.image_size // patch_size) ** 2
     for name, value in known.items():
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int) and number > largest:

@@ -18,7 +18,7 @@ _DECODED_ON_GPU, _DECODED_ELSEWHERE = 32, 16
 """Number of latents that are decoded at once."""
 
 Decoder = Callable[[Tensor], Tensor]
-"""Stored latents (B, C, h, w) → 8-bit images (B, C, H, W)."""
+"""Stored latents (B, C, h, w) → 8-bit images (B, 3, H, W)."""
 
 
 @dataclass(frozen=True, eq=False)

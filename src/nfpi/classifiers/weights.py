@@ -32,6 +32,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with path.open("rb"):  # safetensors calls a file that may not be read missing
+            pass
         if path.suffix == ".safetensors":
             return load_file(path)
         if zipfile.is_zipfile(path):  # files of torch < 1.6 are not zip archives
@@ -101,4 +103,4 @@ def describe_prefix(weights: Mapping[str, Tensor], expected: Iterable[str]) -> s
     if not prefix:
         return ""
     example = next(name for name in names if f"{prefix}{name}" in weights)
-    return f"expected {example}, received {prefix}{example}: remove the prefix '{prefix}' of its names"
+    return f"expected {example}, received {prefix}{example}: remove the prefix '{prefix}' from the names in the file"

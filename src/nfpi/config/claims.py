@@ -14,8 +14,8 @@ from nfpi.config.metrics import metric as find_metric
 
 Choice = Literal["best", "inner_best", "min", "max"]
 """Choice among the λ of an experiment. best: the one that its table selects on the validation split; inner_best: the
-one, among all but the smallest and the largest, with the best value of the comparison's metric on the validation split;
-min, max: smallest, largest."""
+one, among all but the smallest and the largest, with the best value of the comparison's metric on the validation split
+or, if it is not measured there, of the metric by which the table selects; min, max: smallest, largest."""
 
 Direction = Literal["greater", "less", "not_less"]
 """Claim about first − second: above zero, below zero, or above −`smallest_effect` (non-inferiority)."""
@@ -53,10 +53,10 @@ class ComparedRow(Settings):
 
     table: Name | None = None
     row: str | None = None
-    """label of the experiment, or the name of its prior or classifier if it has no label; None: the table's only
-    experiment"""
+    """label of the experiment, or the name of its prior or classifier if it has no label; None: the only experiment of
+    the table, or of the table on `dataset`"""
     dataset: Name | None = None
-    """data set; needed only if experiments on several data sets have this label"""
+    """data set; needed only if `row` alone matches experiments on several data sets"""
     weight: Choice | NonNegativeFloat = Field("best", alias="lambda")
     """λ: a number of the experiment's list, `best`, `inner_best`, `min` or `max`"""
     value: Annotated[float, Field(allow_inf_nan=False)] | None = None

@@ -154,8 +154,8 @@ class EmbeddingFigure(FigureSettings):
         "fixed-point iteration from (b), with a small and a large λ. Dots: images or samples, a colour for each "
         "class; open marks: class means; dashed ellipses: two standard deviations of (b); area × x to y: "
         "smallest and largest ratio, over the classes, of the area of a class's ellipse (not drawn) to that in (b). "
-        "All panels have the same axes. figure1: the released update of diagonal covariances without "
-        "`pooled_mean_gaps`, whose result depends on the scale of the embedding, and therefore on the number of "
+        "All panels have the same axes. figure1: the released update of diagonal covariances, without "
+        "`pooled_mean_gaps`; its result depends on the scale of the embedding, and therefore on the number of "
         "images: compare λ only at equal numbers of images. figure1_full: full covariances and the exact update of "
         "Proposition 1, whose loss is bounded below only for λ up to K α e^(1/α) / 2 (55 for K = 10 classes and α = "
         "10); the panel of a diverged fit names its cause."
@@ -280,7 +280,7 @@ class ResidualsFigure(FigureSettings):
     title = "residuals of the fixed point"
     caption = (
         "Change of the mean (top) and of the variances (bottom) of a class in each fixed-point iteration: the largest "
-        "Euclidean norm over the classes, in units of the latents (squared for variances). The mark at the end of the "
+        "Euclidean norm over the classes, in units of the latents (squared for variances); a quantity that is not fitted has no panel. The mark at the end of the "
         "line of each λ says how the iteration ended. Dashed: the tolerance at which the iteration ends."
     )
     is_quick = True

@@ -55,7 +55,8 @@ class MatrixExponentialSettings(LevelSettings):
     hidden_channels: list[PositiveInt] = [128, 128, 128]
     """width of each level's coupling nets"""
     coupling: Literal["matrix_exponential", "affine", "additive"] = "matrix_exponential"
-    """y₂ = e^{S(x₁)} x₂ + b(x₁) with a full matrix S, a diagonal one, or S = 0"""
+    """y₂ = e^{S(x₁)} x₂ + b(x₁) with a full matrix S (of rank 3 if x₂ has more than 24 channels), a diagonal one, or
+    S = 0"""
     initialization: Literal["normal", "uniform"] = declare_added_setting("normal")
     """initial kernels of the coupling nets. normal: normal kernels, with a scale per channel that normalises their
     outputs; uniform, as in the released code: uniform kernels, divided by the standard deviation of their outputs"""

@@ -127,8 +127,8 @@ def register_metric(
     It is computed by `function` or by the function that this call decorates; without either, a stage records it.
 
     ```python
-    @register_metric("ece", label="ECE", unit="%", higher_is_better=False, decimals=2)
-    def expected_calibration_error(log_prob: Tensor, labels: Tensor) -> float: ...
+    @register_metric("brier", label="Brier score", higher_is_better=False, decimals=3)
+    def brier_score(log_prob: Tensor, labels: Tensor) -> float: ...
     ```
 
     The function receives log p(x | y) of a flow or the log-softmax of a classifier, (N, K), and the labels, (N,), of

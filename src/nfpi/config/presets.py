@@ -35,16 +35,17 @@ def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, An
     """
     merged = copy.deepcopy(dict(base))
     for overlay in overlays:
-        merged = _merge_at((), merged, overlay)
+        merged = _merge_at((), merged, overlay, merged)
     return merged
 
 
-def _merge_at(where: tuple[str, ...], base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge an overlay into the settings at the keys `where`."""
+def _merge_at(
+    where: tuple[str, ...], base: Mapping[str, Any], overlay: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Merge an overlay into `base`, the part of `settings` at the keys `where`."""
     merged = dict(base)
     if _is_block_of("classifiers", where):
-        # without `model`, overrides of a data set are for the model of the common settings, which is not known here
-        model = base.get("model", _DEFAULT_MODEL if len(where) == 2 else None)
+        model = base.get("model", _find_common_block(settings, where).get("model", _DEFAULT_MODEL))
         if overlay.get("model", model) != model:
             merged.pop("architecture", None)
     if len(where) == 1 and where[0] in _REMOVABLE and overlay.get(ALL_INHERITED, ...) is None:
@@ -59,12 +60,22 @@ def _merge_at(where: tuple[str, ...], base: Mapping[str, Any], overlay: Mapping[
         if (
             blocks
             and blocks.key in value
-            and blocks.get_variant_name(dict(value)) != blocks.get_variant_name(dict(known))
+            and blocks.get_variant_name(dict(value))
+            != blocks.get_variant_name({**_find_common_block(settings, (*where, key)), **known})
         ):
             merged[key] = copy.deepcopy(dict(value))
         else:
-            merged[key] = _merge_at((*where, key), known, value)
+            merged[key] = _merge_at((*where, key), known, value, settings)
     return merged
+
+
+def _find_common_block(settings: Mapping[str, Any], where: tuple[str, ...]) -> Mapping[str, Any]:
+    """Return the common block that a block of a data set's overrides changes; empty for a block at the top level."""
+    if where[0] != "datasets":
+        return {}
+    group = settings.get(where[-2])
+    block = group.get(where[-1]) if isinstance(group, Mapping) else None
+    return block if isinstance(block, Mapping) else {}
 
 
 def _is_block_of(group: str, where: tuple[str, ...]) -> bool:

@@ -176,8 +176,8 @@ def _find_fault(layers: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _drop_hint(message: str) -> str:
-    """Return a message without the hint in parentheses at its end, which depends on other settings."""
-    return re.sub(r" \([^()]*\)$", "", message)
+    """Return a message without the hint in parentheses, which depends on other settings."""
+    return re.sub(r" \([^()]*\)(?=$|; `claims: )", "", message)
 
 
 def _check_overridden_names(config: Config, dataset: str) -> None:

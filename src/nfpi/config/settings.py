@@ -44,7 +44,7 @@ class Config(Settings):
 
     extensions: list[LocalPath] = []
     """Python files that add priors, flows, metrics or classifiers (docs/extending.md), in addition to those of the
-    extended preset"""
+    preset that this one extends"""
     seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_check_distinct)] = [1999]
     """seeds of the runs; each has its own initial state, flow, generated images and classifier"""
     datasets: dict[Name, DatasetBlock] = {}
@@ -144,20 +144,20 @@ class Config(Settings):
         return flow, Run(**{**vars(flow), **of_classifier})
 
     def fixed_point_settings(self, where: str, prior: str) -> FixedPointSettings:
-        """Return the settings of a prior that is fitted by fixed-point iteration.
+        """Return the settings of a prior that is fitted once by fixed-point iteration.
 
         Args:
-            where: key that requires a fixed-point prior, for the error message.
+            where: key that requires such a prior, for the error message.
             prior: name of the prior.
 
         Raises:
-            ConfigError: the prior has another method.
+            ConfigError: the prior has another method, or its fit is repeated during training.
         """
         settings = PRIORS.extract_settings(self.priors[prior])
         if not isinstance(settings, FixedPointSettings) or PRIORS[self.priors[prior].method].traits["learned"]:
             method = self.priors[prior].method
             raise ConfigError(
-                f"{where}: expected a prior fitted by fixed-point iteration, received '{prior}' ({method})"
+                f"{where}: expected a prior fitted once by fixed-point iteration, received '{prior}' ({method})"
             )
         return settings
 

@@ -27,7 +27,7 @@ def select_printed_properties(columns: Mapping[str, Sequence[str]]) -> list[str]
     `augmentation` each if rows differ in it and some row has no label.
 
     Args:
-        columns: `row` (the label), `flow`, `prior`, `classifier` and `augmentation` of each row without those of cited
+        columns: `row` (the label), `flow`, `prior`, `classifier` and `augmentation` of each row, except rows of cited
             work; an empty text: the row has none.
     """
     labels, flows = columns["row"], columns["flow"]
@@ -64,8 +64,8 @@ def check_rows(config: Config) -> None:
 def check_metrics(config: Config, layers: Iterable[Mapping[str, Any]]) -> None:
     """Check that some row of each table has each of its metrics.
 
-    If the experiments were set after the metrics, by a preset that extends another or the defaults, columns of metrics
-    that no row has are left out instead; at least one column must remain.
+    If a table's metrics are inherited or the defaults, and a later layer of settings replaces its experiments, columns
+    of metrics that no row has are left out instead; at least one column must remain.
 
     Args:
         config: the settings.

@@ -21,7 +21,7 @@ class Domain(ABC):
     dtype: str
     """NumPy dtype of the stored images"""
     half_level: float = 0.0
-    """half the width of the interval of inputs stored as one value; without noise, the input is its lower end"""
+    """half the width of the interval of inputs x that are stored as one value; without noise, x is its lower end"""
 
     @abstractmethod
     def to_flow(self, images: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -15,7 +15,7 @@ from nfpi.data.store import ImageSet
 
 
 def make_folder_names(classes: Sequence[str]) -> list[str]:
-    """Return folder names for classes, with characters not allowed in file names replaced by "-"."""
+    r"""Return folder names for classes: "-" replaces `/`, `\`, `:`, NUL, and a leading "." (hidden folders)."""
     return [re.sub(r"^\.|[/\\:\0]", "-", name) for name in classes]
 
 

@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from nfpi.data.errors import DataError
 
@@ -60,7 +60,11 @@ def read_image_size(path: Path) -> tuple[int, int]:
     """
     try:
         with Image.open(path, formats=FORMATS) as file:
-            width, height = file.size
+            # Pillow rotates the size of a TIFF file itself, depending on the version; tags 256 and 257 are as stored
+            if isinstance(file, TiffImagePlugin.TiffImageFile):
+                width, height = file.tag_v2[256], file.tag_v2[257]
+            else:
+                width, height = file.size
             is_transposed = file.getexif().get(_ORIENTATION, 1) in _TRANSPOSED
     except PILLOW_ERRORS as error:
         reason = " ".join(str(error).split())

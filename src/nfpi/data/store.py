@@ -33,14 +33,15 @@ KEYS = ("name", "split", "classes", "counts", "shape", "dtype", "sha256", "extra
 
 
 class _Extra(Record):
-    """The fields of `extra` that later stages read; others are not checked.
+    """The fields of `extra` that are checked whenever a set is read; others are not.
 
     Attributes:
         flip: whether mirrored images keep their class; :attr:`ImageSet.flip` requires it.
         temperature: temperature of generated images.
-        variants: number of variants of each image.
+        variants: number of augmented variants of each training image.
         of: for variants, the digests of the image set whose images they replace.
-        vae, image_folder, scale: for latents: folders of the autoencoder and of the encoded images, and divisor.
+        vae, image_folder, scale: for latents: folders of the autoencoder and of the encoded images, and divisor of the
+            latents.
     """
 
     flip: bool = True

@@ -30,7 +30,7 @@ class ImageSetWriter:
         classes: names of the K classes.
         name, split: names of the data set and of the split, if any.
         dtype: uint8, or float16 for latents.
-        originals: paths of the N image files that were encoded to latents; None: the images are not latents.
+        originals: paths of the N image files that were encoded to latents; None: pixels, or latents of no image files.
         fingerprint: digest of everything that the images depend on, in hexadecimal. A set that was interrupted with the
             same fingerprint is resumed (see `written`); None: an interrupted set is removed.
         extra: further settings for `meta.json` (JSON values).
@@ -102,8 +102,10 @@ class ImageSetWriter:
         images, labels = np.asarray(images), np.asarray(labels)
         if labels.ndim != 1:
             raise DataError(f"{self.folder}: expected labels of shape (B,), received {labels.shape}")
+        if len(labels) != len(indices):
+            raise DataError(f"{self.folder}: expected {len(indices)} labels, received {len(labels)}")
         expected = (len(labels), *self._shape[1:])
-        if labels.shape != (len(indices),) or images.shape != expected or images.dtype != self._dtype:
+        if images.shape != expected or images.dtype != self._dtype:
             raise DataError(
                 f"{self.folder}: expected {self._dtype} images of shape {expected} for {len(labels)} labels, "
                 f"received {images.dtype} of shape {images.shape}"

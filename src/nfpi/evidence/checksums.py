@@ -13,7 +13,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 
 class EvidenceError(ValueError):
-    """Evidence is damaged, or contradicts runs that are to be added to it; the message is one line."""
+    """Evidence, runs to be added, or blocks to be filled from it are missing, damaged, or contradict each other."""
 
 
 def write_checksums(folder: Path, digests: Mapping[str, str]) -> None:

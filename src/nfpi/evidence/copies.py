@@ -35,11 +35,11 @@ class GatheringSummary:
 
     Attributes:
         runs: number of copied runs.
-        missing: number of runs of the tables that `root` lacks, for seeds that have at least one of these runs.
+        missing: number of runs of the tables that `root` lacks; only seeds are counted of which it has at least one.
         added: runs that are new in the evidence.
         replaced: runs whose metrics.json differs from that in the earlier evidence.
         changed: replaced runs whose metrics, except for times, differ.
-        seeds: seeds of the runs in its tables.
+        seeds: seeds of the evidence after the call: those of its runs that a table shows.
         size: size of all files of the evidence, in bytes.
     """
 
@@ -102,7 +102,7 @@ def gather_evidence(
         _check_settings(chosen, existing, output)
     kept = {*existing, *(item.run for item in chosen)}
     merged = _merge_settings(output, stored) if earlier else stored
-    # Seeds that only have runs in no table any more, such as those of an earlier λ, would count as planned ones.
+    # A seed of which no run is in a table any more (all are of an earlier λ) would count as planned: it is left out.
     tabled = list_tabled_runs(replace_seeds(merged.config, {run.seed for run in kept}))
     seeds = sorted({run.seed for run in tabled if run in kept})
     settings = replace(merged, config=replace_seeds(merged.config, seeds)).to_text()

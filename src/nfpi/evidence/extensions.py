@@ -19,7 +19,7 @@ def describe_changed_extensions(runs: Sequence[RecordedRun], config: Config) -> 
 
     Args:
         runs: the runs, which record the files loaded when they were evaluated, also those that they do not use.
-        config: settings of the preset, by which runs use a file.
+        config: settings of the preset, which tell which files a run uses.
     """
     versions, used = get_loaded_versions(), [_list_used_files(item, config) for item in runs]
     lines = []

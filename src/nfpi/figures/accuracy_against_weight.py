@@ -60,8 +60,7 @@ def draw_accuracy(table: pd.DataFrame) -> Figure:
     """Draw NF-Acc and CNN-Acc (%) against λ, one panel per experiment that has λ.
 
     The axis of λ is logarithmic, with 0 left of a break. Error bars are one standard deviation over seeds, if there are
-    at least two. A filled cross on the axis marks a λ at which the fits of all seeds diverged, an open one a λ at which
-    some did.
+    at least two. A filled cross on the axis marks a λ at which all seeds diverged, an open one a λ at which some did.
 
     Args:
         table: result of :func:`nfpi.results.tables.building.accuracy_table`.
@@ -143,13 +142,13 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, series: list[str]) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", color="0.9", linewidth=0.5)
     axes.set_axisbelow(True)
-    _mark_diverged(axes, rows, series[0])
+    _mark_diverged(axes, rows)
 
 
-def _mark_diverged(axes: Axes, rows: pd.DataFrame, name: str) -> None:
-    """Mark diverged fits by crosses on the axis, open where some seed has a value of the metric `name`."""
+def _mark_diverged(axes: Axes, rows: pd.DataFrame) -> None:
+    """Mark λ with diverged seeds by crosses on the axis, open where only some seeds diverged."""
     diverged = rows["status"].str.contains("diverged")
-    partly = diverged & rows[name].notna()
+    partly = rows["status"].str.match(r"(\d+) of (?!\1 )\d+ seeds diverged")
     for marked, fill, label in ((diverged & ~partly, "black", _DIVERGED), (partly, "white", _PARTLY_DIVERGED)):
         if marked.any():
             axes.plot(

@@ -119,8 +119,8 @@ def compute_embedding(image_set: ImageSet, settings: EmbeddingFigure) -> pd.Data
     - `diagonal`: variances by the update of the released code without its pooled mean gaps, as in the authors' notebook
       of this figure;
     - `full`: covariances by the exact update. The loss that it minimises, whose gradient is that of Eq. 4 with constant
-      π, is not bounded below for λ > K α e^{1/α} / 2, which is 55 for ten classes and α = 10, and few such fits
-      converge.
+      π, is not bounded below for λ > K α e^{1/α} / 2, which is 55 for ten classes and α = 10; few fits with a
+      larger λ converge.
 
     All samples are drawn with the same noise, so that a sample can be followed from one panel to the next.
 

@@ -70,7 +70,7 @@ def draw_image_grid(
     Args:
         images: (R, C, H, W, channels), uint8, 1 or 3 channels.
         rows: R labels; long ones are shortened.
-        columns: C labels; long ones are slanted.
+        columns: C labels; all are slanted if the longest is wider than an image.
         row_title: title of the row labels.
         column_title: title of the column labels, not shown if they are slanted.
         blocks: labels of separated blocks with equal numbers of rows, shown instead of `row_title`.

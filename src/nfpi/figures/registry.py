@@ -38,7 +38,7 @@ def register_figure(name: str, settings: type[FigureSettings]) -> Callable[[Draw
         >>> @register_figure("residual", Residual)
         ... def draw_residual(settings, inputs):
         ...     figure = Figure(figsize=(3.4, 2))
-        ...     figure.subplots().plot(read_csv(inputs.file("iterations"))["mean_residual"])
+        ...     figure.subplots().plot(pd.read_csv(inputs.file("iterations"))["mean_residual"])
         ...     return Drawn({"residual": figure})
     """
     FIGURES.require_name(name)

@@ -33,7 +33,8 @@ _ENDS = {
 
 
 def draw(settings: ResidualsFigure, inputs: FigureInputs) -> Drawn:
-    """Draw the residuals of the fits with several λ; if all diverged at once, draw a picture that says so.
+    """Draw the residuals of the fits with several λ; if no fit has an iteration
+    before it diverged, draw a picture that says so.
 
     Raises:
         FigureError: the numbers of files and λ differ, or no residual is positive.
@@ -48,7 +49,7 @@ def draw(settings: ResidualsFigure, inputs: FigureInputs) -> Drawn:
         (weight, read_csv(file, COLUMNS, infinite=True)) for weight, file in zip(settings.lambdas, files, strict=True)
     ]
     if all(rows.empty for _, rows in curves):
-        return Drawn({"residuals": notice("every fit diverged in its first iteration")})
+        return Drawn({"residuals": notice("every fit, or the training before it, diverged at once")})
     figure = draw_residuals(
         curves, dataset=settings.dataset, tolerance=prior.tolerance, max_iterations=prior.max_iterations
     )
@@ -71,13 +72,13 @@ def draw_residuals(
         max_iterations: maximum number of iterations.
 
     Raises:
-        FigureError: there are no curves or no iterations, or a column is missing.
+        FigureError: no residual is positive, or a column is missing.
     """
     for _, rows in curves:
         require_columns(rows, COLUMNS, "residuals of a fit")
     quantities = [column for column in _QUANTITIES if any((rows[column] > 0).any() for _, rows in curves)]
     if not quantities:
-        raise FigureError("expected residuals of at least one iteration, received none")
+        raise FigureError("expected at least one positive residual, received none")
     curves = sorted(curves, key=lambda curve: curve[0])
     ends = [_infer_outcome(rows, tolerance, max_iterations) for _, rows in curves]
     colours = colormaps["cividis"].reversed()(np.linspace(0.15, 1.0, len(curves)))

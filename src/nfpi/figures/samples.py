@@ -33,7 +33,7 @@ def sample_grid(model: TrainedFlow, settings: SamplesFigure, device: torch.devic
 
     Args:
         model: trained flow, whose seed determines the noise.
-        settings: temperatures, number of classes, and number of draws of the noise (`noises`).
+        settings: temperatures, number of classes, and number of images per class and temperature (`noises`).
         device: device of the flow.
 
     Returns:
@@ -65,7 +65,7 @@ def draw_samples(images: np.ndarray, temperatures: Sequence[float], classes: Seq
         images: (temperatures · noises, classes, H, W, C), uint8.
         temperatures: T of each block of rows.
         classes: class of each column.
-        noises: number of draws of the noise, which is the number of rows per block.
+        noises: number of images per class and temperature, i.e. of rows per block, each with its own noise.
 
     Raises:
         FigureError: inconsistent numbers of rows or columns, or images that are not pixels.

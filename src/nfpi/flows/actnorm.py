@@ -50,7 +50,10 @@ class ActNorm(Bijection):
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
-        """Set scale and shift to normalise the outputs for x, and return these; constant elements are only centred."""
+        """Set scale and shift to normalise the outputs for x, and return the outputs.
+
+        Constant elements are only centred.
+        """
         shared = [0, *(axis for axis, size in enumerate(self.scale.shape, start=1) if size < x.shape[axis])]
         spread, mean = (value.view_as(self.scale) for value in torch.std_mean(x, shared, correction=0))
         # rounding gives a constant element a standard deviation of some units in the last place of its value

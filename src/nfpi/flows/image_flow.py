@@ -16,7 +16,8 @@ class ImageFlow(Bijection):
     """A flow f between images x and latents z, both of shape (B, C, H, W).
 
     A backbone is a subclass with `forward`, `inverse` and, where parameters depend on data, `initialize`. Config files
-    select it by the name that :func:`nfpi.flows.registry.register_flow` gives it.
+    select it by the name that :func:`nfpi.flows.registry.register_flow` gives it. Unlike those of its parts, its
+    log-determinants always have shape (B,).
 
     Args:
         shape: (C, H, W) of the images.

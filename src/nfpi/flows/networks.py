@@ -130,8 +130,8 @@ class ResidualNet(CouplingNet):
         in_channels, hidden_channels, out_channels: widths.
         num_blocks: residual blocks.
         initialization: `normal`, or `uniform` as in the released code: uniform kernels divided by the standard
-            deviation of their outputs, with scale 0.77 for the first convolution, 0 for the last of each block and 1
-            for the others.
+            deviation of their outputs, that of the first convolution also by 0.77. The scale is 0.77 for the first
+            convolution, 0 for the last of each block and 1 for the others.
     """
 
     def __init__(

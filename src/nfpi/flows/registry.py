@@ -147,8 +147,11 @@ def _build_with_weights(description: Mapping[str, Any], weights: Mapping[str, Te
 
 def _require_possible(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
     """Raise ValueError for more layers than weights, which might take hours to build."""
+    flows = settings.get("num_flows")
     for name in _COUNTS:
         counts = settings.get(name, 0)
+        if name == "num_blocks" and isinstance(counts, list) and isinstance(flows, list):
+            counts = [count for count, steps in zip(counts, flows, strict=False) if steps]  # no step: no blocks
         for count in counts if isinstance(counts, list) else [counts]:
             if isinstance(count, int) and count > len(weights):
                 expected = f"at most {len(weights)}, the number of weight tensors"

@@ -32,11 +32,12 @@ class SeriesBounds:
     ever compiled. For a flow without :class:`SeriesCoupling` layers, all methods are no-ops.
 
     After every step, the current bounds are recorded on the device, with six small operations and no synchronisation;
-    the host reads the record every few steps and, if a held bound was exceeded, chooses all again. Until then the
+    the host reads the record every 20 steps and, if a held bound was exceeded, chooses all again. Until then the
     series are too short: if the norm is r times the one for which m terms were chosen, their error grows from eps/4 by
     a factor of about r^{m+1}: for m = 14, to at most 9e-7 for r = 1.25 and 1.2e-3 for r = 2. As gradient noise is far
     larger, these steps are kept and their error is logged. Repeating them would need a copy of an older state on the
-    device. A bound that cannot be exceeded in 20 steps at the usual learning rate would need twice as many terms.
+    device. A bound so large that it cannot be exceeded within these 20 steps, at the usual learning rate, would need
+    twice as many terms.
 
     Args:
         flow: flow whose couplings use the held bounds in training mode, until :meth:`release`.
@@ -141,13 +142,15 @@ def _plan_series(coupling: SeriesCoupling, bound: float) -> tuple[int, int]:
 
 
 def _choose_bound(coupling: SeriesCoupling, bound: float) -> float:
-    _plan_series(coupling, bound)  # raises if no series is long enough
+    _plan_series(coupling, bound)  # raises if the bound is not finite
     channels = coupling.split[1]
     wanted = max(_SMALLEST, _HEADROOM * channels * bound)
     octave = 2.0 ** math.floor(math.log2(wanted))
     rounded = next(octave * factor for factor in (1.0, 1.5, 2.0) if octave * factor >= wanted)
     # slightly smaller: e^S is applied in ⌈norm / 2⌉ steps, so a rounding error above an even norm would add one
-    return rounded * (1 - 1e-9) / channels
+    held = rounded * (1 - 1e-9) / channels
+    _plan_series(coupling, held)  # raises if no series is long enough
+    return held
 
 
 def _estimate_error(coupling: SeriesCoupling, bound: float, held: float) -> float:

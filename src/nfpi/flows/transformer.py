@@ -171,8 +171,9 @@ class TransformerFlow(ImageFlow):
     """Couplings with transformer nets on the patches of an image.
 
     A coupling splits either the channels in a random order, or the patches by checkerboard colour, by parity of the
-    row or by parity of the column (nearly, if their number is odd). The couplings that split channels form pairs
-    with the same split, the second with the halves exchanged, and so do the couplings that split patches.
+    row or by parity of the column; where these parts differ in size, some patches move to the smaller one. The
+    couplings that split channels form pairs with the same split, the second with the halves exchanged, and so do the
+    couplings that split patches.
     Unlike in Jet, an actnorm comes first, so that the latents of a new flow have zero mean and unit variance.
 
     Args:

@@ -17,7 +17,7 @@ from nfpi.results.statistics.intervals import wilson_interval
 _TAGS = ["normalizing-flow", "class-conditional", "image-classification", "image-generation"]
 _LICENSE_OF_PACKAGE = "MIT"
 _MARK = "<!-- written by nfpi, sha256 of the text above: "
-"""last line of a card, which tells whether it was edited"""
+"""beginning of the last line of a card, which tells whether it was edited"""
 _DECIMALS = {"n": 0, "nf_acc": 2, "bits_per_dim": 3, "ece": 2, "worst_class_acc": 2}
 """metrics of :meth:`nfpi.ClassConditionalFlow.evaluate` that a card shows, in the order of its table"""
 _PERCENTAGES = {"nf_acc", "ece", "worst_class_acc"}

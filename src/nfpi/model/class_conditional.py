@@ -71,7 +71,10 @@ class ClassConditionalFlow(SharedFlow):
         if self._compiled is not None:
             self._compiled.check_compiler(device)
         self.flow.to(device)
-        self.prior = self.prior.to(dtype=precise_dtype(device)).to(device)
+        prior, dtype = self.prior, precise_dtype(device)
+        if prior.mean.device.type != "mps":  # which has no float64: cast before a move to it, after a move from it
+            prior = prior.to(dtype=dtype)
+        self.prior = prior.to(device).to(dtype=dtype)
         return self
 
     def compile(self) -> None:

@@ -263,11 +263,11 @@ def _split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.
 
 @contextmanager
 def _training_device(device: torch.device | str | None, precision: str) -> Iterator[Device]:
-    """Make the device of a fit; afterwards, restore the state of the process.
+    """Make the device of a fit; afterwards, restore the state of torch.
 
     This includes the current GPU, and the random generators of the CPU and of the CUDA GPU of the fit. Fits run one at
-    a time. Gradients, precision, and the dtype and device of new tensors are those of a new process, whatever the
-    caller has set.
+    a time. Whether gradients are recorded, the precision, and the dtype and device of new tensors are as in a new
+    process, whatever the caller has set.
     """
     wanted = None if device is None else torch.device(device)
     if wanted is not None:

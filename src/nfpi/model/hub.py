@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
-from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
-from huggingface_hub.utils import HfHubHTTPError, validate_repo_id
+from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id
 
 from nfpi.model.card import is_unedited_card, make_card
 from nfpi.model.trained import CONFIG, WEIGHTS, TrainedFlow
@@ -69,7 +69,7 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
         _write_card(folder / CARD, card)
         if not push_to_hub:
             return None
-        return self.push_to_hub(repo_id or folder.name, model_card_kwargs=card_options, **options)
+        return self.push_to_hub(repo_id or folder.resolve().name, model_card_kwargs=card_options, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self.write(save_directory)
@@ -191,7 +191,7 @@ def download_model(name: str, **options: Any) -> Path:
     """
     try:
         return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS, CARD], **options))
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HTTPError, OfflineModeIsEnabled, OSError) as error:  # HTTPError: also those of the connection
         if getattr(error, "errno", None):  # a fault of this machine, e.g. a full disk
             raise
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]

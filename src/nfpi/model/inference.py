@@ -8,8 +8,8 @@ As the shared u is a random draw, the resulting bits/dim are an unbiased estimat
 image: on digits 6.282 with the shared draw and 6.288 with new noise. If u were the middle of the noise's range, they
 would be biased, on digits by 0.27 bits/dim, because a flow assigns higher density to it than to the noise of training.
 
-Results of one image in different batches agree up to float32 rounding, because convolution kernels depend on the batch
-size.
+Results of one image in different batches may differ by float32 rounding, because convolution kernels depend on the
+batch size.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ def to_array(values: Any, what: str) -> np.ndarray:
         ValueError: they do not form an array, e.g. lists of different lengths.
     """
     is_tensor = isinstance(values, torch.Tensor)
-    # of a list, a RuntimeError is a fault, e.g. of tensors that require gradients; of a tensor, it may be exhausted
-    # memory, which is left to the caller
+    # A RuntimeError from a list means invalid values, e.g. tensors that require gradients. From a tensor, it may mean
+    # exhausted memory, and is left to the caller.
     faults = (TypeError, ValueError, NotImplementedError if is_tensor else RuntimeError)
     try:
         if is_tensor:

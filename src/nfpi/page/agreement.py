@@ -50,8 +50,8 @@ def read_agreement(path: Path, classes: list[str]) -> Agreement:
         classes: names of the classes; if their number differs from that in the file, classes are numbered.
 
     Raises:
-        MetricsError: the file does not contain predictions, or they lack `class_log_prob`.
-        FormatError: the file is damaged.
+        MetricsError: the file is damaged, does not contain predictions, or they lack `class_log_prob`.
+        FormatError: the file marks a divergence, and the metrics.json beside it is damaged.
         Diverged: the run diverged.
         OSError: the file cannot be read.
     """

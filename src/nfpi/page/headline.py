@@ -124,14 +124,18 @@ def _make_headline(name: str, run: Run, groups: Groups, tables: Sequence[ShownTa
 
 
 def _find_baseline(run: Run, groups: Groups) -> tuple[Run | None, str]:
-    """Return the baseline of a run and its label: λ = 0, or no augmentation."""
+    """Return the baseline of a run, and its label: the data-initialised run at λ = 0, or the one without augmentation.
+
+    There is none for other runs at λ = 0.
+    """
     if run.augmentation is not None:
         other = Run(dataset=run.dataset, seed=0, classifier=run.classifier, augmentation="none")
         label = "without augmentation"
     else:
         other = replace(run, prior=BASELINE["data"], weight=0.0)
         label = "λ = 0"
-    return (other if other in groups and other != run else None), label
+    is_baseline_itself = run.augmentation == "none" or (run.augmentation is None and run.weight == 0)
+    return (other if other in groups and not is_baseline_itself else None), label
 
 
 def _describe_run(run: Run) -> str:
@@ -148,7 +152,8 @@ def _describe_run(run: Run) -> str:
 def _find_paper_value(name: str, run: Run, tables: Sequence[ShownTable]) -> float | None:
     """Return the paper's value of a metric of this run; None: no table contains it.
 
-    There is none at λ = 0: there, a table names the prior of the experiment, but a run the baseline that priors share.
+    A baseline that several priors share (:data:`nfpi.runs.BASELINE`) has none: its row names the prior of the
+    experiment, while the run names the baseline.
     """
     row = run.row()
     keys = ["dataset", "flow", "prior"]

@@ -6,7 +6,10 @@ from collections.abc import Iterable
 
 from nfpi.config.metrics import METRICS, metric
 
-WEIGHT = "λ: weight of the repulsion between classes; at 0 (baseline) the Gaussians keep their initial values."
+WEIGHT = (
+    "λ: weight of the repulsion between classes; at 0 (baseline) there is none, and Gaussians keep their initial "
+    "values unless they are learned with the flow."
+)
 """Explanation of λ."""
 
 

@@ -49,7 +49,7 @@ def embed_file(path: Path, description: str, caption: str = "") -> Picture:
         with Image.open(io.BytesIO(content)) as image:
             width, height = image.size
             image.verify()
-    except (UnidentifiedImageError, OSError, SyntaxError):  # Pillow's errors for damaged files
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):  # Pillow's errors for damaged files
         raise ValueError(f"{path}: expected a picture, received something else") from None
     return Picture(_encode_as_uri(content), width, height, description, caption)
 

@@ -54,7 +54,7 @@ class Page:
         problems: one line per missing or damaged file, one if there are outdated runs, and one on missing extensions.
         title_of_problems: heading of these lines.
         claims, tables, figures, runs: contents of the sections.
-        not_made: names of the preset's tables and figures not made yet.
+        not_made: names of the preset's tables and figures, and of collected metrics, without a table or figure yet.
         overviews: id, title and table of each overview of runs.
         costs: costs of the stages; None if unknown.
         settings, versions: settings and versions of the runs.
@@ -96,7 +96,7 @@ def write_page(root: Path) -> Path:
 
 
 def read_page(root: Path) -> Page:
-    """Read the contents of a page from a folder of results."""
+    """Draw curves that are missing or outdated, and read the contents of a page from a folder of results."""
     problems: list[str] = []
     described = _read_descriptions(root, problems)
     try:
@@ -209,7 +209,7 @@ def _shorten_problems(problems: Sequence[str], root: Path) -> list[str]:
     """Make paths relative to the folder of results, and limit the number of problems."""
     lines = [problem.replace(f"{root.absolute()}/", "").replace(f"{root}/", "") for problem in problems]
     more = len(lines) - _MOST_PROBLEMS
-    return lines if more <= 1 else [*lines[:_MOST_PROBLEMS], f"and {more} more, shown below"]
+    return lines if more <= 1 else [*lines[:_MOST_PROBLEMS], f"and {more} more"]
 
 
 def _shorten_commit(commit: object) -> str:

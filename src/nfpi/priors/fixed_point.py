@@ -1,6 +1,6 @@
 """Fixed-point iteration of Proposition 1 for the means and covariances of the classes (Eqs. 5-7).
 
-Notation: K classes, D dimensions, c = λ / (K(K−1)), Δ_ij = μ_i − μ_j, κ the kernel of the repulsion, m_i and σ²_i the
+Notation: K classes, D dimensions, Δ_ij = μ_i − μ_j, κ the kernel of the repulsion, m_i and σ²_i the
 mean and variance of class i's latents, v_i the variance of its Gaussian, A_i and B_i the matrices of Eq. 7. The divisor
 of σ²_i is N − 1 with `unbiased_variance`, else N as in Eq. 7; with N, the fixed point of the exact update is a
 stationary point of Eq. 4. Means and covariances are updated simultaneously. Sums over pairs are computed as products of
@@ -74,7 +74,8 @@ class FixedPointResult:
         """Log a warning if the iteration did not converge, and return self."""
         if not self.converged:
             logger.warning(
-                "not converged after %d iterations: the last Gaussians are used; a smaller λ may converge",
+                "not converged after %d iterations: the last Gaussians are used; more iterations or, unless it is 0, a "
+                "smaller λ may converge",
                 self.iterations,
             )
         return self

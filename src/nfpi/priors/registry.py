@@ -23,8 +23,8 @@ def register_prior(
     """Register a function or class as the prior method `name`.
 
     A function that fits the Gaussians once is called with `(statistics, initial, weight, settings)` — the statistics of
-    the training latents after the first epochs, the initial Gaussians, λ, and the method's settings — and returns a
-    :class:`GaussianPrior`. With `learned=True`, a subclass of :class:`PriorLearner` is called with
+    the training latents after `fit_after_epochs` epochs, the initial Gaussians, λ, and the method's settings — and
+    returns a :class:`GaussianPrior`. With `learned=True`, a subclass of :class:`PriorLearner` is called with
     `(initial, weight, settings)`, and its Gaussians are learned along with the flow.
 
     Args:

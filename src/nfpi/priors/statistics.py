@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nfpi.linalg import precise_device
 from nfpi.priors.inputs import check_label_range, check_labels, check_latents
 
 
@@ -86,7 +87,7 @@ class ClassStatistics:
             if not len(y):
                 raise ValueError("labels: expected at least one, or the number of classes, received none")
             num_classes = max(1, int(y.max()) + 1)
-        return cls.empty(num_classes, z.flatten(1).shape[1], covariance, z.device).update(z, y)
+        return cls.empty(num_classes, z.flatten(1).shape[1], covariance, precise_device(z.device)).update(z, y)
 
     @property
     def num_classes(self) -> int:

@@ -97,7 +97,7 @@ def read_jobs(root: Path) -> list[Job]:
         seconds = measured.get("s", math.nan)
         if math.isnan(seconds) and stage in _WITH_METRICS:
             seconds = float(_read_metrics(_locate_metrics(root / folder, stage)).get("seconds", math.nan))
-        device = _find_device(root, folder, devices)
+        device = _find_device(root, folder, stage, devices)
         cpu_seconds, memory = measured.get("cpu_time", math.nan), measured.get("max_rss", math.nan)
         jobs.append(Job(stage, folder, seconds, cpu_seconds, memory, device))
     return jobs
@@ -130,10 +130,11 @@ def _read_metrics(folder: Path) -> Mapping[str, Any]:
         return {}
 
 
-def _find_device(root: Path, folder: str, known: dict[str, str]) -> str:
-    """Return the device in the metrics.json of a job's folder, or else of its parent or grandparent."""
+def _find_device(root: Path, folder: str, stage: str, known: dict[str, str]) -> str:
+    """Return the device in the metrics that a job wrote, or else in those of its folder, its parent or grandparent."""
     place = PurePosixPath(folder)
-    for candidate in (place, *place.parents[:2]):
+    own = PurePosixPath(_locate_metrics(root / folder, stage).relative_to(root))
+    for candidate in dict.fromkeys((own, place, *place.parents[:2])):
         name = candidate.as_posix()
         if name not in known:
             known[name] = str(_read_metrics(root / name).get("device") or "")
@@ -293,5 +294,5 @@ _NOTES = (
     "A job on which several tables depend is counted in the rows of each, and once in those of all.",
     "Times and the memory of the host are those of the last attempt of each job; of a resumed training only the "
     "time since it was resumed counts.",
-    "The device is that in metrics.json of the job's folder or, if it has none, of its run's folder.",
+    "The device is that in the metrics.json that the job wrote or, if there is none, in that of its run's folder.",
 )

@@ -24,11 +24,15 @@ _ON_PURPOSE = f"to compute on the CPU on purpose, set {CHOICE}=cpu"
 
 
 class DeviceError(ValueError):
-    """Raised if torch cannot use the allocated GPU."""
+    """Raised if torch cannot use the allocated GPU, or `NFPI_DEVICE` has an invalid value."""
 
 
 def uses_cpu_on_purpose() -> bool:
-    """Return whether `NFPI_DEVICE` asks for the CPU."""
+    """Return whether `NFPI_DEVICE` asks for the CPU.
+
+    Raises:
+        DeviceError: its value is invalid.
+    """
     return _read_choice() == "cpu"
 
 
@@ -42,7 +46,8 @@ def require_allocated_gpu(devices: int = 1) -> None:
         devices: number of GPUs that the processes of this run use; torch must have kernels for each of them.
 
     Raises:
-        DeviceError: torch finds no GPU, or has no kernels for it; the message says what to install.
+        DeviceError: torch finds no GPU, or has no kernels for it, and the message says what to install; or the value of
+            `NFPI_DEVICE` is invalid.
     """
     choice = _read_choice()
     if choice == "cpu":

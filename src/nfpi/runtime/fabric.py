@@ -94,9 +94,8 @@ class FabricDevice(Device):
         # the first float16 gradients may overflow; their step is skipped, and the schedule continues as intended
         warnings.filterwarnings("ignore", message=".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*")
         self._environment = OneMachine()
-        plugins: list[Any] = [_make_precision_plugin(precision, kind)]
-        if count > 1:
-            plugins.append(self._environment)
+        # also for one device: Fabric would read the number of tasks of a SLURM job, and refuse several
+        plugins: list[Any] = [_make_precision_plugin(precision, kind), self._environment]
         strategy = "ddp" if count > 1 else "auto"
         self._fabric = Fabric(accelerator=kind, strategy=strategy, devices=count, plugins=plugins)
         super().__init__(self._fabric.device, precision)

@@ -38,7 +38,7 @@ def describe_fault(error: BaseException, stage: str) -> str | None:
         return exhausted
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, (ValueError, ArithmeticError, OSError)):
+    if isinstance(error, (ValueError, ArithmeticError, OSError)) and not isinstance(error, ZeroDivisionError):
         return " ".join(str(error).split()) or type(error).__name__
     return None
 

@@ -120,7 +120,7 @@ def _written_beside(path: Path, content: bytes | bytearray) -> Iterator[Path]:
             os.fsync(file.fileno())
         yield beside
     except BaseException as error:
-        with suppress(OSError):  # fails as the writing did if the name is too long
+        with suppress(OSError):  # if the name is too long, this fails too, as the writing did
             beside.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename in (None, str(beside)):
             raise type(error)(error.errno, error.strerror, str(path)) from None
@@ -143,7 +143,10 @@ def written_together() -> Iterator[None]:
             outer.extend(waiting)
             waiting.clear()
         for beside, path in waiting:
-            beside.replace(path)
+            try:
+                beside.replace(path)
+            except OSError as error:
+                raise type(error)(error.errno, error.strerror, str(path)) from None
         for folder in {path.parent for _, path in waiting}:
             sync(folder)
     finally:

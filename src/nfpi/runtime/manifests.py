@@ -40,9 +40,9 @@ class Manifest(BaseModel):
         product: kind of the outputs, in a word or two: `data`, `initial state`, `prior`, `model`, ...
         files: SHA-256 of each output, by its path below the folder of the manifest.
         content: digest of the reproducible outputs, i.e. those without times.
-        made_from: `content` of the inputs that the outputs were made from, by their `product` (`other files`: without a
-            manifest): of all direct inputs, and of the indirect ones that must be the same for all direct ones. Several
-            inputs of one product have the digest of their contents.
+        made_from: `content` of each input, by its `product`: of all direct inputs, and of those indirect ones that must
+            be the same for all direct ones. Inputs without a manifest are under `other files`. Several inputs of one
+            kind with different contents have the digest of these contents.
         facts: properties of the run that the outputs belong to: `seed`, `lambda`.
         temporary: the `files` that are removed once the stage that reads them has ended.
     """

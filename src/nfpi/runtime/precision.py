@@ -48,10 +48,11 @@ def _list_precisions(device: torch.device) -> list[str]:
     if device.type != "cuda":
         return ["32-true", "bf16-mixed", "16-mixed"]
     usable = ["32-true", "16-mixed"]
-    if torch.version.hip is None and torch.cuda.get_device_capability(device)[0] >= _LOWEST_CAPABILITY:
-        usable.append("tf32")
-    if torch.cuda.is_bf16_supported(including_emulation=False):
+    # not torch.cuda.is_bf16_supported, which asks the current device
+    if torch.version.hip is not None:
         usable.append("bf16-mixed")
+    elif torch.cuda.get_device_capability(device)[0] >= _LOWEST_CAPABILITY:
+        usable += ["tf32", "bf16-mixed"]
     return usable
 
 

@@ -26,7 +26,7 @@ def make_generator(device: torch.device | str, seed: int, *key: int | str) -> to
 def seed_default_generators(seed: int, device: torch.device) -> None:
     """Seed PyTorch's default generators of the CPU and of `device`, and no others, unlike `torch.manual_seed`.
 
-    Of devices other than CUDA's, the current one of the type of `device` is seeded.
+    The index of `device` counts only for CUDA: of other types, the current device is seeded.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":

@@ -203,6 +203,8 @@ def test(stage: TestClassifier) -> None:
         metrics = {"top1": scores.top1, "top5": scores.top5}
         metrics |= {"real_top1": scores.real_top1, "real_top5": scores.real_top5}
     values = {name: value for name, value in (metrics | computed).items() if value is not None}
+    are_distinct = len({folder.name for folder in accuracies}) == len(accuracies)
+    names = {folder: folder.name if are_distinct else folder.as_posix() for folder in accuracies}
     with written_together():
         write_predictions(stage.get_path("predictions"), scores.labels, scores.log_prob)
         write_metrics(
@@ -211,7 +213,7 @@ def test(stage: TestClassifier) -> None:
             run=run,
             n=len(images),
             seed=header["seed"],
-            settings={**header, "compared": {folder.name: value for folder, value in accuracies.items()}},
+            settings={**header, "compared": {names[folder]: value for folder, value in accuracies.items()}},
             device=describe_device(device),
             seconds=time.monotonic() - began,
             per_class_accuracy=per_class_accuracy(scores.log_prob, scores.labels).tolist(),

@@ -71,18 +71,19 @@ def start_flow(stage: StartFlow) -> None:
 def fit_prior(stage: FitPrior) -> None:
     """Fit the Gaussians to the statistics of an initial state by the prior's method."""
     settings = PRIORS.extract_settings(stage.prior)
-    initial, header = load_prior(stage.initial / "prior.safetensors")
-    statistics = load_statistics(stage.initial / "statistics.safetensors")
+    try:
+        initial, header = load_prior(stage.initial / "prior.safetensors")
+        statistics = load_statistics(stage.initial / "statistics.safetensors")
+    except Diverged as fault:  # of the training before the fit
+        _record_divergence(stage, fault, [])
+        return
     settings_json = stage.prior.model_dump(mode="json")
     header |= {"method": stage.prior.method, "lambda": stage.weight, "settings": settings_json}
     try:
         fitted = fit(stage.prior.method, statistics, initial, stage.weight, settings)
     except Diverged as fault:
         fault.context = {"seed": header.get("seed"), "prior": settings_json}
-        with written_together():
-            mark_diverged([stage.get_path("prior")], fault)
-            _write_residuals(stage, fault.residuals if isinstance(fault, FixedPointDiverged) else [])
-        logger.warning("%s", fault)
+        _record_divergence(stage, fault, fault.residuals if isinstance(fault, FixedPointDiverged) else [])
         return
     residuals: list[Any] = []
     if isinstance(fitted, FixedPointResult):
@@ -93,6 +94,13 @@ def fit_prior(stage: FitPrior) -> None:
     with written_together():
         _write_residuals(stage, residuals)
         save_prior(stage.get_path("prior"), prior, header)
+
+
+def _record_divergence(stage: FitPrior, fault: Diverged, residuals: list[Any]) -> None:
+    with written_together():
+        mark_diverged([stage.get_path("prior")], fault)
+        _write_residuals(stage, residuals)
+    logger.warning("%s", fault)
 
 
 def _write_residuals(stage: FitPrior, residuals: list[Any]) -> None:
@@ -158,7 +166,7 @@ def train_flow(stage: TrainFlow) -> None:
 def _keep_divergence(
     stage: StartFlow | TrainFlow, fault: TrainingDiverged, device: Device, checkpoints: Checkpoints
 ) -> None:
-    """Write the log of a diverged training, and outputs that record the divergence: a rerun would diverge again.
+    """Write the log of a diverged training and, as a rerun would diverge again, outputs that record the divergence.
 
     Raises:
         ArithmeticError: in all processes but the first, which writes the files.

@@ -84,7 +84,8 @@ def score(command: Score) -> None:
         }
     if command.output is not None:
         content = {"model": command.model, "images": str(command.folder), **found, "classes": per_class}
-        write_atomically(command.output, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        write_atomically(command.output, text.encode(errors="backslashreplace"))  # of paths that are not UTF-8
         logger.info("wrote %s", command.output)
         return
     values = [

@@ -48,7 +48,8 @@ def write_preset(command: WritePreset) -> None:
     """Inspect the images, write the preset, and print the command that makes its table.
 
     Raises:
-        ConfigError: the preset exists or has no valid name, or the folder's path has a variable or a tilde to expand.
+        ConfigError: the preset exists or has no valid name, or the folder's path is not UTF-8, or has a variable or a
+            tilde to expand.
         DataError: the folder is ill-formed, an image cannot be read, or a class has too few images.
     """
     name = _name_dataset(command.folder)
@@ -70,9 +71,13 @@ def write_preset(command: WritePreset) -> None:
     warn_of_unread_folders(files.root, files.unread)
     images = _inspect(files)
     text = _compose(name, command.folder.resolve(), images)
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{command.folder}: expected a path in UTF-8: rename the folder") from None
     output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("x", encoding="utf-8") as file:
-        file.write(text)
+    with output.open("xb") as file:
+        file.write(content)
     print(f"{output}: {images.summary}")
     print(_describe_command(output, presets))
 

@@ -10,8 +10,11 @@ def verify(command: Verify) -> None:
     """Check all files listed in manifests below the folder.
 
     Raises:
+        FileNotFoundError: the folder is missing.
         ManifestError: the folder contains no manifest, or a file is faulty; all faults are printed first.
     """
+    if not command.results.is_dir():
+        raise FileNotFoundError(f"{command.results}: expected a folder of results, received none")
     manifests = find_manifests(command.results)
     if not manifests:
         raise ManifestError(f"{command.results}: expected a folder of results, received one without a manifest")

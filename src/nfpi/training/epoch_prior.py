@@ -101,8 +101,9 @@ def prepare_epoch_prior(
         return FixedPrior(given, data.device)
     if learner.every_epochs is None:
         return LearnedPrior(learner, data.device, data.processes)
-    past_fits, epochs_since_fit = divmod(learned_epochs, learner.every_epochs)
-    if learner.steps <= past_fits:  # the fit may have been made before the training was interrupted
+    fits_before_due, epochs_since_fit = divmod(learned_epochs, learner.every_epochs)
+    # otherwise the fit due has been made, before an earlier epoch or before the training was interrupted
+    if learner.steps <= fits_before_due:
         nll_range = ValueRange() if learner.uses_nll_range else None
         statistics = _compute_statistics(state, learner, data, interruption, nll_range)
         try:

@@ -153,7 +153,7 @@ class TrainingState:
             tensors |= {f"gaussians.{name}": value.clone() for name, value in learner.state_dict().items()}
             if learner.optimizer is not None:
                 moments = _collect_moments(learner.optimizer, learner)
-                tensors |= {f"adam.{name}": value for name, value in moments.items()}  # not only of Adam
+                tensors |= {f"adam.{name}": value for name, value in moments.items()}  # of any optimizer
             if learner.method is None:
                 raise ValueError(f"{type(learner).__name__}: expected a learner made by make_learner")
             header["learner"] = {
@@ -273,8 +273,8 @@ def _load_moments(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: 
     """Restore the moments of :func:`_collect_moments`; `tensors` is empty before the first step.
 
     Raises:
-        ValueError: a moment belongs to no parameter or has another shape, or a parameter has only some of its moments.
-            A parameter that has never had a gradient has none.
+        ValueError: a moment belongs to no parameter or has another shape, or parameters have different kinds of
+            moments. A parameter that has never had a gradient has none.
     """
     names, parameters = _list_optimized_names(optimizer, module), dict(module.named_parameters())
     index_of = {name: index for index, name in enumerate(names)}

@@ -61,7 +61,7 @@ class TrainingStep:
 
         Args:
             prior: Gaussians of the epoch.
-            x: (B, C, H, W), inputs of the flow; pixels lie in [−1, 1].
+            x: (B, C, H, W), inputs of the flow, see :meth:`nfpi.data.domain.Domain.to_flow`.
             labels: (B,).
             weight: factor of −log p(x | y) in the loss.
             progress: u ∈ [0, 1], the completed share of the training after `fit_after_epochs`, for learned Gaussians.

@@ -111,7 +111,7 @@ def _write_row(events: TensorBoardLogger, epoch: int, row: LogRow) -> None:
 def _write_samples(
     path: Path, state: TrainingState, prior: GaussianPrior, data: TrainingData, events: TensorBoardLogger | None
 ) -> None:
-    """Write a grid of samples of the averaged flow, one row per class, from the same latents at every epoch."""
+    """Write a grid of samples of the averaged flow, one row per class, from the same noise at every epoch."""
     from torchvision.transforms.functional import to_pil_image
     from torchvision.utils import make_grid
 

@@ -27,8 +27,8 @@ _BLOCKS = {
     "table": "tables.{table}",
     "judge_claims": "claims",
 }
-"""The block of config.yaml that a rule's settings in JSON are from; :func:`_find_block` adds figures, backbones and
-learned priors."""
+"""The block of config.yaml that a rule's settings in JSON are from; :func:`_find_block` adds `figures.{name}`,
+`flows.{flow}`, the priors of trainings that learn them, and the tables of claims."""
 
 
 def describe_reason(reason: str, rule: str, wildcards: Mapping[str, str]) -> str:
@@ -59,7 +59,10 @@ def find_changes(reason: str, rule: str, wildcards: Mapping[str, str]) -> list[s
         return []
     changes: list[str] = []
     for old in before:
-        new = max(now, key=lambda other: len(old.keys() & other.keys()))  # Snakemake lists them in any order
+        # Snakemake lists them in any order
+        source = _find_block(rule, old)
+        new = max(now, key=lambda other: (_find_block(rule, other) == source, len(old.keys() & other.keys())))
+        now.remove(new)
         block = _find_block(rule, new)
         if block is not None:
             prefix = f"{block.format_map(_Wildcards(wildcards))}." if block else ""
@@ -72,7 +75,7 @@ def _find_block(rule: str, settings: Mapping[str, Any]) -> str | None:
 
     Returns:
         Name of the block; empty if the settings are named with their blocks, as in `{"nfa": {"axes": 64}}`; None if
-        `settings` is empty or holds file names instead of settings.
+        `settings` is empty, or holds file names or the rows of tables instead of settings.
     """
     if not settings:
         return None
@@ -84,6 +87,8 @@ def _find_block(rule: str, settings: Mapping[str, Any]) -> str | None:
         if all(isinstance(name, str) and "/" in name for name in files):
             return None
         return "" if all(isinstance(value, dict) for value in values) else f"figures.{rule.removeprefix('draw_')}"
+    if rule == "judge_claims" and not any("comparisons" in value for value in settings.values()):
+        return None if all(isinstance(value, list) for value in settings.values()) else "tables"
     block = _BLOCKS.get(rule, "")
     return "flows.{flow}" if block == "training" and "kind" in settings else block
 

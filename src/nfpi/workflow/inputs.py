@@ -120,7 +120,9 @@ class Inputs:
         """Return the file of a classifier's pretrained weights, if any, given by the user or downloaded."""
         classifier = self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]]
         if classifier.weights is not None:
-            return [classifier.weights.as_posix()]
+            weights = classifier.weights
+            # a name without a folder would be taken for a target
+            return [(weights if len(weights.parts) > 1 else weights.absolute()).as_posix()]
         return [f"{self.plan.downloads}/{classifier.model}.safetensors"] if classifier.pretrained else []
 
     def published_model_pattern(self) -> str:

@@ -61,7 +61,7 @@ def _write_in_braces(value: str) -> str:
 
 
 def _read_value(value: str) -> Any:
-    """Read a value as Snakemake does, except that numbers, True and False stay text, as inside braces."""
+    """Read a value as Snakemake reads it inside braces, where numbers, True and False stay text."""
     try:
         return yaml.load(value, yaml.BaseLoader)
     except yaml.YAMLError:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from nfpi.config import FIGURES, METRICS, NOT_AFFECTING_RESULTS, TableSettings, hash_extension
+from nfpi.config.datasets import NOT_AFFECTING_IMAGES
 from nfpi.config.generation import Displacement
 from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, find_registered_name
 from nfpi.results.tables.rows import TableRow, list_table_rows
@@ -27,7 +28,7 @@ the last run, so a change does not rerun the job; the docstrings say "not compar
 the result, the rule has another param `compared` with only those."""
 
 _IGNORED_BY_CLAIMS = ("experiments", "title", "best_only", "metrics", "literature")
-"""Settings of a table that the claims do not depend on, and `experiments`: of these, only some rows are compared."""
+"""Settings of a table that the claims do not depend on; and `experiments`, of which only some rows are compared."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Params:
 
         The content of the files is compared separately, see :mod:`nfpi.workflow.sources`.
         """
-        ignored = ["overrides", "folder", "vae", "encode_batch_size", "real_labels"]
+        ignored = ["overrides", "real_labels", *NOT_AFFECTING_IMAGES]
         return as_json(self.plan.get_dataset_config(wildcards), without=ignored)
 
     def split_remark(self, wildcards: Wildcards, threads: int) -> str:
@@ -277,7 +278,7 @@ class Params:
 
     @cached_property
     def _own_metrics_of_runs(self) -> dict[Run, set[str]]:
-        """For each run, the user's metrics that tables and claims use."""
+        """For each run, the user's metrics of the tables that show it, and of the claims about these tables."""
         found: dict[Run, set[str]] = {}
         for table, settings in self.plan.config.tables.items():
             names = [*_list_metrics(settings), *self._list_claimed_metrics(table)]

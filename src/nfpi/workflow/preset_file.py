@@ -24,7 +24,7 @@ def check_preset_file(plan: Plan) -> None:
     may then name other files; both are accepted. A file that this user may not read counts as gone.
 
     Raises:
-        ConfigError: they are.
+        ConfigError: the results are those of another file.
     """
     file, noted = plan.resolved.file, _read_note(plan)
     if file is None or noted is None or noted.content == file.read_bytes():

@@ -53,7 +53,8 @@ def _wrap_submission(submit: Callable[[Any, Any], None]) -> Callable[[Any, Any],
                 self.logger.warning("SLURM's controller does not answer: jobs are submitted when it does.")
                 warned = True
             _cancelled.wait(_PING_SECONDS)
-        submit(self, jobs)
+        if not _cancelled.is_set():  # jobs submitted now would not be cancelled
+            submit(self, jobs)
 
     return wait_and_submit
 

@@ -39,9 +39,9 @@ class Sources:
         """Check the files of a data set; an input function that returns no file.
 
         Raises:
-            ConfigError: the folder is missing or malformed, or a flow does not support the size of the images. If the
-                splits exist already, :meth:`compute_content_token` raises this instead: after an error here, Snakemake
-                would treat the splits as source files.
+            ConfigError: the given folder is missing or malformed, or a flow does not support the size of the images. If
+                the splits exist already, :meth:`compute_content_token` raises this instead: after an error here,
+                Snakemake would treat the splits as source files.
         """
         found = self._find_token_or_error(wildcards)
         if isinstance(found, ConfigError) and not self._locate_splits(wildcards).exists():
@@ -78,7 +78,7 @@ class Sources:
     def _compute_token(self, name: str, config: DatasetConfig, splits: Path) -> str:
         """Compute the token of the files, which are listed once for the splits of all seeds."""
         if config.folder is None:
-            return ""  # downloaded or synthetic data, or a dry run without the folder
+            return ""  # downloaded or synthetic data; without the folder that it needs, prepare_data fails
         from nfpi.data.errors import DataError
         from nfpi.data.sources.files import compute_token, list_source  # imports numpy
 

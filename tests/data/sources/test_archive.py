@@ -44,6 +44,14 @@ def test_an_archive_holds_the_same_images_as_its_folder(image_folder, tmp_path, 
         assert np.array_equal(found[split][1], labels)
 
 
+def test_a_folder_of_a_split_is_not_taken_for_an_outer_one(image_folder, tmp_path):
+    shutil.rmtree(image_folder / "test")
+    (image_folder / "train").rename(image_folder / "val")
+    archive = _archive(image_folder, tmp_path / "animals", "zip", "files")
+    with pytest.raises(DataError, match="train: expected a folder of class folders beside val, received none"):
+        _load(archive, tmp_path / "downloads")
+
+
 def test_metadata_of_macos_are_no_class(image_folder, tmp_path):
     archive = _archive(image_folder / "train", tmp_path / "Archive", "zip", "train")
     with zipfile.ZipFile(archive) as packed, zipfile.ZipFile(tmp_path / "macos.zip", "w") as zipped:

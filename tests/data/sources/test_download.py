@@ -12,7 +12,7 @@ from nfpi.data.sources.download import download
 
 CASES = {
     CIFAR100: ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "cifar-100-python (unpacked)"),
-    FashionMNIST: ("train-labels-idx1-ubyte.gz, received", "its 4 files (train-labels-idx1-ubyte.gz and so on)"),
+    FashionMNIST: ("train-images-idx3-ubyte.gz, received", "its 4 files (train-images-idx3-ubyte.gz and so on)"),
 }
 
 
@@ -23,7 +23,7 @@ def test_a_failed_download_names_the_address_the_file_and_the_setting(kind, tmp_
 
     monkeypatch.setattr(kind, "download", fail)
     (tmp_path / "FashionMNIST/raw").mkdir(parents=True)
-    (tmp_path / "FashionMNIST/raw/train-images-idx3-ubyte.gz").touch()
+    (tmp_path / "FashionMNIST/raw/train-images-idx3-ubyte.gz").touch()  # a part of it, as the connection broke off
     with pytest.raises(DataError) as error:
         download(kind, tmp_path)
     address, needed = CASES[kind]

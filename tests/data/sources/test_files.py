@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -146,8 +147,20 @@ def test_links_of_a_source_of_the_users_own_end_where_they_began(tmp_path, caplo
     ]
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive"])
-def test_a_file_that_is_no_archive_is_refused_at_once(tmp_path, content):
+SPLIT_ARCHIVE = b"PK\6\7" + struct.pack("<LQL", 0, 0, 2) + b"PK\5\6" + struct.pack("<4H2LH", *[0] * 7)
+"""End of the last part of a zip archive in two parts: the locator of zip64, and the end of the directory."""
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "a folder, or a whole zip or tar archive"),
+        (b"no archive", "a folder, or a whole zip or tar archive"),
+        (SPLIT_ARCHIVE, "a zip or tar archive, received one that cannot be read"),
+    ],
+    ids=["empty", "text", "a part"],
+)
+def test_a_file_that_is_no_archive_is_refused_at_once(tmp_path, content, expected):
     (tmp_path / "mine.zip").write_bytes(content)
-    with pytest.raises(DataError, match=r"mine\.zip: expected a folder, or a whole zip or tar archive, received"):
+    with pytest.raises(DataError, match=rf"mine\.zip: expected {expected}"):
         list_source(_config(tmp_path / "mine.zip"))

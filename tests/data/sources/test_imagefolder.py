@@ -262,8 +262,9 @@ def test_sixteen_bits_are_refused(image_folder, name, content):
     _refused(image_folder, f"{path}: expected an image of 8 bits per channel, received")
 
 
-def test_an_image_is_turned_upright(image_folder):
-    path = image_folder / "train" / "ant" / "0.jpg"
+@pytest.mark.parametrize("name", ["0.jpg", "0.tif"])
+def test_an_image_is_turned_upright(image_folder, name):
+    path = image_folder / "train" / "ant" / name
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter, clockwise
     wide = np.zeros((16, 32, 3), np.uint8)

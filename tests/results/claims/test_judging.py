@@ -244,6 +244,12 @@ def test_predictions_of_other_images_are_refused(judge):
         judge(effect(1.0), comparison(test="mcnemar"), seeds=(5,), predictions=read)
 
 
+def test_a_threshold_without_differences_has_its_own_heading(judge):
+    text = claims_to_latex(judge(lambda *run: None))
+    assert "Threshold" in text
+    assert "Difference &" not in text
+
+
 def test_files_of_all_forms(judge, tmp_path):
     frame = judge(effect(4.0), comparison(), comparison(direction="not_less", paper_difference=16.3))
     write_claims(frame, tmp_path)

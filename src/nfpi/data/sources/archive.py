@@ -37,8 +37,8 @@ def find_image_root(folder: Path | None, download_folder: Path) -> Path:
     In the archive, the images may be nested in further folders.
 
     Raises:
-        DataError: the folder or archive is missing, or the archive is damaged, unpacks to a far larger size, or has
-            members that are outside of its folder or are neither files nor folders.
+        DataError: `folder` is None, or an archive is damaged, unpacks to a far larger size, or has members that are
+            outside of its folder or are neither files nor folders.
     """
     if folder is None:
         raise DataError("folder: expected a folder of class folders, or of train and test (or val), received none")
@@ -52,9 +52,13 @@ def find_image_root(folder: Path | None, download_folder: Path) -> Path:
             if not place.is_dir():  # another process may have unpacked it meanwhile
                 with replace_folder(place, []) as partial:
                     _unpack(folder, partial)
-    while not (place / "train").is_dir() and len(only := _list_visible_folders(place)) == 1:
+    while len(only := _list_visible_folders(place)) == 1 and only[0].name not in SPLIT_NAMES:
         place = only[0]
     return place
+
+
+SPLIT_NAMES = ("train", "test", "validation", "val")
+"""names of folders of splits"""
 
 
 def _list_visible_folders(place: Path) -> list[Path]:

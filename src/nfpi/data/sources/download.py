@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from torchvision.datasets.utils import check_integrity
+
 from nfpi.data.errors import DataError
 from nfpi.runtime.locks import locked_in_turn
 
@@ -38,5 +40,6 @@ def _describe_missing(kind: type[Any], folder: Path) -> tuple[str, str]:
         return kind.url, f"{kind.base_folder} (unpacked)"
     raw = folder / kind.__name__ / "raw"
     names = [name for name, _ in kind.resources]  # MNIST's files
-    missing = next((name for name in names if not (raw / name).is_file()), names[0])
+    # a connection that broke off leaves a part of a file
+    missing = next((name for name, md5 in kind.resources if not check_integrity(raw / name, md5)), names[0])
     return f"{kind.mirrors[0]}{missing}", f"its {len(names)} files ({missing} and so on)"

@@ -2,8 +2,8 @@
 
 `prepare_data` and `encode_data` write a record beside the splits: name, size and time of the last change of each file,
 the SHA-256 of the files that were used, and a token, a short text that identifies this state of the files. Whenever the
-workflow plans, it computes the current token, and compares it with that of its last call
-(:mod:`nfpi.workflow.sources`):
+workflow plans, it computes the current token, which Snakemake compares with that of the run that last made the splits
+(:mod:`nfpi.workflow.sources`). The current token is:
 
 - names, sizes and times as recorded: the token of the record;
 - other names or sizes: a new token, a digest of names, sizes and times;
@@ -11,8 +11,8 @@ workflow plans, it computes the current token, and compares it with that of its 
   still have it, the token is that of the record, and the new times are stored, so that the files are not read again;
   otherwise it is a new token.
 
-So copied or touched files keep the token of the record. Snakemake compares the token as a param of these rules. Only
-Snakemake's main process computes the param. The stage does not receive it: before the stage reads a file, it computes
+So copied or touched files keep the token of the record. The token is a param of these rules. Only Snakemake's main
+process computes it. The stage does not receive it: before the stage reads a file, it computes
 the token for the record itself. If files change between these two computations, the tokens differ, and the stage runs
 once more than needed. No change is missed, since the record has digests of what was read.
 
@@ -56,7 +56,7 @@ class SourceFiles:
     """State of the files of a data set.
 
     Args:
-        roots: paths of `folder` and `vae`, with which names begin; `folder` may be an archive.
+        roots: path of `folder`, which may be an archive, and of `vae`.
         names: `folder/…` or `vae/…`; only `folder` for an archive.
         status: (N, 2), int64: size in bytes, time of the last change in ns.
     """
@@ -121,7 +121,8 @@ def list_source(config: DatasetConfig) -> SourceFiles:
     status: list[np.ndarray] = []
     published = SOURCES[config.source].traits.get("published", False)
     if published and config.folder is not None and not config.folder.is_dir():
-        raise DataError(f"{config.folder}: expected a folder with the files of {config.source}, received none")
+        received = "a file" if config.folder.is_file() else "none"
+        raise DataError(f"{config.folder}: expected a folder with the files of {config.source}, received {received}")
     if config.folder is not None and not published:
         roots[FOLDER] = config.folder
         if config.folder.is_file() and config.source == "fashion_mnist":  # whose loader reads no archive
@@ -252,7 +253,7 @@ def _join_names(names: list[str]) -> bytes:
 def _check_archive(file: Path) -> None:
     try:
         known = zipfile.is_zipfile(file) or tarfile.is_tarfile(file)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{file}: expected a zip or tar archive, received one that cannot be read ({error})") from None
     if not known:
         raise DataError(

@@ -16,7 +16,7 @@ from nfpi.config.datasets import DatasetConfig
 from nfpi.data.errors import DataError
 from nfpi.data.file_trees import is_folder
 from nfpi.data.image_files import GREY_MODES, SUFFIXES, check_size, read_image
-from nfpi.data.sources.archive import OF_MACOS, find_image_root
+from nfpi.data.sources.archive import OF_MACOS, SPLIT_NAMES, find_image_root
 from nfpi.data.sources.registry import SourceImages
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ _THREADS = 8
 
 _MAX_SUFFIXES, _MAX_OTHERS = 3, 3
 """maximum numbers of suffixes and of other folders in a message"""
-_SPLIT_NAMES = ("train", "test", "validation", "val")
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +120,7 @@ def find_split_folders(root: Path) -> dict[Split, Path]:
     """
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder of images, received none")
-    known = {name: root / name for name in _SPLIT_NAMES if _is_folder(root / name)}
+    known = {name: root / name for name in SPLIT_NAMES if _is_folder(root / name)}
     if not known:
         return {"train": root}
     if "train" not in known:
@@ -146,7 +145,7 @@ def find_split_folders(root: Path) -> dict[Split, Path]:
 def _list_other_folders(root: Path) -> list[str]:
     """Return the names of the folders in `root`, or links to such, that are no splits, without hidden ones."""
     with os.scandir(root) as entries:
-        known = (*_SPLIT_NAMES, OF_MACOS)
+        known = (*SPLIT_NAMES, OF_MACOS)
         return sorted(entry.name for entry in entries if _is_subfolder(entry) and entry.name not in known)
 
 
@@ -263,7 +262,7 @@ def _is_folder(path: Path) -> bool:
     """Return whether a path is a folder or a link to one.
 
     Raises:
-        DataError: it is a link to nothing, or to itself, without the suffix of a file.
+        DataError: it is a link to nothing, or to itself; one with a suffix is taken for a file.
     """
     if path.is_symlink() and not path.exists() and not path.suffix:
         raise DataError(f"{path}: expected a folder or a link to one, received a broken link")

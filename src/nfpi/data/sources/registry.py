@@ -37,7 +37,9 @@ class SourceImages:
                 raise DataError(
                     f"source: classes: expected names as text, received {name!r}; use [str(name) for name in …]"
                 )
-        object.__setattr__(self, "classes", list(map(str, self.classes)))  # also of a NumPy array or a tuple
+        object.__setattr__(
+            self, "classes", list(map(str, self.classes))
+        )  # the names may come as a NumPy array or a tuple
         if len(set(self.classes)) != len(self.classes):
             raise DataError(f"source: classes: expected distinct names, received {self.classes}")
         first = None
@@ -82,7 +84,7 @@ def register_source(name: str) -> Callable[[Loader], Loader]:
         >>> @register_source("noise")
         ... def load_noise(config, download_folder):
         ...     images = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 1), np.uint8)
-        ...     return SourceImages(["odd", "even"], {"train": (images, np.arange(100) % 2)})
+        ...     return SourceImages(["even", "odd"], {"train": (images, np.arange(100) % 2)})
     """
 
     SOURCES.require_name(name)

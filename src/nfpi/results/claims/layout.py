@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
@@ -75,7 +76,12 @@ def claims_to_markdown(verdicts: pd.DataFrame) -> str:
 def claims_to_latex(verdicts: pd.DataFrame) -> str:
     r"""Return the tables of claims and of comparisons as LaTeX, see :func:`nfpi.results.markup.latex.to_latex`."""
     (title, claims), (comparisons_title, comparisons) = lay_out_claims(verdicts, LATEX)
-    comparisons = replace(comparisons, columns=[_assign_group(column) for column in comparisons.columns])
+    grouped = [_assign_group(column) for column in comparisons.columns]
+    sizes = Counter(column.group for column in grouped)
+    columns = [
+        new if sizes[new.group] > 1 else old for old, new in zip(comparisons.columns, grouped, strict=True)
+    ]  # a column alone in its group would be headed by the group
+    comparisons = replace(comparisons, columns=columns)
     return f"{table_to_latex(claims, title)}\n\\bigskip\n\n{table_to_latex(comparisons, comparisons_title)}"
 
 
@@ -262,7 +268,7 @@ def _drop_empty_columns(columns: list[Column]) -> list[Column]:
 
 
 def _compose_notes(verdicts: pd.DataFrame, markup: Markup) -> Iterator[str]:
-    """Yield the notes that explain the table of comparisons; only in Markdown are their labels escaped already."""
+    """Yield the notes on the comparisons; labels of rows are escaped here for Markdown only, see :class:`Markup`."""
     yield (
         "Difference: mean over the seeds that both sides have, on the test split, with its unadjusted 95 % interval; a "
         "positive one favours the claim. Threshold: the smallest difference that supports the claim."

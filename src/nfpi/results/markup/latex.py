@@ -33,8 +33,7 @@ which a table fits is used."""
 _SIZE_OF_LAST_RESORT = (r"\tiny", 0.72)
 """A size, and the relative width of its letters, for tables that are too wide even if their metrics are split."""
 _SAFE = 0.95
-"""Share of the text width that a tabular may take when the width of labels is chosen, because widths are only
-estimated."""
+"""Share of the text width that each tabular of a split table may take, because widths are only estimated."""
 
 _ABBREVIATIONS = {"difference": "diff."}
 """Abbreviated headings of columns in a group."""
@@ -106,7 +105,7 @@ def _fit_to_text_width(table: Table) -> tuple[str, list[Table], float]:
 
 
 def _split_metrics(table: Table, factor: float, label_width: float) -> list[Table]:
-    """Split the metrics of a table over several tabulars, as few as the width of the text permits."""
+    """Split the metrics of a table over several tabulars, as few as their width permits."""
     run_columns = [column for column in table.columns if not column.group]
     panels: list[Table] = []
     for columns in table.groups:
@@ -114,7 +113,7 @@ def _split_metrics(table: Table, factor: float, label_width: float) -> list[Tabl
             continue
         if panels:
             wider = replace(panels[-1], columns=[*panels[-1].columns, *columns])
-            if _estimate_width(wider, factor, label_width) <= TEXT_WIDTH:
+            if _estimate_width(wider, factor, label_width) <= _SAFE * TEXT_WIDTH:
                 panels[-1] = wider
                 continue
         panels.append(replace(table, columns=[*run_columns, *columns]))
@@ -189,7 +188,7 @@ def _format_header(table: Table) -> list[str]:
 
 
 def _join_cells(cells: Sequence[str]) -> str:
-    r"""Return the cells of a row as one line, which ``\\`` before it does not read as its argument."""
+    r"""Return the cells of a row as one line; ``{}`` protects ``[`` or ``*``, which ``\\`` before it would read."""
     line = " & ".join(cells)
     return f"{{}}{line}" if line.startswith(("[", "*")) else line
 

@@ -1,4 +1,4 @@
-"""Metrics computed from log-probabilities and labels of the test split.
+"""Metrics computed from log-probabilities and labels of images.
 
 `log_prob` (N, K) is log p(x | y) of a flow or the log-softmax of a classifier; under equal class frequencies the
 posterior of both is softmax(log_prob).

@@ -92,7 +92,7 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
         with np.load(Path(path), allow_pickle=False) as file:
             # members that are not arrays are read as bytes
             arrays = {name: np.asarray(file[name]) for name in file.files}
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except Exception as error:  # a damaged archive raises many types: zip, zlib, array header
         reason = " ".join(str(error).split())[:200] or type(error).__name__

@@ -138,7 +138,7 @@ def _list_folders(folder: Path, run: Run) -> Iterator[Path]:
 
 
 def _find_holder(root: Path, run: Run) -> str:
-    """Return the process that works on a run, e.g. `process 17 on node3, since 12:00`; empty if there is none."""
+    """Return the process that works on a run, e.g. `process 17 on node3, since …`; empty if there is none."""
     locks = (path for folder in _list_folders(root / run.folder, run) for path in folder.glob(".*.lock"))
     return next(filter(None, map(read_holder, locks)), "")
 

@@ -135,8 +135,8 @@ def bootstrap(
         draws: number of bootstrap samples.
 
     Raises:
-        ValueError: the numbers of seeds differ; two arrays have different lengths, are not bool, or are empty; or seeds
-            with the same images have different numbers of them.
+        ValueError: the numbers of seeds differ; two arrays have different lengths, are not bool, or are empty; or, with
+            `same_images`, the seeds have different numbers of images.
     """
     if len(first_right) != len(second_right):
         raise ValueError(

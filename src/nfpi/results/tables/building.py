@@ -21,7 +21,7 @@ from nfpi.results.recorded.csv_files import read_csv, read_header
 from nfpi.results.tables.comparisons import RunPredictions, compare_with_best
 from nfpi.results.tables.rows import TableRow, list_runs_to_compare
 from nfpi.results.tables.summaries import Score, Summary, TableError, choose_best, split_by_outcome, summarize
-from nfpi.runs import format_weight
+from nfpi.runs import Run, format_weight
 
 ROW_COLUMNS = {
     "experiment": "int64",
@@ -114,7 +114,7 @@ def accuracy_table(
 ) -> pd.DataFrame:
     """Make a table of metrics over seeds beside the paper's numbers, followed by the cited work.
 
-    A row whose runs have no metrics has the status `missing`. Diverged seeds are counted in `status`, and excluded from
+    A row of which no run has ended has the status `missing`. Diverged seeds are counted in `status`, and excluded from
     means; λ is chosen by :func:`nfpi.results.tables.summaries.choose_best`.
 
     Args:
@@ -241,7 +241,13 @@ def _make_row(metrics: pd.DataFrame, row: TableRow, table: TableSettings, known:
             f"paper_{name}": paper,
             f"{name}_difference": ours.mean - paper,
         }
-    return _Row(cells, summaries, validation, seeds, len(diverged), row.runs[-1].folder)
+    return _Row(cells, summaries, validation, seeds, len(diverged), _find_selecting_run(row, table).folder)
+
+
+def _find_selecting_run(row: TableRow, table: TableSettings) -> Run:
+    """Return a run whose metrics contain the one that selects λ."""
+    is_of_flow = row.flow_runs and table.best_by is not None and metric(table.best_by).model == "flow"
+    return row.flow_runs[-1] if is_of_flow else row.runs[-1]
 
 
 def _require_metric(finished: pd.DataFrame, name: str) -> None:

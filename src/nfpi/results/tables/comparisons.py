@@ -1,11 +1,11 @@
 """Comparison of the rows of a table with the best one, for each metric.
 
-Rows on one data set are compared over their common seeds: with two or more by a paired t test over seeds, with one by
-McNemar's test on the predictions for the same test images. The t test is corrected for the overlap of splits that the
-seeds draw from the same images. The best row is chosen by the values that are tested, so any pair of rows may be
-compared. Holm's adjustment is therefore over all pairs of rows and all metrics of the table. If it were over the
-comparisons with the best row only, rows without a true difference would seem to differ in more than 5 % of the tables
-(9 % for five rows).
+Rows on one data set are compared over their common seeds, if there are two or more, by a paired t test over seeds; in a
+table of one seed, accuracies are compared by McNemar's test on the predictions for the same test images. The t test is
+corrected for the overlap of splits that the seeds draw from the same images. The values that are tested also choose the
+best row, and so which pairs are compared. Holm's adjustment is therefore over all pairs of rows and all metrics of the
+table. If it were over the comparisons with the best row only, rows without a true difference would seem to differ in
+more than 5 % of the tables (9 % for five rows).
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def _compare_pairs(rows: Sequence[_ComparedRow], name: str, predictions: RunPred
 
 
 def _compare_rows(dataset: str, first: Summary, second: Summary, predictions: RunPredictions, name: str) -> Comparison:
-    """Compare two rows by a paired t test over seeds, or accuracies at a single seed by McNemar's test."""
+    """Compare two rows by a paired t test over seeds, or accuracies in a table of one seed by McNemar's test."""
     ratio = max(first.split_ratio, second.split_ratio)
     comparison = paired_t(first.values, second.values, split_ratio=ratio)
     runs = [(summary.folders[seed], summary.values[seed]) for summary in (first, second) for seed in summary.values]

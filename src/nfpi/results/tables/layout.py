@@ -68,7 +68,7 @@ class Markup:
         weight: symbol λ.
         arrows: symbols of the better direction of a metric, by whether higher is better.
         equal: mark of a value that does not differ significantly from the best one.
-        escape_note: escapes text in notes, which templates of HTML and comments of LaTeX escape as a whole.
+        escape_note: escapes text within a note; the default leaves it, for markups that escape finished notes.
     """
 
     escape: Callable[[str], str]
@@ -197,7 +197,7 @@ def format_number(value: float, decimals: int, *, signed: bool = False) -> str:
 
 
 def count_decimals(entry: Metric, images: int | None) -> int:
-    """Return the number of decimals of a value; an accuracy has no more than show a difference of one image."""
+    """Return the number of decimals of a value; an accuracy has only as many as show a difference of one image."""
     if not entry.is_share or not images:
         return entry.decimals
     return min(entry.decimals, max(0, math.ceil(math.log10(images / 100))))

@@ -28,8 +28,8 @@ def describe_correction(frame: pd.DataFrame, corrected: pd.Series, tested: pd.Se
     Args:
         frame: rows with a column `dataset`.
         corrected: the rows to which the correction was applied.
-        tested: all rows with an interval or a test over seeds; if there are data sets on which none of them is
-            corrected, the note names the others.
+        tested: all rows with an interval or a test over seeds; if none of them is corrected on some data set, the note
+            names the data sets with corrected rows.
     """
     names = frame.loc[corrected, "dataset"].unique()
     where = f" on {' and '.join(names)}" if set(frame.loc[tested, "dataset"]) > set(names) else ""

@@ -11,8 +11,8 @@ from nfpi.stages.options.base import Command
 class CheckDevice(Command):
     """Check this machine for the trainings of a preset.
 
-    Takes minutes. Prints one line per finding: ok; slow, missing or FAILED, each with a remedy. Exits with 1 if one
-    FAILED. Data sets that are not prepared are replaced by random images.
+    Takes minutes. Prints one line per finding: ok; slow or FAILED, with a remedy; or missing, with what is missing.
+    Exits with 1 if one FAILED. Data sets that are not prepared are replaced by random images.
     """
 
     command = "check-device"

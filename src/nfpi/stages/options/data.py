@@ -26,7 +26,7 @@ def list_meta_files(*splits: str) -> tuple[str, ...]:
 class PrepareData(Stage):
     """Write the splits of a data set in the on-disk format.
 
-    Downloads the data set unless a folder is given.
+    Downloads CIFAR-10, CIFAR-100 and Fashion-MNIST unless a folder is given.
     """
 
     command = "prepare-data"

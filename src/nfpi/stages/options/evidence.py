@@ -43,7 +43,7 @@ class RebuildTables(Command):
     evidence: CliPositionalArg[Path]
     """output of `nfpi evidence`, or a folder that contains several such outputs"""
     output: Path | None = None
-    """folder for tables, claims and figures, with one folder per preset if there are several"""
+    """folder for tables, claims and figures, with one folder per preset if `evidence` contains folders of evidence"""
     update: list[Path] = []
     """Markdown file whose blocks are filled in; may be repeated"""
     reference: Path | None = None

@@ -21,6 +21,7 @@ class WritePreset(Command):
     folder: CliPositionalArg[Path]
     """train/ and test/ (or val/) with one folder per class, class folders alone, or a zip or tar archive of them"""
     output: Path | None = None
-    """file of the preset, which must not exist; None: NAME.yaml in presets/, with the NAME of the folder"""
+    """file of the preset, which must not exist; None: NAME.yaml in presets/ or, without such a folder, in the
+    working folder; NAME is made from the name of the folder of images"""
     download_folder: Path = Path("results/downloads")
     """folder where an archive is unpacked"""
