@@ -280,8 +280,9 @@ class ResidualsFigure(FigureSettings):
     title = "residuals of the fixed point"
     caption = (
         "Change of the mean (top) and of the variances (bottom) of a class in each fixed-point iteration: the largest "
-        "Euclidean norm over the classes, in units of the latents (squared for variances); a quantity that is not fitted has no panel. The mark at the end of the "
-        "line of each λ says how the iteration ended. Dashed: the tolerance at which the iteration ends."
+        "Euclidean norm over the classes, in units of the latents (squared for variances); a quantity that is not "
+        "fitted has no panel. The mark at the end of the line of each λ says how the iteration ended. Dashed: the "
+        "tolerance at which the iteration ends."
     )
     is_quick = True
 
