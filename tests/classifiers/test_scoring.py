@@ -96,6 +96,21 @@ def test_accuracy_is_measured_in_evaluation_mode(make_images):
 # ---- ImageNet-ReaL ------------------------------------------------------------------------------------------
 
 
+def test_classes_that_a_model_lacks_are_not_among_its_five_best(tmp_path):
+    (tmp_path / "real.json").write_text(json.dumps([[0], [1], [501]]))
+    files = [f"ILSVRC2012_val_{index:08d}.JPEG" for index in (1, 2, 3)]
+    real = RealLabels(files, SYNSETS[500:503], tmp_path / "real.json")
+    real.add(torch.tensor([[3.0, 2.0, 1.0]] * 3))
+    assert real.accuracy(1) == 0
+    assert real.accuracy(5) == pytest.approx(100 / 3)
+
+
+def test_more_files_than_real_labels_are_refused():
+    files = [f"ILSVRC2012_val_{index:08d}.JPEG" for index in range(1, 50_002)]
+    with pytest.raises(ValueError, match=r"real_labels: expected at most 50000 files, .* received 50001"):
+        RealLabels(files, SYNSETS)
+
+
 def test_real_labels_by_hand(tmp_path):
     """Any of an image's labels is right; an image without one is left out, on the usual labels it counts."""
     (tmp_path / "real.json").write_text(json.dumps([[2], [], [0, 3], [1]]))

@@ -26,17 +26,22 @@ class RealLabels:
             is the number of `files`; None: those of all 50 000 validation images, which timm ships.
 
     Raises:
-        ValueError: a file or a class is not one of ImageNet's validation set.
+        ValueError: a file or a class is not one of ImageNet's validation set, or there are more files than labels.
     """
 
     def __init__(self, files: Sequence[str], classes: Sequence[str], labels: Path | None = None) -> None:
         from timm.data import ImageNetInfo, RealLabelsImagenet  # slow to import, and rarely used
 
         names = [f"{Path(file).stem}.JPEG" for file in files]
+        if labels is None and len(files) > _VALIDATION_IMAGES:
+            raise ValueError(
+                f"real_labels: expected at most {_VALIDATION_IMAGES} files, those of ImageNet's validation set, "
+                f"received {len(files)}"
+            )
         rest = [""] * (_VALIDATION_IMAGES - len(files) if labels is None else 0)  # timm requires a name for every label
         synsets = ImageNetInfo("imagenet-1k").label_names()
         self.num_classes = len(synsets)
-        self._scorer = RealLabelsImagenet(names + rest, labels, topk=(1, 5))
+        self._scorer = RealLabelsImagenet(names + rest, labels, topk=(1, min(5, len(classes))))
         for kind, name, known in (
             *(("a file", name, self._scorer.real_labels) for name in names),
             *(("a class", name, synsets) for name in classes),
@@ -53,12 +58,11 @@ class RealLabels:
         self._scorer.add_result(imagenet_logits)
 
     def accuracy(self, k: int) -> float:
-        """Return the percentage of images for which a ReaL label is among the k ∈ {1, 5} largest logits.
+        """Return the percentage of images for which a ReaL label is among the min(k, K) largest logits, k ∈ {1, 5}.
 
-        Images without ReaL labels are left out. K must be at least k: otherwise classes that the model lacks are among
-        the k largest logits.
+        Images without ReaL labels are left out.
         """
-        accuracy: float = self._scorer.get_accuracy(k)
+        accuracy: float = self._scorer.get_accuracy(min(k, len(self._columns)))
         return accuracy
 
 

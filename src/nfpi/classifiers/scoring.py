@@ -25,7 +25,7 @@ class Scores:
         log_prob: log p(y | x), the log-softmax of the logits, (N, K), float32, on the CPU.
         labels: (N,), int64, on the CPU.
         real_top1, real_top5: top1 and top5 on the images that have ReaL labels, where any ReaL label of an image counts
-            as correct; None: not scored on ReaL labels. real_top5 requires K ≥ 5.
+            as correct; None: not scored on ReaL labels.
     """
 
     top1: float

@@ -13,7 +13,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 
 class EvidenceError(ValueError):
-    """Evidence, runs to be added, or blocks to be filled from it are missing, damaged, or contradict each other."""
+    """Evidence, runs to be added to it, or blocks of Markdown files to be filled from it are missing or invalid."""
 
 
 def write_checksums(folder: Path, digests: Mapping[str, str]) -> None:

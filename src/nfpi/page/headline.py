@@ -124,9 +124,10 @@ def _make_headline(name: str, run: Run, groups: Groups, tables: Sequence[ShownTa
 
 
 def _find_baseline(run: Run, groups: Groups) -> tuple[Run | None, str]:
-    """Return the baseline of a run, and its label: the data-initialised run at λ = 0, or the one without augmentation.
+    """Return the baseline of a run, and the label of the baseline.
 
-    There is none for other runs at λ = 0.
+    It is the data-initialised run at λ = 0 or, for a run with an augmentation, the one without. It is None if the run
+    itself is at λ = 0 or without augmentation, or if the baseline has no metrics.
     """
     if run.augmentation is not None:
         other = Run(dataset=run.dataset, seed=0, classifier=run.classifier, augmentation="none")

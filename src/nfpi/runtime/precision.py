@@ -94,9 +94,9 @@ def outside_autocast() -> Iterator[None]:
 
 @contextmanager
 def tensor_float32() -> Iterator[None]:
-    """Allow TF32 in float32 convolutions on GPUs that support it, but not in matrix products.
+    """Allow TF32 in float32 convolutions on GPUs that support it; the precision of matrix products does not change.
 
-    The 1×1 convolutions of a flow are computed as matrix products, so they stay in full float32.
+    The 1×1 convolutions of a flow are computed as matrix products, so they stay in full float32, torch's default.
     """
     with _set_float32_precision(tf32_convolutions=True):
         yield
@@ -107,8 +107,8 @@ def _set_float32_precision(*, tf32_convolutions: bool, products: str | None = No
     """Set the precision of float32 convolutions, and that of matrix products unless `products` is None.
 
     torch has an older and a newer interface for it. Where they contradict each other, reading the older one raises an
-    error. A precision that the newer one sets for several operations together may override the older one; after the
-    block, an operation that had inherited such a precision has the same one as a setting of its own.
+    error. Both are set here, since the newer one can also set several operations at once, which overrides the older
+    one. After the block, an operation that had such a common precision has the same value as its own setting.
     """
     before: tuple[bool, str] | None
     try:

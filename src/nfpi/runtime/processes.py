@@ -31,7 +31,8 @@ from nfpi.runtime.signals import SIGNALS
 ADDRESS = "127.0.0.1"
 _CPU = torch.device("cpu")
 _GRACE = 3.0
-"""Seconds in which the first process may end with its own error once another one has failed."""
+"""Seconds that the first process has, once another one has failed, to end with an error of its own that is no
+RuntimeError; and that it waits, after a RuntimeError, for the failure of another process, which may be the cause."""
 
 
 @dataclass(frozen=True)

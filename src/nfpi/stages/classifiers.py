@@ -155,7 +155,7 @@ def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[Classifier
 
 
 def _compute_fingerprint(stage: TrainClassifier, digests: dict[str, Any]) -> str:
-    """Return the fingerprint of everything that the result depends on."""
+    """Return the fingerprint of everything that the trained weights depend on."""
     files = {"weights": stage.classifier.weights, "start_from": stage.start_from}
     return config_hash(
         {

@@ -85,7 +85,9 @@ def score(command: Score) -> None:
     if command.output is not None:
         content = {"model": command.model, "images": str(command.folder), **found, "classes": per_class}
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        write_atomically(command.output, text.encode(errors="backslashreplace"))  # of paths that are not UTF-8
+        write_atomically(
+            command.output, text.encode(errors="backslashreplace")
+        )  # escapes bytes of paths that are not UTF-8
         logger.info("wrote %s", command.output)
         return
     values = [

@@ -339,7 +339,7 @@ def test_the_validation_value_of_a_choice_stands_beside_the_test_value():
 def test_labels_in_notes_are_escaped_once():
     choice = {"candidates": 2, "best": True, "validation": 9.0, "chosen_by": "validation_<a*b*>", "lambda": 1e4}
     frame = compared([math.nan, 0.01], **choice)
-    assert r"Validation: validation_&lt;a\*b\*> on that split" in to_markdown(frame, "")
+    assert r"Validation: validation\_&lt;a\*b\*> on that split" in to_markdown(frame, "")
     assert "Validation: validation_&lt;a*b*&gt; on that split" in to_html(frame, "")
     assert r"Validation: validation\_\ensuremath{<}a*b*" in to_latex(frame, "").replace("\n% ", " ")
 

@@ -270,8 +270,9 @@ def _drop_empty_columns(columns: list[Column]) -> list[Column]:
 def _compose_notes(verdicts: pd.DataFrame, markup: Markup) -> Iterator[str]:
     """Yield the notes on the comparisons; labels of rows are escaped here for Markdown only, see :class:`Markup`."""
     yield (
-        "Difference: mean over the seeds that both sides have, on the test split, with its unadjusted 95 % interval; a "
-        "positive one favours the claim. Threshold: the smallest difference that supports the claim."
+        "Difference: mean over the seeds that all compared rows have, with its unadjusted 95 % interval; accuracies "
+        "are those of the test split, and a positive difference favours the claim. Threshold: the smallest difference "
+        "that supports the claim."
     )
     if verdicts["seeds_needed"].notna().any():
         yield "Seeds needed: an estimate of the number of seeds in all that would decide the comparison."
