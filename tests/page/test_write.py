@@ -380,6 +380,15 @@ def test_several_seeds_are_averaged_at_the_head(results):
     assert "λ = 0: 81.0 %" in headline.notes
 
 
+def test_the_head_compares_with_the_baseline_unless_it_shows_one(results):
+    for prior, expected in (("gmm", True), ("baseline-random", False)):
+        results.measure(replace(BASELINE, prior=prior), nf_acc=99.5, validation_nf_acc=99.5)
+        (headline, *_) = read_page(results.root).headlines
+        assert f"prior {prior}" in headline.of
+        assert any(note.startswith("λ = 0: ") for note in headline.notes) == expected
+        shutil.rmtree(results.locate_run(replace(BASELINE, prior=prior)))
+
+
 def test_runs_of_no_table_are_counted_but_not_averaged_at_the_head(results):
     results.measure(replace(FITTED, seed=1), nf_acc=97.0, validation_nf_acc=99.0)
     results.measure(replace(FITTED, weight=5e4), nf_acc=99.0, validation_nf_acc=99.0)

@@ -66,14 +66,8 @@ def test_a_prior_may_be_named_as_a_setting_that_no_result_depends_on(tmp_path, m
     monkeypatch.chdir(tmp_path)
     root = Path("results/mine")
     plans = [
-        SimpleNamespace(
-            layout=Layout(root),
-            preset="mine",
-            config=Config(
-                priors={"keep": {"alpha": alpha}}, datasets={"own": {"source": "imagefolder", "folder": folder}}
-            ),
-        )
-        for alpha, folder in ((3, "here"), (4, "here"), (3, "elsewhere"))
+        SimpleNamespace(layout=Layout(root), preset="mine", config=Config(priors={"keep": {"alpha": alpha}}))
+        for alpha in (3, 4)
     ]
     write_settings(root, StoredSettings.of("mine", plans[0].config))
     note_provenance(plans[0], remembered=False)
@@ -82,7 +76,6 @@ def test_a_prior_may_be_named_as_a_setting_that_no_result_depends_on(tmp_path, m
     assert UNKNOWN in warning
     # Snakemake compares times, which `cp -r` sets anew, in any order
     assert "results may also be made again if the copy did not keep the times of files" in warning
-    assert check_provenance(plans[2]) == warning  # paths differ between machines
     with pytest.raises(ConfigError, match=r"priors\.keep\.alpha"):
         check_provenance(plans[1])
 

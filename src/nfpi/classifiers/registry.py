@@ -190,8 +190,8 @@ def _require_possible_sizes(config: ClassifierConfig, size: _Size, weights: Mapp
     """Raise ValueError for sizes that contradict the weights, since building such a model could exhaust time or memory.
 
     In the project's models no integer setting exceeds both the largest dimension of a weight tensor and the number of
-    weight tensors. The image size is limited by :class:`_Size` and, in a model with a position embedding per
-    patch, by the number of patches, which must not exceed these either.
+    weight tensors. The image size is limited by :class:`_Size` and, in a model with a position embedding per patch, by
+    the number of patches, which must not exceed these either.
     """
     if config.image_size not in (None, size.image_size):
         raise ValueError(f"image_size: expected {size.image_size} as in size, received {config.image_size}")

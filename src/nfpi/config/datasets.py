@@ -19,10 +19,6 @@ from nfpi.config.registry import Registry
 Overridden = Literal["flows", "training", "generation", "nfa", "classifiers"]
 
 
-NOT_AFFECTING_IMAGES = ("folder", "vae", "encode_batch_size")
-"""Settings that the images of a data set do not depend on: paths, which differ between machines (the content of their
-files is compared instead), and a batch size."""
-
 PER_SEED: Literal["per_seed"] = "per_seed"
 """Value of `split_seed`: the runs of each seed have their own splits, drawn with that seed."""
 

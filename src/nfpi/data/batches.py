@@ -44,9 +44,8 @@ class ImageBatches:
         indices = request.indices
         images = torch.from_numpy(np.asarray(self.image_set.images[indices])).permute(0, 3, 1, 2).contiguous()
         labels = torch.from_numpy(self.image_set.labels[indices])
-        if self.transform is not None and len(
-            indices
-        ):  # with several ranks, one may have no image of a small last batch
+        # with several ranks, one may have no image of a small last batch
+        if self.transform is not None and len(indices):
             images = augment_each(images, indices, self.transform, request.seed, request.epoch)
         return images, labels
 

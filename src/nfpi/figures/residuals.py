@@ -33,8 +33,9 @@ _ENDS = {
 
 
 def draw(settings: ResidualsFigure, inputs: FigureInputs) -> Drawn:
-    """Draw the residuals of the fits with several λ; if no fit has an iteration
-    before it diverged, draw a picture that says so.
+    """Draw the residuals of the fits with several λ; if all diverged at once, draw a picture that says so.
+
+    A fit diverged at once if it has no iteration before, or if the training before it diverged.
 
     Raises:
         FigureError: the numbers of files and λ differ, or no residual is positive.

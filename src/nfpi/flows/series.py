@@ -79,7 +79,7 @@ class SeriesBounds:
         """Choose new bounds if the held ones do not suit the current weights; return whether they change.
 
         Raises:
-            FloatingPointError: a bound is not finite, or so large that e^S overflows.
+            FloatingPointError: a bound is not finite, or too large for a series (:func:`nfpi.linalg.taylor_plan`).
         """
         if not self._couplings:
             return False
@@ -104,7 +104,7 @@ class SeriesBounds:
             step: number of the last step, for the log.
 
         Raises:
-            FloatingPointError: a bound is not finite, or so large that e^S overflows.
+            FloatingPointError: a bound is not finite, or too large for a series (:func:`nfpi.linalg.taylor_plan`).
         """
         if self.largest is None or self._limit is None or (self.largest <= self._limit).all():  # False for NaN
             return False

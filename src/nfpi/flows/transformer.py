@@ -173,8 +173,8 @@ class TransformerFlow(ImageFlow):
     A coupling splits either the channels in a random order, or the patches by checkerboard colour, by parity of the
     row or by parity of the column; where these parts differ in size, some patches move to the smaller one. The
     couplings that split channels form pairs with the same split, the second with the halves exchanged, and so do the
-    couplings that split patches.
-    Unlike in Jet, an actnorm comes first, so that the latents of a new flow have zero mean and unit variance.
+    couplings that split patches. Unlike in Jet, an actnorm comes first, so that the latents of a new flow have zero
+    mean and unit variance.
 
     Args:
         shape: (C, H, W) of the images; the patch size divides H and W.

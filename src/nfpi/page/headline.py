@@ -127,16 +127,15 @@ def _find_baseline(run: Run, groups: Groups) -> tuple[Run | None, str]:
     """Return the baseline of a run, and the label of the baseline.
 
     It is the data-initialised run at λ = 0 or, for a run with an augmentation, the one without. It is None if the run
-    itself is at λ = 0 or without augmentation, or if the baseline has no metrics.
+    itself is a baseline or without augmentation, or if the baseline has no metrics.
     """
     if run.augmentation is not None:
         other = Run(dataset=run.dataset, seed=0, classifier=run.classifier, augmentation="none")
-        label = "without augmentation"
+        label, is_baseline = "without augmentation", run == other
     else:
         other = replace(run, prior=BASELINE["data"], weight=0.0)
-        label = "λ = 0"
-    is_baseline_itself = run.augmentation == "none" or (run.augmentation is None and run.weight == 0)
-    return (other if other in groups and not is_baseline_itself else None), label
+        label, is_baseline = "λ = 0", run.prior in BASELINE.values()
+    return (None if is_baseline or other not in groups else other), label
 
 
 def _describe_run(run: Run) -> str:

@@ -1,10 +1,10 @@
 """Fixed-point iteration of Proposition 1 for the means and covariances of the classes (Eqs. 5-7).
 
-Notation: K classes, D dimensions, Δ_ij = μ_i − μ_j, κ the kernel of the repulsion, m_i and σ²_i the
-mean and variance of class i's latents, v_i the variance of its Gaussian, A_i and B_i the matrices of Eq. 7. The divisor
-of σ²_i is N − 1 with `unbiased_variance`, else N as in Eq. 7; with N, the fixed point of the exact update is a
-stationary point of Eq. 4. Means and covariances are updated simultaneously. Sums over pairs are computed as products of
-the K×K kernel with K×D (or K×D²) matrices.
+Notation: K classes, D dimensions, Δ_ij = μ_i − μ_j, κ the kernel of the repulsion, m_i and σ²_i the mean and variance
+of class i's latents, v_i the variance of its Gaussian, A_i and B_i the matrices of Eq. 7. The divisor of σ²_i is N − 1
+with `unbiased_variance`, else N as in Eq. 7; with N, the fixed point of the exact update is a stationary point of
+Eq. 4. Means and covariances are updated simultaneously. Sums over pairs are computed as products of the K×K kernel with
+K×D (or K×D²) matrices.
 
 Isotropic covariances Σ_i = v_i I (`isotropic_variance`): the gradient of Eq. 4 with respect to a full Σ_i is
 ½ (A_i − Σ_i⁻¹ B_i Σ_i⁻¹), which is zero if Σ_i A_i Σ_i = B_i (Eq. 6). Restricted to Σ_i = v_i I it is

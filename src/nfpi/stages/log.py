@@ -73,7 +73,7 @@ def _find_last_logs(root: Path, run: Run) -> list[Path]:
     other = {"train_classifier": f"_{WEIGHT_PATTERN}", "test_classifier": ""}.get(log.stem, "_.*")
     folder = re.compile(f"{re.escape('_'.join(values).replace('/', '_'))}({other})?")
     slurm: list[Path] = []
-    for logs_of_jobs in (root.resolve().parent / _SLURM_LOGS.name, _SLURM_LOGS):
+    for logs_of_jobs in (root.absolute().parent / _SLURM_LOGS.name, _SLURM_LOGS):
         slurm = slurm or [
             path
             for path in logs_of_jobs.glob(f"rule_{log.stem}*/*/*.log")

@@ -85,9 +85,8 @@ def score(command: Score) -> None:
     if command.output is not None:
         content = {"model": command.model, "images": str(command.folder), **found, "classes": per_class}
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        write_atomically(
-            command.output, text.encode(errors="backslashreplace")
-        )  # escapes bytes of paths that are not UTF-8
+        # bytes of a path that is not UTF-8 become escapes, which JSON has too
+        write_atomically(command.output, text.encode(errors="backslashreplace"))
         logger.info("wrote %s", command.output)
         return
     values = [

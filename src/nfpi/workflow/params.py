@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 
 from nfpi.config import FIGURES, METRICS, NOT_AFFECTING_RESULTS, TableSettings, hash_extension
-from nfpi.config.datasets import NOT_AFFECTING_IMAGES
 from nfpi.config.generation import Displacement
 from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, find_registered_name
 from nfpi.results.tables.rows import TableRow, list_table_rows
@@ -49,7 +48,7 @@ class Params:
 
         The content of the files is compared separately, see :mod:`nfpi.workflow.sources`.
         """
-        ignored = ["overrides", "real_labels", *NOT_AFFECTING_IMAGES]
+        ignored = ["overrides", "folder", "vae", "encode_batch_size", "real_labels"]
         return as_json(self.plan.get_dataset_config(wildcards), without=ignored)
 
     def split_remark(self, wildcards: Wildcards, threads: int) -> str:

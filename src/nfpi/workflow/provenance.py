@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from nfpi.config import NOT_AFFECTING_RESULTS, ConfigError
-from nfpi.config.datasets import NOT_AFFECTING_IMAGES
 from nfpi.results.recorded.settings import FILE, StoredSettings, read_settings
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
@@ -94,20 +93,13 @@ def _locate_note(root: Path) -> Path:
 def _list_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """Yield the changed settings that files may depend on, except entries on one side only, such as a new prior.
 
-    Paths of data sets are not compared, since they differ between machines.
+    Of the path of a folder, the last name is compared: Snakemake would not notice other images in it either.
     """
     for block in _BLOCKS:
         old, new = (_drop_without_effect(settings[block], block) for settings in (before, now))
         if block in _NAMED_BLOCKS:
             old, new = ({name: one[name] for name in one if name in other} for one, other in ((old, new), (new, old)))
-        if block == "datasets":
-            old, new = ({name: _drop_paths(of_name) for name, of_name in one.items()} for one in (old, new))
         yield from list_differences(old, new, f"{block}.")
-
-
-def _drop_paths(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """Remove the settings of a data set that its images do not depend on."""
-    return {key: value for key, value in dataset.items() if key not in NOT_AFFECTING_IMAGES}
 
 
 def _drop_without_effect(value: Any, key: str) -> Any:

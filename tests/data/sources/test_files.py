@@ -156,7 +156,7 @@ SPLIT_ARCHIVE = b"PK\6\7" + struct.pack("<LQL", 0, 0, 2) + b"PK\5\6" + struct.pa
     [
         (b"", "a folder, or a whole zip or tar archive"),
         (b"no archive", "a folder, or a whole zip or tar archive"),
-        (SPLIT_ARCHIVE, "a zip or tar archive, received one that cannot be read"),
+        (SPLIT_ARCHIVE, "(a folder, or a whole|a) zip or tar archive"),  # newer versions of Python do not raise
     ],
     ids=["empty", "text", "a part"],
 )

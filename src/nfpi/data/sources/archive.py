@@ -52,9 +52,14 @@ def find_image_root(folder: Path | None, download_folder: Path) -> Path:
             if not place.is_dir():  # another process may have unpacked it meanwhile
                 with replace_folder(place, []) as partial:
                     _unpack(folder, partial)
-    while len(only := _list_visible_folders(place)) == 1 and only[0].name not in SPLIT_NAMES:
+    while len(only := _list_visible_folders(place)) == 1 and not _is_split(only[0]):
         place = only[0]
     return place
+
+
+def _is_split(folder: Path) -> bool:
+    """Return whether a folder is that of a split: it has such a name, and contains no other split."""
+    return folder.name in SPLIT_NAMES and not (folder / "train").is_dir()
 
 
 SPLIT_NAMES = ("train", "test", "validation", "val")

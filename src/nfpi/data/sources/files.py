@@ -12,9 +12,9 @@ workflow plans, it computes the current token, which Snakemake compares with tha
   otherwise it is a new token.
 
 So copied or touched files keep the token of the record. The token is a param of these rules. Only Snakemake's main
-process computes it. The stage does not receive it: before the stage reads a file, it computes
-the token for the record itself. If files change between these two computations, the tokens differ, and the stage runs
-once more than needed. No change is missed, since the record has digests of what was read.
+process computes it. The stage does not receive it: before the stage reads a file, it computes the token for the record
+itself. If files change between these two computations, the tokens differ, and the stage runs once more than needed. No
+change is missed, since the record has digests of what was read.
 
 Times are `ctime`, which, unlike `mtime`, programs cannot set: an archive or `cp -p` may replace images by others with
 the same size and `mtime`.

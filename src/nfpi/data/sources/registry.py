@@ -37,9 +37,8 @@ class SourceImages:
                 raise DataError(
                     f"source: classes: expected names as text, received {name!r}; use [str(name) for name in …]"
                 )
-        object.__setattr__(
-            self, "classes", list(map(str, self.classes))
-        )  # the names may come as a NumPy array or a tuple
+        # the names may come as a NumPy array or a tuple
+        object.__setattr__(self, "classes", list(map(str, self.classes)))
         if len(set(self.classes)) != len(self.classes):
             raise DataError(f"source: classes: expected distinct names, received {self.classes}")
         first = None

@@ -78,9 +78,8 @@ def claims_to_latex(verdicts: pd.DataFrame) -> str:
     (title, claims), (comparisons_title, comparisons) = lay_out_claims(verdicts, LATEX)
     grouped = [_assign_group(column) for column in comparisons.columns]
     sizes = Counter(column.group for column in grouped)
-    columns = [
-        new if sizes[new.group] > 1 else old for old, new in zip(comparisons.columns, grouped, strict=True)
-    ]  # a column alone in its group would be headed by the group
+    # a column alone in its group would be headed by the group
+    columns = [new if sizes[new.group] > 1 else old for old, new in zip(comparisons.columns, grouped, strict=True)]
     comparisons = replace(comparisons, columns=columns)
     return f"{table_to_latex(claims, title)}\n\\bigskip\n\n{table_to_latex(comparisons, comparisons_title)}"
 

@@ -16,10 +16,9 @@ Non-inferiority (`not_less`) is judged by the interval only: it holds if l > −
 excluded from Holm's adjustment, since no difference is claimed.
 
 **Diverged runs** have no value, except of the metric `divergence`, to which this paragraph does not apply. The
-difference is over the seeds for which both rows have one. If all seeds of the
-first row diverged, the comparison does not hold; if all of the second did, it is inconclusive, as there is nothing to
-compare with. A comparison that would hold is inconclusive if at most half of the seeds have a value in both rows, since
-seeds do not diverge at random.
+difference is over the seeds for which both rows have one. If all seeds of the first row diverged, the comparison does
+not hold; if all of the second did, it is inconclusive, as there is nothing to compare with. A comparison that would
+hold is inconclusive if at most half of the seeds have a value in both rows, since seeds do not diverge at random.
 
 **A claim** is
 
