@@ -114,6 +114,19 @@ def test_what_a_shell_would_expand_is_refused_in_one_line(settings):
     assert "\n" not in line
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ('--comment="$HOME"', "received '$' in .* put the value in single quotes"),
+        ("--comment='open", "close the quotation"),
+        ("--comment=a;b", "received ';' in"),
+    ],
+)
+def test_the_character_that_a_shell_would_expand_is_named(options, expected):
+    with pytest.raises(ValidationError, match=expected):
+        Cluster(options=options)
+
+
 def test_a_variable_of_the_account_is_refused_for_what_it_stands_for(monkeypatch):
     monkeypatch.setenv("NFPI_TEST_PROJECT", "$(touch x)")
     with pytest.raises(ValidationError, match="expected a name"):

@@ -39,11 +39,12 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path, caplog):
     (tmp_path / "a/again").symlink_to(tmp_path / "a")
     (tmp_path / "a/broken").symlink_to("nowhere")
     (tmp_path / "a/itself").symlink_to("itself")
+    (tmp_path / "a/above").symlink_to("..")
     found = find_images([tmp_path / "a"])
     assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a/2.png", "a/linked/deep/1.png"]
     assert sorted(caplog.messages) == [
         f"{tmp_path / 'a' / link}: not read: a link to a folder that contains it"
-        for link in ("again", "linked/deep/up")
+        for link in ("above", "again", "linked/deep/up")
     ]
 
 

@@ -48,6 +48,7 @@ def test_images_become_arrays_with_channels_last(shape, known):
         (np.zeros((2, 3, 8, 8), np.uint8), None, "expected (N, H, W, C), received (2, 3, 8, 8); for channels in front"),
         (np.zeros((8, 8, 3), np.uint8), COLOUR, "received (8, 8, 3); for a single image: images[None]"),
         (np.zeros((8, 8, 3), np.uint8), None, "received (8, 8, 3); for a single image: images[None]"),
+        (np.zeros((3, 8, 8), np.uint8), COLOUR, "with channels in front: images[None].transpose(0, 2, 3, 1)"),
         (np.zeros((8, 64), np.uint8), GREY, "received (8, 64); for images as rows"),
         (np.zeros((2, 8, 8, 3), int), COLOUR, "expected uint8, received int64; for values from 0 to 255"),
         (np.full((2, 8, 8, 3), 0.5), None, "for values in [0, 1]: (255 * images).round().astype('uint8')"),

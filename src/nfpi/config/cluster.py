@@ -60,11 +60,11 @@ def _check_options(text: str) -> str:
     text = text.strip()  # a block of YAML ends with a line break
     if "\n" in text:
         raise ValueError(f"expected one line of options of sbatch, received {text!r}")
-    special = _EXPANDED.search(_QUOTED.sub("", text))
+    special = _EXPANDED.findall(_QUOTED.sub("", text))
     if special:
-        raise ValueError(
-            f"expected options of sbatch that no shell expands, received {special[0]!r} in {text!r}: quote the value"
-        )
+        first = min(special, key="'\"".find)  # a quotation mark only if there is nothing else
+        advice = "close the quotation" if first in "'\"" else "put the value in single quotes"
+        raise ValueError(f"expected options of sbatch that no shell expands, received {first!r} in {text!r}: {advice}")
     return text
 
 
@@ -125,7 +125,7 @@ def count_job_threads(resources: Resources, cluster: Cluster | None) -> int:
 def compute_job_resources(
     stage: JobName, resources: Resources, cluster: Cluster | None, attempt: int = 1
 ) -> dict[str, int | str]:
-    """Return the resources of one job other than threads, under the names of Snakemake and its SLURM executor.
+    """Return the resources of one job, without `threads`, under the names of Snakemake and its SLURM executor.
 
     A stage that cannot resume requests two times the memory and time on the first retry, and three times on later ones.
 

@@ -102,8 +102,8 @@ class GradientDescentSettings(Settings):
     every: Literal["epoch", "step"] = "epoch"
     """one step per epoch on all training latents, or one per training step of the flow on its batch"""
     objective: Literal["equation_4", "released"] = "equation_4"
-    """NLL + λ L_KLD (Eq. 4), or, only with `every: epoch`, the released code's range-normalised NLL − w·KLD, with
-    its own schedule of w (no λ)"""
+    """NLL + λ/(K(K−1)) L_KLD (Eq. 4), or, only with `every: epoch`, the released code's range-normalised
+    NLL − w·KLD, with its own schedule of w (no λ)"""
     alpha: PositiveFloat = 10.0
     """α of Eq. 3"""
     scale: Literal["pairwise", "average"] = "pairwise"

@@ -21,7 +21,8 @@ def list_files(folder: Path) -> list[Path]:
     Raises:
         DataError: a folder cannot be read.
     """
-    return sorted(_walk(folder, frozenset()))
+    above = (parent.stat() for parent in folder.resolve().parents)
+    return sorted(_walk(folder, frozenset((status.st_dev, status.st_ino) for status in above)))
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -37,7 +38,7 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
 
     Args:
         folder: the folder.
-        above: device and inode of the folders that were entered to reach it.
+        above: device and inode of the folders that contain it, or were entered to reach it.
     """
     try:
         status = folder.stat()

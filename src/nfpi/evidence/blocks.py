@@ -43,7 +43,7 @@ class Block:
 
 
 def find_blocks(path: Path) -> list[Block]:
-    """Find the blocks of a Markdown file, ignoring fenced code.
+    """Find the blocks of a Markdown file, ignoring code that is fenced by backticks at the start of a line.
 
     Raises:
         EvidenceError: a block does not end, or its comment is ill-formed.

@@ -25,11 +25,12 @@ _WORTH_A_WARNING = 1e-4
 class SeriesBounds:
     """Bounds of |S_ij| that a flow's couplings hold during training, so that the lengths of their series rarely change.
 
-    A coupling computes e^S of C₂×C₂ matrices S by a power series, whose length depends on a bound of |S_ij|. The
-    coupling's current weights give the bound |rescale| + |reshift|. The held bound is at least 15 % larger than this
-    current bound, rounded up to 2^k/C₂ or 1.5 · 2^k/C₂. At the beginning of an epoch, all are chosen again if one is
-    less than 5 % above the current bound, or at least twice the value that would be chosen now. Thus few graphs are
-    ever compiled. For a flow without :class:`SeriesCoupling` layers, all methods are no-ops.
+    A coupling computes e^S of C₂×C₂ matrices S by a power series, whose length depends on a bound of |S_ij| or, if S
+    has a low rank, on such a bound of its factors. The coupling's current weights give the bound |rescale| + |reshift|.
+    The held bound is at least 15 % larger than this current bound, rounded up to 2^k/C₂ or 1.5 · 2^k/C₂. At the
+    beginning of an epoch, all are chosen again if one is less than 5 % above the current bound, or at least twice the
+    value that would be chosen now. Thus few graphs are ever compiled. For a flow without :class:`SeriesCoupling`
+    layers, all methods are no-ops.
 
     After every step, the current bounds are recorded on the device, with six small operations and no synchronisation;
     the host reads the record every 20 steps and, if a held bound was exceeded, chooses all again. Until then the

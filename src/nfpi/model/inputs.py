@@ -76,7 +76,7 @@ def check_images(
 
 
 def _with_conversion_of_list(advice: str, images: Any) -> str:
-    """Return advice; if it has code for an array `images` and they are a list, with the list's conversion first."""
+    """Return the advice, after the conversion of `images` if the advice has code for an array and they are a list."""
     is_list = not hasattr(images, "dtype")
     return f"; with images = np.asarray(images){advice}" if is_list and "images" in advice else advice
 
@@ -103,8 +103,12 @@ def _suggest_correction(found: tuple[int, ...], shape: tuple[int, int, int] | No
     """Suggest how to correct images of this shape."""
     if shape is None and len(found) == 3:
         return "; for a single image: images[None]; for grey images: images[..., None]"
-    if shape and found in ((shape[1], shape[2], shape[0]), shape, shape[1:] if shape[0] == 1 else shape):
+    if shape and found in ((shape[1], shape[2], shape[0]), shape[1:] if shape[0] == 1 else ()):
         return "; for a single image: images[None]"
+    if found == shape:
+        return (
+            "; for a single image with channels in front: images[None].transpose(0, 2, 3, 1), or .permute of a tensor"
+        )
     if len(found) == 2:
         return "; for images as rows: images.reshape(N, H, W, C)"
     if len(found) == 4 and (found[1:] == shape if shape else found[1] in _CHANNELS):

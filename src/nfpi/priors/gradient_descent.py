@@ -57,7 +57,7 @@ def mean_class_nll(prior: GaussianPrior, statistics: ClassStatistics) -> Tensor:
 
 
 def repulsion(prior: GaussianPrior, weight: float, alpha: float = 10.0, scale: Scale = "pairwise") -> Tensor:
-    """Compute λ L_KLD = λ/(K(K−1)) Σ_{i≠j} exp(−KLD_ij / (π_ij α)), Eqs. 3 and 4, without gradients through π.
+    """Compute λ/(K(K−1)) L_KLD, L_KLD = Σ_{i≠j} exp(−KLD_ij / (π_ij α)), Eqs. 3 and 4, without gradients through π.
 
     Raises:
         ValueError: there is only one class, α is not a finite positive number, or unknown scale.
@@ -153,13 +153,13 @@ class GaussianLearner(PriorLearner):
         return GaussianPrior(self.mean, config.variance_range * share + config.smallest_variance)
 
     def repulsion(self, prior: GaussianPrior) -> Tensor:
-        """Compute λ L_KLD of these Gaussians, ()."""
+        """Compute λ/(K(K−1)) L_KLD of these Gaussians, ()."""
         if self.config.weight == 0:
             return prior.mean.new_zeros(())
         return repulsion(prior, self.config.weight, self.config.alpha, self.config.scale)
 
     def objective(self, statistics: ClassStatistics, nll_range: ValueRange | None = None) -> Tensor:
-        """Compute Σ_i (1/N_i) Σ_n −log N(z_n; μ_i, v_i) + λ L_KLD (Eq. 4), or :func:`released_objective`; ().
+        """Compute Σ_i (1/N_i) Σ_n −log N(z_n; μ_i, v_i) + λ/(K(K−1)) L_KLD (Eq. 4), or :func:`released_objective`; ().
 
         Args:
             statistics: statistics of all training latents.

@@ -99,7 +99,7 @@ class PriorLearner(nn.Module):
         return GaussianPrior(prior.mean.detach().clone(), prior.variance.detach().clone())
 
     def repulsion(self, prior: GaussianPrior) -> Tensor:
-        """Compute the term of the objective that separates the classes, (), such as λ L_KLD of Eq. 4; here 0.
+        """Compute the term of the objective that separates the classes, (), such as λ/(K(K−1)) L_KLD of Eq. 4; here 0.
 
         Args:
             prior: the last result of :meth:`forward`.

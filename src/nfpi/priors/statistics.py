@@ -36,7 +36,8 @@ class ClassStatistics:
             variance = covariance.diagonal(dim1=1, dim2=2)
         # copied, because update() works in place
         self.count = count.to(torch.float64, copy=True)
-        self.mean = mean.to(torch.float64, copy=True)
+        # the mean of a class without latents may be undefined
+        self.mean = torch.where(self.count[:, None] > 0, mean.to(torch.float64), 0.0)
         freedom = (self.count - 1).clamp(min=0)
         self._squares = torch.where(freedom[:, None] > 0, variance.to(torch.float64), 0.0) * freedom[:, None]
         self._scatter = None

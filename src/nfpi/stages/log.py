@@ -15,8 +15,8 @@ from nfpi.runtime.job_log import read_last_lines
 from nfpi.stages.options import ShowLog
 
 _SLURM_LOGS = Path("results/slurm")
-"""folder of SLURM's logs (`slurm-logdir` of the profiles), relative to the clone, wherever the results are;
-as `nfpi log` may be called elsewhere, a folder `slurm` beside results/{preset} is searched first"""
+"""folder of SLURM's logs (`slurm-logdir` of the profiles), relative to the clone even if `results:` is elsewhere. As
+this path is found in the clone only, a folder `slurm` beside results/{preset} is searched first."""
 _POLL_SECONDS = 0.5
 """seconds between two reads of the logs"""
 

@@ -151,7 +151,7 @@ def continue_training(
     A prior that is learned every epoch, or fitted again every few epochs, is updated before the first batch of the
     epoch, from one pass over the training images under the current (not the averaged) weights; the epoch is trained
     under the result. A prior that is learned every step is updated together with the flow, with the loss
-    mean(−log p(x | y)) + λ L_KLD / K (:class:`nfpi.priors.PriorLearner`). For classes of equal size this is Eq. 4
+    mean(−log p(x | y)) + λ/(K²(K−1)) L_KLD (:class:`nfpi.priors.PriorLearner`). For classes of equal size this is Eq. 4
     divided by K, as the likelihood in Eq. 4 is a sum over classes. Learned Gaussians are not averaged over steps: the
     validation uses the current ones, and `state.learner.prior` has the final ones.
 

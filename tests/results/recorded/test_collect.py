@@ -138,4 +138,5 @@ def test_metrics_without_an_identity_were_written_without_run(tmp_path):
 def test_the_present_layout_is_not_older(runs, tmp_path):
     (tmp_path / "digits/mef/initial/data/seed=0").mkdir(parents=True)
     (tmp_path / "logs/digits/mef/fpi/lambda=1/seed=0").mkdir(parents=True)
+    (tmp_path / "logs/start/splits/seed=0").mkdir(parents=True)  # of a data set named start
     assert find_older_results(tmp_path) is None

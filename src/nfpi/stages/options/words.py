@@ -48,7 +48,8 @@ def join_words(command: type[Command], arguments: Sequence[str]) -> list[str]:
         arguments: arguments after the name of the command.
 
     Returns:
-        The arguments, reordered without a change of meaning: positional ones first, or last after a `--`.
+        The arguments, reordered without a change of meaning: positional ones first or, if the arguments
+        contain `--`, last and after it.
     """
     fields = command.model_fields
     lists = {name for name, field in fields.items() if _WORD_BY_WORD in field.metadata}
@@ -72,7 +73,7 @@ def join_words(command: type[Command], arguments: Sequence[str]) -> list[str]:
             others.append(argument)
             if equals or option in switches:
                 option = ""
-        elif option in words:  # "" collects positional arguments
+        elif option in words:  # "": a positional list has begun
             words[option].append(argument)
         elif option:
             others.append(argument)
