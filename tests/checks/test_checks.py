@@ -157,7 +157,7 @@ def test_a_step_that_finds_no_memory_fails(make_subject, monkeypatch):
     monkeypatch.setattr(nfpi.checks.steps.Trainer, "step", step)
     line = only(check_memory(make_subject()))
     assert line.verdict == "FAILED"
-    assert "--training.batch-size" in line.text
+    assert "a smaller training.batch_size" in line.text
 
 
 def test_the_memory_of_a_step_is_measured_without_the_trainer_of_other_checks(make_subject, monkeypatch):

@@ -59,7 +59,8 @@ def check_classifiers(subject: Subject) -> Iterator[Line]:
                     batch = config.batch_size
                     line, seconds = _time_steps(subject, name, config, batch, shape, classes)
             except (RuntimeError, ValueError, OSError, ArithmeticError) as error:
-                text = describe_exhausted_resource(error, "train-classifier") or format_error(error)
+                setting = f"classifiers.{name}.batch_size"
+                text = describe_exhausted_resource(error, "train-classifier", setting) or format_error(error)
                 line, seconds = Line("classifier", "FAILED", f"{name}, batch {batch}: {text}"), math.nan
             measured[key] = seconds / batch
             yield line

@@ -1,4 +1,4 @@
-"""Checks of training steps: memory, time in each memory format and precision, and waits of the host."""
+"""Checks of training steps: memory, time in each memory format and precision, waits of the host, and saved states."""
 
 from __future__ import annotations
 
@@ -49,11 +49,8 @@ def check_memory(subject: Subject) -> Iterator[Line]:
             trainer = Trainer.new(workload, batch)
             losses = [trainer.step(*trainer.make_batch(size)).item() for size in (batch, last)]
         except (RuntimeError, *NOT_FINITE) as error:
-            yield Line(
-                "step",
-                "FAILED",
-                f"{workload.name}: {describe_exhausted_resource(error, 'train-flow') or format_error(error)}",
-            )
+            exhausted = describe_exhausted_resource(error, "train-flow", "training.batch_size")
+            yield Line("step", "FAILED", f"{workload.name}: {exhausted or format_error(error)}")
             continue
         text = f"{workload.name}, batches of {batch} and {last}: loss {losses[0]:.5g} and {losses[1]:.5g}"
         if not all(map(math.isfinite, losses)):

@@ -43,18 +43,20 @@ def describe_fault(error: BaseException, stage: str) -> str | None:
     return None
 
 
-def describe_exhausted_resource(error: BaseException, stage: str) -> str | None:
+def describe_exhausted_resource(error: BaseException, stage: str, batch_size: str = "") -> str | None:
     """Describe in one line that memory or disk space is exhausted; None for another error.
 
     Args:
         error: error that ended the stage.
         stage: name of its subcommand.
+        batch_size: setting that reduces the memory; empty: an option of the stage.
     """
     text = " ".join(str(error).split())
     if isinstance(error, RuntimeError) and _LOST_WORKER.search(text):
         return f"a worker process was killed, perhaps out of memory ({_keep_first_sentence(text)}): try fewer workers"
     if _is_out_of_memory(error, text):
-        option = f"a smaller {_BATCH_SIZES[stage]} or " if stage in _BATCH_SIZES else ""
+        batch_size = batch_size or _BATCH_SIZES.get(stage, "")
+        option = f"a smaller {batch_size} or " if batch_size else ""
         return f"out of memory ({_keep_first_sentence(text) or type(error).__name__}): try {option}a machine with more"
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         where = f"{error.filename}: " if error.filename else ""
