@@ -329,6 +329,7 @@ def test_a_memory_format_lasts_as_long_as_its_block(make_subject):
         ("Tesla V100-FHHL-16GB", "32-true", None),
         ("GeForce", "32-true", None),
         ("NVIDIA RTX A1000", "tf32", None),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "tf32", None),
     ],
 )
 def test_peaks_are_those_of_the_card(card, precision, peak):

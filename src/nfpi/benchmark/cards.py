@@ -92,14 +92,15 @@ CARDS = (
 def find_peak(name: str, precision: str) -> float | None:
     """Return the peak of a card in a precision, in operations per second; None if it is unknown.
 
-    The peaks of NVL, V100S and V100 FHHL cards are unknown too: they differ from the SXM modules of the same name.
+    The peaks of NVL, V100S and V100 FHHL cards are unknown too, as they differ from the SXM modules of the same name,
+    and so are those of parts of a card (MIG, GRID).
 
     Args:
         name: name of the card as the driver gives it, such as `NVIDIA H100 80GB HBM3`.
         precision: training precision: one of :data:`PRECISIONS`, or `16-mixed`.
     """
     words = set(re.split(r"[\s-]", name))
-    if {"NVL", "V100S", "FHHL"} & words:
+    if {"NVL", "V100S", "FHHL", "MIG", "GRID"} & words:
         return None
     arithmetic = "float16" if precision == "16-mixed" else PRECISIONS[precision]
     found = (peaks for part, peaks in PEAKS.items() if words.issuperset(re.split(r"[\s-]", part)))

@@ -70,8 +70,8 @@ class TrainedFlow:
         flow: the flow f, with the averaged weights of its training.
         prior: K Gaussians in D = C·H·W dimensions, float64.
         config: description of the model as JSON values: `data` (name, classes, dtype, extra), `training`, `seed`,
-            `start` (initial Gaussians), `step`, `prior` (method, λ and settings), and after `fit` with held-out images
-            `validation` (their metrics).
+            `start` (initial Gaussians), `step` (number of training steps), `prior` (method, λ and settings), and after
+            `fit` with held-out images `validation` (their metrics).
     """
 
     flow: ImageFlow
@@ -152,6 +152,8 @@ class TrainedFlow:
         config = {"format": _FORMAT, "flow": self.flow.description, **self.config}
         text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False)
         check_record(_Config, json.loads(text), None, "the config of a model")
+        check_description(self.flow.description, None)
+        _ = self.domain  # raises if the config lacks what the domain needs
         with written_together():
             save_tensors(folder / WEIGHTS, tensors, {"format": _FORMAT})
             write_atomically(folder / CONFIG, text + "\n")
@@ -195,9 +197,12 @@ class TrainedFlow:
         flow = build_flow(description, select_prefix("flow."), folder / WEIGHTS)
         try:
             model = cls(flow, prior, config)
-            _ = model.domain
         except ValueError as error:
             raise FormatError(f"{path}: expected a config that matches {WEIGHTS}, received another ({error})") from None
+        try:
+            _ = model.domain
+        except ValueError as error:
+            raise FormatError(f"{path}: {error}") from None
         return model
 
 

@@ -59,7 +59,7 @@ def _format_cells(run: Progress) -> tuple[str, ...]:
 
 
 def _describe_best(runs: list[Progress]) -> Iterator[str]:
-    """Describe the best runs of each data set, chosen as in tables: by validation metrics averaged over seeds."""
+    """Describe the best runs of each data set for each metric shown, by its mean over seeds on the validation split."""
     diverged = Counter(replace(run.run, seed=0) for run in runs if run.state == "diverged")
     for dataset in dict.fromkeys(run.run.dataset for run in runs):
         for name, chosen_by in _SHOWN.items():

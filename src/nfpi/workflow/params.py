@@ -27,7 +27,7 @@ the last run, so a change does not rerun the job; the docstrings say "not compar
 the result, the rule has another param `compared` with only those."""
 
 _IGNORED_BY_CLAIMS = ("experiments", "title", "best_only", "metrics", "literature")
-"""Settings of a table that the claims do not depend on; and `experiments`, of which only some rows are compared."""
+"""Settings of a table that claims do not depend on; and `experiments`, which :meth:`Params.rows_of_claims` selects."""
 
 
 @dataclass(frozen=True)

@@ -138,5 +138,5 @@ def test_a_metric_that_is_no_number_is_refused(monkeypatch):
 
 @pytest.mark.parametrize(("log_prob", "labels"), [((4, 3), (5,)), ((4,), (4,)), ((4, 3), (4, 1)), ((0, 3), (0,))])
 def test_shapes_that_do_not_fit_are_refused(log_prob, labels):
-    with pytest.raises(ValueError, match=r"expected log_prob \(N, K\) and labels \(N,\), received"):
+    with pytest.raises(ValueError, match=r"expected log_prob \(N, K\) and labels \(N,\), N ≥ 1, received"):
         expected_calibration_error(torch.zeros(log_prob), torch.zeros(labels, dtype=torch.int64))

@@ -29,7 +29,7 @@ def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> d
     Raises:
         ConfigError: unknown metric.
         MetricsError: a value is not finite, or a metric is recorded by a stage and cannot be computed.
-        ValueError: inconsistent shapes.
+        ValueError: inconsistent shapes, or no images.
     """
     _check(log_prob, labels)
     values = {}
@@ -86,5 +86,6 @@ def worst_class_accuracy(log_prob: Tensor, labels: Tensor) -> float:
 def _check(log_prob: Tensor, labels: Tensor) -> None:
     if log_prob.ndim != 2 or labels.shape != log_prob.shape[:1] or not len(labels):
         raise ValueError(
-            f"expected log_prob (N, K) and labels (N,), received {tuple(log_prob.shape)} and {tuple(labels.shape)}"
+            "expected log_prob (N, K) and labels (N,), N ≥ 1, received "
+            f"{tuple(log_prob.shape)} and {tuple(labels.shape)}"
         )

@@ -28,8 +28,8 @@ def describe_correction(frame: pd.DataFrame, corrected: pd.Series, tested: pd.Se
     Args:
         frame: rows with a column `dataset`.
         corrected: the rows to which the correction was applied.
-        tested: all rows with an interval or a test over seeds; if none of them is corrected on some data set, the note
-            names the data sets with corrected rows.
+        tested: all rows with an interval or a test over seeds; if they include a data set without corrected rows, the
+            note names the data sets that have some.
     """
     names = frame.loc[corrected, "dataset"].unique()
     where = f" on {' and '.join(names)}" if set(frame.loc[tested, "dataset"]) > set(names) else ""
@@ -40,7 +40,7 @@ def describe_correction(frame: pd.DataFrame, corrected: pd.Series, tested: pd.Se
 
 
 def is_best(frame: pd.DataFrame) -> pd.Series:
-    """Return which rows are the best of several λ of their experiment."""
+    """Return which rows are the best of several λ of their experiment that the table shows."""
     has_several = frame.groupby("experiment")["validation"].transform("count") > 1
     return frame["best"] & has_several
 
