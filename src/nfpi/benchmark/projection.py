@@ -97,7 +97,8 @@ def _compose_hours(projection: Projection) -> list[str]:
         "The hours are those of all tables on one GPU; a run in several tables counts once.",
         "Training steps are in the column's precision, everything else in float32.",
         "`precision: auto` is bf16-mixed on A100 and H100, 32-true on V100.",
-        "Reading images with their standard augmentation, fitting priors (seconds) and drawing figures are not counted.",
+        "Reading images with their standard augmentation, fitting priors (seconds) and drawing figures are not "
+        "counted.",
         *([_DECODING] if any(stage.endswith(": autoencoder") and "train" in stage for stage in large) else []),
         "",
         *_format_table(head, rows),
@@ -183,8 +184,9 @@ def _compose_assumptions() -> list[str]:
         f"We assume {100 * PEAK_FRACTION:.0f} % of the peak rate in float32 and float64, "
         f"{100 * TENSOR_CORE_FRACTION:.0f} % in bfloat16, {100 * BANDWIDTH_FRACTION:.0f} % of the bandwidth, and "
         "the launch times below.",
-        "In training steps, the couplings' power series of e^S have as many terms as in a new flow (|S_ij| up to 0.25); "
-        "for |S_ij| up to 0.4, a step takes about a third longer. Other passes are counted with |S_ij| up to 0.2.",
+        "In training steps, the couplings' power series of e^S have as many terms as in a new flow (|S_ij| up to "
+        "0.25); for |S_ij| up to 0.4, a step takes about a third longer. Other passes are counted with |S_ij| up to "
+        "0.2.",
         "Compilation, caches and the inefficiency of small kernels are ignored: real hours may differ by a factor of "
         "two.",
         "",
