@@ -28,6 +28,8 @@ LARGEST_GROWTH = 100
 """maximum ratio of unpacked to packed size; image files are compressed already"""
 ALWAYS_ALLOWED_BYTES = 2**30
 """unpacked size, in bytes, that is always allowed"""
+SPLIT_NAMES = ("train", "test", "validation", "val")
+"""names of the folders of splits"""
 
 
 def find_image_root(folder: Path | None, download_folder: Path) -> Path:
@@ -52,18 +54,17 @@ def find_image_root(folder: Path | None, download_folder: Path) -> Path:
             if not place.is_dir():  # another process may have unpacked it meanwhile
                 with replace_folder(place, []) as partial:
                     _unpack(folder, partial)
-    while len(only := _list_visible_folders(place)) == 1 and not _is_split(only[0]):
-        place = only[0]
+    while (outer := _find_outer_folder(place)) is not None:
+        place = outer
     return place
 
 
-def _is_split(folder: Path) -> bool:
-    """Return whether a folder is that of a split: it has such a name, and contains no other split."""
-    return folder.name in SPLIT_NAMES and not (folder / "train").is_dir()
-
-
-SPLIT_NAMES = ("train", "test", "validation", "val")
-"""names of folders of splits"""
+def _find_outer_folder(place: Path) -> Path | None:
+    """Return the only folder in `place` if it contains the folders of splits or classes, instead of being one."""
+    folders = _list_visible_folders(place)
+    if (place / "train").is_dir() or len(folders) != 1:
+        return None
+    return folders[0] if folders[0].name not in SPLIT_NAMES or (folders[0] / "train").is_dir() else None
 
 
 def _list_visible_folders(place: Path) -> list[Path]:
