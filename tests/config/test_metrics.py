@@ -30,10 +30,10 @@ def test_an_unknown_metric_is_refused(name):
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("cnn_magrin", "cnn_margin"), ("magrin", "margin"), ("cnn_ac", "cnn_acc"), ("cnn_ecce", "cnn_ece")],
+    [("cnn_naerness", "cnn_nearness"), ("naerness", "nearness"), ("cnn_ac", "cnn_acc"), ("cnn_ecce", "cnn_ece")],
 )
 def test_the_nearest_name_of_a_misspelt_metric_is_suggested(name, meant):
-    register_metric("margin", lambda log_prob, labels: 0.0, label="Margin")
+    register_metric("nearness", lambda log_prob, labels: 0.0, label="Nearness")
     with pytest.raises(ConfigError, match=rf"unknown metric '{name}' \(did you mean '{meant}'\?\)"):
         metric(name)
 

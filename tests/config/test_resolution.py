@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from nfpi.config import ConfigError, FixedPointSettings, TrainingConfig, resolve
+from nfpi.config import PRIORS, ConfigError, FixedPointSettings, TrainingConfig, resolve
 from nfpi.runs import Layout, Run
 
 # ---- what is laid over what ---------------------------------------------------------------------------------
@@ -218,7 +218,11 @@ FAULTS = {
     ),
     "unknown method of a prior": (
         {"priors": {"fpi": {"method": "magic"}}},
-        "priors.fpi.method: unknown prior method 'magic' (known: fixed_point, repeated_fixed_point, gradient_descent)",
+        f"priors.fpi.method: unknown prior method 'magic' (known: {', '.join(PRIORS)})",
+    ),
+    "baseline as a prior": (
+        {"tables": {"t": {"experiments": [{"dataset": "digits", "prior": "baseline", "classifier": None}]}}},
+        "unknown prior 'baseline': a baseline is a fitted prior with `lambdas: [0]`",
     ),
     "value of a learned prior": (
         {"priors": {"fpi": {}, "nfgd": {"method": "gradient_descent", "power": 0}}},

@@ -161,7 +161,7 @@ ExpandedText = Annotated[str, BeforeValidator(_expand_variables)]
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'x'?)`, or all known names if none is similar; an empty string if no names are known."""
     known = list(known)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.52)
     if nearest:
         return f" (did you mean '{nearest[0]}'?)"
     return f" (known: {', '.join(known)})" if known else ""

@@ -210,7 +210,10 @@ class Config(Settings):
                 if kind == "flow" and getattr(settings, "prior", "") is None:
                     continue  # no flow is involved
                 if name is not None and name not in known:
-                    raise ValueError(f"{where}: unknown {kind} '{name}'{suggest(name, known)}")
+                    advice = suggest(name, known)
+                    if kind == "prior" and name in BASELINE.values():
+                        advice = ": a baseline is a fitted prior with `lambdas: [0]`"
+                    raise ValueError(f"{where}: unknown {kind} '{name}'{advice}")
         for group, reserved in (
             ("flows", RESERVED_FLOWS),
             ("priors", RESERVED_PRIORS),
