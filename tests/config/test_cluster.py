@@ -119,6 +119,7 @@ def test_what_a_shell_would_expand_is_refused_in_one_line(settings):
     [
         ('--comment="$HOME"', r"received '\$' in .* put the value in single quotes"),
         ("--comment='open", "close the quotation"),
+        ("--comment='x;y", "received ';' in .* close the quotation"),
         ("--comment=a;b", "received ';' in"),
     ],
 )

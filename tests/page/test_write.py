@@ -385,7 +385,7 @@ def test_the_head_compares_with_the_baseline_unless_it_shows_one(results):
         results.measure(replace(BASELINE, prior=prior), nf_acc=99.5, validation_nf_acc=99.5)
         (headline, *_) = read_page(results.root).headlines
         assert f"prior {prior}" in headline.of
-        assert any(note.startswith("λ = 0: ") for note in headline.notes) == expected
+        assert any(note.startswith("data-initialised, λ = 0: ") for note in headline.notes) == expected
         shutil.rmtree(results.locate_run(replace(BASELINE, prior=prior)))
 
 

@@ -66,8 +66,14 @@ def test_a_prior_may_be_named_as_a_setting_that_no_result_depends_on(tmp_path, m
     monkeypatch.chdir(tmp_path)
     root = Path("results/mine")
     plans = [
-        SimpleNamespace(layout=Layout(root), preset="mine", config=Config(priors={"keep": {"alpha": alpha}}))
-        for alpha in (3, 4)
+        SimpleNamespace(
+            layout=Layout(root),
+            preset="mine",
+            config=Config(
+                priors={"keep": {"alpha": alpha}}, datasets={"own": {"source": "imagefolder", "folder": folder}}
+            ),
+        )
+        for alpha, folder in ((3, "here"), (4, "here"), (3, "/other/here"), (3, "elsewhere"))
     ]
     write_settings(root, StoredSettings.of("mine", plans[0].config))
     note_provenance(plans[0], remembered=False)
@@ -76,8 +82,11 @@ def test_a_prior_may_be_named_as_a_setting_that_no_result_depends_on(tmp_path, m
     assert UNKNOWN in warning
     # Snakemake compares times, which `cp -r` sets anew, in any order
     assert "results may also be made again if the copy did not keep the times of files" in warning
+    assert check_provenance(plans[2]) == warning
     with pytest.raises(ConfigError, match=r"priors\.keep\.alpha"):
         check_provenance(plans[1])
+    with pytest.raises(ConfigError, match=r"datasets\.own\.folder"):
+        check_provenance(plans[3])
 
 
 def test_a_copy_and_its_original_are_told_apart(fresh_project):

@@ -63,7 +63,8 @@ def _check_options(text: str) -> str:
     special = _EXPANDED.findall(_QUOTED.sub("", text))
     if special:
         first = min(special, key="'\"".find)  # a quotation mark only if there is nothing else
-        advice = "close the quotation" if first in "'\"" else "put the value in single quotes"
+        is_open = any(special.count(mark) % 2 for mark in "'\"")
+        advice = "close the quotation" if is_open else "put the value in single quotes"
         raise ValueError(f"expected options of sbatch that no shell expands, received {first!r} in {text!r}: {advice}")
     return text
 

@@ -103,7 +103,7 @@ def _suggest_correction(found: tuple[int, ...], shape: tuple[int, int, int] | No
     """Suggest how to correct images of this shape."""
     if shape is None and len(found) == 3:
         return "; for a single image: images[None]; for grey images: images[..., None]"
-    if shape and found in ((shape[1], shape[2], shape[0]), shape[1:] if shape[0] == 1 else ()):
+    if shape and (found == (*shape[1:], shape[0]) or (shape[0] == 1 and found == shape[1:])):
         return "; for a single image: images[None]"
     if found == shape:
         return (

@@ -134,7 +134,8 @@ def _find_baseline(run: Run, groups: Groups) -> tuple[Run | None, str]:
         label, is_baseline = "without augmentation", run == other
     else:
         other = replace(run, prior=BASELINE["data"], weight=0.0)
-        label, is_baseline = "λ = 0", run.prior in BASELINE.values()
+        label = "λ = 0" if run.weight else "data-initialised, λ = 0"
+        is_baseline = run.prior in BASELINE.values()
     return (None if is_baseline or other not in groups else other), label
 
 

@@ -93,7 +93,7 @@ def _locate_note(root: Path) -> Path:
 def _list_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """Yield the changed settings that files may depend on, except entries on one side only, such as a new prior.
 
-    Of the path of a folder, the last name is compared: Snakemake would not notice other images in it either.
+    Of an absolute path of a folder, the last name is compared: Snakemake would not notice other images in it either.
     """
     for block in _BLOCKS:
         old, new = (_drop_without_effect(settings[block], block) for settings in (before, now))

@@ -60,11 +60,13 @@ def find_image_root(folder: Path | None, download_folder: Path) -> Path:
 
 
 def _find_outer_folder(place: Path) -> Path | None:
-    """Return the only folder in `place` if it contains the folders of splits or classes, instead of being one."""
+    """Return the only folder in `place` unless it is a split: has such a name, and does not contain the splits."""
     folders = _list_visible_folders(place)
-    if (place / "train").is_dir() or len(folders) != 1:
+    if len(folders) != 1:
         return None
-    return folders[0] if folders[0].name not in SPLIT_NAMES or (folders[0] / "train").is_dir() else None
+    inner = {name for name in SPLIT_NAMES if (folders[0] / name).is_dir()}
+    is_split = folders[0].name in SPLIT_NAMES and not ("train" in inner and len(inner) > 1)
+    return None if is_split else folders[0]
 
 
 def _list_visible_folders(place: Path) -> list[Path]:

@@ -77,7 +77,7 @@ def table_to_markdown(table: Table) -> str:
 
 def escape_markdown(text: str) -> str:
     """Escape the text of a cell; line breaks, which would end the row, become spaces."""
-    escaped = re.sub(r"([\\|*`\[\]]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.splitlines()))
+    escaped = re.sub(r"([\\|*`\[\]]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(text.splitlines()))
     # GitHub knows the escape \<, Python-Markdown (the docs' site) does not
     return re.sub(r"&(?=#?\w+;)", "&amp;", escaped).replace("<", "&lt;")
 
