@@ -112,7 +112,7 @@ def test_a_prior_may_become_one_that_is_learned_along_with_the_flow(fresh_projec
         "table2"
     ) | {("figure", "figures/accuracy_against_weight")}
     assert fresh_project.read_refusal("residuals", *by_gradient) == (
-        "ConfigError: figures.residuals: expected a prior fitted by fixed-point iteration, "
+        "ConfigError: figures.residuals: expected a prior fitted once by fixed-point iteration, "
         "received 'fpi' (gradient_descent)"
     )
 
