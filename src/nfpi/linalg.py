@@ -116,7 +116,7 @@ def taylor_plan(norm: float, tolerance: float) -> tuple[int, int]:
     where the terms hardly cancel.
 
     Raises:
-        FloatingPointError: the norm is not finite, or so large (10⁴) that e^S may overflow and takes very long.
+        FloatingPointError: the norm is not finite, or at least 10⁴.
     """
     if not norm < _LARGEST_NORM:
         raise FloatingPointError(f"matrix exponential: expected a norm below {_LARGEST_NORM:g}, received {norm:g}")

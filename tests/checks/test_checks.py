@@ -34,6 +34,7 @@ from nfpi.checks.workloads import compose_preparation, find_workloads, make_rand
 from nfpi.config.datasets import DatasetBlock
 from nfpi.data.writer import write_image_set
 from nfpi.flows.coupling import Coupling, MatrixExponentialCoupling, SeriesCoupling
+from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.training.state import TrainingState
 
 
@@ -171,6 +172,13 @@ def test_the_memory_of_a_step_is_measured_without_the_trainer_of_other_checks(ma
 def test_a_loss_that_is_not_finite_fails(make_subject, monkeypatch):
     monkeypatch.setattr(nfpi.checks.steps.Trainer, "step", lambda *_: torch.tensor(torch.nan))
     assert only(check_memory(make_subject())).verdict == "FAILED"
+
+    def diverge(*_):
+        raise TrainingDiverged("the loss is not finite by step 2", 2, "loss")
+
+    monkeypatch.setattr(nfpi.checks.steps.Trainer, "step", diverge)
+    line = only(check_memory(make_subject()))
+    assert (line.verdict, line.text.startswith("mef on digits: ")) == ("FAILED", True)
 
 
 def test_the_hours_of_a_preset_follow_from_the_time_of_a_step(make_subject, resolve_demo):

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from nfpi.data import DataError
+from nfpi.data.file_trees import list_files
 from nfpi.data.own_images import find_images, find_labelled_images, read_images, strip_suffixes
 
 GREY, COLOUR = (1, 4, 6), (3, 4, 6)
@@ -29,6 +30,11 @@ def test_files_and_folders_give_all_their_images(tmp_path):
     unnamed = (tmp_path / "b.png").rename(tmp_path / "b")
     found = find_images([unnamed, tmp_path / "a"])
     assert [path.relative_to(tmp_path).as_posix() for path in found] == ["b", "a/1.PNG", "a/2.png", "a/deeper/3.jpg"]
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"absent/a: expected a folder that can be read, received none"):
+        list_files(tmp_path / "absent/a")
 
 
 def test_links_to_folders_are_followed_but_not_in_circles(tmp_path, caplog):

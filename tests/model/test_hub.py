@@ -22,6 +22,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelHubMixin
+from huggingface_hub.errors import HTTPError
 
 from nfpi import ClassConditionalFlow
 from nfpi.config import PRIORS
@@ -410,6 +411,15 @@ def test_a_folder_needs_no_network(folder, images, tmp_path):
     )
     assert done.stdout.strip() == str(images.classes), done.stderr[-2000:]
     assert not (tmp_path / "home").exists()
+
+
+def test_an_error_of_the_connection_is_one_line(monkeypatch):
+    def fail(*_: object, **__: object) -> str:
+        raise HTTPError("403 Forbidden")
+
+    monkeypatch.setattr("nfpi.model.hub.snapshot_download", fail)
+    with pytest.raises(FormatError, match=r"own/model: expected .* received neither \(403 Forbidden\)"):
+        ClassConditionalFlow.from_pretrained("own/model")
 
 
 def test_a_full_disk_is_not_called_an_unknown_repository(monkeypatch):

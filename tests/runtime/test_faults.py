@@ -53,7 +53,8 @@ def test_exhausted_memory_of_a_cpu_is_described_without_torchs_assertion():
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), KeyError("x"), TypeError()]
+    "error",
+    [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), KeyError("x"), TypeError(), ZeroDivisionError("by 0")],
 )
 def test_a_bug_keeps_its_traceback(error):
     assert describe_fault(error, "evaluate") is None

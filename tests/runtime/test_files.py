@@ -19,6 +19,14 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
+def test_a_file_that_cannot_be_renamed_is_named_by_its_own_path(tmp_path):
+    (tmp_path / "out.json").mkdir()
+    with pytest.raises(IsADirectoryError) as error, written_together():
+        write_atomically(tmp_path / "out.json", "x")
+    assert error.value.filename == str(tmp_path / "out.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+
 def test_files_that_are_written_together_appear_at_the_end(tmp_path):
     write_atomically(tmp_path / "b", "old")
     with written_together():

@@ -181,6 +181,12 @@ def test_an_archive_is_looked_into(here, tmp_path):
     assert settings(here / "pets.yaml").datasets["pets"].folder == Path(archive)
 
 
+def test_a_folder_whose_path_is_not_utf_8_leaves_no_preset(here, tmp_path, capsys):
+    assert call("new", make_images(tmp_path / "pets\udcff")) == 1
+    assert "expected a path in UTF-8: rename the folder" in read_error_line(capsys)
+    assert not list(here.glob("*.yaml"))
+
+
 def test_no_file_is_overwritten(here, tmp_path, capsys):
     (here / "pets.yaml").write_text("seeds: [5]\n")
     images = make_images(tmp_path / "pets")

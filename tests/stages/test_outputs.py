@@ -13,10 +13,12 @@ import torch
 from nfpi.benchmark.measurement import Measurement
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.runs import CANDIDATE, GENERATED
-from nfpi.runtime.divergence import Diverged, mark_diverged
+from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.tensors import load_tensors
+from nfpi.stages.flow import RESIDUALS, fit_prior
+from nfpi.stages.options import FitPrior
 
 from .conftest import (
     STAGE,
@@ -96,6 +98,15 @@ def assert_marked(path: Path, fault: dict[str, Any]) -> None:
             assert path.read_text() == "epoch\n"
         case other:
             pytest.fail(other)
+
+
+def test_after_a_training_that_diverged_the_fit_has_no_iterations(tmp_path):
+    initial = [tmp_path / f"initial/{name}.safetensors" for name in ("prior", "statistics")]
+    mark_diverged(initial, TrainingDiverged("the loss is not finite", 3, "loss"))
+    fit_prior(FitPrior(initial=tmp_path / "initial", weight=10.0, output=tmp_path / "fit"))
+    assert (tmp_path / "fit/fixed_point.csv").read_text().splitlines() == [",".join(RESIDUALS)]
+    with pytest.raises(Diverged, match="the loss is not finite"):
+        load_tensors(tmp_path / "fit/prior.safetensors")
 
 
 @pytest.mark.parametrize("stage", AFTER_THE_FIT)

@@ -85,7 +85,7 @@ class TrainingConfig(Settings):
         return self.model_dump(mode="json", exclude=NOT_AFFECTING_RESULTS)
 
     def select_initial_state_settings(self) -> dict[str, Any]:
-        """Return the settings that affect the state after `fit_after_epochs` epochs; `epochs` may, by the schedule."""
+        """Return the settings that affect the initial state, `epochs` among them unless the schedule is constant."""
         return self.model_dump(
             mode="json", exclude=NOT_AFFECTING_RESULTS | ({"epochs"} if self.schedule == "constant" else set())
         )

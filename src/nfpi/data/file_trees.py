@@ -21,8 +21,8 @@ def list_files(folder: Path) -> list[Path]:
     Raises:
         DataError: a folder cannot be read.
     """
-    above = (parent.stat() for parent in folder.resolve().parents)
-    return sorted(_walk(folder, frozenset((status.st_dev, status.st_ino) for status in above)))
+    parents = (parent.stat() for parent in Path(os.path.realpath(folder)).parents if parent.is_dir())
+    return sorted(_walk(folder, frozenset((status.st_dev, status.st_ino) for status in parents)))
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
