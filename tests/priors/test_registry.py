@@ -82,6 +82,8 @@ def test_every_method_gives_proper_gaussians_of_its_default_settings(statistics,
     assert prior.mean.shape == (3, 4)
     assert prior.mean.dtype == prior.variance.dtype == torch.float64
     assert not (torch.equal(prior.mean, initial.mean) and torch.equal(prior.variance, initial.variance))
+    if getattr(settings, "fit_variance", False):
+        assert not torch.equal(prior.variance, initial.variance)
 
 
 def test_a_name_can_be_taken_once():
