@@ -230,8 +230,8 @@ def test_a_run_that_was_not_made_again_after_a_change_of_the_training_is_refused
 
 
 def test_an_added_setting_that_is_not_recorded_had_its_default(results: Results, monkeypatch: pytest.MonkeyPatch):
-    others = set(copies._NOT_AFFECTING_METRICS) - {"compile"}
-    monkeypatch.setattr(copies, "_NOT_AFFECTING_METRICS", others)  # as if compiled trainings gave other metrics
+    others = set(copies._WITHOUT_EFFECT) - {"compile"}
+    monkeypatch.setattr(copies, "_WITHOUT_EFFECT", others)  # as if compiled trainings gave other metrics
     results.make_runs(0, epochs=3)
     store_training(results, {}, epochs=3)
     assert results.gather().runs == 6

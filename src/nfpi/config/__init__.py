@@ -7,6 +7,7 @@ since the command line and the Snakefile import this package on every call.
 """
 
 from nfpi.config.base import (
+    EXECUTION,
     Augmentation,
     ConfigError,
     ExpandedText,
@@ -23,6 +24,8 @@ from nfpi.config.base import (
     Split,
     Start,
     explain,
+    list_execution_settings,
+    split_settings,
     suggest,
 )
 from nfpi.config.claims import Claim, ClaimComparison, ComparedRow
@@ -55,14 +58,14 @@ from nfpi.config.priors import (
 )
 from nfpi.config.resolution import ConfigFile, PresetFile, Resolved, build_json_schema, resolve
 from nfpi.config.settings import Config
-from nfpi.config.training import NOT_AFFECTING_RESULTS, TrainingConfig
+from nfpi.config.training import TrainingConfig
 
 __all__ = [
     "CLASSIFIERS",
+    "EXECUTION",
     "FIGURES",
     "FLOWS",
     "METRICS",
-    "NOT_AFFECTING_RESULTS",
     "PRIORS",
     "SOURCES",
     "AccuracyFigure",
@@ -125,10 +128,12 @@ __all__ = [
     "hash_extension",
     "list_built_in_presets",
     "list_computed_metrics",
+    "list_execution_settings",
     "load_extensions",
     "merge",
     "metric",
     "register_metric",
     "resolve",
+    "split_settings",
     "suggest",
 ]

@@ -43,6 +43,14 @@ Augmentation = Literal["none", "standard", "nfa", "standard+nfa", "noise", "stan
 noise), or both."""
 
 
+class _Execution:
+    """Type of :data:`EXECUTION`."""
+
+
+EXECUTION = _Execution()
+"""Annotation of a setting that affects how a job runs and is monitored, or where its files are, but not its result."""
+
+
 class ConfigError(ValueError):
     """A setting that is missing, unknown or out of range; its message is one line and names the key."""
 
@@ -99,6 +107,34 @@ class Settings(BaseModel):
                     hint = suggest(str(key), known)
                     raise PydanticCustomError("unknown_key", "unknown key '{key}'{hint}", {"key": key, "hint": hint})
         return data
+
+    def select_result_settings(self) -> dict[str, Any]:
+        """Return the settings that a result depends on, as in JSON."""
+        return split_settings(self)[0]
+
+
+def split_settings(settings: BaseModel) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split settings into those that a result depends on and those annotated with :data:`EXECUTION`, as in JSON."""
+    dumped = settings.model_dump(mode="json")
+    result: dict[str, Any] = {}
+    execution: dict[str, Any] = {}
+    for name, field in type(settings).model_fields.items():
+        value, key = getattr(settings, name), field.alias or name
+        if key not in dumped:
+            continue
+        if EXECUTION in field.metadata:
+            execution[key] = dumped[key]
+        elif isinstance(value, BaseModel):
+            result[key], of_execution = split_settings(value)
+            execution |= {key: of_execution} if of_execution else {}
+        else:
+            result[key] = dumped[key]
+    return result, execution
+
+
+def list_execution_settings(*classes: type[BaseModel]) -> set[str]:
+    """Return the names of the settings of these classes that are annotated with :data:`EXECUTION`."""
+    return {name for cls in classes for name, field in cls.model_fields.items() if EXECUTION in field.metadata}
 
 
 def _expand_variables(text: Any) -> Any:

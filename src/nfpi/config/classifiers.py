@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from nfpi.config.base import (
+    EXECUTION,
     Fraction,
     LocalPath,
     Name,
@@ -121,7 +122,7 @@ class ClassifierConfig(Settings):
     """resnet18, swin, eva02, or a model registered by the user"""
     architecture: dict[str, Any] = {}
     """settings of the model"""
-    weights: LocalPath | None = None
+    weights: Annotated[LocalPath | None, EXECUTION] = None
     """file of pretrained weights; None: published weights if `pretrained`, otherwise random ones"""
     pretrained: bool = False
     """whether to start from the weights published by timm (eva02), which the workflow downloads"""
@@ -168,16 +169,16 @@ class ClassifierConfig(Settings):
     """probability that a training image is replaced by one of its latent-augmented variants"""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """precision of training steps; auto: bf16-mixed on GPUs that support it (A100, H100), otherwise 32-true"""
-    workers: NonNegativeInt = 0
-    """processes that read and augment images; 0: the training process itself (does not affect results)"""
-    checkpoint_minutes: PositiveFloat = 10.0
-    """longest time between two checkpoints of a running training (does not affect results)"""
-    checkpoint_activations: bool = declare_added_setting(False)
+    workers: Annotated[NonNegativeInt, EXECUTION] = 0
+    """processes that read and augment images; 0: the training process itself"""
+    checkpoint_minutes: Annotated[PositiveFloat, EXECUTION] = 10.0
+    """longest time between two checkpoints of a running training"""
+    checkpoint_activations: Annotated[bool, EXECUTION] = declare_added_setting(False)
     """whether activations inside transformer blocks are recomputed in the backward pass instead of kept: less memory, a
-    third more computation (does not affect results)"""
-    keep: bool = True
+    third more computation"""
+    keep: Annotated[bool, EXECUTION] = True
     """whether the weights are kept after testing, and not only metrics and predictions; applies to classifiers trained
-    from now on (does not affect results)"""
+    from now on"""
 
     @field_validator("model")
     @classmethod

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from nfpi.config.base import LocalPath, PositiveInt, Settings, declare_added_setting
+from nfpi.config.base import EXECUTION, LocalPath, PositiveInt, Settings, declare_added_setting
 from nfpi.config.registry import Registry
 
 Overridden = Literal["flows", "training", "generation", "nfa", "classifiers"]
@@ -39,7 +39,7 @@ class DatasetBlock(Settings):
 
     source: Annotated[str, AfterValidator(lambda name: SOURCES.check_name(name))] = "digits"
     """digits, fashion_mnist, cifar10, cifar100, imagefolder, or a source registered by the user"""
-    folder: LocalPath | None = None
+    folder: Annotated[LocalPath | None, EXECUTION] = None
     """folder of the files in torchvision's layout; for imagefolder, a folder or archive that contains split/class/image
     or class/image; None: the files are downloaded (imagefolder needs a folder)"""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
@@ -58,9 +58,9 @@ class DatasetBlock(Settings):
     """imagefolder: size that images are resized and centre-cropped to; None: all must have the same size"""
     flip: bool = True
     """whether mirrored images keep their class (not so for digits)"""
-    vae: LocalPath | None = None
+    vae: Annotated[LocalPath | None, EXECUTION] = None
     """folder of a diffusers AutoencoderKL, in whose latent space flows are trained; None: on pixels"""
-    encode_batch_size: PositiveInt = 32
+    encode_batch_size: Annotated[PositiveInt, EXECUTION] = 32
     """batch size of the autoencoder"""
     real_labels: bool = False
     """whether classifiers are also evaluated on the ImageNet-ReaL labels, which needs test files with the names of

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import model_validator
 
 from nfpi.config.base import (
+    EXECUTION,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
@@ -15,19 +16,6 @@ from nfpi.config.base import (
     Settings,
     declare_added_setting,
 )
-
-NOT_AFFECTING_RESULTS = {
-    "workers",
-    "checkpoint_minutes",
-    "evaluate_every",
-    "tracking",
-    "sample_every_epochs",
-    "keep",
-    "checkpoint_activations",
-    "compile",
-}
-"""Settings of flows' and classifiers' trainings that affect how they run and are monitored, but not their results,
-apart from the rounding of `compile`."""
 
 
 class TrainingConfig(Settings):
@@ -62,33 +50,30 @@ class TrainingConfig(Settings):
     latent_noise: NonNegativeFloat = 0.05
     """standard deviation of the Gaussian noise that is added to an autoencoder's latents instead of dequantisation
     noise, relative to the standard deviation of each element"""
-    evaluate_every: PositiveInt = 5
+    evaluate_every: Annotated[PositiveInt, EXECUTION] = 5
     """epochs between two evaluations on the validation split"""
     precision: Literal["auto", "32-true", "tf32", "bf16-mixed"] = "32-true"
     """precision of training steps: float32 (32-true), convolutions in TF32 (tf32), coupling networks in bfloat16
     (bf16-mixed); auto: bf16-mixed on GPUs that support it (A100, H100), otherwise 32-true"""
-    compile: bool | Literal["auto"] = declare_added_setting("auto")
+    compile: Annotated[bool | Literal["auto"], EXECUTION] = declare_added_setting("auto")
     """whether steps on batches of full size run as one compiled graph; auto: on GPUs with Triton only;
-    the first step then takes minutes"""
-    workers: NonNegativeInt = 0
+    the first step then takes minutes; the results differ in their rounding"""
+    workers: Annotated[NonNegativeInt, EXECUTION] = 0
     """processes that read and augment images; 0: the training process itself"""
-    checkpoint_minutes: PositiveFloat = 10.0
+    checkpoint_minutes: Annotated[PositiveFloat, EXECUTION] = 10.0
     """longest time between two checkpoints of a running training"""
-    tracking: Literal["tensorboard"] | None = None
+    tracking: Annotated[Literal["tensorboard"] | None, EXECUTION] = None
     """additional log of the numbers in log.csv; tensorboard: event files in `tracking/` beside it"""
-    sample_every_epochs: NonNegativeInt = 0
+    sample_every_epochs: Annotated[NonNegativeInt, EXECUTION] = 0
     """epochs between two grids of samples, samples/epoch=*.png beside log.csv; 0: no grids. Flows of an autoencoder's
     latents have no grids"""
 
-    def select_result_settings(self) -> dict[str, Any]:
-        """Return the settings that affect the result of a training."""
-        return self.model_dump(mode="json", exclude=NOT_AFFECTING_RESULTS)
-
     def select_initial_state_settings(self) -> dict[str, Any]:
         """Return the settings that affect the initial state, `epochs` among them unless the schedule is constant."""
-        return self.model_dump(
-            mode="json", exclude=NOT_AFFECTING_RESULTS | ({"epochs"} if self.schedule == "constant" else set())
-        )
+        settings = self.select_result_settings()
+        if self.schedule == "constant":
+            del settings["epochs"]
+        return settings
 
     @model_validator(mode="after")
     def _check_fit_after_epochs(self) -> TrainingConfig:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from nfpi.config import NOT_AFFECTING_RESULTS, explain
+from nfpi.config import ClassifierConfig, TrainingConfig, explain, list_execution_settings
 from nfpi.config.settings import Config
 from nfpi.evidence.checksums import FILE as SUMS
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums, write_checksums
@@ -23,7 +23,7 @@ from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.runtime.files import write_atomically, written_together
 
-_NOT_AFFECTING_METRICS = {"devices", *NOT_AFFECTING_RESULTS}
+_WITHOUT_EFFECT = {"devices", *list_execution_settings(TrainingConfig, ClassifierConfig)}
 """Settings of a run that do not affect its metrics, by the last part of their dotted names."""
 _COMMON_TO_SEEDS = ("training.", "flow.", "classifier.", "augmentation")
 """Settings that must be equal in the runs of all seeds, by the first part of their dotted names."""
@@ -184,7 +184,7 @@ def _check_training(chosen: Sequence[RecordedRun], config: Config, path: Path) -
     Raises:
         EvidenceError: a setting that the run recorded has another value now.
     """
-    ignored = {"precision", *_NOT_AFFECTING_METRICS}
+    ignored = {"precision", *_WITHOUT_EFFECT}
     for item in chosen:
         if item.run.flow is None:
             continue
@@ -233,7 +233,7 @@ def _list_differing_settings(first: RecordedRun, second: RecordedRun) -> list[st
     Runs of other versions may lack some settings, and diverged runs lack all.
     """
     names = [name for name in first.settings if name in second.settings]
-    names = [name for name in names if name.rpartition(".")[2] not in _NOT_AFFECTING_METRICS]
+    names = [name for name in names if name.rpartition(".")[2] not in _WITHOUT_EFFECT]
     return sorted(name for name in names if first.settings[name] != second.settings[name])
 
 

@@ -17,7 +17,7 @@ from nfpi.classifiers.scoring import score_classifier
 from nfpi.classifiers.training import train_classifier
 from nfpi.classifiers.variants import Variants
 from nfpi.classifiers.weights import load_weights
-from nfpi.config import CLASSIFIERS, NOT_AFFECTING_RESULTS, Augmentation, ClassifierConfig
+from nfpi.config import CLASSIFIERS, Augmentation, ClassifierConfig
 from nfpi.config.metrics import GENERATED_PREFIX, list_computed_metrics
 from nfpi.data.autoencoder import load_decoder
 from nfpi.data.pixels import Pixels, open_pixels
@@ -159,9 +159,7 @@ def _compute_fingerprint(stage: TrainClassifier, digests: dict[str, Any]) -> str
     files = {"weights": stage.classifier.weights, "start_from": stage.start_from}
     return config_hash(
         {
-            "classifier": stage.classifier.model_dump(
-                mode="json", exclude={*NOT_AFFECTING_RESULTS, "weights", "start_from"}
-            ),
+            "classifier": stage.classifier.select_result_settings(),
             "augmentation": stage.augmentation,
             "code": compute_code_digest(CLASSIFIERS[stage.classifier.model]),
             "seed": stage.seed,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from nfpi.config import FIGURES, METRICS, NOT_AFFECTING_RESULTS, TableSettings, hash_extension
+from nfpi.config import FIGURES, METRICS, ClassifierConfig, TableSettings, hash_extension, list_execution_settings
 from nfpi.config.generation import Displacement
 from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, find_registered_name
 from nfpi.results.tables.rows import TableRow, list_table_rows
@@ -125,7 +125,7 @@ class Params:
 
     def classifier_result_settings(self, wildcards: Wildcards) -> str:
         """Return the classifier settings that the result depends on, without those of unused augmentations."""
-        unused = set(NOT_AFFECTING_RESULTS)
+        unused = list_execution_settings(ClassifierConfig)
         # rules for classifiers trained on generated images lack this wildcard, and use the standard augmentation
         augmentation = as_dict(wildcards).get("augmentation", "standard")
         if "standard" not in augmentation:

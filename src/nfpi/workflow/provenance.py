@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nfpi.config import NOT_AFFECTING_RESULTS, ConfigError
+from nfpi.config import ClassifierConfig, ConfigError, TrainingConfig, list_execution_settings
 from nfpi.results.recorded.settings import FILE, StoredSettings, read_settings
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
@@ -109,5 +109,5 @@ def _drop_without_effect(value: Any, key: str) -> Any:
     """
     if not isinstance(value, Mapping):
         return value
-    dropped = () if key in _NAMED_BLOCKS else NOT_AFFECTING_RESULTS
+    dropped = () if key in _NAMED_BLOCKS else list_execution_settings(TrainingConfig, ClassifierConfig)
     return {inner: _drop_without_effect(of_inner, inner) for inner, of_inner in value.items() if inner not in dropped}
