@@ -183,7 +183,7 @@ def test_what_is_done_with_a_flow_follows_the_overrides_of_its_data_set() -> Non
 def test_augmentations_that_a_classifier_does_not_see_are_not_compared(augmentation: str, unseen: set[str]) -> None:
     params = make_params()
     wildcards = OF_REAL | {"augmentation": augmentation}
-    left_out = {"workers", "checkpoint_minutes", "keep"} | unseen
+    left_out = {"weights", "workers", "checkpoint_minutes", "keep"} | unseen
     assert (
         json.loads(params.classifier(wildcards, 1)).keys() - json.loads(params.classifier_result_settings(wildcards))
         == left_out
