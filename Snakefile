@@ -7,7 +7,6 @@ from snakemake.utils import available_cpu_count
 
 from nfpi.config import ConfigError, resolve
 from nfpi.config.base import NAME
-from nfpi.results.recorded.older import describe_older_results, find_older_results
 from nfpi.runs import (
     AUGMENTED,
     CANDIDATE,
@@ -67,10 +66,6 @@ try:
     )
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
-
-older = find_older_results(plan.layout.root)
-if older is not None:
-    raise WorkflowError(describe_older_results(older))
 
 if workflow.is_main_process:
     try:

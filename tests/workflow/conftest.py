@@ -101,7 +101,7 @@ class Project:
         """Return the one line in which a dry run that must fail says why."""
         process = self.run_snakemake(*arguments, "--dry-run", overlay=overlay, check=False, **environment)
         assert process.returncode != 0
-        (line,) = re.findall(r"^ *((?:config|ConfigError|made by an older version): .*)$", process.stdout, re.MULTILINE)
+        (line,) = re.findall(r"^ *((?:config|ConfigError): .*)$", process.stdout, re.MULTILINE)
         return str(line)
 
     def write(self, name: str, content: str | dict[str, Any]) -> Path:

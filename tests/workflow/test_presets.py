@@ -1,4 +1,4 @@
-"""Presets of the user's own, targets, and results of older versions."""
+"""Presets of the user's own, and targets."""
 
 from __future__ import annotations
 
@@ -124,17 +124,3 @@ def test_the_same_prior_under_another_name_of_ones_own(fresh_project: Project) -
         ("prepare-data", "digits/splits"),
         ("start-flow", "digits/mef/initial/identity/seed=0"),
     }
-
-
-@pytest.mark.parametrize(
-    "folder",
-    ["digits/fpi/lambda=1000/seed=0", "digits/real/seed=0/swin/augmentation=none", "digits/start/data/seed=0"],
-)
-def test_results_of_an_older_version_are_refused_in_one_line(fresh_project: Project, folder: str) -> None:
-    (fresh_project.folder / "results/demo" / folder).mkdir(parents=True)
-    line = fresh_project.read_refusal("table2")
-    assert line.startswith("made by an older version: results/demo/digits/")
-    assert "move them away, or choose another folder by `results:`" in line
-    assert fresh_project.plan_jobs("table2", "--config", "results=results/new")
-    fresh_project.write("mine.yaml", {"extends": "demo"})
-    assert fresh_project.plan_jobs("table2", "--config", "preset=mine.yaml")

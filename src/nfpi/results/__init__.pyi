@@ -13,7 +13,6 @@ from .recorded.csv_files import read_csv as read_csv
 from .recorded.csv_files import write_csv as write_csv
 from .recorded.logs import CsvError as CsvError
 from .recorded.logs import write_rows as write_rows
-from .recorded.older import find_older_results as find_older_results
 from .recorded.predictions import Predictions as Predictions
 from .recorded.predictions import read_predictions as read_predictions
 from .recorded.predictions import write_predictions as write_predictions
@@ -38,7 +37,6 @@ __all__ = [
     "compute_metrics",
     "config_hash",
     "expected_calibration_error",
-    "find_older_results",
     "metric",
     "per_class_accuracy",
     "read_collected",

@@ -16,7 +16,6 @@ from nfpi.config.claims import Claim
 from nfpi.results.claims.judging import judge_claims
 from nfpi.results.claims.layout import claims_to_html, claims_to_latex, claims_to_markdown, read_claims, write_claims
 from nfpi.results.claims.sides import Evidence
-from nfpi.results.recorded.csv_files import write_csv
 from nfpi.results.recorded.predictions import Predictions
 from nfpi.results.tables.building import TableError
 from nfpi.results.tables.rows import list_table_rows
@@ -303,12 +302,6 @@ def test_no_number_of_seeds_is_given_where_none_suffices(judge):
     row = only(judge(effect(0.15), small, seeds=tuple(range(4)), split_ratio=1.0))
     assert row["verdict"] == "inconclusive"
     assert pd.isna(row["seeds_needed"])
-
-
-def test_claims_of_an_older_version_can_be_read(judge, tmp_path):
-    frame = judge(effect(4.0))
-    write_csv(frame.drop(columns="split_ratio"), tmp_path / "claims.csv")
-    pd.testing.assert_frame_equal(read_claims(tmp_path / "claims.csv"), frame)
 
 
 def test_rows_on_several_data_sets_are_told_apart(judge):

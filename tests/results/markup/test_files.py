@@ -36,13 +36,13 @@ def value(
 
 def frame_of_rows(*rows: dict, metrics=("nf_acc", "cnn_acc")) -> pd.DataFrame:
     columns = table_columns(metrics)
-    common = RUN | {"status": "ok", "validation": math.nan, "best": False}
+    common = RUN | {"status": "ok", "validation": math.nan, "chosen_by": "validation_nf_acc", "best": False}
     return pd.DataFrame([common | row for row in rows], columns=list(columns)).astype(columns)
 
 
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
-    cifar10 = {"dataset": "cifar10", "experiment": 1}
+    cifar10 = {"dataset": "cifar10", "experiment": 1, "candidates": 2}
     return frame_of_rows(
         {"dataset": "digits_8x8", "lambda": 0.0} | value("nf_acc", 94.4),
         {**cifar10, "lambda": 0.0, "validation": 70.0} | value("nf_acc", 72.5, 1.25, 3, 77.31) | value("cnn_acc", 60.0),
@@ -63,7 +63,7 @@ def test_four_files_are_written(table, tmp_path):
         f"table2.{form}" for form in ("csv", "html", "md", "tex")
     ]
     assert (tmp_path / "table2.csv").read_text().splitlines()[-1] == (
-        "1,,cifar10,mef,fpi,10000000.0,resnet18,standard,,missing,,,,False" + 19 * ","
+        "1,,cifar10,mef,fpi,10000000.0,resnet18,standard,,missing,,validation_nf_acc,2,False" + 19 * ","
     )
 
 
@@ -220,8 +220,9 @@ def test_the_prior_is_shown_where_there_are_several_and_rows_have_no_labels():
 
 
 def test_a_chosen_weight_is_said_to_be_chosen():
+    chosen = {"dataset": "digits", "best": True, "candidates": 2}
     rows = [
-        {"experiment": weight, "dataset": "digits", "lambda": float(weight), "best": True} | value("nf_acc", 90.0)
+        {**chosen, "experiment": weight, "lambda": float(weight)} | value("nf_acc", 90.0)
         for weight in (1, 2)
     ]
     text = to_markdown(frame_of_rows(*rows), "")

@@ -13,7 +13,6 @@ import pytest
 
 from nfpi.results.recorded.collect import COLUMNS, collect, read_collected
 from nfpi.results.recorded.csv_files import write_csv
-from nfpi.results.recorded.older import find_older_results
 from nfpi.results.recorded.records import MetricsError, write_metrics
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
@@ -115,28 +114,9 @@ def test_a_missing_file_is_named(tmp_path):
         collect([FITTED], tmp_path)
 
 
-@pytest.mark.parametrize(
-    "folder", ["digits/fpi/lambda=1000/seed=0", "digits/real/seed=0/swin", "digits/start/data/seed=0"]
-)
-def test_results_of_an_older_layout_are_met_with_one_line(tmp_path, folder):
-    (tmp_path / folder).mkdir(parents=True)
-    with pytest.raises(MetricsError, match=r"^made by an older version: ") as error:
-        collect([FITTED], tmp_path)
-    assert "\n" not in str(error.value)
-    assert folder.startswith(find_older_results(tmp_path).relative_to(tmp_path).as_posix())
-
-
 def test_metrics_without_an_identity_were_written_without_run(tmp_path):
     path = write(tmp_path, FITTED, {"nf_acc": 1.0}, None)
     with pytest.raises(MetricsError, match=r"expected the identity of the run, .* without --run") as error:
         collect([FITTED], tmp_path)
     assert str(error.value).startswith(f"{path}: ")
-    assert "older version" not in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_the_present_layout_is_not_older(runs, tmp_path):
-    (tmp_path / "digits/mef/initial/data/seed=0").mkdir(parents=True)
-    (tmp_path / "logs/digits/mef/fpi/lambda=1/seed=0").mkdir(parents=True)
-    (tmp_path / "logs/start/splits/seed=0").mkdir(parents=True)  # of a data set named start
-    assert find_older_results(tmp_path) is None

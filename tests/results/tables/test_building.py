@@ -546,15 +546,3 @@ def test_where_all_weights_diverged_in_most_seeds_one_is_chosen_all_the_same(
     ]
     rows = make_rows({"dataset": "digits", "lambdas": [1, 2]}, seeds=(0, 1, 2))
     assert accuracy_table(make_frame(*runs), NF_ACC, reference, rows)["best"].tolist() == [False, True]
-
-
-def test_a_table_of_an_older_version_can_be_read(table, tmp_path):
-    added = ("chosen_by", "candidates", "split_ratio")
-    old = [name for name in table if name not in added and not name.endswith(("_test", "_p"))]
-    write_csv(table[old], tmp_path / "table.csv")
-    frame = read_table(tmp_path / "table.csv")
-    assert list(frame) == list(table)
-    pd.testing.assert_frame_equal(frame[old], table[old], check_exact=True)
-    assert frame["candidates"].isna().all()
-    assert frame["split_ratio"].isna().all()
-    assert set(frame["nf_acc_test"]) == {""}

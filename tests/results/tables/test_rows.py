@@ -83,12 +83,11 @@ def test_splits_overlap_if_seeds_draw_them_from_the_same_images(settings, expect
     assert compute_split_ratio(DatasetBlock(**settings)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_a_row_has_the_ratio_of_its_data_set_and_leaves_it_out_of_json_if_0(make_config):
+def test_a_row_has_the_ratio_of_its_data_set(make_config):
     config = make_config({**FLOW, "lambdas": [1]}, {**FLOW, "dataset": "digits_8x8", "lambdas": [1]})
     own = config.model_dump() | {"datasets": {"digits": {}, "digits_8x8": PER_SEED}}
     rows = list_table_rows(Config.model_validate(own), "t")
     assert [row.split_ratio for row in rows] == pytest.approx([0, 0.2 / 0.8 / 0.95])
-    assert "split_ratio" not in rows[0].to_json()
     assert [TableRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows] == rows
     assert rows[1].with_seeds([4, 5]).split_ratio == rows[1].split_ratio
 

@@ -20,7 +20,7 @@ from nfpi.results.markup.files import MARKDOWN, table_to_markdown
 from nfpi.results.markup.html import HTML, load_templates
 from nfpi.results.markup.latex import LATEX, table_to_latex
 from nfpi.results.metrics.registry import find_metric
-from nfpi.results.recorded.csv_files import read_csv, read_header, write_csv
+from nfpi.results.recorded.csv_files import read_csv, write_csv
 from nfpi.results.tables.layout import Column, Markup, Table, format_number, typeset_weight
 from nfpi.results.tables.shared import describe_correction
 from nfpi.runtime.files import write_atomically, written_together
@@ -36,8 +36,6 @@ _GROUPS = {
     "Test": ("p", "Seeds", "Verdict", "Seeds needed"),
 }
 """Groups of columns in LaTeX."""
-_ADDED = {"split_ratio": 0.0}
-"""Columns that files of older versions lack, and the values that such files are read with."""
 
 
 def write_claims(verdicts: pd.DataFrame, folder: str | os.PathLike[str]) -> None:
@@ -53,16 +51,12 @@ def write_claims(verdicts: pd.DataFrame, folder: str | os.PathLike[str]) -> None
 
 
 def read_claims(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read the verdicts of a claims.csv; a file of an older version, whose t tests are not corrected, is accepted.
+    """Read the verdicts of a claims.csv.
 
     Raises:
         CsvError: a column is missing or of another type.
     """
-    lacking = _ADDED.keys() - set(read_header(path))
-    frame = read_csv(path, {name: kind for name, kind in COLUMNS.items() if name not in lacking})
-    for name in lacking:
-        frame[name] = _ADDED[name]
-    return frame
+    return read_csv(path, COLUMNS)
 
 
 def claims_to_markdown(verdicts: pd.DataFrame) -> str:

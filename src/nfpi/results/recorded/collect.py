@@ -12,7 +12,6 @@ import pandas as pd
 
 from nfpi.results.recorded.csv_files import read_csv
 from nfpi.results.recorded.logs import CsvError
-from nfpi.results.recorded.older import describe_older_results, find_older_results
 from nfpi.results.recorded.records import MetricsError, describe_divergence, read_record
 from nfpi.runs import METRICS_FILE, Run
 
@@ -48,7 +47,7 @@ def collect(runs: Iterable[Run], root: str | os.PathLike[str]) -> pd.DataFrame:
         A frame with the columns :data:`COLUMNS`.
 
     Raises:
-        MetricsError: a file is not a metrics.json, belongs to another run, or was written by an older version.
+        MetricsError: a file is not a metrics.json, or belongs to another run.
         OSError: a file is missing or cannot be read.
     """
     rows = [row for run in set(runs) for row in _read_rows(run, Path(root))]
@@ -73,7 +72,7 @@ def read_collected(path: str | os.PathLike[str]) -> pd.DataFrame:
 def _read_rows(run: Run, root: Path) -> list[dict[str, Any]]:
     """Return the rows of one run."""
     path = root / run.folder / METRICS_FILE
-    record = _read_checked_record(run, path, root)
+    record = _read_checked_record(run, path)
     identity = run.row() | {"n": record.get("n"), "run": run.folder}
     if "diverged" in record:
         status = describe_divergence(record["diverged"])
@@ -83,10 +82,8 @@ def _read_rows(run: Run, root: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _read_checked_record(run: Run, path: Path, root: Path) -> dict[str, Any]:
+def _read_checked_record(run: Run, path: Path) -> dict[str, Any]:
     """Read the metrics.json of a run, and check that it belongs to this run."""
-    if not path.exists() and (older := find_older_results(root)) is not None:
-        raise MetricsError(describe_older_results(older))
     record = read_record(path)
     if "run" in record:
         try:

@@ -48,9 +48,6 @@ from. `split_ratio` is the number of test images per training image if the seeds
 tests over seeds are corrected; 0: they are not corrected.
 """
 
-_ADDED = ("chosen_by", "candidates", "split_ratio")
-_ADDED_SUFFIXES = ("_test", "_p")
-"""Columns and suffixes of columns that tables of older versions lack."""
 _MEASURE_AGAIN = (
     "leave it out, or repeat the evaluations: append `-R evaluate test_classifier test_classifier_on_real` to the end "
     "of snakemake's call (classifiers whose weights were not kept are trained again)"
@@ -165,21 +162,10 @@ def read_reference(path: str | os.PathLike[str]) -> pd.DataFrame:
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read the csv file of a table written by :func:`nfpi.results.markup.files.write_table`.
 
-    Columns that older versions lack, on comparisons, the choice of λ and overlapping splits, are filled with missing
-    values.
-
     Raises:
         CsvError: a column is missing or of another type.
     """
-    header = read_header(path)
-    columns = table_columns(list_metrics(header))
-    added = [name for name in columns if name in _ADDED or name.endswith(_ADDED_SUFFIXES)]
-    lacking = [name for name in added if name not in header]
-    frame = read_csv(path, {name: kind for name, kind in columns.items() if name not in lacking})
-    for name in lacking:
-        unknown: Any = "" if columns[name] == "str" else None
-        frame[name] = pd.Series(unknown, index=frame.index, dtype=columns[name])
-    return frame[[*columns, *(name for name in frame.columns if name not in columns)]] if lacking else frame
+    return read_csv(path, table_columns(list_metrics(read_header(path))))
 
 
 @dataclass(frozen=True)

@@ -235,13 +235,11 @@ def _make_validation_column(frame: pd.DataFrame, markup: Markup) -> Iterator[Col
     """Yield the column of the validation values by which λ was chosen, if it was."""
     if not is_weight_chosen(frame):
         return
-    entries = [find_metric(name) if name else None for name in frame["chosen_by"].fillna("")]
-    decimals = [1 if entry is None else entry.decimals for entry in entries]
-    # tables of older versions do not tell the metric, which was an accuracy
-    units = {entry.unit for entry in entries if entry is not None} or {"%"}
+    entries = [find_metric(name) if name else None for name in frame["chosen_by"].fillna("")]  # none in cited rows
+    units = {entry.unit for entry in entries if entry is not None}
     cells = [
-        "" if pd.isna(value) else markup.escape(format_number(value, digits))
-        for value, digits in zip(frame["validation"], decimals, strict=True)
+        "" if pd.isna(value) or entry is None else markup.escape(format_number(value, entry.decimals))
+        for value, entry in zip(frame["validation"], entries, strict=True)
     ]
     unit = f"({markup.escape(units.pop())})" if len(units) == 1 and all(units) else ""
     yield Column("Validation", cells, _make_sort_keys(frame["validation"]), is_numeric=True, unit=unit)

@@ -99,7 +99,7 @@ def _describe_intervals(frame: pd.DataFrame, names: list[str], markup: Markup) -
 
 def _describe_choice(frame: pd.DataFrame, markup: Markup) -> Iterator[str]:
     """Yield a note that names the metric of the validation column."""
-    names = dict.fromkeys(name for name in frame.loc[frame["validation"].notna(), "chosen_by"].fillna("") if name)
+    names = dict.fromkeys(name for name in frame.loc[frame["validation"].notna(), "chosen_by"])
     labels = [markup.escape_note(find_metric(name).label.removeprefix("Validation ")) for name in names]
     if labels:
         yield f"Validation: {' or '.join(labels)} on that split, over the seeds that did not diverge."

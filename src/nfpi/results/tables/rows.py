@@ -70,15 +70,11 @@ class TableRow:
         return replace(self, flow_runs=reseed(self.flow_runs), classifier_runs=reseed(self.classifier_runs))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row as JSON values, to be passed on a command line; `weight` is named `lambda`.
-
-        A `split_ratio` of 0 is left out, since older versions had no such field: if the rows of a table changed,
-        Snakemake would make the table again.
-        """
+        """Return the row as JSON values, to be passed on a command line; `weight` is named `lambda`."""
         record: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and (field.name != "split_ratio" or value != 0):
+            if value is not None:
                 runs = [run.to_json() for run in value] if isinstance(value, tuple) else None
                 record[name_in_files(field.name)] = value if runs is None else runs
         return record

@@ -47,10 +47,7 @@ def is_best(frame: pd.DataFrame) -> pd.Series:
 
 def is_weight_chosen(frame: pd.DataFrame) -> bool:
     """Return whether some λ was chosen among several on the validation split."""
-    if frame["candidates"].notna().any():
-        return bool((frame["candidates"] > 1).any())
-    # a table of an older version, in which `read_table` fills the column with missing values
-    return bool(is_best(frame).any() or (frame["best"].any() and frame["lambda"].nunique() > 1))
+    return bool((frame["candidates"] > 1).any())
 
 
 def is_compared(frame: pd.DataFrame, name: str) -> pd.Series:
