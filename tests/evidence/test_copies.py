@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from nfpi.config import Config
-from nfpi.evidence import copies
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.results.recorded.records import MetricsError
@@ -129,7 +128,7 @@ def test_a_run_of_another_seed_is_named_if_the_settings_differ_from_it_alone(res
     path = results.root / other.folder / "metrics.json"
     complete = path.read_text()
     record = json.loads(complete)
-    del record["settings"]["training"]["epochs"]  # as if an older version had written it
+    del record["settings"]["training"]["epochs"]  # unknown
     path.write_text(json.dumps(record))
     results.gather()
     path.write_text(complete)
@@ -227,17 +226,6 @@ def test_a_run_that_was_not_made_again_after_a_change_of_the_training_is_refused
     assert len(str(fault.value).splitlines()) == 1
     assert not results.evidence.exists()
     assert results.gather(with_other_settings=True).runs == 6
-
-
-def test_an_added_setting_that_is_not_recorded_had_its_default(results: Results, monkeypatch: pytest.MonkeyPatch):
-    others = set(copies._WITHOUT_EFFECT) - {"compile"}
-    monkeypatch.setattr(copies, "_WITHOUT_EFFECT", others)  # as if compiled trainings gave other metrics
-    results.make_runs(0, epochs=3)
-    store_training(results, {}, epochs=3)
-    assert results.gather().runs == 6
-    store_training(results, {}, epochs=3, compile=True)
-    with pytest.raises(EvidenceError, match=r"training\.compile: True, received auto; "):
-        results.gather()
 
 
 def test_the_training_is_compared_as_the_flow_overrides_it_and_without_what_depends_on_the_device(results: Results):

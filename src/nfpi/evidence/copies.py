@@ -190,13 +190,9 @@ def _check_training(chosen: Sequence[RecordedRun], config: Config, path: Path) -
             continue
         training, recorded = config.resolve_training(item.run.dataset, item.run.flow), item.settings
         present = training.model_dump(mode="json", exclude=ignored)
-        for name, info in type(training).model_fields.items():
+        for name, expected in present.items():
             key = f"training.{name}"
-            if name in ignored or (key not in recorded and info.exclude_if is None):
-                continue
-            # settings that older versions lack are serialised, here and in the record, only if not at their default
-            expected = present.get(name, info.default)
-            received = json.loads(recorded[key]) if key in recorded else info.default
+            received = json.loads(recorded[key]) if key in recorded else expected  # diverged runs have none
             if received != expected:
                 raise EvidenceError(
                     f"{item.folder}: expected the settings in {path}, {key}: {expected}, received {received}; "
@@ -228,10 +224,7 @@ def _check_settings(chosen: Sequence[RecordedRun], existing: dict[Run, RecordedR
 
 
 def _list_differing_settings(first: RecordedRun, second: RecordedRun) -> list[str]:
-    """Return the names of the settings that both runs have, with different values.
-
-    Runs of other versions may lack some settings, and diverged runs lack all.
-    """
+    """Return the names of the settings that both runs have, with different values; diverged runs have none."""
     names = [name for name in first.settings if name in second.settings]
     names = [name for name in names if name.rpartition(".")[2] not in _WITHOUT_EFFECT]
     return sorted(name for name in names if first.settings[name] != second.settings[name])

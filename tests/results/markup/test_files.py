@@ -221,10 +221,7 @@ def test_the_prior_is_shown_where_there_are_several_and_rows_have_no_labels():
 
 def test_a_chosen_weight_is_said_to_be_chosen():
     chosen = {"dataset": "digits", "best": True, "candidates": 2}
-    rows = [
-        {**chosen, "experiment": weight, "lambda": float(weight)} | value("nf_acc", 90.0)
-        for weight in (1, 2)
-    ]
+    rows = [{**chosen, "experiment": weight, "lambda": float(weight)} | value("nf_acc", 90.0) for weight in (1, 2)]
     text = to_markdown(frame_of_rows(*rows), "")
     assert "**" not in text
     assert "of those tried" in text
