@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nfpi.config.training import TrainingConfig
-from nfpi.flows.initialization import skip_initialization
+from nfpi.flows.bijection import skip_initialization
 from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.defaults import standard_defaults

@@ -22,8 +22,9 @@ from nfpi.flows import (
     build_flow,
     check_flow,
 )
+from nfpi.flows.coupling import make_coupling
 from nfpi.flows.glow import GlowCoupling, LowerUpperConv1x1
-from nfpi.flows.matrix_exponential import matrix_exponential_step
+from nfpi.flows.matrix_exponential import MatrixExponentialStep
 
 NICE = Path(__file__).parents[2] / "examples" / "nice_flow.py"
 
@@ -40,7 +41,11 @@ def example_is_registered():
 
 
 def _flow(coupling, *shape):
-    return shape, lambda: matrix_exponential_step(shape, 8, 1, coupling)
+    def build():
+        linear = MatrixExponentialConv1x1(shape[0])
+        return MatrixExponentialStep(ActNorm(shape), linear, make_coupling(coupling, shape[0], 8, 1))
+
+    return shape, build
 
 
 def _backbone(kind, *shape, **settings):

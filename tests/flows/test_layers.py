@@ -14,7 +14,7 @@ from nfpi.flows import (
 )
 from nfpi.flows.actnorm import inverse_softplus
 from nfpi.flows.coupling import LARGEST_DENSE, RANK, make_coupling
-from nfpi.flows.linear import draw_rotation_logarithm
+from nfpi.flows.matrix_exponential import draw_rotation_logarithm
 from nfpi.flows.networks import NormalizedConv2d, ResidualBlock, ResidualNet
 
 
@@ -199,11 +199,6 @@ def test_coupling_by_kind_and_size(kind, channels, expected):
 
 def test_full_matrices_up_to_48_channels():
     assert LARGEST_DENSE == 24
-
-
-def test_unknown_coupling_is_refused():
-    with pytest.raises(ValueError, match="expected matrix_exponential, affine or additive, received 'spline'"):
-        make_coupling("spline", 4, 4, 1)
 
 
 def test_coupling_of_one_channel_is_refused():

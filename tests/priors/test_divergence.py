@@ -155,7 +155,7 @@ def test_kernel_of_coinciding_classes_is_not_finite():
 def test_alpha_that_is_not_positive_is_refused(alpha):
     prior = _prior("diagonal")
     for compute in (separation_loss, lambda prior, alpha: repulsion_kernel(pairwise_kld(prior), alpha, "average")):
-        with pytest.raises(ValueError, match=f"^alpha: expected a finite number above 0, received {alpha}$"):
+        with pytest.raises(ValueError, match=f"^alpha:.*{alpha}$"):
             compute(prior, alpha)
 
 
@@ -168,7 +168,7 @@ def test_unknown_scales_are_refused(scale):
         lambda: repulsion_kernel(kld, 10.0, scale),
         lambda: kld_scale(kld, scale),
     ):
-        with pytest.raises(ValueError, match=f"^scale: expected 'pairwise' or 'average', received {scale!r}$"):
+        with pytest.raises(ValueError, match=f"^scale:.*{scale!r}$"):
             compute()
 
 

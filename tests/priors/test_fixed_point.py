@@ -707,7 +707,7 @@ def test_full_matrices_are_for_the_exact_update_with_covariances():
 
 
 def test_start_of_another_shape_is_refused():
-    with pytest.raises(ValueError, match=r"initial: expected \(K, D\) = \(4, 3\), received \(5, 3\)"):
+    with pytest.raises(ValueError, match=r"initial:.*\(5, 3\)"):
         fit_fixed_point(_statistics(), RELEASED, _prior_of(_statistics(classes=5)))
 
 

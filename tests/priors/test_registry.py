@@ -109,9 +109,9 @@ def test_a_cell_of_a_notebook_may_be_run_again(monkeypatch):
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (lambda _: None, "expected a GaussianPrior, received NoneType"),
-        (lambda s: s.mean, "expected a GaussianPrior, received Tensor"),
-        (lambda s: GaussianPrior(s.mean[:2], s.variance[:2]), r"expected \(K, D\) = \(3, 4\), received \(2, 4\)"),
+        (lambda _: None, "NoneType"),
+        (lambda s: s.mean, "Tensor"),
+        (lambda s: GaussianPrior(s.mean[:2], s.variance[:2]), r"\(2, 4\)"),
         (lambda s: GaussianPrior(s.mean, -s.variance), "variance is not positive and finite in class 0"),
         (lambda s: GaussianPrior(s.mean * torch.nan, s.variance), "mean is not finite in class 0"),
         (
@@ -140,7 +140,7 @@ def test_initial_gaussians(statistics, start):
 
 @pytest.mark.parametrize("start", ["unit", "Data", None])
 def test_unknown_starts_are_refused(statistics, start):
-    message = f"^start: expected one of data, isotropic, identity, random, received {start!r}$"
+    message = f"^start:.*{start!r}$"
     with pytest.raises(ValueError, match=message):
         initial_prior(statistics, start, 3)
 
@@ -156,7 +156,7 @@ def test_repeated_fits_have_no_full_covariances():
 
     learner = make(update="exact")
     before = learner.prior
-    with pytest.raises(ValueError, match="expected statistics without covariances, received full ones"):
+    with pytest.raises(ValueError, match="full ones"):
         learner.update(full, 0.0)
     assert torch.equal(learner.prior.variance, before.variance)
     assert learner.steps == 0

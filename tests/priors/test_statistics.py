@@ -139,7 +139,7 @@ def test_labels_out_of_range_are_refused(label):
     z, y = _latents()
     y[0] = label
     y[1], y[2] = 0, 2
-    with pytest.raises(ValueError, match=rf"labels: expected 0 to 2, received {label}$"):
+    with pytest.raises(ValueError, match=rf"labels:.*{label}$"):
         ClassStatistics.from_latents(z, y, num_classes=3)
 
 
@@ -156,7 +156,7 @@ def test_latents_that_are_not_finite_are_refused_and_leave_no_trace(value):
 
 def test_latents_of_another_size_are_refused():
     for shape in ((2, 5), (2, 1), (2, 1, 2, 3), (4,)):
-        with pytest.raises(ValueError, match=rf"latents: expected D = 4 .*, received shape {re.escape(str(shape))}$"):
+        with pytest.raises(ValueError, match=rf"latents:.*shape {re.escape(str(shape))}$"):
             ClassStatistics.empty(3, 4).update(torch.zeros(shape), torch.zeros(shape[0], dtype=torch.long))
 
 
@@ -165,7 +165,7 @@ def test_latents_of_another_size_are_refused():
 def test_labels_of_another_shape_are_refused_and_leave_no_trace(shape, covariance):
     z, y = _latents()
     statistics = ClassStatistics.from_latents(z, y, covariance=covariance)
-    message = rf"^labels: expected \(40,\), one for each latent, received shape {re.escape(str(shape))}$"
+    message = rf"^labels:.*shape {re.escape(str(shape))}$"
     with pytest.raises(ValueError, match=message):
         statistics.update(z, torch.zeros(shape, dtype=torch.long))
     with pytest.raises(ValueError, match=message):
@@ -183,13 +183,13 @@ def test_integer_labels_of_any_dtype_are_indices(dtype):
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
 def test_labels_that_are_no_integers_are_refused(dtype):
     z, y = _latents(classes=2)
-    with pytest.raises(ValueError, match=rf"^labels: expected integers, received {dtype}$"):
+    with pytest.raises(ValueError, match=rf"^labels:.*{dtype}$"):
         ClassStatistics.empty(2, 4).update(z, y.to(dtype))
 
 
 def test_no_latents_do_not_tell_the_number_of_classes():
     z, y = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
-    with pytest.raises(ValueError, match=r"^labels: expected at least one, or the number of classes, received none$"):
+    with pytest.raises(ValueError, match=r"^labels:.*none$"):
         ClassStatistics.from_latents(z, y)
     with pytest.raises(ValueError, match="class 0: its variance needs at least 2 samples, received 0"):
         ClassStatistics.from_latents(z, y, num_classes=3).check()
@@ -210,14 +210,14 @@ def test_one_class_in_one_dimension(covariance):
     [
         (
             (torch.zeros(4), torch.zeros(4, dtype=torch.long)),
-            r"latents: expected \(N, D\) or .*, received shape \(4,\)",
+            r"latents:.*shape \(4,\)",
         ),
         (
             (torch.zeros(2, 0), torch.zeros(2, dtype=torch.long)),
             "statistics: expected K ≥ 1 and D ≥ 1, received 1 and 0",
         ),
-        ((torch.zeros(2, 3), torch.zeros(2, dtype=torch.long), 0), "statistics: expected K ≥ 1 .* received 0 and 3"),
-        ((torch.zeros(2, 3), -torch.ones(2, dtype=torch.long)), "labels: expected 0 to 0, received -1"),
+        ((torch.zeros(2, 3), torch.zeros(2, dtype=torch.long), 0), "statistics:.*0 and 3"),
+        ((torch.zeros(2, 3), -torch.ones(2, dtype=torch.long)), "labels:.*-1"),
     ],
 )
 def test_latents_without_classes_or_dimensions_are_refused(arguments, message):
@@ -234,7 +234,7 @@ def test_statistics_of_another_kind_are_not_merged(other):
 
 
 def test_moments_that_do_not_fit_the_counts_are_refused():
-    with pytest.raises(ValueError, match=r"mean: expected \(2, D\), received \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"mean:.*\(3, 4\)"):
         ClassStatistics(count=torch.ones(2), mean=torch.zeros(3, 4), variance=torch.ones(2, 4))
     with pytest.raises(ValueError, match="expected variance or covariance"):
         ClassStatistics(count=torch.ones(2), mean=torch.zeros(2, 4))
@@ -243,22 +243,22 @@ def test_moments_that_do_not_fit_the_counts_are_refused():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"variance": torch.ones(2, 1)}, r"variance: expected \(2, 4\), received \(2, 1\)"),
-        ({"variance": torch.ones(1, 4)}, r"variance: expected \(2, 4\), received \(1, 4\)"),
-        ({"variance": torch.ones(4)}, r"variance: expected \(2, 4\), received \(4,\)"),
-        ({"covariance": torch.ones(2, 3, 3)}, r"covariance: expected \(2, 4, 4\), received \(2, 3, 3\)"),
-        ({"covariance": torch.ones(1, 4, 4)}, r"covariance: expected \(2, 4, 4\), received \(1, 4, 4\)"),
+        ({"variance": torch.ones(2, 1)}, r"variance:.*\(2, 1\)"),
+        ({"variance": torch.ones(1, 4)}, r"variance:.*\(1, 4\)"),
+        ({"variance": torch.ones(4)}, r"variance:.*\(4,\)"),
+        ({"covariance": torch.ones(2, 3, 3)}, r"covariance:.*\(2, 3, 3\)"),
+        ({"covariance": torch.ones(1, 4, 4)}, r"covariance:.*\(1, 4, 4\)"),
         (
             {"covariance": torch.ones(2, 3, 3), "variance": None},
-            r"covariance: expected \(2, 4, 4\), received \(2, 3, 3\)",
+            r"covariance:.*\(2, 3, 3\)",
         ),
-        ({"covariance": torch.ones(2, 4), "variance": None}, r"covariance: expected \(2, 4, 4\), received \(2, 4\)"),
-        ({"mean": torch.zeros(2)}, r"mean: expected \(2, D\), received \(2,\)"),
-        ({"mean": torch.zeros(2, 0), "variance": torch.zeros(2, 0)}, r"mean: expected \(2, D\), received \(2, 0\)"),
-        ({"count": torch.ones(1)}, r"mean: expected \(1, D\), received \(2, 4\)"),
-        ({"count": torch.ones(2, 1)}, r"count: expected \(K,\) with K ≥ 1, received \(2, 1\)"),
-        ({"count": torch.ones(0)}, r"count: expected \(K,\) with K ≥ 1, received \(0,\)"),
-        ({"count": torch.tensor(5)}, r"count: expected \(K,\) with K ≥ 1, received \(\)"),
+        ({"covariance": torch.ones(2, 4), "variance": None}, r"covariance:.*\(2, 4\)"),
+        ({"mean": torch.zeros(2)}, r"mean:.*\(2,\)"),
+        ({"mean": torch.zeros(2, 0), "variance": torch.zeros(2, 0)}, r"mean:.*\(2, 0\)"),
+        ({"count": torch.ones(1)}, r"mean:.*\(2, 4\)"),
+        ({"count": torch.ones(2, 1)}, r"count:.*\(2, 1\)"),
+        ({"count": torch.ones(0)}, r"count:.*\(0,\)"),
+        ({"count": torch.tensor(5)}, r"count:.*\(\)"),
     ],
 )
 def test_moments_are_not_broadcast(changes, message):

@@ -15,7 +15,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import nfpi.flows.glow
-import nfpi.flows.kernels
 import nfpi.flows.networks
 from nfpi.benchmark.cards import find_peak
 from nfpi.benchmark.measurement import synchronize
@@ -191,7 +190,7 @@ def _find_own_format(trainer: Trainer) -> str:
 @contextmanager
 def in_format(memory_format: torch.memory_format) -> Iterator[None]:
     """Use this memory format for the networks of couplings within the `with` block, on any device."""
-    modules: tuple[Any, ...] = (nfpi.flows.networks, nfpi.flows.kernels, nfpi.flows.glow)
+    modules: tuple[Any, ...] = (nfpi.flows.networks, nfpi.flows.glow)
     before = [module.choose_convolution_format for module in modules]
     try:
         for module in modules:

@@ -12,7 +12,7 @@ from .dequantization import dequantize as dequantize
 from .dequantization import quantize as quantize
 from .glow import GlowFlow as GlowFlow
 from .image_flow import ImageFlow as ImageFlow
-from .linear import MatrixExponentialConv1x1 as MatrixExponentialConv1x1
+from .matrix_exponential import MatrixExponentialConv1x1 as MatrixExponentialConv1x1
 from .matrix_exponential import MatrixExponentialFlow as MatrixExponentialFlow
 from .multiscale import FlowStep as FlowStep
 from .multiscale import MultiscaleFlow as MultiscaleFlow

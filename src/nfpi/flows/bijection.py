@@ -1,11 +1,15 @@
-"""The interface of every part of a flow."""
+"""The interface of every part of a flow, and the initialisation of its parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
+
+_skipped = ContextVar("_skipped", default=False)
 
 
 class Bijection(nn.Module):
@@ -62,3 +66,18 @@ def initialize_through(parts: Iterable[Bijection], x: Tensor) -> Tensor:
     for part in parts:
         x = part.initialize(x)
     return x
+
+
+@contextmanager
+def skip_initialization() -> Iterator[None]:
+    """Make modules built in this block leave their random parameters uninitialised."""
+    token = _skipped.set(True)
+    try:
+        yield
+    finally:
+        _skipped.reset(token)
+
+
+def is_initialization_skipped() -> bool:
+    """Return whether this is called in a block of :func:`skip_initialization`."""
+    return _skipped.get()

@@ -274,16 +274,10 @@ class LowRankMatrixExponentialCoupling(SeriesCoupling):
 def make_coupling(
     kind: str, channels: int, hidden_channels: int, num_blocks: int, initialization: str = "normal"
 ) -> Coupling:
-    """Build a coupling: `matrix_exponential` (full or low-rank, depending on C), `affine` or `additive`.
-
-    Raises:
-        ValueError: the kind is unknown.
-    """
+    """Build a coupling: `matrix_exponential` (full or low-rank, depending on C), `affine` or `additive`."""
     if kind == "matrix_exponential":
         dense = channels // 2 <= LARGEST_DENSE
         layer: type[_ResidualCoupling] = MatrixExponentialCoupling if dense else LowRankMatrixExponentialCoupling
-    elif kind in (kinds := {"affine": AffineCoupling, "additive": AdditiveCoupling}):
-        layer = kinds[kind]
     else:
-        raise ValueError(f"coupling: expected matrix_exponential, affine or additive, received {kind!r}")
+        layer = {"affine": AffineCoupling, "additive": AdditiveCoupling}[kind]
     return layer(channels, hidden_channels, num_blocks, initialization)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from nfpi.config.base import ConfigError, PositiveInt, Settings, explain
 from nfpi.config.flows import FLOWS
+from nfpi.flows.bijection import skip_initialization
 from nfpi.flows.check import FlowError, require_directions
 from nfpi.flows.image_flow import ImageFlow
-from nfpi.flows.initialization import skip_initialization
 from nfpi.runtime.defaults import standard_defaults
 from nfpi.runtime.formats import FormatError, Record, check_record
 from nfpi.runtime.tensors import load_state

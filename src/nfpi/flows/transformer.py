@@ -12,9 +12,14 @@ from torch import Tensor, nn
 
 from nfpi.config.flows import TransformerSettings
 from nfpi.flows.actnorm import ActNorm
-from nfpi.flows.bijection import Bijection, forward_through, initialize_through, inverse_through
+from nfpi.flows.bijection import (
+    Bijection,
+    forward_through,
+    initialize_through,
+    inverse_through,
+    is_initialization_skipped,
+)
 from nfpi.flows.image_flow import ImageFlow
-from nfpi.flows.initialization import is_initialization_skipped
 
 _LARGEST_SCALE = 2.0
 _HIDDEN_RATIO = 4

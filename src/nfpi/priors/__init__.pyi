@@ -7,9 +7,9 @@ from .fixed_point import fit_fixed_point as fit_fixed_point
 from .gaussian import GaussianPrior as GaussianPrior
 from .gradient_descent import GaussianLearner as GaussianLearner
 from .gradient_descent import GradientDescentConfig as GradientDescentConfig
-from .initial import initial_prior as initial_prior
 from .learner import PriorLearner as PriorLearner
 from .learner import ValueRange as ValueRange
+from .registry import initial_prior as initial_prior
 from .registry import register_prior as register_prior
 from .statistics import ClassStatistics as ClassStatistics
 

@@ -16,13 +16,7 @@ from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.learner import PriorLearner, ValueRange
 from nfpi.priors.statistics import ClassStatistics
 
-__all__ = [
-    "GaussianLearner",
-    "GradientDescentConfig",
-    "mean_class_nll",
-    "released_objective",
-    "repulsion",
-]
+__all__ = ["GaussianLearner", "GradientDescentConfig"]
 
 # initial variances keep this distance, as a share of a, from the ends of (c, a + c), where the sigmoid is flat
 _MARGIN = 0.01
@@ -122,16 +116,13 @@ class GaussianLearner(PriorLearner):
         loss: value of the objective before the last step of :meth:`fit`; None before the first.
 
     Raises:
-        ValueError: the covariances are full, or there are too few classes for the objective.
+        ValueError: the covariances are full.
     """
 
     def __init__(self, initial: GaussianPrior, config: GradientDescentConfig) -> None:
         super().__init__()
         if initial.is_full:
             raise ValueError("gradient descent: expected diagonal covariances, received full ones")
-        if config.weight > 0 or config.objective == "released":
-            _require_pairs(initial)
-        initial.check()
         mean, variance = (tensor.detach().to(torch.float64, copy=True) for tensor in (initial.mean, initial.variance))
         if config.fit_variance:
             share = (variance - config.smallest_variance) / config.variance_range

@@ -9,8 +9,6 @@ from nfpi.config.priors import LearnedMethod
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.statistics import ClassStatistics
 
-__all__ = ["PriorLearner", "ValueRange"]
-
 # as in the released code, each end of a range is moved outwards by this share of the end's absolute value
 _WIDENING = 0.2
 

@@ -1,18 +1,19 @@
-"""Registration of methods that fit the class Gaussians, and calls of these methods."""
+"""Initial Gaussians, registration of the methods that fit Gaussians from them, and calls of these methods."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import torch
 
-from nfpi.config.base import ConfigError, Settings
+from nfpi.config.base import ConfigError, Settings, Start
 from nfpi.config.priors import PRIORS, LearnedMethod
 from nfpi.priors.fixed_point import FixedPointResult
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.learner import PriorLearner
 from nfpi.priors.statistics import ClassStatistics
+from nfpi.runtime.randomness import make_generator
 
 Builder = TypeVar("Builder", bound=Callable[..., GaussianPrior | FixedPointResult | PriorLearner])
 
@@ -54,6 +55,36 @@ def register_prior(
     return register
 
 
+def initial_prior(statistics: ClassStatistics, start: Start, seed: int) -> GaussianPrior:
+    """Make the initial Gaussians of the training.
+
+    Args:
+        statistics: statistics of the training latents, at least two per class.
+        start: `data`: class means with class variances; `isotropic`: class means with covariances v_i I, where v_i is
+            the mean of the class's variances; `identity`: class means with identity covariances; `random`: means drawn
+            from N(0, I) with identity covariances.
+        seed: seed of the run, which determines the random means.
+
+    Returns:
+        K diagonal Gaussians, float64.
+
+    Raises:
+        ValueError: unknown start, or a class has fewer than two latents or a constant dimension.
+    """
+    if start not in get_args(Start):
+        raise ValueError(f"start: expected one of {', '.join(get_args(Start))}, received {start!r}")
+    statistics.check()
+    mean = statistics.mean
+    if start == "random":
+        generator = make_generator("cpu", seed, "random means")
+        mean = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
+    if start == "data":
+        return GaussianPrior(mean, statistics.variance)
+    if start == "isotropic":
+        return GaussianPrior(mean, statistics.variance).to_isotropic()
+    return GaussianPrior(mean, torch.ones_like(mean))
+
+
 def fit(
     method: str, statistics: ClassStatistics, initial: GaussianPrior, weight: float, settings: Settings
 ) -> GaussianPrior | FixedPointResult:
@@ -90,8 +121,7 @@ def make_learner(method: LearnedMethod, initial: GaussianPrior) -> PriorLearner:
 
     Raises:
         ValueError: the method does not support the initial Gaussians; or the result is not a :class:`PriorLearner` of K
-            valid Gaussians in D dimensions with diagonal covariances, or lacks the optimizer or the method `fit` that
-            its `every_epochs` requires.
+            valid Gaussians in D dimensions with diagonal covariances, or its optimizer has tensors of others.
     """
     if initial.is_full:
         raise ValueError(f"prior method '{method.name}': expected diagonal covariances, received full ones")
@@ -101,36 +131,16 @@ def make_learner(method: LearnedMethod, initial: GaussianPrior) -> PriorLearner:
     if not isinstance(learner, PriorLearner):
         received = type(learner).__name__
         raise ValueError(f"prior method '{method.name}': expected a PriorLearner, received {received}")
-    try:
-        _check_learner(learner)
-    except ValueError as error:
-        raise ValueError(f"prior method '{method.name}': {error}") from None
-    _check(method.name, learner.prior, initial.mean.shape)
-    learner.method = method
-    return learner
-
-
-def _check_learner(learner: PriorLearner) -> None:
-    """Check that a learner has the optimizer or `fit` that its `every_epochs` requires, and diagonal covariances."""
-    every = learner.every_epochs
-    if every is not None and (not isinstance(every, int) or every < 1):
-        raise ValueError(f"every_epochs: expected an integer of at least 1 or None, received {every!r}")
-    if learner.optimizer is not None and not isinstance(learner.optimizer, torch.optim.Optimizer):
-        received = type(learner.optimizer).__name__
-        raise ValueError(f"optimizer: expected a torch.optim.Optimizer or None, received {received}")
-    if every is None and learner.optimizer is None:
-        raise ValueError("expected an optimizer, as every_epochs is None, received none")
-    if every is not None and type(learner).fit is PriorLearner.fit:
-        raise ValueError(f"expected a method fit, as every_epochs is {every}, received none")
+    prior = learner()
+    _check(method.name, prior, initial.mean.shape)
+    if prior.is_full:
+        raise ValueError(f"prior method '{method.name}': expected diagonal covariances, received full ones")
     own = set(learner.parameters())
     groups = learner.optimizer.param_groups if learner.optimizer is not None else []
     if any(parameter not in own for group in groups for parameter in group["params"]):
-        raise ValueError("optimizer: expected parameters of the learner, received another tensor")
-    prior = learner()
-    if not isinstance(prior, GaussianPrior):
-        raise ValueError(f"forward: expected a GaussianPrior, received {type(prior).__name__}")
-    if prior.is_full:
-        raise ValueError("expected diagonal covariances, received full ones")
+        raise ValueError(f"prior method '{method.name}': optimizer: expected the learner's parameters, received others")
+    learner.method = method
+    return learner
 
 
 def _check(method: str, prior: object, shape: torch.Size) -> None:

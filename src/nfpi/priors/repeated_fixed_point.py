@@ -14,8 +14,6 @@ from nfpi.priors.gradient_descent import mean_class_nll, repulsion
 from nfpi.priors.learner import PriorLearner, ValueRange
 from nfpi.priors.statistics import ClassStatistics
 
-__all__ = ["RepeatedFixedPoint", "RepeatedFixedPointConfig"]
-
 
 def make_learner(initial: GaussianPrior, weight: float, settings: RepeatedFixedPointSettings) -> RepeatedFixedPoint:
     """Make the learner of the method `repeated_fixed_point`."""
@@ -34,9 +32,6 @@ class RepeatedFixedPoint(PriorLearner):
         every_epochs: number of epochs between two fits.
         steps: number of fits made.
         loss: value of Eq. 4 after the last fit, on its statistics; None before the first.
-
-    Raises:
-        ValueError: the covariances are full, or there is only one class.
     """
 
     mean: Tensor
@@ -44,11 +39,6 @@ class RepeatedFixedPoint(PriorLearner):
 
     def __init__(self, initial: GaussianPrior, config: RepeatedFixedPointConfig) -> None:
         super().__init__()
-        if initial.is_full:
-            raise ValueError("repeated fixed point: expected diagonal covariances, received full ones")
-        if initial.num_classes < 2:
-            raise ValueError(f"the repulsion needs at least 2 classes, received {initial.num_classes}")
-        initial.check()
         self.register_buffer("mean", initial.mean.detach().double().clone())
         self.register_buffer("variance", initial.variance.detach().double().clone())
         self.config = config

@@ -25,8 +25,7 @@ from nfpi.config.priors import LearnedMethod
 from nfpi.evaluation import check_shapes, evaluate_flow
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
-from nfpi.priors.initial import initial_prior
-from nfpi.priors.registry import make_learner
+from nfpi.priors.registry import initial_prior, make_learner
 from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.checkpoints import Checkpoints, Snapshot, checkpointing
 from nfpi.runtime.compiler import choose_compiler
@@ -84,7 +83,7 @@ def start_training(
     Args:
         data: images and settings of the training.
         flow: description of the flow: `kind`, `shape` and `settings`, see :func:`nfpi.flows.registry.build_flow`.
-        start: kind of initial Gaussians, see :func:`nfpi.priors.initial.initial_prior`.
+        start: kind of initial Gaussians, see :func:`nfpi.priors.initial_prior`.
         seed: seed of the run.
         device: device of the training.
         checkpoints: store of states, to resume from after an interruption; None: no states are saved.
