@@ -20,7 +20,7 @@ from nfpi.runs import (
     TRAINED_CLASSIFIER,
 )
 from nfpi.runtime.locks import LockedError
-from nfpi.stages.options import (
+from nfpi.stages import (
     Augment,
     Benchmark,
     Collect,

@@ -36,8 +36,8 @@ from nfpi.config import ConfigError, describe_extension_fault, explain, load_ext
 from nfpi.runtime.faults import describe_exhausted_resource, describe_fault
 from nfpi.runtime.job_log import is_first_process, print_error, run_with_log
 from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible
-from nfpi.stages.options import COMMANDS, Command, Stage
-from nfpi.stages.options.words import has_words, join_words
+from nfpi.stages import COMMANDS, Command, Stage
+from nfpi.stages.words import has_words, join_words
 
 logger = logging.getLogger(__name__)
 

@@ -81,7 +81,7 @@ def test_a_flow_that_the_preset_does_not_train_is_refused(resolve_demo):
 @pytest.mark.parametrize(("verdict", "status"), [("ok", 0), ("slow", 0), ("missing", 0), ("FAILED", 1)])
 def test_only_what_failed_sets_the_status(monkeypatch, tmp_path, capsys, verdict, status):
     lines = [Line("one", "ok", "1"), Line("two", verdict, "[2] of λ")]
-    monkeypatch.setattr("nfpi.stages.check.run_checks", lambda *_: iter(lines))
+    monkeypatch.setattr("nfpi.checks.run.run_checks", lambda *_: iter(lines))
     file = tmp_path / "new/checks.json"
     assert main(["check-device", "--config", json.dumps(TINY), "--output", str(file)]) == status
     captured = capsys.readouterr()
@@ -94,7 +94,7 @@ def test_only_what_failed_sets_the_status(monkeypatch, tmp_path, capsys, verdict
 
 def test_the_settings_are_found_from_anywhere(monkeypatch, tmp_path):
     found = []
-    monkeypatch.setattr("nfpi.stages.check.run_checks", lambda resolved, *_: found.append(resolved) or iter(()))
+    monkeypatch.setattr("nfpi.checks.run.run_checks", lambda resolved, *_: found.append(resolved) or iter(()))
     monkeypatch.chdir(tmp_path)
     assert main(["check-device", "--preset", "paper"]) == 0
     assert main(["check-device", "--config-file", str(ROOT / "config.yaml"), "--config", '{"preset": "paper"}']) == 0

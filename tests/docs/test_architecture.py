@@ -59,11 +59,5 @@ def test_imports_within_results_go_in_the_direction_that_is_stated():
     assert {path.stem for path in (PACKAGE / "results").iterdir() if not path.name.startswith("__")} == set(levels)
 
 
-def test_of_stages_the_workflow_imports_only_the_options():
-    modules = {module for _, package, module in list_imports() if package == "workflow" and ".stages" in module}
-    assert modules
-    assert all(module.startswith("nfpi.stages.options.") for module in modules)
-
-
 def test_no_package_imports_the_workflow():
     assert not [where for where, package, module in list_imports() if package != "workflow" and ".workflow" in module]

@@ -14,7 +14,7 @@ from nfpi.cli import main
 from nfpi.results.tables.rows import TableRow
 from nfpi.runs import CANDIDATE, COMMON_SPLITS, GENERATED, INITIAL, SPLITS, Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
-from nfpi.stages.options import STAGES, Stage
+from nfpi.stages import STAGES, Stage
 
 ROOT = Path(__file__).parents[2]
 IMAGE_SET = {"images.npy", "labels.npy", "meta.json"}
@@ -198,7 +198,7 @@ class SmallRun:
                 "data": self.splits,
                 "model": self.model,
                 "history": self.folder / "log.csv",
-                "run": self.identity.to_json(),
+                "identity": self.identity.to_json(),
                 "evaluation": {"batch_size": 100},
                 "output": self.folder,
             },
@@ -226,7 +226,7 @@ class SmallRun:
             },
             "test-classifier": {
                 "data": self.splits,
-                "run": self.tested.to_json(),
+                "identity": self.tested.to_json(),
                 "output": self.root / self.tested.folder,
             },
         }

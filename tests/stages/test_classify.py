@@ -353,7 +353,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         assert (meta["extra"]["vae"], device.type) == ("vae", make_device().device.type)
         return decode
 
-    monkeypatch.setattr("nfpi.stages.classifiers.load_decoder", load_decoder)
+    monkeypatch.setattr("nfpi.data.autoencoder.load_decoder", load_decoder)
     return asked
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import nfpi.stages.execution
 from nfpi.cli import main
-from nfpi.stages.options import COMMANDS
+from nfpi.stages import COMMANDS
 
 from .conftest import STAGE, call, read_error_line
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nfpi.config import CLASSIFIERS, FLOWS, load_extensions
-from nfpi.stages.fingerprints import compute_code_digest
+from nfpi.config.extensions import compute_code_digest
 
 CLASSIFIER = """
 from nfpi.classifiers import register_classifier

@@ -45,7 +45,9 @@ def test_a_released_flow_is_evaluated_as_the_one_it_was_made_of(trained_run, che
         ClassConditionalFlow.from_release(checkpoint, ["ant", "bee", "cat"])
     run = {**trained_run.identity.to_json(), "seed": 0}
     check_call(
-        *trained_run.make_command("evaluate", model=tmp_path / "model", history=None, run=run, output=tmp_path / "run")
+        *trained_run.make_command(
+            "evaluate", model=tmp_path / "model", history=None, identity=run, output=tmp_path / "run"
+        )
     )
     received, expected = (
         read_json(path / "metrics.json")["metrics"] for path in (tmp_path / "run", trained_run.folder)

@@ -148,15 +148,15 @@ def test_damaged_metrics_of_a_candidate_are_named(complete_run, damage, tmp_path
 @pytest.mark.parametrize(
     ("stage", "change", "message"),
     [
-        ("evaluate", {"run": {"seed": 4}}, "expected inputs with seed = 4 like the run, received 3"),
-        ("evaluate", {"run": {"lambda": 7}}, "expected inputs with lambda = 7 like the run, received 100"),
+        ("evaluate", {"identity": {"seed": 4}}, "expected inputs with seed = 4 like the run, received 3"),
+        ("evaluate", {"identity": {"lambda": 7}}, "expected inputs with lambda = 7 like the run, received 100"),
         (
             "train-flow",
-            {"run": OTHER_WEIGHT},
+            {"identity": OTHER_WEIGHT},
             "expected inputs with lambda = 7 like the run, received 100",
         ),
-        ("evaluate", {"run": {"lamda": 1}}, "run: expected the identity of a run, received"),
-        ("test-classifier", {"run": {"seed": 4}}, "expected inputs with seed = 4 like the run, received 3"),
+        ("evaluate", {"identity": {"lamda": 1}}, "run: expected the identity of a run, received"),
+        ("test-classifier", {"identity": {"seed": 4}}, "expected inputs with seed = 4 like the run, received 3"),
     ],
 )
 def test_an_identity_of_another_run_is_refused(complete_run, stage, change, message, tmp_path, capsys):

@@ -17,8 +17,8 @@ from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.tensors import load_tensors
-from nfpi.stages.flow import RESIDUALS, fit_prior
-from nfpi.stages.options import FitPrior
+from nfpi.stages import FitPrior
+from nfpi.stages.fit_prior import RESIDUALS
 
 from .conftest import (
     STAGE,
@@ -63,7 +63,7 @@ def test_stages_without_input_leave_exactly_what_they_declare(tmp_path, monkeypa
         monkeypatch.setattr(f"nfpi.benchmark.run.{measures}", (lambda *_: found,))
     measured = pd.DataFrame([("images", "a line", 1, 0.5)], columns=["against", "computation", "size", "seconds"])
     monkeypatch.setattr("nfpi.benchmark.run.measure_scaling", lambda _: measured)
-    monkeypatch.setattr("nfpi.stages.pretrained.published_weights", lambda _: {"weight": torch.zeros(2)})
+    monkeypatch.setattr("nfpi.classifiers.registry.published_weights", lambda _: {"weight": torch.zeros(2)})
     for stage in WITHOUT_INPUT:
         check_call(stage, "--output", tmp_path / stage)
         assert list_files(tmp_path / stage) == declared(stage, model="eva02")
@@ -103,7 +103,7 @@ def assert_marked(path: Path, fault: dict[str, Any]) -> None:
 def test_after_a_training_that_diverged_the_fit_has_no_iterations(tmp_path):
     initial = [tmp_path / f"initial/{name}.safetensors" for name in ("prior", "statistics")]
     mark_diverged(initial, TrainingDiverged("the loss is not finite", 3, "loss"))
-    fit_prior(FitPrior(initial=tmp_path / "initial", weight=10.0, output=tmp_path / "fit"))
+    FitPrior(initial=tmp_path / "initial", weight=10.0, output=tmp_path / "fit").run()
     assert (tmp_path / "fit/fixed_point.csv").read_text().splitlines() == [",".join(RESIDUALS)]
     with pytest.raises(Diverged, match="the loss is not finite"):
         load_tensors(tmp_path / "fit/prior.safetensors")
@@ -168,11 +168,11 @@ def test_there_is_nothing_to_export_of_a_fit_that_diverged(diverged_run, tmp_pat
 
 LAST_WRITTEN = {
     "start-flow": "nfpi.training.state.save_tensors",
-    "fit-prior": "nfpi.stages.flow.save_prior",
+    "fit-prior": "nfpi.priors.files.save_prior",
     "train-flow": "nfpi.model.trained.write_atomically",
     "evaluate": "nfpi.stages.evaluate.write_metrics",
-    "train-classifier": "nfpi.stages.classifiers.write_metrics",
-    "test-classifier": "nfpi.stages.classifiers.write_metrics",
+    "train-classifier": "nfpi.stages.train_classifier.write_metrics",
+    "test-classifier": "nfpi.stages.test_classifier.write_metrics",
 }
 """What writes a stage's last file."""
 

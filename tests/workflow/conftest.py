@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 
 from nfpi.config import FIGURES, resolve
-from nfpi.stages.options import STAGES
+from nfpi.stages import STAGES
 from nfpi.workflow import Plan
 
 ROOT = Path(__file__).parents[2]

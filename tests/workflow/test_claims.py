@@ -17,8 +17,7 @@ from nfpi.results.recorded.records import write_metrics
 from nfpi.results.recorded.settings import StoredSettings
 from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runs import Run
-from nfpi.stages.claims import judge
-from nfpi.stages.options import JudgeClaims
+from nfpi.stages import JudgeClaims
 from nfpi.workflow import Inputs, Params, Targets
 
 from .conftest import Job, Project, list_flow_jobs_of_run, list_jobs_of_run, make_plan
@@ -99,7 +98,7 @@ def test_claims_of_the_workflow_and_of_its_evidence_are_the_same(tmp_path: Path,
         write_run(root, run)
     options = {"claims": params.claims({}), "tables": params.tables_of_claims({}), "rows": params.rows_of_claims({})}
     values = {name: json.loads(text) for name, text in options.items()} | {"seeds": plan.config.seeds}
-    judge(JudgeClaims(**values, root=root, reference=REFERENCE, output=tmp_path / "judged"))
+    JudgeClaims(**values, root=root, reference=REFERENCE, output=tmp_path / "judged").run()
     gather_evidence(root, tmp_path / "evidence", StoredSettings.of("mine", plan.config))
     rebuilt = RebuiltResults.read(tmp_path / "evidence", REFERENCE)
     write_claims(rebuilt.judge_claims(), tmp_path / "rebuilt")

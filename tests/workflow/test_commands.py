@@ -80,9 +80,10 @@ def test_a_table_gets_what_it_shows_and_its_rows(finished_project: Project) -> N
 def test_runs_are_told_who_they_are(finished_project: Project) -> None:
     flow = {"dataset": "digits", "seed": 0, "flow": "mef", "prior": "fpi", "lambda": 1e4}
     folder = "results/demo/digits/mef/fpi/lambda=10000/seed=0"
-    evaluated = {call["--output"]: json.loads(call["--run"]) for call in calls_of(finished_project, "evaluate")}
+    evaluated = {call["--output"]: json.loads(call["--identity"]) for call in calls_of(finished_project, "evaluate")}
     assert evaluated[folder] == flow
-    tested = {call["--output"]: json.loads(call["--run"]) for call in calls_of(finished_project, "test-classifier")}
+    calls = calls_of(finished_project, "test-classifier")
+    tested = {call["--output"]: json.loads(call["--identity"]) for call in calls}
     assert tested[f"{folder}/resnet18"] == flow | {"classifier": "resnet18"}
     (collected,) = calls_of(finished_project, "collect")
     runs = json.loads(collected["--runs"])

@@ -220,7 +220,7 @@ def test_a_metric_is_asked_for_where_a_table_shows_it(extended: Project) -> None
         if "--metrics" in call["arguments"] and call["stage"] != "table":
             arguments = call["arguments"]
             assert arguments[arguments.index("--metrics") + 1] == "brier"
-            run = json.loads(arguments[arguments.index("--run") + 1])
+            run = json.loads(arguments[arguments.index("--identity") + 1])
             asked.add((call["stage"], run["prior"], run["lambda"]))
     assert asked == {("evaluate", "fpi", 1e3), ("evaluate", "baseline", 0), ("test-classifier", "fpi", 1e3)}
 

@@ -14,7 +14,7 @@ from nfpi.config import hash_extension
 from nfpi.config.extensions import REGISTRIES
 from nfpi.results.tables.rows import list_table_rows
 from nfpi.runs import Run
-from nfpi.stages.options import Collect, MakeTable
+from nfpi.stages import Collect, MakeTable
 from nfpi.workflow import Inputs, Params
 
 from .conftest import make_plan

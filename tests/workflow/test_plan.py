@@ -9,7 +9,7 @@ import pytest
 
 from nfpi.config import ConfigError
 from nfpi.runs import CANDIDATE, FLOW_RUN, GENERATED, SPLITS
-from nfpi.stages.options import Evaluate, PrepareData, StartFlow, TrainFlow
+from nfpi.stages import Evaluate, PrepareData, StartFlow, TrainFlow
 from nfpi.workflow.plan import as_json
 
 from .conftest import make_plan

@@ -63,7 +63,7 @@ rule test_classifier:
         " λ = {wildcards.weight}, seed {wildcards.seed}"
     shell:
         "exec nfpi --log {log:q} test-classifier --data {params.data:q}"
-        " --run {params.run:q} {params.metrics:q} {params.extensions:q}"
+        " --identity {params.run:q} {params.metrics:q} {params.extensions:q}"
         " --output {params.folder:q} {params.candidates:q}"
 
 
@@ -132,5 +132,5 @@ rule test_classifier_on_real:
         "Test {wildcards.classifier} on {wildcards.dataset}: augmentation {wildcards.augmentation},"
         " {wildcards.source}, seed {wildcards.seed}"
     shell:
-        "exec nfpi --log {log:q} test-classifier --data {params.data:q} --run {params.run:q} {params.real_labels:q}"
+        "exec nfpi --log {log:q} test-classifier --data {params.data:q} --identity {params.run:q} {params.real_labels:q}"
         " {params.metrics:q} {params.extensions:q} --output {params.folder:q} {params.candidate:q}"

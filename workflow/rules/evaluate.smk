@@ -29,5 +29,5 @@ rule evaluate:
         " seed {wildcards.seed}"
     shell:
         "exec nfpi --log {log:q} evaluate --data {params.data:q} --model {params.model:q} --history {input.history:q}"
-        " --run {params.run:q} --evaluation {params.evaluation:q} {params.metrics:q} {params.extensions:q}"
+        " --identity {params.run:q} --evaluation {params.evaluation:q} {params.metrics:q} {params.extensions:q}"
         " --output {params.folder:q}"

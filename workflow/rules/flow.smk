@@ -66,6 +66,6 @@ rule train_flow:
         "Train {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight}, seed {wildcards.seed}"
     shell:
         "exec nfpi --log {log:q} train-flow --data {params.data:q} --initial {params.initial:q} {params.prior:q}"
-        " --run {params.run:q}"
+        " --identity {params.run:q}"
         " --training {params.training:q} --devices {params.devices} {params.extensions:q}"
         " --output {params.folder:q}"

@@ -1,35 +1,79 @@
-"""Run `nfpi claims`."""
+"""The stage that judges the claims of a preset."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+from nfpi.config import Claim, Seed
 from nfpi.config.experiments import TableSettings
-from nfpi.figures.claims import draw_claims
-from nfpi.figures.drawn import Drawn, save_drawn
-from nfpi.results.claims.judging import judge_claims
-from nfpi.results.claims.layout import NAME, write_claims
-from nfpi.results.claims.sides import Evidence
-from nfpi.results.recorded.collect import collect
-from nfpi.results.recorded.predictions import read_predictions
-from nfpi.results.tables.building import read_reference
 from nfpi.results.tables.rows import TableRow
-from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE
+from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.runtime.files import written_together
-from nfpi.stages.options import JudgeClaims
+from nfpi.stages.base import Stage
 
 
-def judge(stage: JudgeClaims) -> None:
-    """Compare the rows named by the claims, and write the verdicts."""
-    runs = [run for run in stage.list_runs() if (stage.root / run.folder / METRICS_FILE).is_file()]
-    evidence = Evidence(
-        metrics=collect(runs, stage.root),
-        tables={name: TableSettings.model_validate(table) for name, table in stage.tables.items()},
-        rows={
-            name: [TableRow.from_json(row).with_seeds(stage.seeds) for row in rows] for name, rows in stage.rows.items()
-        },
-        reference=read_reference(stage.reference),
-        read_predictions=lambda run: read_predictions(stage.root / run.folder / PREDICTIONS_FILE),
-    )
-    verdicts = judge_claims(stage.claims, evidence)
-    with written_together():
-        write_claims(verdicts, stage.output)
-        save_drawn(Drawn({NAME: draw_claims(verdicts)}), stage.output, NAME)
+class JudgeClaims(Stage):
+    """Judge the claims of a preset by its runs' metrics.
+
+    Writes csv, Markdown, LaTeX and HTML, and a figure.
+    """
+
+    command = "claims"
+    outputs = {
+        **{"csv": "claims.csv", "markdown": "claims.md", "latex": "claims.tex", "html": "claims.html"},
+        **{"png": "claims.png", "pdf": "claims.pdf"},
+    }
+    product = "claims"
+    common = None
+
+    claims: dict[str, Claim]
+    """claims, as in a preset"""
+    tables: dict[str, dict[str, Any]]
+    """settings of the tables that the claims name"""
+    rows: dict[str, list[dict[str, Any]]]
+    """rows of these tables, each with the runs of one seed"""
+    seeds: list[Seed]
+    """seeds of all runs"""
+    root: Path
+    """folder of the runs, results/{preset}; runs that do not exist count as missing"""
+    reference: Path
+    """the paper's numbers (csv)"""
+
+    def list_input_files(self) -> list[Path]:
+        """Return the metrics of the runs that exist."""
+        return [path for run in self.list_runs() if (path := self.root / run.folder / METRICS_FILE).is_file()]
+
+    def list_runs(self) -> list[Run]:
+        """Return all runs of the claims, existing or not."""
+        return list(dict.fromkeys(run for rows in self.list_rows().values() for row in rows for run in row.runs))
+
+    def list_rows(self) -> dict[str, list[TableRow]]:
+        """Return the rows of each table with their runs of all seeds."""
+        return {
+            name: [TableRow.from_json(row).with_seeds(self.seeds) for row in rows] for name, rows in self.rows.items()
+        }
+
+    def run(self) -> None:
+        """Compare the rows named by the claims, and write the verdicts."""
+        from nfpi.figures.claims import draw_claims
+        from nfpi.figures.drawn import Drawn, save_drawn
+        from nfpi.results.claims.judging import judge_claims
+        from nfpi.results.claims.layout import NAME, write_claims
+        from nfpi.results.claims.sides import Evidence
+        from nfpi.results.recorded.collect import collect
+        from nfpi.results.recorded.predictions import read_predictions
+        from nfpi.results.tables.building import read_reference
+
+        runs = [run for run in self.list_runs() if (self.root / run.folder / METRICS_FILE).is_file()]
+        evidence = Evidence(
+            metrics=collect(runs, self.root),
+            tables={name: TableSettings.model_validate(table) for name, table in self.tables.items()},
+            rows=self.list_rows(),
+            reference=read_reference(self.reference),
+            read_predictions=lambda run: read_predictions(self.root / run.folder / PREDICTIONS_FILE),
+        )
+        verdicts = judge_claims(self.claims, evidence)
+        with written_together():
+            write_claims(verdicts, self.output)
+            save_drawn(Drawn({NAME: draw_claims(verdicts)}), self.output, NAME)

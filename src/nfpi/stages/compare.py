@@ -1,35 +1,49 @@
-"""Run `nfpi compare`: compare two folders of results."""
+"""The command that compares two folders of results."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+from pydantic_settings import CliPositionalArg
 
 from nfpi.results.differences import Differences, compare_results
-from nfpi.stages.options import Compare
+from nfpi.stages.base import Command
 
 _BOTH = ("first", "second")
 
 
-def compare(command: Compare) -> None:
-    """Print the differences, as tables on a terminal and as tab-separated lines otherwise."""
-    found = compare_results(command.first, command.second, times=command.times)
-    sections = (
-        ("Settings", ["setting", *_BOTH, "runs"], found.settings),
-        ("Software and machines", ["name", *_BOTH, "runs"], found.software),
-        ("Numbers", ["run", "metric", *_BOTH, "difference"], found.numbers),
-        ("Runs", ["run", *_BOTH], found.runs),
-    )
-    print(f"first: {command.first}\nsecond: {command.second}\n")
-    print_section = _print_table if sys.stdout.isatty() else _print_lines
-    for title, heading, rows in sections:
-        if rows:
-            print_section(title, heading, rows)
-    print(_summarize(found))
+class Compare(Command):
+    """Print the differences between two folders of results.
+
+    Compares settings, versions, numbers and runs. Prints tables on a terminal, else tab-separated lines.
+    """
+
+    command = "compare"
+
+    first: CliPositionalArg[Path]
+    """results/{preset}"""
+    second: CliPositionalArg[Path]
+    """folder results/{preset} that `first` is compared with"""
+    times: bool = False
+    """also compare metrics in hours and seconds, which differ whenever they are measured again"""
+
+    def run(self) -> None:
+        """Print the differences, as tables on a terminal and as tab-separated lines otherwise."""
+        found = compare_results(self.first, self.second, times=self.times)
+        sections = (
+            ("Settings", ["setting", *_BOTH, "runs"], found.settings),
+            ("Software and machines", ["name", *_BOTH, "runs"], found.software),
+            ("Numbers", ["run", "metric", *_BOTH, "difference"], found.numbers),
+            ("Runs", ["run", *_BOTH], found.runs),
+        )
+        print(f"first: {self.first}\nsecond: {self.second}\n")
+        print_section = _print_table if sys.stdout.isatty() else _print_lines
+        for title, heading, rows in sections:
+            if rows:
+                print_section(title, heading, rows)
+        print(_summarize(found))
 
 
 def _summarize(found: Differences) -> str:
@@ -48,6 +62,10 @@ def _describe_count(n: int, what: str) -> str:
 
 
 def _print_table(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(heading):
         table.add_column(name, justify="right" if title == "Numbers" and index > 1 else "left", overflow="fold")

@@ -1,4 +1,4 @@
-"""Run the commands that keep evidence and rebuild tables from it."""
+"""The commands that keep evidence and rebuild tables from it."""
 
 from __future__ import annotations
 
@@ -6,86 +6,131 @@ import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic_settings import CliPositionalArg
 
 from nfpi.config import Config, ConfigError, list_built_in_presets, resolve
-from nfpi.evidence.blocks import fill_blocks
 from nfpi.evidence.checksums import EvidenceError
-from nfpi.evidence.copies import gather_evidence
 from nfpi.evidence.extensions import describe_changed_extensions
-from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
 from nfpi.results.recorded.runs import RecordedRun, find_runs
 from nfpi.results.recorded.settings import FILE, StoredSettings, read_settings
 from nfpi.runtime.files import write_atomically
-from nfpi.stages.options import KeepEvidence, RebuildTables
+from nfpi.stages.base import Command
+
+if TYPE_CHECKING:
+    from nfpi.evidence.rebuilding import RebuiltResults
 
 logger = logging.getLogger(__name__)
 
 
-def keep_evidence(command: KeepEvidence) -> None:
-    """Copy the evidence, and log what was copied."""
-    root = command.results
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: expected a folder of results, received none")
-    stored = _find_settings(root)
-    done = gather_evidence(
-        root,
-        command.output,
-        stored,
-        with_class_log_prob=command.class_log_prob,
-        with_other_settings=command.with_other_settings,
-    )
-    _warn_of_changed_extensions(command.output, find_runs(command.output), read_settings(command.output).config)
-    others = sorted(set(done.seeds) - set(stored.config.seeds))
-    if others:
-        listed, known = (", ".join(map(str, seeds)) for seeds in (others, stored.config.seeds))
-        logger.warning(
-            "%s: it has seeds %s, too, which the preset (seeds %s) does not have", command.output, listed, known
+class KeepEvidence(Command):
+    """Copy the metrics and predictions that tables use.
+
+    Also keeps the settings of the preset and a checksum of every file. Called again, it adds new runs, such as more
+    seeds.
+    """
+
+    command = "evidence"
+
+    results: CliPositionalArg[Path]
+    """results/{preset}"""
+    output: Path
+    """folder of the evidence, e.g. docs/evidence/{preset}"""
+    class_log_prob: bool = False
+    """keep the probabilities of all classes in predictions.npz; no table needs them, and they take most of the bytes"""
+    with_other_settings: bool = False
+    """also keep runs whose settings differ from those of the workflow's last call or of the evidence; runs that the
+    evidence already has are replaced"""
+
+    def run(self) -> None:
+        """Copy the evidence, and log what was copied."""
+        from nfpi.evidence.copies import gather_evidence
+
+        root = self.results
+        if not root.is_dir():
+            raise FileNotFoundError(f"{root}: expected a folder of results, received none")
+        stored = _find_settings(root)
+        done = gather_evidence(
+            root,
+            self.output,
+            stored,
+            with_class_log_prob=self.class_log_prob,
+            with_other_settings=self.with_other_settings,
         )
-    missing = f", {done.missing} runs that the tables need are missing" if done.missing else ""
-    logger.info(
-        "%s: %d runs of %s (%d of them new%s), seeds %s, %.1f MB%s",
-        command.output,
-        done.runs,
-        root,
-        len(done.added),
-        f", {len(done.replaced)} replaced, {len(done.changed)} of these with other values" if done.replaced else "",
-        ", ".join(map(str, done.seeds)),
-        done.size / 1e6,
-        missing,
-    )
-
-
-def rebuild_tables(command: RebuildTables) -> None:
-    """Write the tables, claims and figures, and update the blocks of Markdown files."""
-    if command.output is None and not command.update:
-        raise ConfigError("tables: expected --output or --update, received neither")
-    folders, reference = find_evidence(command.evidence), find_reference(command.reference)
-    by_preset = {folder.resolve().name: folder for folder in folders}
-
-    @functools.cache
-    def read_results(preset: str) -> RebuiltResults:
-        if preset not in by_preset:
-            known = ", ".join(by_preset)
-            raise EvidenceError(
-                f"{command.evidence}: expected the evidence of preset {preset} in a folder named {preset}, "
-                f"received {known}"
+        _warn_of_changed_extensions(self.output, find_runs(self.output), read_settings(self.output).config)
+        others = sorted(set(done.seeds) - set(stored.config.seeds))
+        if others:
+            listed, known = (", ".join(map(str, seeds)) for seeds in (others, stored.config.seeds))
+            logger.warning(
+                "%s: it has seeds %s, too, which the preset (seeds %s) does not have", self.output, listed, known
             )
-        results = RebuiltResults.read(by_preset[preset], reference)
-        _warn_of_changed_extensions(results.folder, results.runs, results.config)
-        return results
+        missing = f", {done.missing} runs that the tables need are missing" if done.missing else ""
+        logger.info(
+            "%s: %d runs of %s (%d of them new%s), seeds %s, %.1f MB%s",
+            self.output,
+            done.runs,
+            root,
+            len(done.added),
+            f", {len(done.replaced)} replaced, {len(done.changed)} of these with other values" if done.replaced else "",
+            ", ".join(map(str, done.seeds)),
+            done.size / 1e6,
+            missing,
+        )
 
-    # before anything is written, since a block may name evidence that is not there
-    filled = {path: fill_blocks(path, read_results) for path in command.update}
-    if command.output is not None:
-        for preset, folder in by_preset.items():
-            output = command.output if folder == command.evidence else command.output / preset
-            read_results(preset).write(output)
-            logger.info("%s", read_results(preset).describe())
-            logger.info("wrote %s", output)
-    for path, (text, changed) in filled.items():
-        if changed:
-            write_atomically(path, text)
-        logger.info("%s: %d blocks changed", path, changed)
+
+class RebuildTables(Command):
+    """Make tables, claims and figures from evidence alone.
+
+    Takes seconds, without training. With --update, fills in the blocks between `<!-- evidence: PRESET/TABLE -->` and
+    `<!-- end -->` of Markdown files.
+    """
+
+    command = "tables"
+
+    evidence: CliPositionalArg[Path]
+    """output of `nfpi evidence`, or a folder that contains several such outputs"""
+    output: Path | None = None
+    """folder for tables, claims and figures, with one folder per preset if `evidence` contains folders of evidence"""
+    update: list[Path] = []
+    """Markdown file whose blocks are filled in; may be repeated"""
+    reference: Path | None = None
+    """the paper's numbers (csv); None: workflow/reference/paper.csv of the clone"""
+
+    def run(self) -> None:
+        """Write the tables, claims and figures, and update the blocks of Markdown files."""
+        from nfpi.evidence.blocks import fill_blocks
+        from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
+
+        if self.output is None and not self.update:
+            raise ConfigError("tables: expected --output or --update, received neither")
+        folders, reference = find_evidence(self.evidence), find_reference(self.reference)
+        by_preset = {folder.resolve().name: folder for folder in folders}
+
+        @functools.cache
+        def read_results(preset: str) -> RebuiltResults:
+            if preset not in by_preset:
+                known = ", ".join(by_preset)
+                raise EvidenceError(
+                    f"{self.evidence}: expected the evidence of preset {preset} in a folder named {preset}, "
+                    f"received {known}"
+                )
+            results = RebuiltResults.read(by_preset[preset], reference)
+            _warn_of_changed_extensions(results.folder, results.runs, results.config)
+            return results
+
+        # before anything is written, since a block may name evidence that is not there
+        filled = {path: fill_blocks(path, read_results) for path in self.update}
+        if self.output is not None:
+            for preset, folder in by_preset.items():
+                output = self.output if folder == self.evidence else self.output / preset
+                read_results(preset).write(output)
+                logger.info("%s", read_results(preset).describe())
+                logger.info("wrote %s", output)
+        for path, (text, changed) in filled.items():
+            if changed:
+                write_atomically(path, text)
+            logger.info("%s: %d blocks changed", path, changed)
 
 
 def _warn_of_changed_extensions(folder: Path, runs: Sequence[RecordedRun], config: Config) -> None:

@@ -22,7 +22,7 @@ from nfpi.runtime.manifests import (
     trace_inputs,
     write_manifest,
 )
-from nfpi.stages.options.base import MANIFEST, Command, Stage
+from nfpi.stages.base import MANIFEST, Command, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def execute(command: Command) -> None:
     if isinstance(command, Stage) and is_first_process():
         _run_stage(command)
     else:  # not a stage, or a further process of a training, which writes no files
-        command.load_function()(command)
+        command.run()
 
 
 def _run_stage(stage: Stage) -> None:
@@ -74,7 +74,7 @@ def _run_stage(stage: Stage) -> None:
         made_from, facts = _trace_inputs(stage)
         try:
             with written_together():
-                stage.load_function()(stage)
+                stage.run()
         except Diverged as fault:
             if not stage.outputs:
                 raise
@@ -132,7 +132,7 @@ def _check_identity(stage: Stage, facts: dict[str, Any]) -> None:
     Raises:
         ManifestError: they have another seed or λ.
     """
-    identity = getattr(stage, "run", None)
+    identity = getattr(stage, "identity", None)
     if identity is None:
         return
     expected = Run.from_json(identity).to_json()

@@ -1,4 +1,4 @@
-"""Run `nfpi log`: follow the log of a run."""
+"""The command that follows the log of a run."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from string import Formatter
 
+from pydantic_settings import CliPositionalArg
+
+from nfpi.config import NonNegativeInt
 from nfpi.results.recorded.progress import find_roots, is_running, list_logs, read_modification_time
 from nfpi.runs import LOGS_FOLDER, WEIGHT_PATTERN, Run, parse_run_folder
 from nfpi.runtime.job_log import read_last_lines
-from nfpi.stages.options import ShowLog
+from nfpi.stages.base import Command
 
 _SLURM_LOGS = Path("results/slurm")
 """folder of SLURM's logs (`slurm-logdir` of the profiles), relative to the clone even if `results:` is elsewhere. As
@@ -21,32 +24,49 @@ _POLL_SECONDS = 0.5
 """seconds between two reads of the logs"""
 
 
-def show_log(command: ShowLog) -> None:
-    """Print the end of the latest log, then follow it while the run is active; Ctrl-C stops.
+class ShowLog(Command):
+    """Print and follow the last log of a run.
 
-    Raises:
-        FileNotFoundError: the run does not exist or has no log yet.
+    Follows the log while the run is active. The log of its SLURM job, if any, is printed first.
     """
-    root, run = _find_run(command)
-    shown: dict[Path, int] = {}
-    with suppress(KeyboardInterrupt):
-        while True:
-            active = command.follow and is_running(root, run)  # checked first, so that the last lines are read too
-            for path in _find_last_logs(root, run):
-                if path not in shown:
-                    print(f"==> {path} <==")
-                    shown[path] = path.stat().st_size if path.exists() else 0
-                    for line in read_last_lines(path, command.lines):
-                        print(line)
-                shown[path] = _print_from_offset(path, shown[path])
-            sys.stdout.flush()
-            if not active:
-                return
-            time.sleep(_POLL_SECONDS)
+
+    command = "log"
+
+    folder: CliPositionalArg[Path]
+    """folder of the run as printed by `nfpi status`, or with results/{preset} prepended"""
+    results: Path = Path("results")
+    """folder in which the run is searched for, unless its path begins with results/{preset}"""
+    lines: NonNegativeInt = 20
+    """number of lines to begin with"""
+    follow: bool = True
+    """follow the log while the run is active"""
+
+    def run(self) -> None:
+        """Print the end of the latest log, then follow it while the run is active; Ctrl-C stops.
+
+        Raises:
+            FileNotFoundError: the run does not exist or has no log yet.
+        """
+        root, run = _find_run(self)
+        shown: dict[Path, int] = {}
+        with suppress(KeyboardInterrupt):
+            while True:
+                active = self.follow and is_running(root, run)  # checked first, so that the last lines are read too
+                for path in _find_last_logs(root, run):
+                    if path not in shown:
+                        print(f"==> {path} <==")
+                        shown[path] = path.stat().st_size if path.exists() else 0
+                        for line in read_last_lines(path, self.lines):
+                            print(line)
+                    shown[path] = _print_from_offset(path, shown[path])
+                sys.stdout.flush()
+                if not active:
+                    return
+                time.sleep(_POLL_SECONDS)
 
 
 def _find_run(command: ShowLog) -> tuple[Path, Run]:
-    name = command.run
+    name = command.folder
     candidates = [(parent, name.relative_to(parent)) for parent in name.parents if (parent / LOGS_FOLDER).is_dir()]
     with suppress(FileNotFoundError):
         candidates += [(root, name) for root in find_roots(command.results)]

@@ -1,4 +1,4 @@
-"""Run the commands that apply a trained model to the user's image files."""
+"""The commands that apply a trained model to the user's image files."""
 
 from __future__ import annotations
 
@@ -6,172 +6,280 @@ import json
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-import torch
-from PIL import Image
+from pydantic import model_validator
+from pydantic_settings import CliPositionalArg
 
-from nfpi.config import ConfigError, metric, suggest
+from nfpi.config import ConfigError, NfaConfig, NonNegativeFloat, PositiveInt, Seed, metric, suggest
 from nfpi.data.atomic import replace_folder
-from nfpi.data.export import export_imagefolder, make_folder_names
-from nfpi.data.own_images import find_images, find_labelled_images, read_images, strip_suffixes
-from nfpi.data.store import ImageSet
-from nfpi.model.class_conditional import ClassConditionalFlow
-from nfpi.model.trained import CONFIG, WEIGHTS
-from nfpi.results.statistics.intervals import wilson_interval
-from nfpi.runtime.devices import make_device
 from nfpi.runtime.files import require_writable, write_atomically, written_together
 from nfpi.runtime.manifests import find_product
-from nfpi.runtime.randomness import make_generator
-from nfpi.stages.options import AugmentFolder, Classify, Sample, Score
-from nfpi.stages.printing import format_lines, print_rows
+from nfpi.stages.base import Command
+from nfpi.stages.words import Words
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from nfpi.model.class_conditional import ClassConditionalFlow
 
 logger = logging.getLogger(__name__)
 
 
-def classify(command: Classify) -> None:
-    """Print or write the prediction for each image.
+class ModelCommand(Command):
+    """A command that reads a model, and replaces existing outputs only with --overwrite."""
 
-    Raises:
-        DataError: an image is unreadable or has another shape than the model's; nothing is written.
-        ConfigError: the output exists, or is one of the files read.
+    model: CliPositionalArg[str]
+    """folder of a model (results/…/model, or written by save_pretrained), or its id on the Hugging Face hub"""
+    overwrite: bool = False
+    """replace an existing output"""
+
+
+class Classify(ModelCommand):
+    """Classify image files by a model.
+
+    Prints one row per file: its class, the log-probability of the class, its margin over the second class (both in
+    nats), and the bits/dim of the image under its class. Prints a table on a terminal, else tab-separated lines.
     """
-    _require_new(command.output, command.overwrite)
-    files = find_images(command.images)
-    _require_apart(command.output, [*files, *_list_model_files(command.model)])
-    model = _read_model(command.model)
-    images = read_images(files, model.flow.shape, resize=command.resize)
-    log_prob = model.log_prob(images)
-    ranked = np.sort(log_prob - np.logaddexp.reduce(log_prob, 1, keepdims=True), 1)
-    best = ranked[:, -1]
-    margins = best - ranked[:, :-1].max(1, initial=-np.inf)  # infinite for a model of one class
-    bits = model.domain.bits_per_dim(torch.from_numpy(-log_prob.max(1)), images[0].size)
-    columns = (log_prob.argmax(1), best.tolist(), margins.tolist(), bits.tolist())
-    rows = [[str(file), model.classes[label], *values] for file, label, *values in zip(files, *columns, strict=True)]
-    heading = ["file", "class", "log_probability", "margin", "bits_per_dim"]
-    if command.output is None:
-        print_rows(heading, rows)
-        return
-    write_atomically(command.output, format_lines(heading, rows, ",").encode(errors="surrogateescape"))
-    logger.info("wrote %s", command.output)
 
+    command = "classify"
 
-def score(command: Score) -> None:
-    """Print or write the scores of the model on labelled images.
+    images: CliPositionalArg[Words[Path]]
+    """image files, and folders of image files"""
+    resize: bool = False
+    """resize and centre-crop images of another size, and turn grey to colour or colour to grey"""
+    output: Path | None = None
+    """csv file for the table instead of printing it"""
 
-    Raises:
-        DataError: a folder matches no class, or an image is unreadable or has another shape; nothing is written.
-        ConfigError: the output exists, or is one of the files read.
-    """
-    _require_new(command.output, command.overwrite)
-    model = _read_model(command.model)
-    files_by_class = find_labelled_images(command.folder, model.classes)
-    labels = np.repeat(np.arange(model.num_classes), [len(of_class) for of_class in files_by_class])
-    files = [file for of_class in files_by_class for file in of_class]
-    _require_apart(command.output, [*files, *_list_model_files(command.model)])
-    images = read_images(files, model.flow.shape, resize=command.resize)
-    found = model.evaluate(images, labels)
-    right = model.predict(images) == labels
-    per_class = {}
-    for label in np.unique(labels).tolist():
-        of_class = right[labels == label]
-        accuracy = 100 * float(of_class.mean())
-        per_class[model.classes[label]] = {
-            "n": len(of_class),
-            "nf_acc": accuracy,
-            "nf_acc_interval": wilson_interval(accuracy, len(of_class)),
-        }
-    if command.output is not None:
-        content = {"model": command.model, "images": str(command.folder), **found, "classes": per_class}
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        # bytes of a path that is not UTF-8 become escapes, which JSON has too
-        write_atomically(command.output, text.encode(errors="backslashreplace"))
-        logger.info("wrote %s", command.output)
-        return
-    values = [
-        [_format_label(name), _format_value(name, found)] for name in ("nf_acc", "nf_top5", "bits_per_dim", "ece")
-    ]
-    print_rows(["metric", "value"], [["images", str(found["n"])], *values])
-    print()
-    accuracies = [[name, str(scores["n"]), _format_value("nf_acc", scores)] for name, scores in per_class.items()]
-    print_rows(["class", "images", _format_label("nf_acc")], accuracies)
+    def run(self) -> None:
+        """Print or write the prediction for each image.
 
+        Raises:
+            DataError: an image is unreadable or has another shape than the model's; nothing is written.
+            ConfigError: the output exists, or is one of the files read.
+        """
+        import numpy as np
+        import torch
 
-def sample(command: Sample) -> None:
-    """Draw images, and write them as one picture, as separate files, or both.
+        from nfpi.data.own_images import find_images, read_images
+        from nfpi.stages.printing import format_lines, print_rows
 
-    Raises:
-        ConfigError: a class is unknown or named twice, the picture is not named as a PNG file or lies in the folder, or
-            an output exists or would replace the model.
-        FloatingPointError: images are still infinite or NaN after several draws.
-    """
-    _require_new(command.output, command.overwrite)
-    _require_new(command.folder, command.overwrite, "--folder")
-    _require_apart(command.output, _list_model_files(command.model))
-    _require_apart(command.folder, _list_model_files(command.model), "--folder")
-    if command.output is not None and command.output.suffix.lower() != ".png":
-        raise ConfigError(f"--output: expected a file NAME.png, received {command.output}")
-    if command.output and command.folder and command.output.resolve().is_relative_to(command.folder.resolve()):
-        raise ConfigError(f"--output: expected a file outside of --folder {command.folder}, received {command.output}")
-    model = _read_model(command.model)
-    classes = command.classes or model.classes
-    unknown = next((name for name in classes if name not in model.classes), None)
-    if unknown is not None:
-        raise ConfigError(f"--classes: '{unknown}' is not a class of the model{suggest(unknown, model.classes)}")
-    if len(set(classes)) < len(classes):
-        raise ConfigError(f"--classes: expected each class once, received {', '.join(classes)}")
-    images = np.stack(
-        [
-            model.sample(
-                [name] * command.per_class, command.temperature, make_generator("cpu", command.seed, "class", name)
-            )
-            for name in classes
+        _require_new(self.output, self.overwrite)
+        files = find_images(self.images)
+        _require_apart(self.output, [*files, *_list_model_files(self.model)])
+        model = _read_model(self.model)
+        images = read_images(files, model.flow.shape, resize=self.resize)
+        log_prob = model.log_prob(images)
+        ranked = np.sort(log_prob - np.logaddexp.reduce(log_prob, 1, keepdims=True), 1)
+        best = ranked[:, -1]
+        margins = best - ranked[:, :-1].max(1, initial=-np.inf)  # infinite for a model of one class
+        bits = model.domain.bits_per_dim(torch.from_numpy(-log_prob.max(1)), images[0].size)
+        columns = (log_prob.argmax(1), best.tolist(), margins.tolist(), bits.tolist())
+        rows = [
+            [str(file), model.classes[label], *values] for file, label, *values in zip(files, *columns, strict=True)
         ]
-    )
-    with written_together():
-        if command.output is not None:
-            write_atomically(command.output, _draw_grid(images, classes))
-            logger.info("wrote %s", command.output)
-        if command.folder is not None:
-            labels = np.repeat(np.arange(len(classes)), command.per_class)
-            image_set = ImageSet(images.reshape(-1, *images.shape[2:]), labels, {"classes": classes})
-            export_imagefolder(image_set, command.folder)
-            logger.info("wrote %d images in %s", len(labels), command.folder)
+        heading = ["file", "class", "log_probability", "margin", "bits_per_dim"]
+        if self.output is None:
+            print_rows(heading, rows)
+            return
+        write_atomically(self.output, format_lines(heading, rows, ",").encode(errors="surrogateescape"))
+        logger.info("wrote %s", self.output)
 
 
-def augment_folder(command: AugmentFolder) -> None:
-    """Write the variants of each image, in one folder per class.
+class Score(ModelCommand):
+    """Measure a model on labelled image files.
 
-    Raises:
-        DataError: a folder matches no class, or an image is unreadable or has another shape than the model's.
-        ConfigError: a class has only one image, or the output exists or would replace images or the model.
+    Prints accuracy with its 95 % interval, bits/dim, calibration error, and the accuracy of each class.
     """
-    _require_new(command.output, command.overwrite)
-    model = _read_model(command.model)
-    files_by_class = find_labelled_images(command.folder, model.classes)
-    files = [file for of_class in files_by_class for file in of_class]
-    _require_apart(command.output, [command.folder, *files, *_list_model_files(command.model)])
-    for of_class in files_by_class:
-        if len(of_class) == 1:
-            raise ConfigError(f"{of_class[0].parent}: expected at least two images to mix, received one")
-    names = make_folder_names(model.classes)
-    chosen = [label for label, of_class in enumerate(files_by_class) if of_class]
-    with replace_folder(command.output, [names[label] for label in chosen]) as partial:
-        for label in chosen:
-            images = read_images(files_by_class[label], model.flow.shape, resize=command.resize)
-            generator = make_generator("cpu", command.seed, "class", model.classes[label])
-            made = model.augment(images, [label] * len(images), generator=generator, **command.nfa.model_dump())
-            (partial / names[label]).mkdir()
-            for name, variants in zip(strip_suffixes(files_by_class[label]), made, strict=True):
-                for index, variant in enumerate(variants, 1):
-                    _to_picture(variant).save(partial / names[label] / f"{name}_{index}.png")
-    count = command.nfa.variants * sum(len(some) for some in files_by_class)
-    logger.info("wrote %d images in %s", count, command.output)
+
+    command = "score"
+
+    folder: CliPositionalArg[Path]
+    """folder with one folder of images per class, named like the model's classes; some may be missing"""
+    resize: bool = False
+    """resize and centre-crop images of another size, and turn grey to colour or colour to grey"""
+    output: Path | None = None
+    """JSON file for the numbers instead of printing them"""
+
+    def run(self) -> None:
+        """Print or write the scores of the model on labelled images.
+
+        Raises:
+            DataError: a folder matches no class, or an image is unreadable or has another shape; nothing is written.
+            ConfigError: the output exists, or is one of the files read.
+        """
+        import numpy as np
+
+        from nfpi.data.own_images import find_labelled_images, read_images
+        from nfpi.results.statistics.intervals import wilson_interval
+        from nfpi.stages.printing import print_rows
+
+        _require_new(self.output, self.overwrite)
+        model = _read_model(self.model)
+        files_by_class = find_labelled_images(self.folder, model.classes)
+        labels = np.repeat(np.arange(model.num_classes), [len(of_class) for of_class in files_by_class])
+        files = [file for of_class in files_by_class for file in of_class]
+        _require_apart(self.output, [*files, *_list_model_files(self.model)])
+        images = read_images(files, model.flow.shape, resize=self.resize)
+        found = model.evaluate(images, labels)
+        right = model.predict(images) == labels
+        per_class = {}
+        for label in np.unique(labels).tolist():
+            of_class = right[labels == label]
+            accuracy = 100 * float(of_class.mean())
+            per_class[model.classes[label]] = {
+                "n": len(of_class),
+                "nf_acc": accuracy,
+                "nf_acc_interval": wilson_interval(accuracy, len(of_class)),
+            }
+        if self.output is not None:
+            content = {"model": self.model, "images": str(self.folder), **found, "classes": per_class}
+            text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            # bytes of a path that is not UTF-8 become escapes, which JSON has too
+            write_atomically(self.output, text.encode(errors="backslashreplace"))
+            logger.info("wrote %s", self.output)
+            return
+        values = [
+            [_format_label(name), _format_value(name, found)] for name in ("nf_acc", "nf_top5", "bits_per_dim", "ece")
+        ]
+        print_rows(["metric", "value"], [["images", str(found["n"])], *values])
+        print()
+        accuracies = [[name, str(scores["n"]), _format_value("nf_acc", scores)] for name, scores in per_class.items()]
+        print_rows(["class", "images", _format_label("nf_acc")], accuracies)
+
+
+class Sample(ModelCommand):
+    """Draw images of classes from a model.
+
+    Writes one picture (--output), PNG files in one folder per class (--folder), or both.
+    """
+
+    command = "sample"
+
+    classes: Words[str] = []
+    """names of classes, e.g. --classes cat dog; default: all"""
+    per_class: PositiveInt = 8
+    """number of images per class"""
+    temperature: NonNegativeFloat = 0.8
+    """scale of the deviations from the class means; below 1, images are more typical and less varied"""
+    seed: Seed = 0
+    """seed of the random numbers; the images of a class do not depend on the other classes"""
+    output: Path | None = None
+    """PNG file of all images, one row per class"""
+    folder: Path | None = None
+    """folder of the images: class/NNNNN.png"""
+
+    @model_validator(mode="after")
+    def _check_outputs(self) -> Self:
+        if self.output is None and self.folder is None:
+            raise ValueError("expected --output FILE or --folder FOLDER, received neither")
+        return self
+
+    def run(self) -> None:
+        """Draw images, and write them as one picture, as separate files, or both.
+
+        Raises:
+            ConfigError: a class is unknown or named twice, the picture is not named as a PNG file or lies in the
+                folder, or an output exists or would replace the model.
+            FloatingPointError: images are still infinite or NaN after several draws.
+        """
+        import numpy as np
+
+        from nfpi.data.export import export_imagefolder
+        from nfpi.data.store import ImageSet
+        from nfpi.runtime.randomness import make_generator
+
+        _require_new(self.output, self.overwrite)
+        _require_new(self.folder, self.overwrite, "--folder")
+        _require_apart(self.output, _list_model_files(self.model))
+        _require_apart(self.folder, _list_model_files(self.model), "--folder")
+        if self.output is not None and self.output.suffix.lower() != ".png":
+            raise ConfigError(f"--output: expected a file NAME.png, received {self.output}")
+        if self.output and self.folder and self.output.resolve().is_relative_to(self.folder.resolve()):
+            raise ConfigError(f"--output: expected a file outside of --folder {self.folder}, received {self.output}")
+        model = _read_model(self.model)
+        classes = self.classes or model.classes
+        unknown = next((name for name in classes if name not in model.classes), None)
+        if unknown is not None:
+            raise ConfigError(f"--classes: '{unknown}' is not a class of the model{suggest(unknown, model.classes)}")
+        if len(set(classes)) < len(classes):
+            raise ConfigError(f"--classes: expected each class once, received {', '.join(classes)}")
+        images = np.stack(
+            [
+                model.sample([name] * self.per_class, self.temperature, make_generator("cpu", self.seed, "class", name))
+                for name in classes
+            ]
+        )
+        with written_together():
+            if self.output is not None:
+                write_atomically(self.output, _draw_grid(images, classes))
+                logger.info("wrote %s", self.output)
+            if self.folder is not None:
+                labels = np.repeat(np.arange(len(classes)), self.per_class)
+                image_set = ImageSet(images.reshape(-1, *images.shape[2:]), labels, {"classes": classes})
+                export_imagefolder(image_set, self.folder)
+                logger.info("wrote %d images in %s", len(labels), self.folder)
+
+
+class AugmentFolder(ModelCommand):
+    """Make latent-augmented variants of image files.
+
+    Mixes latents of a class (NFA). Variants of class/NAME.png are class/NAME_1.png, class/NAME_2.png, … Principal axes
+    are computed from the images in the folder, and each image is mixed with others of its class there, so the folder
+    should have all images of a class, at least two.
+    """
+
+    command = "augment-folder"
+
+    folder: CliPositionalArg[Path]
+    """folder with one folder of images per class, named like the model's classes; some may be missing"""
+    output: Path
+    """folder of the variants"""
+    nfa: NfaConfig = NfaConfig()
+    resize: bool = False
+    """resize and centre-crop images of another size, and turn grey to colour or colour to grey"""
+    seed: Seed = 0
+
+    def run(self) -> None:
+        """Write the variants of each image, in one folder per class.
+
+        Raises:
+            DataError: a folder matches no class, or an image is unreadable or has another shape than the model's.
+            ConfigError: a class has only one image, or the output exists or would replace images or the model.
+        """
+        from nfpi.data.export import make_folder_names
+        from nfpi.data.own_images import find_labelled_images, read_images, strip_suffixes
+        from nfpi.runtime.randomness import make_generator
+
+        _require_new(self.output, self.overwrite)
+        model = _read_model(self.model)
+        files_by_class = find_labelled_images(self.folder, model.classes)
+        files = [file for of_class in files_by_class for file in of_class]
+        _require_apart(self.output, [self.folder, *files, *_list_model_files(self.model)])
+        for of_class in files_by_class:
+            if len(of_class) == 1:
+                raise ConfigError(f"{of_class[0].parent}: expected at least two images to mix, received one")
+        names = make_folder_names(model.classes)
+        chosen = [label for label, of_class in enumerate(files_by_class) if of_class]
+        with replace_folder(self.output, [names[label] for label in chosen]) as partial:
+            for label in chosen:
+                images = read_images(files_by_class[label], model.flow.shape, resize=self.resize)
+                generator = make_generator("cpu", self.seed, "class", model.classes[label])
+                made = model.augment(images, [label] * len(images), generator=generator, **self.nfa.model_dump())
+                (partial / names[label]).mkdir()
+                for name, variants in zip(strip_suffixes(files_by_class[label]), made, strict=True):
+                    for index, variant in enumerate(variants, 1):
+                        _to_picture(variant).save(partial / names[label] / f"{name}_{index}.png")
+        count = self.nfa.variants * sum(len(some) for some in files_by_class)
+        logger.info("wrote %d images in %s", count, self.output)
 
 
 def _read_model(name: str) -> ClassConditionalFlow:
     """Load a model of grey or colour pixels on the best available device; files listed in a manifest are verified."""
+    from nfpi.model.class_conditional import ClassConditionalFlow
+    from nfpi.runtime.devices import make_device
+
     for file in _list_model_files(name):
         find_product(file)  # raises if the file does not match its manifest
     model = ClassConditionalFlow.from_pretrained(name)
@@ -184,6 +292,8 @@ def _read_model(name: str) -> ClassConditionalFlow:
 
 def _list_model_files(name: str) -> list[Path]:
     """Return the paths of a model's files; they do not exist if the name is an id on the Hugging Face hub."""
+    from nfpi.model.trained import CONFIG, WEIGHTS
+
     return [Path(name) / file for file in (CONFIG, WEIGHTS)]
 
 
@@ -226,6 +336,8 @@ def _draw_grid(images: np.ndarray, classes: Sequence[str]) -> bytes:
 
 
 def _to_picture(image: np.ndarray) -> Image.Image:
+    from PIL import Image
+
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 

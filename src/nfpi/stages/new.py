@@ -1,4 +1,4 @@
-"""Run `nfpi new`: write a preset for the user's images."""
+"""Commands that help to write settings: a preset for the user's images, and the schema for editors."""
 
 from __future__ import annotations
 
@@ -9,23 +9,21 @@ import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
+from pydantic_settings import CliPositionalArg
 
-from nfpi.config import SOURCES, ConfigError, DatasetConfig, list_built_in_presets
+from nfpi.config import SOURCES, ConfigError, DatasetConfig, build_json_schema, list_built_in_presets
 from nfpi.config.base import NAME, NAME_RULE
-from nfpi.data.image_files import GREY_MODES, read_image, read_image_size
-from nfpi.data.prepare import assign_splits
 from nfpi.data.sources.archive import find_image_root
-from nfpi.data.sources.imagefolder import (
-    ImageFolder,
-    list_image_folder,
-    warn_of_other_folders,
-    warn_of_unread_folders,
-)
-from nfpi.stages.options.new import WritePreset
+from nfpi.runtime.files import write_atomically
+from nfpi.stages.base import Command, Stage
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nfpi.data.sources.imagefolder import ImageFolder
 
 _VALIDATION = 0.1
 _PER_CLASS = 500
@@ -44,42 +42,60 @@ _MOST_SIZES = 10_000
 """largest number of images, evenly spaced among all, whose size is read"""
 
 
-def write_preset(command: WritePreset) -> None:
-    """Inspect the images, write the preset, and print the command that makes its table.
+class WritePreset(Command):
+    """Write a preset for a folder of images of your own.
 
-    Raises:
-        ConfigError: the preset exists or has no valid name, or the folder's path is not UTF-8, or has a variable or a
-            tilde to expand.
-        DataError: the folder is ill-formed, an image cannot be read, or a class has too few images.
+    Chooses settings by the number, size and classes of the images. Prints the command that makes the table.
     """
-    name = _name_dataset(command.folder)
-    presets = Path("presets")
-    output = command.output or (presets if presets.is_dir() else Path()) / f"{name}.yaml"
-    if output.exists():
-        raise ConfigError(
-            f"{output}: expected a file that does not exist, received one that does: choose another --output"
-        )
-    if output.suffix not in (".yaml", ".yml") or not re.fullmatch(NAME, output.stem):
-        raise ConfigError(f"{output}: expected a yaml file with {NAME_RULE}, received '{output.name}'")
-    if output.stem in list_built_in_presets(presets):
-        raise ConfigError(
-            f"{output}: expected another name than those of the project's presets, received '{output.stem}': choose "
-            "another --output"
-        )
-    files = list_image_folder(find_image_root(command.folder, command.download_folder))
-    warn_of_other_folders(files)
-    warn_of_unread_folders(files.root, files.unread)
-    images = _inspect(files)
-    text = _compose(name, command.folder.resolve(), images)
-    try:
-        content = text.encode()
-    except UnicodeEncodeError:
-        raise ConfigError(f"{command.folder}: expected a path in UTF-8: rename the folder") from None
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("xb") as file:
-        file.write(content)
-    print(f"{output}: {images.summary}")
-    print(_describe_command(output, presets))
+
+    command = "new"
+
+    folder: CliPositionalArg[Path]
+    """train/ and test/ (or val/) with one folder per class, class folders alone, or a zip or tar archive of them"""
+    output: Path | None = None
+    """file of the preset, which must not exist; None: NAME.yaml in presets/ or, without such a folder, in the
+    working folder; NAME is made from the name of the folder of images"""
+    download_folder: Path = Path("results/downloads")
+    """folder where an archive is unpacked"""
+
+    def run(self) -> None:
+        """Inspect the images, write the preset, and print the command that makes its table.
+
+        Raises:
+            ConfigError: the preset exists or has no valid name, or the folder's path is not UTF-8, or has a variable or
+                a tilde to expand.
+            DataError: the folder is ill-formed, an image cannot be read, or a class has too few images.
+        """
+        from nfpi.data.sources.imagefolder import list_image_folder, warn_of_other_folders, warn_of_unread_folders
+
+        name = _name_dataset(self.folder)
+        presets = Path("presets")
+        output = self.output or (presets if presets.is_dir() else Path()) / f"{name}.yaml"
+        if output.exists():
+            raise ConfigError(
+                f"{output}: expected a file that does not exist, received one that does: choose another --output"
+            )
+        if output.suffix not in (".yaml", ".yml") or not re.fullmatch(NAME, output.stem):
+            raise ConfigError(f"{output}: expected a yaml file with {NAME_RULE}, received '{output.name}'")
+        if output.stem in list_built_in_presets(presets):
+            raise ConfigError(
+                f"{output}: expected another name than those of the project's presets, received '{output.stem}': "
+                "choose another --output"
+            )
+        files = list_image_folder(find_image_root(self.folder, self.download_folder))
+        warn_of_other_folders(files)
+        warn_of_unread_folders(files.root, files.unread)
+        images = _inspect(files)
+        text = _compose(name, self.folder.resolve(), images)
+        try:
+            content = text.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{self.folder}: expected a path in UTF-8: rename the folder") from None
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.open("xb") as file:
+            file.write(content)
+        print(f"{output}: {images.summary}")
+        print(_describe_command(output, presets))
 
 
 @dataclass(frozen=True)
@@ -119,6 +135,8 @@ class _Images:
     @property
     def per_class(self) -> np.ndarray:
         """Number of images per class in all splits, (K,)."""
+        import numpy as np
+
         labels = np.concatenate(list(self.folder.labels.values()))
         return np.bincount(labels, minlength=len(self.folder.classes))
 
@@ -159,6 +177,10 @@ def _is_read_as_text(name: str) -> bool:
 
 
 def _inspect(folder: ImageFolder) -> _Images:
+    import numpy as np
+
+    from nfpi.data.image_files import GREY_MODES, read_image, read_image_size
+
     names = [name for some in folder.names.values() for name in some]
     sizes = {read_image_size(folder.root / name) for name in names[:: -(-len(names) // _MOST_SIZES)]}
     firsts = np.unique(folder.labels["train"], return_index=True)[1]
@@ -220,6 +242,10 @@ def _compose(name: str, folder: Path, images: _Images) -> str:
 
 def _count_images(name: str, config: DatasetConfig, folder: ImageFolder) -> dict[str, np.ndarray]:
     """Count the images per class, (K,), of each split."""
+    import numpy as np
+
+    from nfpi.data.prepare import assign_splits
+
     assigned = assign_splits(name, config, folder.labels, folder.classes)
     return {
         split: np.bincount(folder.labels[origin][indices], minlength=len(folder.classes))
@@ -243,3 +269,15 @@ def _choose_weights(classes: int, dimensions: int) -> list[str]:
     """
     largest = round(2 * math.log10(10 * classes * dimensions))
     return [f"{(1, 3)[step % 2]}e{step // 2}" for step in (largest - 2, largest - 1, largest)]
+
+
+class WriteSchema(Stage):
+    """Write the JSON schema of config.yaml, for editors."""
+
+    command = "schema"
+    outputs = {"schema": "config.schema.json"}
+
+    def run(self) -> None:
+        """Write the schema of config.yaml and presets."""
+        schema = build_json_schema()
+        write_atomically(self.get_path("schema"), json.dumps(schema, indent=2, ensure_ascii=False) + "\n")

@@ -1,21 +1,37 @@
-"""Run `nfpi page`."""
+"""The command that writes the page of results."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
-from nfpi.page.write import write_page
+from pydantic_settings import CliPositionalArg
+
 from nfpi.results.recorded.progress import require_root
-from nfpi.stages.options import WritePage
+from nfpi.stages.base import Command
 
 logger = logging.getLogger(__name__)
 
 
-def write(command: WritePage) -> None:
-    """Write the page, and print its path.
+class WritePage(Command):
+    """Write the page of a folder of results, index.html.
 
-    Raises:
-        FileNotFoundError: the folder does not exist, or has the results of several presets.
+    The page is a single file of all present results: tables, figures, and each run with its curves, samples and
+    predictions. Labels and units of your own metrics need `nfpi --extensions FILE page …`.
     """
-    require_root(command.results)
-    logger.info("%s", write_page(command.results))
+
+    command = "page"
+
+    results: CliPositionalArg[Path]
+    """results/{preset}"""
+
+    def run(self) -> None:
+        """Write the page, and print its path.
+
+        Raises:
+            FileNotFoundError: the folder does not exist, or has the results of several presets.
+        """
+        from nfpi.page.write import write_page
+
+        require_root(self.results)
+        logger.info("%s", write_page(self.results))

@@ -7,15 +7,15 @@ import io
 import sys
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
 Row = Sequence[str | float]
 
 
 def print_rows(heading: Sequence[str], rows: Sequence[Row]) -> None:
     """Print rows as a table with four decimals on a terminal, else as tab-separated lines with all digits."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
     if not sys.stdout.isatty():
         print(format_lines(heading, rows, "\t"), end="")
         return

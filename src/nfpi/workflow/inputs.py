@@ -24,8 +24,8 @@ from nfpi.runs import (
     format_weight,
     get_variants_folder,
 )
-from nfpi.stages.options import Augment, Evaluate, FitPrior, TrainClassifier
-from nfpi.stages.options.base import MANIFEST
+from nfpi.stages import Augment, Evaluate, FitPrior, TrainClassifier
+from nfpi.stages.base import MANIFEST
 from nfpi.workflow.claims import list_claimed_runs, list_runs_compared_by_image
 from nfpi.workflow.plan import Plan, Wildcards, as_dict
 

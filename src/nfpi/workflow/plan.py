@@ -27,8 +27,8 @@ from nfpi.runs import (
     Layout,
     parse_splits_seed,
 )
-from nfpi.stages.options import Generate, PrepareData, Stage, StartFlow, TrainClassifier, TrainFlow
-from nfpi.stages.options.base import MANIFEST
+from nfpi.stages import Generate, PrepareData, Stage, StartFlow, TrainClassifier, TrainFlow
+from nfpi.stages.base import MANIFEST
 
 Wildcards = Mapping[str, str]
 

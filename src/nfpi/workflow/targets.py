@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nfpi.config import FIGURES, ConfigError, suggest
 from nfpi.runs import FIGURES_FOLDER, TABLES_FOLDER
-from nfpi.stages.options import JudgeClaims, MakeTable
+from nfpi.stages import JudgeClaims, MakeTable
 from nfpi.workflow.plan import Plan, Wildcards
 
 CLAIMS = JudgeClaims.command

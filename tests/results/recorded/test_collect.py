@@ -116,7 +116,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_metrics_without_an_identity_were_written_without_run(tmp_path):
     path = write(tmp_path, FITTED, {"nf_acc": 1.0}, None)
-    with pytest.raises(MetricsError, match=r"expected the identity of the run, .* without --run") as error:
+    with pytest.raises(MetricsError, match=r"expected the identity of the run, .* without --identity") as error:
         collect([FITTED], tmp_path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)

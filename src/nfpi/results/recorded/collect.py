@@ -95,6 +95,6 @@ def _read_checked_record(run: Run, path: Path) -> dict[str, Any]:
     elif "diverged" not in record:
         raise MetricsError(
             f"{path}: expected the identity of the run, received none: was it written by `nfpi evaluate` or "
-            "`nfpi test-classifier` without --run? Add the option, or move the file away so that Snakemake makes it"
+            "`nfpi test-classifier` without --identity? Add it, or move the file away so that Snakemake makes it"
         )
     return record

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, get_args
 from pydantic import BeforeValidator
 from pydantic_settings import CliPositionalArg, NoDecode
 
-from nfpi.stages.options.base import Command
+from nfpi.stages.base import Command
 
 T = TypeVar("T")
 

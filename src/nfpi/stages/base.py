@@ -1,10 +1,8 @@
-"""Base classes of stages and commands, which declare options and outputs, and import their implementation when run."""
+"""Base classes of stages and commands: their options, declared inputs and outputs, and their work."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,26 +17,24 @@ MANIFEST = "manifest"
 class Command(BaseModel):
     """A subcommand of `nfpi`: its fields are the options, its docstring is the help.
 
+    The parser needs all commands, so their modules import what is heavy, such as torch, NumPy or pandas, in functions.
+
     Attributes:
         command: name of the subcommand.
-        work: function that does the work, `module:function`; the command is its argument.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     command: ClassVar[str] = ""
-    work: ClassVar[str] = ""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
         """Remove the indentation of the docstring, which is printed as the help."""
         cls.__doc__ = inspect.cleandoc(cls.__doc__ or "")
 
-    def load_function(self) -> Callable[[Any], None]:
-        """Import and return the function that does the work."""
-        module, _, name = self.work.partition(":")
-        function: Callable[[Any], None] = getattr(importlib.import_module(module), name)
-        return function
+    def run(self) -> None:
+        """Do the work of the command."""
+        raise NotImplementedError
 
 
 ONE_RUN = ("data", "initial state", "prior", "model")

@@ -1,4 +1,4 @@
-"""Stages that prepare image sets, and that export them for other programs."""
+"""Stages that prepare image sets and published weights, and that export image sets for other programs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Literal
 
 from nfpi.config import DatasetConfig, Name, PositiveInt
 from nfpi.runs import IMAGE_SET_FILES
-from nfpi.stages.options.base import Stage
+from nfpi.runtime.files import write_atomically
+from nfpi.stages.base import Stage
 
 META = IMAGE_SET_FILES["meta"]
 """file of an image set with the digests of its other files"""
 _SPLITS = ("train", "validation", "test")
-SPLIT_OUTPUTS = {
+_SPLIT_OUTPUTS = {
     **{f"{split}_{name}": f"{split}/{file}" for split in _SPLITS for name, file in IMAGE_SET_FILES.items()},
     "sources": "sources.npz",
 }
@@ -30,8 +31,7 @@ class PrepareData(Stage):
     """
 
     command = "prepare-data"
-    work = "nfpi.stages.data:prepare_data"
-    outputs = SPLIT_OUTPUTS
+    outputs = _SPLIT_OUTPUTS
     product = "data"
     timed = ("sources",)
     replaces_folder = True
@@ -42,6 +42,12 @@ class PrepareData(Stage):
     download_folder: Path = Path("results/downloads")
     """folder where downloads are kept"""
 
+    def run(self) -> None:
+        """Write the train, validation and test splits."""
+        from nfpi.data.prepare import prepare_dataset
+
+        prepare_dataset(self.name, self.dataset, self.output, self.download_folder)
+
 
 class EncodeData(Stage):
     """Encode the splits of a data set with an autoencoder.
@@ -50,8 +56,7 @@ class EncodeData(Stage):
     """
 
     command = "encode-data"
-    work = "nfpi.stages.pretrained:encode_data"
-    outputs = SPLIT_OUTPUTS | {f"{split}_files": f"{split}/files.json" for split in _SPLITS}
+    outputs = _SPLIT_OUTPUTS | {f"{split}_files": f"{split}/files.json" for split in _SPLITS}
     product = "data"
     timed = ("sources",)
     replaces_folder = True
@@ -65,6 +70,14 @@ class EncodeData(Stage):
     workers: PositiveInt = 1
     """threads that read images; the result does not depend on them"""
 
+    def run(self) -> None:
+        """Encode the three splits, and write their latents."""
+        from nfpi.data.encode import encode_dataset
+        from nfpi.runtime.devices import make_device
+
+        device = make_device().device
+        encode_dataset(self.name, self.dataset, self.output, self.download_folder, device, self.workers)
+
 
 class DownloadWeights(Stage):
     """Download the published weights of a classifier.
@@ -73,12 +86,19 @@ class DownloadWeights(Stage):
     """
 
     command = "download-weights"
-    work = "nfpi.stages.pretrained:download_weights"
     outputs = {"weights": "{model}.safetensors"}
     product = "published weights"
     label = "{model}"
 
     model: Literal["eva02"] = "eva02"
+
+    def run(self) -> None:
+        """Download the weights, and write them."""
+        from safetensors.torch import save
+
+        from nfpi.classifiers.registry import published_weights
+
+        write_atomically(self.get_path("weights"), save(published_weights(self.model)))
 
 
 class Export(Stage):
@@ -88,7 +108,6 @@ class Export(Stage):
     """
 
     command = "export"
-    work = "nfpi.stages.data:export"
     inputs = {"images": (META,)}
     replaces_folder = True
 
@@ -96,3 +115,12 @@ class Export(Stage):
     """folder of the image set"""
     format: Literal["imagefolder"] = "imagefolder"
     """imagefolder: output/class/NNNNN.png"""
+
+    def run(self) -> None:
+        """Read the image set, and write its files."""
+        from nfpi.data.export import export_imagefolder
+        from nfpi.data.store import read_image_set
+        from nfpi.runtime.divergence import raise_if_marked
+
+        raise_if_marked(self.images / META)
+        export_imagefolder(read_image_set(self.images), self.output)

@@ -1,0 +1,39 @@
+"""The stage that draws a figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from nfpi.config import FIGURES
+from nfpi.stages.base import Stage
+
+
+class MakeFigure(Stage):
+    """Draw a figure, and write its numbers.
+
+    Writes PNG and PDF, and the numbers as csv if the figure has a table.
+    """
+
+    command = "figure"
+    label = "{name}"
+    inputs = {"files": ()}
+    common = None
+
+    name: Annotated[str, AfterValidator(FIGURES.check_name)]
+    figure: dict[str, Any] = {}
+    """settings of the figure"""
+    files: dict[str, list[Path]]
+    """files that the figure is drawn from"""
+    reads: dict[str, dict[str, Any]] = {}
+    """other settings that the figure depends on"""
+
+    def run(self) -> None:
+        """Compute, draw and write a figure."""
+        from nfpi.figures.drawn import FigureInputs, save_drawn
+        from nfpi.figures.registry import draw_figure
+
+        drawn = draw_figure(self.name, self.figure, FigureInputs(self.files, self.reads))
+        save_drawn(drawn, self.output, self.name)

@@ -1,0 +1,96 @@
+"""The stage that fits the Gaussians of an initial state."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator
+
+from nfpi.config import PRIORS, NonNegativeFloat, PriorConfig
+from nfpi.config.priors import PriorBlock
+from nfpi.results.recorded.logs import write_rows
+from nfpi.runtime.files import written_together
+from nfpi.stages.base import Stage
+
+if TYPE_CHECKING:
+    from nfpi.runtime.divergence import Diverged
+
+logger = logging.getLogger(__name__)
+
+RESIDUALS = ["iteration", "mean_residual", "variance_residual"]
+"""columns of fixed_point.csv"""
+
+
+def _check_is_fitted(prior: PriorBlock) -> PriorBlock:
+    if PRIORS[prior.method].traits["learned"]:
+        raise ValueError(f"expected a method that fits the Gaussians once, received {prior.method}")
+    return prior
+
+
+class FitPrior(Stage):
+    """Fit the Gaussians of an initial state (Eqs. 5-7).
+
+    Uses fixed-point iteration or another method. A fit that diverges is recorded as a result; the command succeeds.
+    """
+
+    command = "fit-prior"
+    outputs = {"prior": "prior.safetensors", "iterations": "fixed_point.csv"}
+    product = "prior"
+    inputs = {"initial": ("prior.safetensors", "statistics.safetensors")}
+
+    initial: Path
+    """folder of an initial state, with its statistics and Gaussians"""
+    prior: Annotated[PriorConfig, AfterValidator(_check_is_fitted)] = PRIORS.validate({})
+    """method of the prior and its settings"""
+    weight: NonNegativeFloat
+    """λ of Eq. 4"""
+
+    def get_facts(self) -> dict[str, Any]:
+        """Return λ of the run."""
+        return {"lambda": self.weight}
+
+    def run(self) -> None:
+        """Fit the Gaussians to the statistics of an initial state by the prior's method."""
+        from nfpi.priors.files import load_prior, load_statistics, save_prior
+        from nfpi.priors.fixed_point import FixedPointDiverged, FixedPointResult
+        from nfpi.priors.registry import fit
+        from nfpi.runtime.divergence import Diverged
+
+        settings = PRIORS.extract_settings(self.prior)
+        try:
+            initial, header = load_prior(self.initial / "prior.safetensors")
+            statistics = load_statistics(self.initial / "statistics.safetensors")
+        except Diverged as fault:  # of the training before the fit
+            self._record_divergence(fault, [])
+            return
+        settings_json = self.prior.model_dump(mode="json")
+        header |= {"method": self.prior.method, "lambda": self.weight, "settings": settings_json}
+        try:
+            fitted = fit(self.prior.method, statistics, initial, self.weight, settings)
+        except Diverged as fault:
+            fault.context = {"seed": header.get("seed"), "prior": settings_json}
+            self._record_divergence(fault, fault.residuals if isinstance(fault, FixedPointDiverged) else [])
+            return
+        residuals: list[Any] = []
+        if isinstance(fitted, FixedPointResult):
+            residuals = fitted.residuals.tolist()
+            logger.info("λ = %g: %d iterations, converged: %s", self.weight, fitted.iterations, fitted.converged)
+            header |= {"iterations": fitted.iterations, "converged": fitted.converged}
+        prior = fitted.prior if isinstance(fitted, FixedPointResult) else fitted
+        with written_together():
+            self._write_residuals(residuals)
+            save_prior(self.get_path("prior"), prior, header)
+
+    def _record_divergence(self, fault: Diverged, residuals: list[Any]) -> None:
+        from nfpi.runtime.divergence import mark_diverged
+
+        with written_together():
+            mark_diverged([self.get_path("prior")], fault)
+            self._write_residuals(residuals)
+        logger.warning("%s", fault)
+
+    def _write_residuals(self, residuals: list[Any]) -> None:
+        rows = [dict(zip(RESIDUALS, (index, *pair), strict=True)) for index, pair in enumerate(residuals, 1)]
+        write_rows(self.get_path("iterations"), RESIDUALS, rows)

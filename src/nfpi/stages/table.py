@@ -1,0 +1,103 @@
+"""The stages that collect metrics and write tables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nfpi.config import Name, Seed
+from nfpi.config.experiments import TableSettings
+from nfpi.results.tables.rows import TableRow, list_runs_to_compare
+from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
+from nfpi.stages.base import Stage
+from nfpi.stages.words import JsonList
+
+
+class Collect(Stage):
+    """Collect the metrics of many runs into one table.
+
+    The table has one row per value.
+    """
+
+    command = "collect"
+    outputs = {"metrics": "{name}.csv"}
+    product = "collected metrics"
+    label = "{name}"
+    common = None
+
+    name: Name
+    """name of the file"""
+    runs: JsonList[dict[str, Any]]
+    """identities of the runs"""
+    seeds: list[Seed] = []
+    """seeds of all runs; if given, each run is collected at each of these seeds"""
+    root: Path
+    """folder of the runs, results/{preset}"""
+
+    def list_input_files(self) -> list[Path]:
+        """Return the metrics files of the runs."""
+        return [self.root / run.folder / METRICS_FILE for run in self.list_runs()]
+
+    def list_runs(self) -> list[Run]:
+        """Return all runs."""
+        runs = [Run.from_json(run) for run in self.runs]
+        return [replace(run, seed=seed) for run in runs for seed in self.seeds] if self.seeds else runs
+
+    def run(self) -> None:
+        """Collect the metrics of all runs in one csv file."""
+        from nfpi.results.recorded.collect import collect
+        from nfpi.results.recorded.csv_files import write_csv
+
+        write_csv(collect(self.list_runs(), self.root), self.get_path("metrics"))
+
+
+class MakeTable(Stage):
+    """Make a table of metrics beside the paper's numbers.
+
+    Writes csv, Markdown, LaTeX and HTML.
+    """
+
+    command = "table"
+    outputs = {"csv": "{name}.csv", "markdown": "{name}.md", "latex": "{name}.tex", "html": "{name}.html"}
+    product = "table"
+    label = "{name}"
+    common = None
+
+    name: Name
+    """name of the table, and of its files"""
+    table: dict[str, Any]
+    """title, metrics and cited work of the table"""
+    rows: JsonList[dict[str, Any]]
+    """rows of the table, each with its runs"""
+    seeds: list[Seed] = []
+    """seeds of all runs; if given, they replace those in `rows`"""
+    metrics: Path
+    """output of `collect`"""
+    reference: Path
+    """the paper's numbers (csv)"""
+    root: Path | None = None
+    """folder of the runs, results/{preset}; a table whose runs have a single seed compares their predictions"""
+
+    def list_input_files(self) -> list[Path]:
+        """Return the metrics, and the predictions that exist."""
+        rows = self.list_rows() if self.root is not None else []
+        runs = list_runs_to_compare(rows, TableSettings.model_validate(self.table).metrics)
+        predictions = [Path(self.root or "") / run.folder / PREDICTIONS_FILE for run in runs]
+        return [self.metrics, *(path for path in predictions if path.is_file())]
+
+    def list_rows(self) -> list[TableRow]:
+        """Return the rows with their runs of all seeds."""
+        rows = [TableRow.from_json(row) for row in self.rows]
+        return [row.with_seeds(self.seeds) for row in rows] if self.seeds else rows
+
+    def run(self) -> None:
+        """Write a table in all its formats."""
+        from nfpi.results.markup.files import write_table
+        from nfpi.results.recorded.collect import read_collected
+        from nfpi.results.tables.building import accuracy_table, read_reference
+
+        table = TableSettings.model_validate(self.table)
+        reference = read_reference(self.reference)
+        frame = accuracy_table(read_collected(self.metrics), table, reference, self.list_rows(), self.root)
+        write_table(frame, self.output, self.name, table.title)

@@ -1,0 +1,219 @@
+"""The stage that trains a classifier."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from nfpi.config import CLASSIFIERS, Augmentation, ClassifierConfig, Name, Seed
+from nfpi.config.extensions import compute_code_digest
+from nfpi.results.recorded.logs import write_log
+from nfpi.results.recorded.records import config_hash, write_metrics
+from nfpi.runs import LOG_FILE, METRICS_FILE
+from nfpi.runtime.files import file_digest, run_after_commit, written_together
+from nfpi.runtime.manifests import SUFFIX
+from nfpi.stages.base import Stage
+from nfpi.stages.prepare_data import META, list_meta_files
+
+if TYPE_CHECKING:
+    import torch
+
+    from nfpi.classifiers.data import ClassifierData
+
+logger = logging.getLogger(__name__)
+
+VALIDATION_CNN_ACC, VALIDATION_TOP1 = "validation_cnn_acc", "validation_top1"
+"""names of the validation accuracy of classifiers trained on generated and on real images"""
+
+
+class TrainClassifier(Stage):
+    """Train a classifier on generated and/or real images.
+
+    Measures its accuracy on the validation split. Resumes if stopped.
+    """
+
+    command = "train-classifier"
+    outputs = {"model": "model.safetensors", "metrics": METRICS_FILE, "history": LOG_FILE}
+    product = "classifier"
+    timed = ("metrics", "history")
+    inputs = {
+        "data": list_meta_files("train", "validation"),
+        "generated": (META,),
+        "augmented": (META,),
+        "start_from": (),
+    }
+
+    data: Path
+    """folder of the splits"""
+    classifier: ClassifierConfig = ClassifierConfig()
+    name: Name = "resnet18"
+    """name of the classifier"""
+    generated: Path | None = None
+    """folder of the generated images, if the classifier is trained on them"""
+    augmented: Path | None = None
+    """folder of latent-augmented variants, which replace a share of the real training images"""
+    augmentation: Literal["none", "standard"] = "standard"
+    """whether to apply the classifier's standard augmentations"""
+    start_from: Path | None = None
+    """model.safetensors of a classifier of the same architecture to fine-tune"""
+    seed: Seed = 0
+
+    @property
+    def temporary(self) -> list[Path]:
+        """Weights that are not to be kept; test-classifier removes them."""
+        return [] if self.classifier.keep else [self.get_path("model")]
+
+    def list_input_files(self) -> list[Path]:
+        """Return the inputs, with downloaded weights; the user's own weights are left out, as they have no manifest."""
+        weights = self.classifier.weights
+        fetched = weights is not None and weights.with_name(f"{weights.stem}{SUFFIX}").exists()
+        return [*super().list_input_files(), *([weights] if weights is not None and fetched else [])]
+
+    def run(self) -> None:
+        """Train a classifier on the images given by `train_on`."""
+        import torch
+
+        from nfpi.classifiers.registry import build_classifier
+        from nfpi.classifiers.training import train_classifier
+        from nfpi.classifiers.weights import load_weights
+        from nfpi.runtime.checkpoints import Checkpoints
+        from nfpi.runtime.devices import describe_device, make_device
+        from nfpi.runtime.divergence import TrainingDiverged, mark_diverged, raise_if_marked
+        from nfpi.runtime.randomness import derive_seed
+        from nfpi.runtime.tensors import load_tensors, save_tensors
+
+        began = time.monotonic()
+        _check_options(self)
+        for folder in (self.generated, self.augmented):
+            if folder is not None:
+                raise_if_marked(folder / META)
+        config = self.classifier
+        device = make_device(config.precision)
+        data, digests, temperature = _read_data(self, device.device)
+        channels, height, _ = data.train.shape
+        size = {"num_classes": data.train.num_classes, "in_channels": channels, "image_size": height}
+        torch.manual_seed(derive_seed(self.seed, config.model))
+        model = build_classifier(config, **size)
+        if self.start_from is not None:
+            load_weights(model, load_tensors(self.start_from)[0], self.start_from)
+        checkpoints = Checkpoints(self.output, _compute_fingerprint(self, digests), config.checkpoint_minutes)
+        try:
+            trained = train_classifier(model, data, self.seed, device, checkpoints)
+        except TrainingDiverged as fault:
+            fault.context = {"seed": self.seed, "name": self.name, "temperature": temperature}
+            with written_together():
+                mark_diverged([self.get_path("model"), self.get_path("metrics")], fault)
+                write_log(self.get_path("history"), fault.log)
+            run_after_commit(checkpoints.clear)
+            logger.warning("%s", fault)
+            return
+        settings = {
+            "name": self.name,
+            "classifier": config.model_dump(mode="json") | {"precision": device.precision},
+            "augmentation": _name_augmentation(self),
+            "size": size,
+            "temperature": temperature,
+            "images": len(data.train),
+        }
+        if config.normalization == "dataset":
+            settings["normalization"] = {"mean": list(data.preprocessing.mean), "std": list(data.preprocessing.std)}
+        with written_together():
+            save_tensors(self.get_path("model"), trained.model.state_dict(), {"seed": self.seed, **settings})
+            write_log(self.get_path("history"), trained.log)
+            write_metrics(
+                self.get_path("metrics"),
+                {} if trained.validation_acc is None else {name_validation_metric(config): trained.validation_acc},
+                run=None,
+                n=len(data.validation),
+                seed=self.seed,
+                settings=settings,
+                device=describe_device(device.device),
+                seconds=time.monotonic() - began,
+            )
+        run_after_commit(checkpoints.clear)
+
+
+def name_validation_metric(config: ClassifierConfig) -> str:
+    """Return the name of the validation accuracy, which depends on the training images."""
+    return VALIDATION_TOP1 if config.train_on == "real" else VALIDATION_CNN_ACC
+
+
+def _name_augmentation(stage: TrainClassifier) -> Augmentation:
+    """Return the name that experiments give to the training augmentation, e.g. `standard+nfa`."""
+    from nfpi.data.store import read_image_set
+
+    if stage.augmented is None:
+        return stage.augmentation
+    noisy = read_image_set(stage.augmented, verify=False).meta["extra"].get("displacement") == "noise"
+    if stage.augmentation == "none":
+        return "noise" if noisy else "nfa"
+    return "standard+noise" if noisy else "standard+nfa"
+
+
+def _check_options(stage: TrainClassifier) -> None:
+    """Raise ValueError if folders and `train_on` contradict each other."""
+    train_on = stage.classifier.train_on
+    if train_on == "real" and stage.generated is not None:
+        raise ValueError("--generated: expected no folder with train_on 'real', received one")
+    if train_on != "real" and stage.generated is None:
+        raise ValueError(f"--generated: expected a folder with train_on '{train_on}', received none")
+    if train_on != "real" and stage.augmented is not None:
+        raise ValueError(f"--augmented: expected train_on 'real' for latent augmentation, received '{train_on}'")
+
+
+def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[ClassifierData, dict[str, Any], float | None]:
+    """Read the images; also return the digests of their files, and the temperature of generated images."""
+    from nfpi.classifiers.data import ClassifierData, concatenate, resize_images
+    from nfpi.classifiers.preprocessing import channel_statistics
+    from nfpi.classifiers.registry import get_preprocessing
+    from nfpi.classifiers.variants import Variants
+    from nfpi.data.autoencoder import load_decoder
+    from nfpi.data.pixels import Pixels, open_pixels
+    from nfpi.data.store import read_image_set
+
+    config, preprocessing = stage.classifier, get_preprocessing(stage.classifier)
+    digests: dict[str, Any] = {}
+    parts, temperature = [], None
+    if config.train_on != "generated":
+        parts.append(open_pixels(stage.data / "train"))
+        digests["real"] = parts[-1].meta["sha256"]
+    if stage.generated is not None:
+        generated = read_image_set(stage.generated)
+        if generated.images.dtype != "uint8":
+            raise ValueError(f"{stage.generated}: expected pixels, received latents ({generated.images.dtype})")
+        temperature = generated.meta["extra"].get("temperature")
+        digests["generated"] = generated.meta["sha256"]
+        parts.append(Pixels(generated))
+    combined = parts[0] if len(parts) == 1 else Pixels(concatenate(parts[0].image_set, parts[1].image_set))
+    train = resize_images(combined, config.image_size, preprocessing)
+    validation = resize_images(open_pixels(stage.data / "validation"), config.image_size, preprocessing)
+    variants = None
+    if stage.augmented is not None:
+        stored = read_image_set(stage.augmented)
+        digests["augmented"] = stored.meta["sha256"]
+        if stored.images.dtype == "uint8":
+            pixels = resize_images(Pixels(stored), config.image_size, preprocessing)
+            variants = Variants.from_image_set(pixels, train, None, digests["real"])
+        else:
+            variants = Variants.from_image_set(stored, train, load_decoder(stored.meta, device), digests["real"])
+    if config.normalization == "dataset":
+        preprocessing = get_preprocessing(config, channel_statistics(train))
+    standard = config.standard if stage.augmentation == "standard" else None
+    return ClassifierData(train, validation, config, preprocessing, standard, variants), digests, temperature
+
+
+def _compute_fingerprint(stage: TrainClassifier, digests: dict[str, Any]) -> str:
+    """Return the fingerprint of everything that the trained weights depend on."""
+    files = {"weights": stage.classifier.weights, "start_from": stage.start_from}
+    return config_hash(
+        {
+            "classifier": stage.classifier.select_result_settings(),
+            "augmentation": stage.augmentation,
+            "code": compute_code_digest(CLASSIFIERS[stage.classifier.model]),
+            "seed": stage.seed,
+            "files": {name: file_digest(path) for name, path in files.items() if path is not None},
+            "images": digests,
+        }
+    )

@@ -1,0 +1,169 @@
+"""The stages that make a model: training of a flow under its prior, and import of a released checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator
+from pydantic_settings import CliPositionalArg
+
+from nfpi.config import FLOWS, PRIORS, NonNegativeFloat, PositiveInt, PriorConfig, TrainingConfig
+from nfpi.config.extensions import compute_code_digest
+from nfpi.config.priors import LearnedMethod, PriorBlock
+from nfpi.data.errors import DataError
+from nfpi.results.recorded.logs import write_log
+from nfpi.results.recorded.records import config_hash
+from nfpi.runs import LOG_FILE, MODEL_FILES
+from nfpi.runtime.files import file_digest, run_after_commit, written_together
+from nfpi.stages.base import Stage
+from nfpi.stages.prepare_data import list_meta_files
+from nfpi.stages.start_flow import keep_divergence, read_training_data
+
+if TYPE_CHECKING:
+    from nfpi.data.store import ImageSet
+
+
+def _check_is_learned(prior: PriorBlock) -> PriorBlock:
+    if not PRIORS[prior.method].traits["learned"]:
+        raise ValueError(f"expected a method that learns the Gaussians along with the flow, received {prior.method}")
+    return prior
+
+
+class TrainFlow(Stage):
+    """Train a flow under its prior, from an initial state.
+
+    Resumes if stopped.
+    """
+
+    command = "train-flow"
+    outputs = {**{name: f"model/{file}" for name, file in MODEL_FILES.items()}, "history": LOG_FILE}
+    product = "model"
+    timed = ("history",)
+    inputs = {
+        "data": list_meta_files("train", "validation"),
+        "initial": ("state.safetensors", "prior.safetensors"),
+        "prior": (),
+    }
+
+    data: Path
+    """folder of the splits"""
+    initial: Path
+    """folder of the initial state"""
+    prior: Path | None = None
+    """safetensors file of the fitted Gaussians; None: the initial ones"""
+    learn: Annotated[PriorConfig, AfterValidator(_check_is_learned)] | None = None
+    """method that learns the Gaussians along with the flow; None: they are fixed"""
+    weight: NonNegativeFloat = 0.0
+    """λ of Eq. 4, if the Gaussians are learned"""
+    training: TrainingConfig = TrainingConfig()
+    devices: PositiveInt = 1
+    """GPUs that train together, one process each; all if the machine has fewer; results differ in their last bits"""
+    identity: dict[str, Any] | None = None
+    """identity of the run, which the initial state and the Gaussians must belong to"""
+
+    def get_facts(self) -> dict[str, Any]:
+        """Return λ of the run if the Gaussians are learned."""
+        return {"lambda": self.weight} if self.learn is not None else {}
+
+    def run(self) -> None:
+        """Train the remaining epochs under Gaussians that are fixed or learned along with the flow."""
+        from nfpi.model.trained import TrainedFlow
+        from nfpi.priors.files import load_prior
+        from nfpi.runtime.checkpoints import Checkpoints
+        from nfpi.runtime.devices import make_device
+        from nfpi.runtime.divergence import TrainingDiverged
+        from nfpi.training.loop import continue_training
+        from nfpi.training.state import TrainingState
+
+        learned, learning = None, {}
+        if self.learn is not None:
+            learned = LearnedMethod.from_block(self.learn, self.weight)
+            settings = self.learn.model_dump(mode="json")
+            learning = {"method": self.learn.method, "lambda": self.weight, "settings": settings}
+        prior_code = compute_code_digest(PRIORS[self.learn.method]) if self.learn is not None else ""
+        prior_file = self.prior if self.prior is not None else self.initial / "prior.safetensors"
+        state_file = self.initial / "state.safetensors"
+        prior, prior_header = load_prior(prior_file)
+        device = make_device(self.training.precision, self.devices)
+        data = read_training_data(self.data, self.training, device)
+        state, header = TrainingState.load(state_file, self.training, data.steps_per_epoch, device.device)
+        fingerprint = config_hash(
+            {
+                "training": self.training.select_result_settings(),
+                "code": compute_code_digest(FLOWS[state.flow.kind]),
+                "state": file_digest(state_file),
+                "prior": file_digest(prior_file),
+                "data": data.train.meta["sha256"],
+                **learning,
+                **({"prior_code": prior_code} if prior_code else {}),
+            }
+        )
+        checkpoints = Checkpoints(self.output, fingerprint, self.training.checkpoint_minutes)
+        seed = state.seed
+        try:
+            with device.launch_processes() as processes:
+                state = continue_training(state, prior, data, device, checkpoints, learned, self.output)
+        except TrainingDiverged as fault:
+            fault.weight = self.weight if learned is not None else prior_header.get("lambda")
+            fault.context = {"seed": seed, "training": self.training.select_result_settings()}
+            keep_divergence(self, fault, device, checkpoints)
+            return
+        if not processes.first:
+            return
+        final = state.learner.prior if state.learner is not None else prior
+        config = {
+            "seed": state.seed,
+            "start": header.get("start"),
+            "step": state.step,
+            "prior": {key: value for key, value in (prior_header | learning).items() if key not in ("start", "seed")},
+            "training": self.training.model_dump() | {"precision": device.precision},
+            "data": _select_metadata(data.train),
+            "devices": processes.count,
+        }
+        if len(state.precisions) > 1:  # it changed when the training was resumed; `training.precision` is the last
+            config["precisions"] = state.precision_parts
+        with written_together():
+            write_log(self.get_path("history"), state.log)
+            TrainedFlow(state.averaged_flow, final, config).write(self.get_path("config").parent)
+        run_after_commit(checkpoints.clear)
+
+
+class ImportRelease(Stage):
+    """Convert a checkpoint of the authors' release.
+
+    The model can be passed to evaluate, generate and augment.
+    """
+
+    command = "import-release"
+    outputs = MODEL_FILES
+    product = "model"
+    inputs = {"data": list_meta_files("train")}
+
+    checkpoint: CliPositionalArg[Path]
+    """checkpoint file of the released code; nothing in it is executed"""
+    data: Path
+    """folder of the splits that the checkpoint was trained on; gives the class names"""
+    averaged: bool = True
+    """use the averaged (EMA) weights instead of the online ones"""
+
+    def run(self) -> None:
+        """Convert the weights and Gaussians of a released checkpoint."""
+        from nfpi.data.store import read_image_set
+        from nfpi.model.trained import TrainedFlow
+        from nfpi.release import load_release_checkpoint, make_release_config
+
+        flow, prior = load_release_checkpoint(self.checkpoint, self.averaged)
+        train = read_image_set(self.data / "train", verify=False)
+        if (flow.shape, prior.num_classes) != (train.shape, train.num_classes):
+            raise DataError(
+                f"{self.data}: expected images {flow.shape} of {prior.num_classes} classes as in {self.checkpoint}, "
+                f"received {train.shape} of {train.num_classes}"
+            )
+        config = make_release_config(self.checkpoint, self.averaged, _select_metadata(train))
+        TrainedFlow(flow, prior, config).write(self.get_path("config").parent)
+
+
+def _select_metadata(train: ImageSet) -> dict[str, Any]:
+    """Return the part of the training images' metadata that later stages need."""
+    return {key: train.meta[key] for key in ("name", "classes", "dtype", "extra")}
