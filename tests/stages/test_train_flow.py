@@ -134,7 +134,9 @@ def test_a_training_that_learns_its_gaussians_resumes_and_writes_them(
     log = pd.read_csv(tmp_path / "cut/log.csv")
     assert log["prior_loss"].isna().tolist() == [True, False, False]
     check_call(
-        *started_run.make_command("evaluate", model=tmp_path / "cut/model", history=None, identity=None, output=tmp_path)
+        *started_run.make_command(
+            "evaluate", model=tmp_path / "cut/model", history=None, identity=None, output=tmp_path
+        )
     )
     record = read_json(tmp_path / "metrics.json")
     assert record["settings"]["prior"]["method"] == LEARN[how]["method"]
