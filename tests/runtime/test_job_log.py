@@ -1,7 +1,8 @@
-"""The log of a job grows from attempt to attempt, and what a job ends with is seen even where no log can be written."""
+"""The log and the state of a job, and that what a job ends with is seen even where no log can be written."""
 
 from __future__ import annotations
 
+import json
 import re
 import resource
 import signal
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 FAILING = ("evaluate", "--data", "d", "--output", "o")
-LINE = "nfpi: error: evaluate: --model is required (see nfpi evaluate --help)\n"
+ERROR = "evaluate: --model is required (see nfpi evaluate --help)"
+LINE = f"nfpi: error: {ERROR}\n"
 
 
 def run(log: Path, *arguments: str, limit: int | None = None) -> subprocess.CompletedProcess[str]:
@@ -27,24 +29,43 @@ def run(log: Path, *arguments: str, limit: int | None = None) -> subprocess.Comp
     return subprocess.run(command, capture_output=True, text=True, cwd=log.parent, preexec_fn=set_limit)
 
 
-def test_the_log_of_a_job_has_all_attempts_with_their_numbers(tmp_path):
+def read_record(log: Path) -> dict[str, object]:
+    return json.loads(log.with_suffix(".json").read_text())
+
+
+def test_the_state_of_a_job_counts_its_attempts_until_one_ends_well(tmp_path):
     log = tmp_path / "stage.log"
-    for _ in range(2):
+    for number in (1, 2):
         log.unlink(missing_ok=True)  # as Snakemake does before it tries a job again
         done = run(log, *FAILING)
         assert (done.returncode, done.stdout, done.stderr) == (2, "", LINE)
-    first, said, second, again = log.read_text().splitlines(keepends=True)
-    assert (said, again) == (LINE, LINE)
-    for number, line in enumerate((first, second), 1):
-        assert re.fullmatch(rf"attempt {number} of evaluate, \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d, \S+\n", line)
-
-    log.unlink()
-    assert run(log, "schema", "--output", "schema").returncode == 0
-    assert log.read_text().count("attempt") == 3
-    log.unlink()
-    assert run(log, "schema", "--output", "schema").returncode == 0
-    assert log.read_text().count("attempt") == 1  # a stage that had ended well begins a new log
+        first, said = log.read_text().splitlines(keepends=True)
+        assert said == LINE
+        found = re.fullmatch(r"attempt (\d) of evaluate, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, \S+?(?:; (.*))?\n", first)
+        assert found is not None
+        assert (found[1], found[2]) == (str(number), f"attempt 1 failed: {ERROR}" if number > 1 else None)
+        assert read_record(log) | {"state": "failed", "attempt": number, "error": ERROR} == read_record(log)
+    for number in (3, 1):  # a stage that had ended well begins anew
+        assert run(log, "schema", "--output", "schema").returncode == 0
+        assert read_record(log) | {"state": "done", "attempt": number, "error": ""} == read_record(log)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_epochs_and_their_mean_time_are_recorded_and_an_interrupted_job_is_stopped(tmp_path):
+    program = """
+import sys
+from pathlib import Path
+from nfpi.runtime.job_log import record_epoch, run_with_log
+def work():
+    record_epoch(1, 40)
+    record_epoch(2, 40)
+    return 75
+sys.exit(run_with_log(Path("job.log"), "work", work))
+"""
+    assert subprocess.run([sys.executable, "-c", program], cwd=tmp_path).returncode == 75
+    record = read_record(tmp_path / "job.log")
+    assert (record["state"], record["epoch"], record["epochs"]) == ("stopped", 2, 40)
+    assert 0 < record["epoch_seconds"] < 10
 
 
 def test_the_log_has_the_output_of_libraries_and_child_processes(tmp_path):

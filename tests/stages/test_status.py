@@ -20,6 +20,7 @@ from nfpi.results.recorded.planned import read_planned, write_planned
 from nfpi.results.recorded.progress import read_progress
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
+from nfpi.runtime.job_log import STATE_SUFFIX
 from nfpi.runtime.locks import locked, read_holder
 from nfpi.runtime.manifests import SUFFIX, write_manifest
 
@@ -30,7 +31,7 @@ RUN = "digits/mef/fpi/lambda=1000/seed=0"
 OTHER = "digits/mef/baseline/lambda=0/seed=0"
 FLOW = Run(dataset="digits", seed=0, flow="mef", prior="fpi", weight=1000.0)
 BASELINE = Run(dataset="digits", seed=0, flow="mef", prior="baseline", weight=0.0)
-EPOCHS = "10:00:00 epoch 1/40: train 5 bits/dim, 9.0 s\n10:00:03 epoch 2/40: train 5.6 bits/dim, 3.0 s; validation 6\n"
+EPOCHS = {"epoch": 2, "epochs": 40, "epoch_seconds": 6.0}
 
 
 @pytest.fixture
@@ -49,6 +50,13 @@ def log(root: Path, text: str, name: str = "train_flow", run: str = RUN) -> Path
     return path
 
 
+def record(root: Path, state: str, name: str = "train_flow", run: str = RUN, **values: object) -> Path:
+    """Leave the state of a job."""
+    return log(root, json.dumps({"state": state} | values), name, run).rename(
+        root / "logs" / run / f"{name}{STATE_SUFFIX}"
+    )
+
+
 def measure(root: Path, run: Run, **metrics: float) -> None:
     """Leave the end of an evaluation."""
     path = root / run.folder / "metrics.json"
@@ -64,17 +72,17 @@ def state(root: Path, run: Run = FLOW) -> tuple[str, str]:
 
 def test_what_was_asked_for_and_left_nothing_waits(root) -> None:
     assert [(item.run, item.state) for item in read_progress(root)] == [(BASELINE, "waiting"), (FLOW, "waiting")]
-    log(root, "10:00:00 wrote 2 files in fit: a, b\n", "fit_prior")
+    record(root, "done", "fit_prior")
     assert state(root) == ("waiting", "after fit_prior")
 
 
 def test_what_runs_has_its_epoch_and_the_time_left(root) -> None:
-    log(root, f"attempt 1 of train-flow\n{EPOCHS}")
+    record(root, "running", **EPOCHS)
     with locked(root / RUN / ".model.lock", "train"):
         name, detail = state(root)
     assert name == "running"
     assert detail.startswith("train_flow, epoch 2/40, about 3 min 48 s left, process ")  # 38 epochs of 6 s
-    assert state(root)[0] == "stopped"
+    assert state(root) == ("stopped", "train_flow, epoch 2/40")  # it was killed
 
 
 def test_a_job_in_a_folder_of_the_run_counts_and_one_of_its_classifier_does_not(root) -> None:
@@ -105,50 +113,51 @@ def test_to_ask_keeps_nobody_from_a_lock(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("ended", "values", "expected"),
     [
-        ("nfpi: error: out of memory\n", ("failed", "train_flow: out of memory")),
-        (f"{EPOCHS}nfpi: error: stopped by SIGTERM: kept step 4\n", ("stopped", "train_flow, epoch 2/40")),
-        (f"{EPOCHS}nfpi: stopped; run the same command again to resume\n", ("stopped", "train_flow, epoch 2/40")),
+        ("failed", {"error": "out of memory"}, ("failed", "train_flow: out of memory")),
+        ("stopped", EPOCHS | {"error": "stopped by SIGTERM: kept step 4"}, ("stopped", "train_flow, epoch 2/40")),
     ],
 )
-def test_what_failed_has_its_line_and_what_was_stopped_its_epoch(root, text, expected) -> None:
-    log(root, text)
+def test_what_failed_has_its_line_and_what_was_stopped_its_epoch(root, ended, values, expected) -> None:
+    record(root, ended, **values)
     assert state(root) == expected
+
+
+def test_a_damaged_state_is_that_of_a_killed_job(root) -> None:
+    for text in ("", "[]", '{"state": "running", "other": 1}'):
+        record(root, "running").write_text(text)
+        assert state(root) == ("stopped", "train_flow")
 
 
 def test_what_is_measured_is_done_until_a_later_job_fails(root) -> None:
     measure(root, FLOW, nf_acc=98.0)
-    old = log(root, "nfpi: error: an old fault\n")
-    os.utime(old, (1, 1))
+    os.utime(record(root, "failed", error="an old fault"), (1, 1))
     assert state(root) == ("done", "")
-    new = log(root, "nfpi: error: a new fault\n", "evaluate")
-    os.utime(new, (time.time() + 5,) * 2)
+    os.utime(record(root, "failed", "evaluate", error="a new fault"), (time.time() + 5,) * 2)
     assert state(root) == ("failed", "evaluate: a new fault")
 
 
 def test_a_failed_job_is_seen_after_another_of_its_run_has_ended(root) -> None:
     run = replace(FLOW, classifier="swin")
-    failed = log(root, "nfpi: error: out of memory\n", "train_classifier", f"{run.folder}/temperature=0.8")
-    os.utime(failed, (1, 1))
-    log(root, "10:00:00 wrote 2 files in a: b, c\n", "train_classifier", f"{run.folder}/temperature=1")
+    earlier, later = (f"{run.folder}/temperature={temperature}" for temperature in ("0.8", "1"))
+    os.utime(record(root, "failed", "train_classifier", earlier, error="out of memory"), (1, 1))
+    record(root, "done", "train_classifier", later)
     assert state(root, run) == ("failed", "train_classifier: out of memory")
-    failed.write_text(f"{EPOCHS}nfpi: error: stopped by SIGTERM: kept step 4\n")
-    os.utime(failed, (1, 1))
+    os.utime(record(root, "stopped", "train_classifier", earlier, **EPOCHS), (1, 1))
     assert state(root, run) == ("stopped", "train_classifier, epoch 2/40")
-    failed.write_text("10:00:00 wrote 2 files in a: b, c\n")
-    os.utime(failed, (1, 1))
+    os.utime(record(root, "done", "train_classifier", earlier), (1, 1))
     assert state(root, run) == ("waiting", "after train_classifier")
 
 
 def test_a_failure_is_over_when_an_earlier_stage_was_made_again(root) -> None:
-    os.utime(log(root, "nfpi: error: not finite\n", "evaluate"), (1, 1))
-    log(root, "10:00:00 wrote 2 files in a: b, c\n", "train_flow")
+    os.utime(record(root, "failed", "evaluate", error="not finite"), (1, 1))
+    record(root, "done", "train_flow")
     assert state(root) == ("waiting", "after train_flow")
 
 
 def test_images_that_failed_before_the_metrics_are_ignored(root) -> None:
-    failed = log(root, "nfpi: error: out of memory\n", "generate", f"{RUN}/generated/temperature=0.8")
+    failed = record(root, "failed", "generate", f"{RUN}/generated/temperature=0.8", error="out of memory")
     os.utime(failed, (1, 1))
     measure(root, FLOW, nf_acc=98.0)
     assert state(root) == ("done", "")
@@ -402,7 +411,7 @@ def test_log_goes_on_while_the_run_is_at_work(root, capsys) -> None:
 
 
 def test_log_shows_the_whole_log_of_another_attempt(root, capsys) -> None:
-    """On file systems without hard links, the log of the earlier attempt is lost."""
+    """Snakemake removes the log of the earlier attempt."""
     path = log(root, "a longer first attempt\n")
 
     def replace_file() -> None:

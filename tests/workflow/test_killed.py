@@ -128,7 +128,7 @@ def test_a_killed_workflow_gives_the_table_of_an_uninterrupted_one(tmp_path, mon
         output = snakemake.communicate(timeout=60)[0]
     assert "trying again, attempt 2" in output
     log = (folder / f"results/demo/logs/{RUN.relative_to('results/demo')}/train_flow.log").read_text()
-    assert re.findall(r"^attempt (\d) of train-flow", log, re.MULTILINE)[:2] == ["1", "2"]
+    assert re.match(r"attempt [23] of train-flow, .*; attempt \d (stopped|was killed)", log)
     assert "resuming from step" in log
     assert checkpoint_time(folder) > 0
     assert not (folder / RUN / "model/model.safetensors").exists()

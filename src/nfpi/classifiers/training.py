@@ -26,6 +26,7 @@ from nfpi.config.classifiers import ClassifierConfig
 from nfpi.runtime.checkpoints import Checkpointer, Checkpoints, Snapshot, checkpointing
 from nfpi.runtime.device import Device
 from nfpi.runtime.divergence import NOT_FINITE, TrainingDiverged
+from nfpi.runtime.job_log import record_epoch
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.tensors import FormatError
 
@@ -296,6 +297,7 @@ def _close_epoch(state: ClassifierState, data: ClassifierData, epoch: int) -> No
     state.epoch_loss.zero_()
     rate = float(state.schedule.get_last_lr()[0])
     state.log.append({"epoch": epoch, "learning_rate": rate, "train_loss": mean_loss})
+    record_epoch(epoch, data.config.epochs)
     logger.info("epoch %d/%d: train loss %.4f", epoch, data.config.epochs, mean_loss)
 
 

@@ -1,28 +1,38 @@
-"""The log of a job (`nfpi --log FILE`), to which all output of the process is appended.
+"""The log of a job (`nfpi --log FILE`), to which all output of the process is appended, and the state of the job.
 
 The error message of a stage is also printed on the original stderr of the process, so that it is seen even if the log
-cannot be written.
+cannot be written. The state is written as JSON beside the log, for `nfpi status`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
-import re
 import socket
 import sys
+import time
 import traceback
+from collections import deque
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
+
+from nfpi.runtime.signals import EXIT_STATUS
 
 RANK_AND_PORT = "NFPI_PROCESS"
 """Environment variable that is set in all but the first process of a training on several devices
 (:mod:`nfpi.runtime.processes`): rank of the process, and port of the first one. Only the first one writes the log."""
 
-_ATTEMPT = re.compile(r"^attempt \d+ of ", re.MULTILINE)
+_STOPPED = (EXIT_STATUS, 130)
+"""Exit statuses of a job that was stopped: by a signal, or by Ctrl-C."""
+_LAST_EPOCHS = 5
+"""Number of epochs whose mean duration is recorded."""
+STATE_SUFFIX = ".json"
+"""Suffix of the file of a job's state, which has the name of the log otherwise."""
 
 
 def is_first_process() -> bool:
@@ -30,16 +40,78 @@ def is_first_process() -> bool:
     return RANK_AND_PORT not in os.environ
 
 
-class JobLog:
-    """Writer of the log of this process.
+@dataclass
+class JobState:
+    """The state of a job, as its process recorded it last.
 
-    Args:
-        stderr: file descriptor of the stderr that the process was started with.
+    Attributes:
+        state: `running`, `done`, `stopped` (to be resumed) or `failed`; that of a killed job stays `running`.
+        error: why the job failed, in one line.
+        attempt: number of the attempt, from 1.
+        epoch, epochs: number of epochs that have ended, and of all; 0: the job trains nothing.
+        epoch_seconds: mean duration of the last epochs; None: not known yet.
     """
 
-    def __init__(self, stderr: int) -> None:
-        self._stderr = stderr
+    state: str = "running"
+    error: str = ""
+    attempt: int = 1
+    epoch: int = 0
+    epochs: int = 0
+    epoch_seconds: float | None = None
+
+
+def read_state(path: Path) -> JobState | None:
+    """Read the state of a job; None if the file is missing or has another form."""
+    try:
+        return JobState(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+class JobLog:
+    """Writer of the log and the state of this process.
+
+    Args:
+        path: path of the log.
+        stderr: file descriptor of the stderr that the process was started with.
+
+    Attributes:
+        state: the state.
+        before: the last state of the previous attempt; None: there was none, or it ended well.
+    """
+
+    def __init__(self, path: Path, stderr: int) -> None:
+        self._path, self._stderr = path.with_suffix(STATE_SUFFIX), stderr
         self._in_use = True
+        self._epoch_ends: deque[float] = deque(maxlen=_LAST_EPOCHS + 1)
+        before = read_state(self._path)
+        self.before = None if before is None or before.state == "done" else before
+        self.state = JobState(attempt=1 if self.before is None else self.before.attempt + 1)
+        self.write_state()
+
+    def write_state(self) -> None:
+        """Write the state, if the file can be written."""
+        beside = self._path.with_name(f".{self._path.name}.tmp")
+        with contextlib.suppress(OSError):
+            beside.write_text(json.dumps(asdict(self.state)) + "\n", encoding="utf-8")
+            beside.replace(self._path)
+
+    def end_epoch(self, epoch: int, epochs: int) -> None:
+        """Record that an epoch has ended."""
+        ends, state = self._epoch_ends, self.state
+        ends.append(time.monotonic())
+        state.epoch, state.epochs = epoch, epochs
+        state.epoch_seconds = (ends[-1] - ends[0]) / (len(ends) - 1) if len(ends) > 1 else None
+        self.write_state()
+
+    def end_job(self, status: int) -> None:
+        """Record the end of the job.
+
+        Args:
+            status: its exit status.
+        """
+        self.state.state = "stopped" if status in _STOPPED else "failed" if status else "done"
+        self.write_state()
 
     def write_to_stderr(self, line: str) -> None:
         """Print a line on the original stderr, unless :meth:`write` already sends all output there."""
@@ -88,8 +160,21 @@ def writes_log() -> bool:
 
 
 def print_error(message: str) -> None:
-    """Print the error message of a failed command with :func:`print_line`."""
+    """Print the error message of a failed command with :func:`print_line`, and record it."""
     print_line(f"nfpi: error: {message}")
+    if _log is not None:
+        _log.state.error = message
+
+
+def record_epoch(epoch: int, epochs: int) -> None:
+    """Record that an epoch of a training has ended, unless this process writes no log.
+
+    Args:
+        epoch: its number, from 1.
+        epochs: number of all epochs.
+    """
+    if _log is not None:
+        _log.end_epoch(epoch, epochs)
 
 
 def print_line(line: str) -> None:
@@ -101,16 +186,13 @@ def print_line(line: str) -> None:
 
 
 def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int:
-    """Call a function, and append all output of the process during the call to a file.
+    """Call a function, append all output of the process during the call to a file, and record its state beside it.
 
     The output begins with a line that numbers the attempt, and includes the output of libraries and child processes.
     After an uncaught error, the status is 1, the log ends with its traceback and its message in one line, and stderr
     shows this line and the log's path. If the file cannot be opened, there is no log, as with `path=None`; if it cannot
-    be written, the output is printed on stderr.
-
-    Snakemake removes the log of a job before it retries the job. Therefore the file has a second hard link,
-    `.NAME.attempts`, until an attempt succeeds; the next attempt restores the log from this link. On file systems
-    without hard links, the log of earlier attempts is lost.
+    be written, the output is printed on stderr. Snakemake removes the log of a job before it retries the job; the first
+    line says how the attempt before ended.
 
     Args:
         path: path of the log; None: no log is written.
@@ -122,27 +204,35 @@ def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int
         return run()
     global _log
     streams = sys.stdout, sys.stderr
-    _log = JobLog(originals[1])
+    _log = JobLog(path, originals[1])
     sys.stdout, sys.stderr = _open_text_stream(_log), _open_text_stream(_log)
     try:
-        attempt = _count_attempts(path) + 1
-        print(f"attempt {attempt} of {command}, {datetime.now():%Y-%m-%d %H:%M:%S}, {socket.gethostname()}")
+        print(_describe_attempt(_log, command))
         status = run()
-        if status == 0:
-            _name_second_link(path).unlink(missing_ok=True)
-        return status
     except Exception as error:
         traceback.print_exc()
-        line = f"nfpi: error: {type(error).__name__}: {' '.join(str(error).split())}"
-        print(line, file=sys.stderr)  # `nfpi status` recognises a failed job by this last line
+        _log.state.error = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        line = f"nfpi: error: {_log.state.error}"
+        print(line, file=sys.stderr)
         _log.write_to_stderr(f"{line} (its traceback: {path})\n")
-        return 1
+        status = 1
     finally:
-        _log = None
+        log, _log = _log, None
         sys.stdout, sys.stderr = streams
         for descriptor, copy in zip((1, 2), originals, strict=True):
             os.dup2(copy, descriptor)
             os.close(copy)
+    log.end_job(status)
+    return status
+
+
+def _describe_attempt(log: JobLog, command: str) -> str:
+    """Return the first line of the log."""
+    line = f"attempt {log.state.attempt} of {command}, {datetime.now():%Y-%m-%d %H:%M:%S}, {socket.gethostname()}"
+    if log.before is None:
+        return line
+    ended = "was killed" if log.before.state == "running" else log.before.state
+    return f"{line}; attempt {log.before.attempt} {': '.join(filter(None, (ended, log.before.error)))}"
 
 
 def _open_text_stream(log: JobLog) -> TextIO:
@@ -154,7 +244,6 @@ def _redirect(path: Path) -> tuple[int, int] | None:
     """Redirect descriptors 1 and 2 to the log; return copies of the original ones, or None if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _restore(path)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     except OSError as error:
         print(f"nfpi: {path}: no log is written: {error.strerror}", file=sys.stderr, flush=True)
@@ -165,33 +254,7 @@ def _redirect(path: Path) -> tuple[int, int] | None:
     for target in (1, 2):
         os.dup2(descriptor, target)
     os.close(descriptor)
-    with contextlib.suppress(OSError):
-        second = _name_second_link(path)
-        if not second.exists():
-            os.link(path, second)
     return originals
-
-
-def _name_second_link(path: Path) -> Path:
-    return path.with_name(f".{path.name}.attempts")
-
-
-def _restore(path: Path) -> None:
-    """Restore the log of earlier attempts under its name, if it was removed."""
-    second = _name_second_link(path)
-    if path.exists():
-        if second.exists() and not path.samefile(second):
-            second.unlink()
-    elif second.exists():
-        os.link(second, path)
-
-
-def _count_attempts(path: Path) -> int:
-    """Count the attempts in the log."""
-    try:
-        return len(_ATTEMPT.findall(path.read_text(encoding="utf-8", errors="replace")))
-    except OSError:
-        return 0
 
 
 def read_last_lines(path: Path, count: int) -> list[str]:

@@ -31,6 +31,7 @@ from nfpi.runtime.checkpoints import Checkpoints, Snapshot, checkpointing
 from nfpi.runtime.compiler import choose_compiler
 from nfpi.runtime.device import Device
 from nfpi.runtime.divergence import NOT_FINITE
+from nfpi.runtime.job_log import record_epoch
 from nfpi.runtime.randomness import derive_seed, seed_default_generators
 from nfpi.runtime.signals import Interruption
 from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, latent_statistics
@@ -308,6 +309,7 @@ def _close_epoch(
         "series_terms_max": max(series_lengths, default=None),
         "seconds": round(seconds, 3),
     }
+    record_epoch(epoch, config.epochs)
     line = f"epoch {epoch}/{config.epochs}: train {row['train_bits_per_dim']:.4f} bits/dim, {seconds:.1f} s"
     if objective is not None:
         line += f"; prior {objective:.6g}"

@@ -1,15 +1,13 @@
-"""Progress of the runs in a folder of results, determined from its results, locks, logs and times.
+"""Progress of the runs in a folder of results, determined from its results, locks, and the states and times of jobs.
 
 This includes jobs on a cluster, which write the same files. Nothing is locked or changed.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 
 from nfpi.results.recorded.planned import FILE, read_planned
 from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
@@ -23,15 +21,9 @@ from nfpi.runs import (
     parse_run_folder,
 )
 from nfpi.runtime.durations import format_duration
-from nfpi.runtime.job_log import read_last_lines
+from nfpi.runtime.job_log import STATE_SUFFIX, JobState, read_state
 from nfpi.runtime.locks import read_holder
 
-_EPOCH = re.compile(r"epoch (\d+)/(\d+): .*?([\d.]+) s\b|epoch (\d+)/(\d+): ")
-_LAST_EPOCHS = 5
-"""Number of epochs whose mean duration estimates the remaining time."""
-_ERROR = "nfpi: error: "
-_STOPPED = re.compile(r"nfpi: stopped|nfpi: error: stopped by ")
-_ENDED = re.compile(r"\d\d:\d\d:\d\d wrote ")
 _FLOW_FOLDERS = ("fit", "generated", "generated/*", *VARIANTS.values())
 _CLASSIFIER_FOLDERS = ("temperature=*", "trained")
 """Subfolders of a run that are filled or locked by separate jobs."""
@@ -44,7 +36,7 @@ class Progress:
     Attributes:
         run: identity of the run.
         state: `waiting`, `running`, `stopped`, `failed`, `diverged`, `damaged`, `outdated` or `done`.
-        detail: stage, epoch and remaining time of a running run, last line of the log of a failed one, ...
+        detail: stage, epoch and remaining time of a running run, error of a failed one, ...
         metrics: metrics of the run; empty unless it is done.
         seconds: total time of its finished jobs.
     """
@@ -97,8 +89,13 @@ def read_progress(root: Path) -> list[Progress]:
 
 def list_logs(root: Path, run: Run) -> list[Path]:
     """Return the logs of the jobs of a run, oldest first."""
-    logs = [path for folder in _list_folders(root / LOGS_FOLDER / run.folder, run) for path in folder.glob("*.log")]
-    return sorted(logs, key=read_modification_time)
+    return _list_job_files(root, run, ".log")
+
+
+def _list_job_files(root: Path, run: Run, suffix: str) -> list[Path]:
+    """Return the files of the jobs of a run in `logs/` with a suffix, oldest first."""
+    folders = _list_folders(root / LOGS_FOLDER / run.folder, run)
+    return sorted((path for folder in folders for path in folder.glob(f"*{suffix}")), key=read_modification_time)
 
 
 def is_running(root: Path, run: Run) -> bool:
@@ -112,15 +109,16 @@ def _determine_progress(root: Path, run: Run, recorded: RecordedRun | None) -> P
         for folder in _list_folders(root / BENCHMARKS_FOLDER / run.folder, run)
         for path in folder.glob("*.tsv")
     )
-    logs = list_logs(root, run)
+    jobs = _list_job_files(root, run, STATE_SUFFIX)
+    last = jobs[-1].stem if jobs else ""
     if holder := _find_holder(root, run):
-        stage = logs[-1].stem if logs else ""
-        return Progress(run, "running", ", ".join(filter(None, [stage, _describe_epoch(logs), holder])), {}, seconds)
-    fault = _find_fault(root, run, logs)
+        epoch = _describe_epoch(read_state(jobs[-1])) if jobs else ""
+        return Progress(run, "running", ", ".join(filter(None, [last, epoch, holder])), {}, seconds)
+    fault = _find_fault(root, run, jobs)
     if fault is not None:
         return Progress(run, *fault, {}, seconds)
     if recorded is None:
-        return Progress(run, "waiting", f"after {logs[-1].stem}" if logs else "", {}, seconds)
+        return Progress(run, "waiting", f"after {last}" if jobs else "", {}, seconds)
     if recorded.fault:
         return Progress(run, "damaged", recorded.fault, {}, seconds)
     if recorded.divergence:
@@ -143,25 +141,23 @@ def _find_holder(root: Path, run: Run) -> str:
     return next(filter(None, map(read_holder, locks)), "")
 
 
-def _find_fault(root: Path, run: Run, logs: list[Path]) -> tuple[str, str] | None:
+def _find_fault(root: Path, run: Run, jobs: list[Path]) -> tuple[str, str] | None:
     """Return the state and detail of the last job that failed or was stopped; None if there is none.
 
-    The jobs of one folder run one after the other, so the last line of the newest log of each folder says how its last
-    job ended. Logs older than metrics.json are ignored. If there is no metrics.json and the last line of the newest log
-    of all does not say how its job ended, this job counts as stopped: it was probably killed.
+    The jobs of one folder run one after the other, so the newest state in each folder says how its last job ended.
+    States older than metrics.json are ignored. If there is no metrics.json and the newest state of all is `running`,
+    though no process holds a lock, the job was killed.
     """
     metrics = root / run.folder / METRICS_FILE
-    newest = {log.parent: log for log in logs}.values()
-    for log in sorted(newest, key=logs.index, reverse=True):
-        if read_modification_time(log) < read_modification_time(metrics):
+    newest = {path.parent: path for path in jobs}.values()
+    for path in sorted(newest, key=jobs.index, reverse=True):
+        if read_modification_time(path) < read_modification_time(metrics):
             break
-        (line,) = read_last_lines(log, 1) or [""]
-        if _STOPPED.match(line):
-            return "stopped", ", ".join(filter(None, [log.stem, _describe_epoch([log], time_left=False)]))
-        if line.startswith(_ERROR):
-            return "failed", f"{log.stem}: {line.removeprefix(_ERROR)}"
-        if log == logs[-1] and not metrics.is_file() and not _ENDED.match(line):
-            return "stopped", f"{log.stem}: {line}" if line else log.stem
+        job = read_state(path) or JobState()
+        if job.state == "failed":
+            return "failed", f"{path.stem}: {job.error}"
+        if job.state == "stopped" or (job.state == "running" and path == jobs[-1] and not metrics.is_file()):
+            return "stopped", ", ".join(filter(None, [path.stem, _describe_epoch(job, time_left=False)]))
     return None
 
 
@@ -173,12 +169,9 @@ def read_modification_time(path: Path) -> float:
         return 0.0
 
 
-def _describe_epoch(logs: list[Path], time_left: bool = True) -> str:
-    """Return e.g. `epoch 12/40, about 5 min left`, from the last log; empty if it has no epochs."""
-    rows = [match.groups() for line in read_last_lines(logs[-1], 100) if (match := _EPOCH.search(line))] if logs else []
-    if not rows:
+def _describe_epoch(job: JobState | None, time_left: bool = True) -> str:
+    """Return e.g. `epoch 12/40, about 5 min left`; empty if the job trains nothing."""
+    if job is None or not job.epochs:
         return ""
-    now, last = (int(number) for number in (rows[-1][:2] if rows[-1][0] else rows[-1][3:]))
-    times = [float(row[2]) for row in rows[-_LAST_EPOCHS:] if row[2]]
-    left = f", about {format_duration((last - now) * fmean(times))} left" if times and time_left and now < last else ""
-    return f"epoch {now}/{last}{left}"
+    seconds = (job.epochs - job.epoch) * job.epoch_seconds if time_left and job.epoch_seconds else 0
+    return f"epoch {job.epoch}/{job.epochs}{(seconds and f', about {format_duration(seconds)} left') or ''}"
