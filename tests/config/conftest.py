@@ -77,7 +77,7 @@ def project(tmp_path: Path) -> Project:
 @pytest.fixture(autouse=True)
 def registries() -> Iterator[None]:
     """Remove what a test registers when it ends."""
-    known = [dict(registry._variants) for registry in REGISTRIES]
+    known = [{name: registry[name] for name in registry} for registry in REGISTRIES]
     yield
     for registry, variants in zip(REGISTRIES, known, strict=True):
         registry._variants = variants

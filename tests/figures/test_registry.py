@@ -1,10 +1,15 @@
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from nfpi.config import FIGURES, AugmentationFigure, ConfigError, FigureSettings, SamplesFigure, Settings
+from nfpi.config import FIGURES, ConfigError, FigureSettings, Settings
 from nfpi.config.registry import Registry
 from nfpi.figures import Drawn, FigureError, FigureInputs, draw_figure, register_figure, save_drawn
+from nfpi.figures.figure2 import AugmentationFigure
+from nfpi.figures.samples import SamplesFigure
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.runtime.divergence import Diverged, mark_diverged
 
@@ -24,7 +29,7 @@ def table(slope: float) -> pd.DataFrame:
 @pytest.fixture(autouse=True)
 def registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is forgotten after it."""
-    monkeypatch.setattr(FIGURES, "_variants", dict(FIGURES._variants))
+    monkeypatch.setattr(FIGURES, "_variants", {name: FIGURES[name] for name in FIGURES})
 
 
 def test_a_registered_figure_is_drawn_with_its_settings():
@@ -36,16 +41,16 @@ def test_a_registered_figure_is_drawn_with_its_settings():
     drawn = draw_figure("line", Line(slope=3.0), FigureInputs({}, {"colour": "blue"}))
     pd.testing.assert_frame_equal(drawn.table, table(3.0))
     assert FIGURES["line"].settings.title == "a line"
-    with pytest.raises(ConfigError, match="figure 'line' is registered already"):
+    with pytest.raises(ConfigError, match="line"):
         register_figure("line", Line)(draw)
 
 
 @pytest.mark.parametrize(
     ("drawn", "message"),
     [
-        (Drawn({"left": Figure()}, table(1.0)), "expected the pictures left, right, received left"),
-        (Drawn({}, table(1.0)), "expected the pictures left, right, received none"),
-        (Drawn({"left": Figure(), "right": Figure()}), "expected a table, received none"),
+        (Drawn({"left": Figure()}, table(1.0)), "left, right .*, received left "),
+        (Drawn({}, table(1.0)), "left, right .*, received none"),
+        (Drawn({"left": Figure(), "right": Figure()}), "and a table, received left, right without"),
     ],
     ids=["a picture is missing", "no picture", "no table"],
 )
@@ -56,10 +61,9 @@ def test_what_is_drawn_has_to_be_what_the_settings_promise(drawn, message):
 
 
 def test_settings_are_those_of_a_figure():
-    with pytest.raises(TypeError, match="expected a subclass of FigureSettings, received Settings"):
-        register_figure("line", Settings)
-    with pytest.raises(TypeError, match=r"expected a subclass of FigureSettings, received \[\]"):
-        register_figure("line", [])
+    for other in (Settings, []):
+        with pytest.raises(TypeError, match="line"):
+            register_figure("line", other)
 
 
 def test_a_fit_that_diverged_is_said_in_every_file(tmp_path):
@@ -108,3 +112,12 @@ def test_every_figure_says_what_it_is():
         assert settings.caption
         assert settings.picture_names(name)
         assert callable(FIGURES[name].build)
+
+
+def test_settings_of_figures_are_light():
+    """The workflow imports them whenever it is planned."""
+    code = "import sys, nfpi.config; print(*nfpi.config.FIGURES); print(*sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names, modules = answer.stdout.splitlines()
+    assert "figure1" in names
+    assert not {"matplotlib", "pandas", "scipy", "sklearn", "torch"} & set(modules.split())

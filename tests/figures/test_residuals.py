@@ -2,9 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nfpi.config import ResidualsFigure
 from nfpi.figures import Drawn, FigureError, FigureInputs, save_drawn
-from nfpi.figures.residuals import draw, draw_residuals
+from nfpi.figures.residuals import ResidualsFigure, draw, draw_residuals
 from nfpi.results import write_csv
 
 LIMITS = {"dataset": "toy", "tolerance": 0.1, "max_iterations": 50}
@@ -87,8 +86,6 @@ def test_a_fit_that_diverged_at_once_is_in_the_legend(tmp_path):
 def test_no_residuals_are_an_error():
     with pytest.raises(FigureError, match="at least one positive residual"):
         draw_residuals([(1e7, curve([]))], **LIMITS)
-    with pytest.raises(FigureError, match="column variance_residual is missing"):
-        draw_residuals([(1, FAST.drop(columns="variance_residual"))], **LIMITS)
 
 
 def test_fits_that_all_diverged_at_once_are_drawn_as_a_notice(tmp_path):

@@ -36,13 +36,7 @@ from nfpi.config.experiments import Experiment, Table, TableSettings
 from nfpi.config.extensions import describe_extension_fault, hash_extension, load_extensions
 from nfpi.config.figures import (
     FIGURES,
-    AccuracyFigure,
-    AugmentationFigure,
-    ConvergenceFigure,
-    EmbeddingFigure,
     FigureSettings,
-    ResidualsFigure,
-    SamplesFigure,
 )
 from nfpi.config.flows import FLOWS, FlowConfig, GlowSettings, MatrixExponentialSettings, TransformerSettings
 from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig
@@ -68,9 +62,7 @@ __all__ = [
     "METRICS",
     "PRIORS",
     "SOURCES",
-    "AccuracyFigure",
     "Augmentation",
-    "AugmentationFigure",
     "Claim",
     "ClaimComparison",
     "ClassifierConfig",
@@ -79,9 +71,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "ConfigFile",
-    "ConvergenceFigure",
     "DatasetConfig",
-    "EmbeddingFigure",
     "EvaluationConfig",
     "ExpandedText",
     "Experiment",
@@ -106,10 +96,8 @@ __all__ = [
     "PositiveInt",
     "PresetFile",
     "PriorConfig",
-    "ResidualsFigure",
     "Resolved",
     "Resources",
-    "SamplesFigure",
     "Seed",
     "Settings",
     "Share",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 import re
 import reprlib
 import sys
@@ -24,12 +25,12 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from nfpi.config.base import NAME, NAME_RULE, ConfigError, Settings, suggest
 
-_loading: list[Path] = []
+_loading: list[Path | None] = []
 
 
 @contextmanager
-def registering_from(file: Path) -> Iterator[None]:
-    """Attribute all variants registered within the context to a user's file."""
+def registering_from(file: Path | None) -> Iterator[None]:
+    """Attribute all variants registered within the context to a user's file; None: to the project."""
     _loading.append(file)
     try:
         yield
@@ -80,11 +81,22 @@ class Registry:
         family: name of the family in messages, e.g. `prior method`.
         decorator: name of the decorator by which users register a variant, e.g. `register_prior`.
         arguments: names of the arguments that builders are called with, by position.
+        package: package whose modules register the built-in variants; they are imported when the registry is first
+            read. None: the variants are registered where the registry is defined.
     """
 
-    def __init__(self, family: str, decorator: str, arguments: Sequence[str]) -> None:
+    def __init__(self, family: str, decorator: str, arguments: Sequence[str], package: str | None = None) -> None:
         self.family, self.decorator, self.arguments = family, decorator, tuple(arguments)
+        self._package = package
         self._variants: dict[str, Variant] = {}
+
+    def _import_built_in(self) -> None:
+        """Import the modules that register the built-in variants, unless they have been imported."""
+        package, self._package = self._package, None
+        if package is not None:
+            with registering_from(None):
+                for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+                    importlib.import_module(module.name)
 
     def register(
         self,
@@ -153,7 +165,7 @@ class Registry:
         Raises:
             ConfigError: unknown name.
         """
-        if name not in self._variants:
+        if name not in self:
             raise ConfigError(f"unknown {self.family} '{name}'{suggest(name, list(self._variants))}")
         return self._variants[name]
 
@@ -165,9 +177,11 @@ class Registry:
             raise ValueError(str(error)) from None
 
     def __contains__(self, name: object) -> bool:
+        self._import_built_in()
         return name in self._variants
 
     def __iter__(self) -> Iterator[str]:
+        self._import_built_in()
         return iter(self._variants)
 
     def set_builder(self, name: str, builder: Callable[..., Any]) -> None:
@@ -185,6 +199,7 @@ class Registry:
 
     def forget(self, extension: Path) -> None:
         """Remove all variants registered by a user's file."""
+        self._import_built_in()  # before the file is run, so that it cannot take a name
         self._variants = {name: entry for name, entry in self._variants.items() if entry.extension != extension}
 
 

@@ -14,7 +14,7 @@ from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.cluster import Cluster, JobName, Resources
 from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock
 from nfpi.config.experiments import Experiment, Tables
-from nfpi.config.figures import Figures, select_table_figures
+from nfpi.config.figures import Figures
 from nfpi.config.flows import FLOWS, FlowConfig
 from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig
 from nfpi.config.presets import merge
@@ -189,7 +189,7 @@ class Config(Settings):
 
     def list_table_figures(self, table: str) -> list[str]:
         """Return the names of the figures that are drawn whenever a table is made."""
-        return list(select_table_figures(self.figures, table))
+        return [name for name, figure in self.figures.items() if getattr(figure, "table", None) == table]
 
     @model_validator(mode="after")
     def _check_names(self) -> Config:

@@ -15,8 +15,7 @@ from nfpi.evidence.checksums import FILE as SUMS
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums
 from nfpi.evidence.copies import check_predictions
 from nfpi.figures.claims import draw_claims
-from nfpi.figures.drawn import Drawn, FigureInputs, save_drawn
-from nfpi.figures.registry import draw_figure
+from nfpi.figures.drawn import Drawn, FigureInputs, draw_figure, save_drawn
 from nfpi.results.claims.judging import judge_claims
 from nfpi.results.claims.layout import NAME as CLAIMS
 from nfpi.results.claims.layout import write_claims

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-import pandas as pd
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
-from matplotlib.transforms import ScaledTranslation
 
-from nfpi.config.figures import AccuracyFigure
+from nfpi.config.base import Name
+from nfpi.config.figures import FigureSettings
 from nfpi.config.metrics import metric
-from nfpi.figures.drawn import Drawn, FigureInputs
+from nfpi.config.settings import Config
+from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
 from nfpi.figures.style import (
     COLUMN_WIDTH,
     LEGEND_HEIGHT,
@@ -25,12 +20,17 @@ from nfpi.figures.style import (
     PANEL_HEIGHT,
     STYLE,
     FigureError,
+    collect_legend,
     escape_math,
     format_weight_label,
     notice,
-    require_columns,
 )
-from nfpi.results.recorded.csv_files import read_csv, read_header
+from nfpi.runs import TABLES_FOLDER, Layout
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMNS = {"experiment": "int64", "row": "str", "dataset": "str", "prior": "str", "lambda": "float64", "status": "str"}
 """Required columns of the table besides its metrics, and their types."""
@@ -41,18 +41,42 @@ _SERIES = {"nf_acc": ("blue", "o"), "cnn_acc": ("vermillion", "s")}
 _DIVERGED, _PARTLY_DIVERGED = "diverged", "diverged for some seeds"
 
 
+class AccuracyFigure(FigureSettings):
+    """NF-Acc and CNN-Acc against λ, from a table; drawn whenever this table is made."""
+
+    title = "accuracy against λ"
+    caption = (
+        "NF-Acc and CNN-Acc (%) of the test split against the weight λ of the repulsion; at λ = 0, left of the break,"
+        " the Gaussians are not fitted by the iteration. Bars: one standard deviation over seeds, where there are "
+        "several. A filled cross marks a λ at which all seeds diverged, an open one a λ at which some did."
+    )
+    is_quick = True
+
+    table: Name = "table2"
+
+    def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:
+        """Return the csv file of the table."""
+        return {"table": [layout.path(f"{TABLES_FOLDER}/{self.table}.csv")]}
+
+    def describe(self, config: Config) -> str:
+        """Complete the caption with the table and the seeds."""
+        seeds = f"seed{'s' * (len(config.seeds) > 1)} {', '.join(map(str, config.seeds))}"
+        return f"{self.caption} From {self.table}; {seeds}."
+
+
+@register_figure("accuracy_against_weight", AccuracyFigure)
 def draw(settings: AccuracyFigure, inputs: FigureInputs) -> Drawn:
     """Draw the accuracies of a table against λ; if it has none, or no row has a λ, draw a picture that says so."""
+    from nfpi.results.recorded.csv_files import read_csv, read_header
+
     path = inputs.file("table")
-    header = read_header(path)
     # users may choose any table, and other metrics for it
-    if not _SERIES.keys() & set(header) and COLUMNS.keys() <= set(header):
+    series = _select_series(read_header(path))
+    table = read_csv(path, COLUMNS | dict.fromkeys([c for name in series for c in (name, f"{name}_std")], "float64"))
+    if not series or table["lambda"].isna().all():
         labels = " nor ".join(metric(name).label for name in _SERIES)
-        return Drawn({"accuracy_against_weight": notice(f"{settings.table}: neither {labels}")})
-    numbers = [column for name in _select_series(header) for column in (name, f"{name}_std")]
-    table = read_csv(path, COLUMNS | dict.fromkeys(numbers, "float64"))
-    if table["lambda"].isna().all():
-        return Drawn({"accuracy_against_weight": notice(f"{settings.table}: no row has a λ")})
+        fault = "no row has a λ" if series else f"neither {labels}"
+        return Drawn({"accuracy_against_weight": notice(f"{settings.table}: {fault}")})
     return Drawn({"accuracy_against_weight": draw_accuracy(table)})
 
 
@@ -66,10 +90,12 @@ def draw_accuracy(table: pd.DataFrame) -> Figure:
         table: result of :func:`nfpi.results.tables.building.accuracy_table`.
 
     Raises:
-        FigureError: no row has a λ, or the table lacks both accuracies or another required column.
+        FigureError: no row has a λ.
     """
+    import matplotlib
+    from matplotlib.figure import Figure
+
     series = _select_series(table.columns)
-    require_columns(table, (*COLUMNS, *(f"{name}_std" for name in series)), "an accuracy table")
     table = table[table["lambda"].notna()]
     if table.empty:
         raise FigureError("expected a table with at least one row with a λ, received none")
@@ -92,10 +118,7 @@ def draw_accuracy(table: pd.DataFrame) -> Figure:
 def _select_series(columns: Iterable[str]) -> list[str]:
     """Return which metrics of a table with these columns are shown."""
     known = set(columns)
-    series = [name for name in _SERIES if name in known]
-    if not series:
-        raise FigureError(f"expected an accuracy table with {' or '.join(_SERIES)}, received one without")
-    return series
+    return [name for name in _SERIES if name in known]
 
 
 def _compose_titles(panels: list[pd.DataFrame]) -> list[str]:
@@ -113,6 +136,8 @@ def _compose_titles(panels: list[pd.DataFrame]) -> list[str]:
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, series: list[str]) -> None:
     """Draw one experiment; `rows` are sorted by λ."""
+    from matplotlib.ticker import MaxNLocator
+
     weights = rows["lambda"].to_numpy(dtype="float64")
     _scale_weights(axes, weights)
     for name in series:
@@ -169,6 +194,8 @@ def _mark_diverged(axes: Axes, rows: pd.DataFrame) -> None:
 
 def _scale_weights(axes: Axes, weights: np.ndarray) -> None:
     """Set a logarithmic axis for λ > 0, with λ = 0, if present, left of the decades."""
+    from matplotlib.ticker import FixedLocator, NullFormatter
+
     positive = weights[weights > 0]
     if not positive.size:
         axes.set_xlim(-1, 1)
@@ -191,12 +218,14 @@ def _scale_weights(axes: Axes, weights: np.ndarray) -> None:
     minor = [float(f"{digit}e{power}") for power in powers for digit in range(2, 10)]
     axes.xaxis.set_major_locator(FixedLocator([0.0, *major] if (weights == 0).any() else major))
     axes.xaxis.set_minor_locator(FixedLocator([tick for tick in minor if low <= tick <= high]))
-    axes.xaxis.set_major_formatter(FuncFormatter(format_weight_label))
+    axes.xaxis.set_major_formatter(format_weight_label)
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _break_axis(axes: Axes, weight: float) -> None:
     """Draw a break of the axis at `weight`: two slanted strokes."""
+    from matplotlib.transforms import ScaledTranslation
+
     common: dict[str, Any] = {"linestyle": "none", "clip_on": False}
     on_axis = axes.get_xaxis_transform()
     axes.plot(weight, 0, marker="s", markersize=3, color="white", zorder=4, transform=on_axis, **common)
@@ -216,10 +245,7 @@ def _break_axis(axes: Axes, weight: float) -> None:
 
 def _add_legend(figure: Figure, grid: np.ndarray, title: str | None) -> None:
     """Add one legend for all panels above them, with each label once."""
-    entries: dict[str, Artist] = {}
-    for axes in grid:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries[label] = handle  # handles of the same label look alike
+    entries = collect_legend(grid)
     order = [metric(name).label for name in _SERIES] + [_DIVERGED, _PARTLY_DIVERGED]
     labels = sorted(entries, key=order.index)
     if labels:

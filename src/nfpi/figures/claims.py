@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
-
-import matplotlib
-import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from typing import TYPE_CHECKING, Any
 
 from nfpi.figures.style import COLUMN_WIDTH, STYLE, escape_math
-from nfpi.results.claims.layout import (
-    compute_threshold,
-    describe_comparison,
-    format_difference,
-    has_several_datasets,
-    orient_difference,
-    orient_paper_difference,
-)
-from nfpi.results.markup.files import MARKDOWN
 from nfpi.results.metrics.registry import find_metric
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH = 2.2 * COLUMN_WIDTH
 """Width of the figure in inches, that of a page."""
@@ -40,8 +28,6 @@ _FONT = 6.5
 """Size of the text of a comparison in points."""
 _LETTERS = 60
 """Number of letters of size `_FONT` that fit left of the plot."""
-_PLAIN = replace(MARKDOWN, escape=str)
-
 _VERDICTS = {
     "holds": ("#0072B2", "o", "full"),
     "too small to matter": ("#56B4E9", "D", "full"),
@@ -69,6 +55,9 @@ def draw_claims(verdicts: pd.DataFrame) -> Figure:
     Args:
         verdicts: result of :func:`nfpi.results.claims.judging.judge_claims`, at least one row.
     """
+    import matplotlib
+    from matplotlib.figure import Figure
+
     lines: list[tuple[str, dict[str, Any]]] = []
     for row in verdicts.to_dict("records"):
         if not lines or lines[-1][1]["claim"] != row["claim"]:
@@ -84,7 +73,7 @@ def draw_claims(verdicts: pd.DataFrame) -> Figure:
             if kind == "claim":
                 _write_claim(axes, place, row)
             else:
-                _draw_comparison(axes, place, row, with_dataset=has_several_datasets(verdicts))
+                _draw_comparison(axes, place, row, with_dataset=verdicts["dataset"].nunique() > 1)
         axes.axvline(0, color="black", linewidth=0.6, zorder=1)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
@@ -95,6 +84,8 @@ def draw_claims(verdicts: pd.DataFrame) -> Figure:
 
 def _scale_axis(axes: Axes, verdicts: pd.DataFrame) -> None:
     """Set a symmetric logarithmic axis that covers all values."""
+    from nfpi.results.claims.layout import compute_threshold, orient_difference, orient_paper_difference
+
     drawn = [
         value
         for row in verdicts.to_dict("records")
@@ -125,28 +116,30 @@ def _write_claim(axes: Axes, place: int, row: dict[str, Any]) -> None:
 
 
 def _draw_comparison(axes: Axes, place: int, row: dict[str, Any], *, with_dataset: bool) -> None:
+    from nfpi.results.claims import layout
+    from nfpi.results.markup.files import MARKDOWN
+
     colour, marker, filling = _VERDICTS[row["verdict"]]
-    difference, low, high = orient_difference(row)
-    edge = compute_threshold(row)
+    difference, low, high = layout.orient_difference(row)
+    edge = layout.compute_threshold(row)
     axes.fill_betweenx([place - 0.42, place + 0.42], min(0.0, edge), max(0.0, edge), color="0.85", linewidth=0)
     if not math.isnan(difference):
         if not math.isnan(low):
             axes.plot([low, high], [place, place], color=colour, linewidth=1.2, solid_capstyle="butt", zorder=5)
         style: dict[str, Any] = {"marker": marker, "fillstyle": filling, "markersize": 4.5, "markeredgewidth": 0.9}
         axes.plot(difference, place, color=colour, markerfacecoloralt="white", zorder=6, **style)
-    if not math.isnan(orient_paper_difference(row)):
-        axes.plot(
-            orient_paper_difference(row), place, color="black", marker="|", markersize=8, markeredgewidth=1.3, zorder=7
-        )
+    paper = layout.orient_paper_difference(row)
+    if not math.isnan(paper):
+        axes.plot(paper, place, color="black", marker="|", markersize=8, markeredgewidth=1.3, zorder=7)
     left, right = _compute_edges()
     entry = find_metric(row["metric"])
     common: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": _FONT}
     measured = f"{entry.label} on {row['dataset']}" if with_dataset else entry.label
-    compared = _shorten(f"{measured}: {describe_comparison(row, _PLAIN)}", 80)
+    compared = _shorten(f"{measured}: {layout.describe_comparison(row, replace(MARKDOWN, escape=str))}", 80)
     smaller = {"fontsize": _FONT * min(1.0, _LETTERS / len(compared))}
     axes.text(left + 0.025, place, escape_math(compared), **common | smaller)
     unit = f" {entry.unit}" if entry.unit and not math.isnan(difference) else ""
-    axes.text(1.02, place, format_difference(row) + unit, color="0.2", **common)
+    axes.text(1.02, place, layout.format_difference(row) + unit, color="0.2", **common)
     axes.text(right - 0.01, place, row["verdict"], ha="right", color=colour, **common)
 
 
@@ -161,12 +154,15 @@ def _shorten(text: str, length: int) -> str:
 
 def _add_legend(figure: Figure, verdicts: pd.DataFrame) -> None:
     """Add a legend of marks and shading above the lines."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
     handles: list[Any] = []
     for verdict, (colour, marker, filling) in _VERDICTS.items():
         if marker and (verdicts["verdict"] == verdict).any():
             style: dict[str, Any] = {"marker": marker, "fillstyle": filling, "color": colour, "markersize": 4.5}
             handles.append(Line2D([], [], linewidth=1.2, label=verdict, **style))
-    if np.isfinite(verdicts["paper_difference"].to_numpy(dtype="float64")).any():
+    if verdicts["paper_difference"].notna().any():
         style = {"marker": "|", "markersize": 8, "markeredgewidth": 1.3, "color": "black", "linestyle": "none"}
         handles.append(Line2D([], [], label="the paper's", **style))
     handles.append(Patch(color="0.85", label="does not matter"))

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import matplotlib
-import numpy as np
-import pandas as pd
-import torch
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.legend import Legend
-from matplotlib.legend_handler import HandlerPatch
-from matplotlib.patches import Patch, Rectangle
-from matplotlib.text import Text
-from matplotlib.ticker import StrMethodFormatter
-from tqdm import tqdm
+from pydantic import Field
 
-from nfpi.config.figures import DIVERGENCE_CAUSES, ConvergenceFigure
+from nfpi.config.base import Name, NonNegativeFloat, PositiveFloat
+from nfpi.config.figures import FigureSettings
 from nfpi.config.priors import FixedPointConfig
-from nfpi.figures.drawn import Drawn, FigureInputs
-from nfpi.figures.fit_outcomes import fit_with_outcome
-from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, format_weight_label, require_columns
-from nfpi.priors.files import load_prior, load_statistics
-from nfpi.priors.gaussian import GaussianPrior
-from nfpi.priors.statistics import ClassStatistics
+from nfpi.config.settings import Config
+from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
+from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, format_weight_label
+from nfpi.runs import INITIAL, Layout
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from nfpi.priors.gaussian import GaussianPrior
+    from nfpi.priors.statistics import ClassStatistics
 
 COLUMNS = {
     "dataset": "str",
@@ -45,6 +38,15 @@ COLUMNS = {
 }
 """Columns of a map of convergence and their types."""
 
+DIVERGENCE_CAUSES = {
+    "A (not positive definite)": ("A", "matrix A not positive"),
+    "repulsion kernel": ("κ", "kernel κ not finite"),
+    "KLDs (below rounding error)": ("r", "KLDs below rounding error"),
+    "mean": ("μ", "mean μ not finite"),
+    "variance": ("v", "variance v not positive"),
+}
+"""Letter and meaning of each quantity whose failure may end a diverging iteration with diagonal covariances."""
+
 _FITTED = {
     "both": (True, True, "$μ$ and $Σ$"),
     "mean": (True, False, "$μ$ only, $Σ = I$"),
@@ -52,30 +54,46 @@ _FITTED = {
 }
 """Whether means and variances are fitted, and the title of the panel."""
 
-_COLOURS = colormaps["viridis"].reversed()  # perceptually uniform, and without the grey of diverged cells
+
+class ConvergenceFigure(FigureSettings):
+    """Map of the convergence of the fixed-point iteration on initial latents: λ × update × scale × fitted moments."""
+
+    title = "map of convergence"
+    caption = (
+        "Iterations until the Gaussians of the latents of an initial state converge, by the weight λ of the repulsion, "
+        "the update, the scale π of the divergences (Eqs. 9, 10) and what is fitted; if only means are fitted, Σ = I. "
+        "Grey cells diverged, and the letter names the quantity that failed first: "
+        f"{'; '.join(map(': '.join, DIVERGENCE_CAUSES.values()))}. "
+        "Hatched cells did not converge in the maximum number of iterations."
+    )
+    has_table = True
+
+    dataset: Name
+    flow: Name = "mef"
+    alpha: PositiveFloat = 10.0
+    lambdas: Annotated[list[NonNegativeFloat], Field(min_length=1)] = [
+        *(1e2, 3e2, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6),
+    ]
+
+    def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:
+        """Return the statistics of the latents of an initial state (start: data), and its Gaussians."""
+        where = {"dataset": self.dataset, "flow": self.flow, "start": "data", "seed": str(config.seeds[0])}
+        folder = layout.path(INITIAL, **where)
+        return {"statistics": [f"{folder}/statistics.safetensors"], "initial": [f"{folder}/prior.safetensors"]}
+
+    def describe(self, config: Config) -> str:
+        """Complete the caption with the initial state."""
+        return f"{self.caption} {self.dataset}, {self.flow}, α = {self.alpha:g}, seed {config.seeds[0]}."
 
 
-class _Letter(Patch):
-    """A cell of the legend, with a letter."""
-
-    def __init__(self, letter: str, **style: Any) -> None:
-        super().__init__(linewidth=0.5, **style)
-        self.letter = letter
-
-
-class _LetterHandler(HandlerPatch):
-    """Legend handler that draws a :class:`_Letter`."""
-
-    def create_artists(self, legend: Legend, orig_handle: Any, *place: Any) -> list[Any]:
-        """Return the cell and the letter in its centre."""
-        x, y, width, height, fontsize, transform = place
-        text = Text(width / 2 - x, height / 2 - y, orig_handle.letter, fontsize=fontsize - 0.5)
-        text.set(ha="center", va="center_baseline", transform=transform)
-        return [*super().create_artists(legend, orig_handle, *place), text]
-
-
+@register_figure("convergence_map", ConvergenceFigure)
 def draw(settings: ConvergenceFigure, inputs: FigureInputs) -> Drawn:
     """Fit the Gaussians of an initial state with all combinations of settings, and map the outcomes."""
+    import pandas as pd
+    from tqdm import tqdm
+
+    from nfpi.priors.files import load_prior, load_statistics
+
     statistics = load_statistics(inputs.file("statistics"))
     initial, _ = load_prior(inputs.file("initial"))
     fits = compute_convergence(statistics, initial, settings)
@@ -98,28 +116,47 @@ def compute_convergence(
     Yields:
         Rows with the columns :data:`COLUMNS`.
     """
-    unit = GaussianPrior(initial.mean, torch.ones_like(initial.mean))
+    unit = type(initial)(initial.mean, initial.mean.new_ones(initial.mean.shape))
     updates: tuple[Literal["released", "exact"], ...] = ("released", "exact")
     scales: tuple[Literal["pairwise", "average"], ...] = ("pairwise", "average")
     for fitted, update, scale, weight in product(_FITTED, updates, scales, sorted(set(settings.lambdas))):
         fit_mean, fit_variance, _ = _FITTED[fitted]
-        config = FixedPointConfig(
-            weight=weight,
-            alpha=settings.alpha,
-            scale=scale,
-            update=update,
-            fit_mean=fit_mean,
-            fit_variance=fit_variance,
-        )
+        moments = {"fit_mean": fit_mean, "fit_variance": fit_variance}
+        config = FixedPointConfig(weight=weight, alpha=settings.alpha, scale=scale, update=update, **moments)
         outcome, _ = fit_with_outcome(statistics, config, initial if fit_variance else unit)
-        yield {
-            "dataset": settings.dataset,
-            "alpha": settings.alpha,
-            "fitted": fitted,
-            "update": update,
-            "scale": scale,
-            **outcome,
-        }
+        kind = {"fitted": fitted, "update": update, "scale": scale}
+        yield {"dataset": settings.dataset, "alpha": settings.alpha, **kind, **outcome}
+
+
+def fit_with_outcome(
+    statistics: ClassStatistics,
+    config: FixedPointConfig,
+    initial: GaussianPrior | None,
+    classes: Sequence[str] | None = None,
+) -> tuple[dict[str, Any], GaussianPrior | None]:
+    """Fit class Gaussians by fixed-point iteration, and describe the outcome.
+
+    Args:
+        statistics: statistics of latents, K classes in D dimensions.
+        config: λ and the settings of the iteration.
+        initial: initial Gaussians; None: the class statistics.
+        classes: names of the K classes; None: their indices.
+
+    Returns:
+        The cells `lambda`, `outcome` (converged, not_converged, or diverged), `iterations` and, if the fit diverged,
+        the `quantity` and `class` that failed first; and the Gaussians, or None if the fit diverged.
+    """
+    from nfpi.priors.fixed_point import FixedPointDiverged, fit_fixed_point
+
+    cells: dict[str, Any] = {"lambda": config.weight}
+    try:
+        result = fit_fixed_point(statistics, config, initial)
+    except FixedPointDiverged as fault:
+        name = classes[fault.class_index] if classes else str(fault.class_index)
+        cells |= {"outcome": "diverged", "iterations": fault.iteration, "quantity": fault.quantity, "class": name}
+        return cells, None
+    outcome = "converged" if result.converged else "not_converged"
+    return {**cells, "outcome": outcome, "iterations": result.iterations}, result.prior
 
 
 def draw_convergence_map(table: pd.DataFrame) -> Figure:
@@ -132,25 +169,29 @@ def draw_convergence_map(table: pd.DataFrame) -> Figure:
         table: table with the columns :data:`COLUMNS`.
 
     Raises:
-        FigureError: the table is empty or lacks a column.
+        FigureError: the table is empty.
     """
-    require_columns(table, COLUMNS, "a map of convergence")
+    import matplotlib
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     if table.empty:
         raise FigureError("expected at least one row, received an empty table")
     weights = sorted(table["lambda"].unique())
     groups = [(name, table[table["fitted"] == name]) for name in _FITTED if (table["fitted"] == name).any()]
     kinds = [list(dict.fromkeys(zip(rows["update"], rows["scale"], strict=True))) for _, rows in groups]
-    norm = LogNorm(1, 1000)
+    shades = ScalarMappable(LogNorm(1, 1000), matplotlib.colormaps["viridis"].reversed())
     with matplotlib.rc_context(STYLE):
-        height = 0.17 * sum(map(len, kinds)) + 0.2 * len(groups) + 1.45
+        height = 0.17 * sum(map(len, kinds)) + 0.2 * len(groups) + 1.1
         figure = Figure(figsize=(COLUMN_WIDTH, height), layout=ConstrainedLayoutEngine(h_pad=0.02, w_pad=0.02))
         grid = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=[len(k) for k in kinds])[:, 0]
         for axes, (name, rows), kind in zip(grid, groups, kinds, strict=True):
-            for _, row in rows.iterrows():
+            for row in rows.to_dict("records"):
                 place = (weights.index(row["lambda"]), kind.index((row["update"], row["scale"])))
-                _draw_cell(axes, place, row, norm)
-            axes.set_xlim(-0.5, len(weights) - 0.5)
-            axes.set_ylim(len(kind) - 0.5, -0.5)
+                _draw_cell(axes, place, row, shades)
+            axes.set(xlim=(-0.5, len(weights) - 0.5), ylim=(len(kind) - 0.5, -0.5))
             axes.set_yticks(range(len(kind)), [f"{update}, {scale} π" for update, scale in kind])
             axes.set_title(_FITTED[name][2], loc="left", fontsize=7, pad=2)
             axes.tick_params(length=0, labelsize=6)
@@ -160,63 +201,29 @@ def draw_convergence_map(table: pd.DataFrame) -> Figure:
         grid[-1].set_xlabel("Weight λ of the repulsion", fontsize=7)
         first = table.iloc[0]
         figure.suptitle(f"{first['dataset']}, initial state, α = {first['alpha']:g}", x=0.01, ha="left", fontsize=8)
-        scale = matplotlib.cm.ScalarMappable(norm, _COLOURS)
-        bar = figure.colorbar(scale, ax=list(grid), location="bottom", aspect=40, pad=0.02, fraction=0.05)
+        bar = figure.colorbar(shades, ax=list(grid), location="bottom", aspect=40, pad=0.02, fraction=0.05)
         bar.set_label("Iterations to convergence", fontsize=7)
         bar.ax.tick_params(labelsize=6)
-        bar.ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        _add_legend(figure, table)
+        bar.ax.xaxis.set_major_formatter("{x:g}")
     return figure
 
 
-def _get_cell_style(outcome: str) -> dict[str, Any]:
-    if outcome == "diverged":
-        return {"facecolor": "0.85", "edgecolor": "white"}
-    return {"facecolor": "white", "edgecolor": "0.5", "hatch": "//////"}
+def _draw_cell(axes: Axes, place: tuple[int, int], row: dict[str, Any], shades: Any) -> None:
+    from matplotlib.patches import Rectangle
 
-
-def _draw_cell(axes: Axes, place: tuple[int, int], row: pd.Series, norm: LogNorm) -> None:
-    column, line = place
-    corner = (column - 0.5, line - 0.5)
-    if row["outcome"] != "converged":
-        axes.add_patch(Rectangle(corner, 1, 1, linewidth=0.5, **_get_cell_style(row["outcome"])))
-        text, colour = _look_up_cause(row["quantity"])[0] if row["outcome"] == "diverged" else "", "black"
+    text, colour = "", "black"
+    if row["outcome"] == "diverged":
+        style = {"facecolor": "0.85", "edgecolor": "white"}
+        text = DIVERGENCE_CAUSES.get(row["quantity"], row["quantity"])[0]
+    elif row["outcome"] == "not_converged":
+        style = {"facecolor": "white", "edgecolor": "0.5", "hatch": "//////"}
     else:
-        shade = _COLOURS(norm(row["iterations"]))
-        axes.add_patch(Rectangle(corner, 1, 1, linewidth=0.5, facecolor=shade, edgecolor="white"))
-        luminance = np.dot(shade[:3], (0.299, 0.587, 0.114))
-        text, colour = f"{row['iterations']:.0f}", "black" if luminance > 0.46 else "white"
-    axes.text(column, line, text, ha="center", va="center_baseline", fontsize=6, color=colour)
-
-
-def _look_up_cause(quantity: str) -> tuple[str, str]:
-    """Return the letter and the meaning of a quantity that failed."""
-    return DIVERGENCE_CAUSES.get(quantity, (quantity[:1], quantity))
-
-
-def _add_legend(figure: Figure, table: pd.DataFrame) -> None:
-    """Add a legend of grey and hatched cells, if there are any."""
-    failed = table.loc[table["outcome"] == "diverged", "quantity"].unique()
-    codes = dict(_look_up_cause(quantity) for quantity in [*DIVERGENCE_CAUSES, *failed] if quantity in failed)
-    handles: list[Patch] = [_Letter(letter, **_get_cell_style("diverged")) for letter in codes]
-    labels = list(codes.values())
-    unfinished = table.loc[table["outcome"] == "not_converged", "iterations"]
-    if len(unfinished):
-        handles.append(Patch(linewidth=0.5, **_get_cell_style("not_converged")))
-        labels.append(f"not converged in {unfinished.max():.0f} iterations")
-    if handles:
-        figure.legend(
-            handles,
-            labels,
-            title="Grey cells diverged; letters name the quantity that failed first." if codes else None,
-            alignment="left",
-            handler_map={_Letter: _LetterHandler()},
-            loc="outside lower center",
-            ncols=2,
-            frameon=False,
-            fontsize=6.5,
-            title_fontsize=6.5,
-            handlelength=1.3,
-            handleheight=1.1,
-            columnspacing=1.2,
+        red, green, blue, _ = shade = shades.to_rgba(row["iterations"])
+        style = {"facecolor": shade, "edgecolor": "white"}
+        text, colour = (
+            f"{row['iterations']:.0f}",
+            "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.46 else "white",
         )
+    column, line = place
+    axes.add_patch(Rectangle((column - 0.5, line - 0.5), 1, 1, linewidth=0.5, **style))
+    axes.text(column, line, text, ha="center", va="center_baseline", fontsize=6, color=colour)

@@ -6,21 +6,18 @@ import io
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from nfpi.figures.style import COLUMN_WIDTH, OKABE_ITO, STYLE, FigureError, notice, require_columns
-from nfpi.results.recorded.csv_files import read_csv, read_header
+from nfpi.figures.style import COLUMN_WIDTH, OKABE_ITO, STYLE, FigureError, collect_legend, notice
 from nfpi.runs import INITIAL, LOG_FILE, METRICS_FILE
-from nfpi.runtime.divergence import Diverged, raise_if_marked
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.manifests import SUFFIX, find_product
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 CURVES = "curves.png"
 """Name of the picture beside a log."""
@@ -32,19 +29,13 @@ _TICK_STEPS = [1, 2, 5, 10]
 """Allowed distances between ticks, times any power of ten."""
 
 
-class _Panel(NamedTuple):
-    """A panel: the label of its axis, and a label for each column of the log that it shows."""
-
-    label: str
-    series: dict[str, str]
-
-
-_PANELS = (
-    _Panel("Loss (bits/dim)", {"train_bits_per_dim": "training", "validation_bits_per_dim": "validation"}),
-    _Panel("NF-Acc (%)", {"validation_nf_acc": "validation"}),
-    _Panel("Loss of the\nGaussians (nats)", {"prior_loss": "training"}),
-    _Panel("Cross-entropy\n(nats)", {"train_loss": "training"}),
-)
+_PANELS: dict[str, dict[str, str]] = {
+    "Loss (bits/dim)": {"train_bits_per_dim": "training", "validation_bits_per_dim": "validation"},
+    "NF-Acc (%)": {"validation_nf_acc": "validation"},
+    "Loss of the\nGaussians (nats)": {"prior_loss": "training"},
+    "Cross-entropy\n(nats)": {"train_loss": "training"},
+}
+"""Label of the axis of each panel, and the labels of the columns of the log that it shows."""
 
 _STYLES: dict[str, dict[str, Any]] = {
     "training": {"color": OKABE_ITO["blue"], "linewidth": 1.0},
@@ -64,27 +55,35 @@ def draw_curves(log: pd.DataFrame, title: str = "") -> Figure:
     Raises:
         FigureError: the log has no epochs or no values.
     """
-    require_columns(log, ["epoch"], "the log of a training")
-    panels = [panel for panel in _PANELS if any(_has_values(log, column) for column in panel.series)]
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    known = {name: log[log[name].notna()] for name in log.columns if np.isfinite(log[name].astype("float64")).any()}
+    panels = {label: series for label, series in _PANELS.items() if series.keys() & known.keys()}
     if not panels:
         raise FigureError("expected the log of a training, received one without values")
+    # the epochs of the initial state have no `seconds` in the log of a run
+    shared = int(log["seconds"].isna().cumprod().sum()) if "seconds" in log.columns else 0
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(COLUMN_WIDTH, 1.15 * len(panels) + 0.6), layout="constrained")
         grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-        for axes, panel in zip(grid, panels, strict=True):
-            _draw_panel(axes, log, panel)
-        shared = _count_initial_epochs(log)
-        if shared:
-            for axes in grid:
+        for axes, (quantity, series) in zip(grid, panels.items(), strict=True):
+            for column, label in series.items():
+                if column in known:  # values recorded only every few epochs are connected
+                    axes.plot(known[column]["epoch"], known[column][column], label=label, **_STYLES[label])
+            if shared:
                 axes.axvspan(0.5, shared + 0.5, color="0.9", linewidth=0, label="initial state", zorder=0)
+            axes.set_ylabel(quantity)
+            axes.yaxis.set_major_locator(MaxNLocator(5, steps=_TICK_STEPS))
+            axes.grid(axis="y", color="0.92", linewidth=0.5)
+            axes.set_axisbelow(True)
         grid[0].set_xlim(0.5, max(float(log["epoch"].max()), 2.0) + 0.5)
         grid[0].xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=_TICK_STEPS))
         grid[0].set_title(title, loc="left", fontsize=7)
         grid[-1].set_xlabel("Epoch")
         figure.align_ylabels()
-        handles = {
-            label: handle for axes in grid for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
+        handles = collect_legend(grid)
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
@@ -116,6 +115,8 @@ def find_logs(root: Path) -> Iterator[Path]:
 
 
 def _write_picture(log: Path, title: str) -> Path:
+    import matplotlib
+
     content = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         _draw_log(log, title).savefig(content, format="png", dpi=_RESOLUTION, metadata={"Software": None})
@@ -124,6 +125,9 @@ def _write_picture(log: Path, title: str) -> Path:
 
 def _draw_log(path: Path, title: str) -> Figure:
     """Draw the curves of a log, or a notice that says why there are none."""
+    from nfpi.results.recorded.csv_files import read_csv, read_header
+    from nfpi.runtime.divergence import Diverged, raise_if_marked
+
     lines = [textwrap.fill(title, 55).replace("/ ", "/")]  # textwrap breaks lines at the spaces after slashes
     try:
         raise_if_marked(path.with_name(METRICS_FILE))
@@ -133,34 +137,11 @@ def _draw_log(path: Path, title: str) -> Figure:
         pass  # metrics.json is damaged, but the log can still be drawn
     try:
         find_product(path)
-        columns = [column for panel in _PANELS for column in (*panel.series, "seconds")]
+        columns = [column for series in _PANELS.values() for column in (*series, "seconds")]
         types = {name: "float64" for name in read_header(path) if name in columns}
         return draw_curves(read_csv(path, {"epoch": "int64", **types}), "\n".join(lines))
     except ValueError as fault:
         return notice("\n".join(lines[1:] or [str(fault)]))
-
-
-def _draw_panel(axes: Axes, log: pd.DataFrame, panel: _Panel) -> None:
-    """Draw a panel; values recorded only every few epochs are connected."""
-    for column, label in panel.series.items():
-        if _has_values(log, column):
-            known = log[log[column].notna()]
-            axes.plot(known["epoch"], known[column], label=label, **_STYLES[label])
-    axes.set_ylabel(panel.label)
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_TICK_STEPS))
-    axes.grid(axis="y", color="0.92", linewidth=0.5)
-    axes.set_axisbelow(True)
-
-
-def _has_values(log: pd.DataFrame, column: str) -> bool:
-    return column in log.columns and bool(np.isfinite(log[column].to_numpy(dtype="float64")).any())
-
-
-def _count_initial_epochs(log: pd.DataFrame) -> int:
-    """Return the number of epochs of the initial state, which have no `seconds` in the log of a run."""
-    if "seconds" not in log.columns:
-        return 0
-    return int(log["seconds"].isna().cumprod().sum())
 
 
 def _is_current(picture: Path, log: Path) -> bool:

@@ -1,20 +1,26 @@
-"""Inputs and outputs of the functions that draw figures."""
+"""Registration of figures, and their way from input files to drawn files.
+
+All modules of this package import matplotlib, pandas and torch only in the functions that compute and draw, since
+planning the workflow imports the settings of figures.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import matplotlib
-import pandas as pd
-from matplotlib.figure import Figure
-
-from nfpi.figures.style import RESOLUTION, STYLE, FigureError
-from nfpi.results.recorded.csv_files import write_csv
+from nfpi.config.figures import FIGURES, FigureSettings
+from nfpi.config.settings import Config
+from nfpi.figures.style import RESOLUTION, STYLE, FigureError, notice
+from nfpi.runs import IMAGE_SET_FILES, SPLITS, Layout
 from nfpi.runtime.files import write_atomically, written_together
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 _FORMATS: tuple[tuple[str, dict[str, None]], ...] = (("png", {"Software": None}), ("pdf", {"CreationDate": None}))
 """File formats, and the metadata to leave out, as it would make files of the same figure differ."""
@@ -69,6 +75,79 @@ class Drawn:
     table: pd.DataFrame | None = None
 
 
+Draw = TypeVar("Draw", bound=Callable[[Any, FigureInputs], Drawn])
+
+
+def register_figure(name: str, settings: type[FigureSettings]) -> Callable[[Draw], Draw]:
+    """Register a function that draws the figure `name`.
+
+    The function is called with `(settings, inputs)` and returns a :class:`Drawn`. Presets include the figure by a block
+    of its settings under `figures:`.
+
+    Args:
+        name: name of the figure, of its block in a preset and of its target.
+        settings: settings class of the figure, which names its input files.
+
+    Raises:
+        TypeError: the settings class is not a subclass of FigureSettings.
+        ConfigError: the name is taken; or the function has other arguments.
+
+    Examples:
+        >>> class Residual(FigureSettings):
+        ...     dataset: str
+        ...     def files(self, config, layout):
+        ...         run = config.run(self.dataset, "mef", "fpi", 1e4, config.seeds[0])
+        ...         return {"iterations": [f"{layout.of(run)}/fit/fixed_point.csv"]}
+        >>> @register_figure("residual", Residual)
+        ... def draw_residual(settings, inputs):
+        ...     figure = Figure(figsize=(3.4, 2))
+        ...     figure.subplots().plot(pd.read_csv(inputs.file("iterations"))["mean_residual"])
+        ...     return Drawn({"residual": figure})
+    """
+    FIGURES.require_name(name)
+    if not (isinstance(settings, type) and issubclass(settings, FigureSettings)):
+        received = getattr(settings, "__name__", repr(settings))
+        raise TypeError(f"figure '{name}': expected a subclass of FigureSettings, received {received}")
+
+    def register(draw: Draw) -> Draw:
+        FIGURES.register(name, settings, draw)
+        return draw
+
+    return register
+
+
+def draw_figure(name: str, settings: FigureSettings | Mapping[str, Any], inputs: FigureInputs) -> Drawn:
+    """Draw a registered figure; if a fit that it depends on diverged, its pictures say so.
+
+    Args:
+        name: name of the figure.
+        settings: its settings, or their JSON.
+        inputs: its input files and other settings.
+
+    Raises:
+        ConfigError: unknown figure.
+        ValidationError: invalid settings.
+        FigureError: the inputs are unsuitable, or pictures and table are not those declared by the settings.
+    """
+    import pandas as pd
+
+    from nfpi.runtime.divergence import Diverged
+
+    variant = FIGURES[name]
+    settings = cast(FigureSettings, variant.settings.model_validate(settings))
+    pictures = settings.picture_names(name)
+    try:
+        drawn: Drawn = variant.build(settings, inputs)
+    except Diverged as fault:
+        table = pd.DataFrame([{"outcome": str(fault)}]) if settings.has_table else None
+        return Drawn({picture: notice(str(fault)) for picture in pictures}, table)
+    if sorted(drawn.pictures) != sorted(pictures) or (drawn.table is not None) != settings.has_table:
+        expected = f"the pictures {', '.join(pictures)} {'and a' if settings.has_table else 'without a'} table"
+        received = f"{', '.join(drawn.pictures) or 'none'} {'without a' if drawn.table is None else 'and a'} table"
+        raise FigureError(f"figure '{name}': expected {expected}, received {received}")
+    return drawn
+
+
 def save_drawn(drawn: Drawn, folder: Path, name: str) -> None:
     """Write every picture as PNG (300 pixels per inch) and PDF, and the table as `name`.csv, either all or none.
 
@@ -77,6 +156,8 @@ def save_drawn(drawn: Drawn, folder: Path, name: str) -> None:
     Raises:
         OSError: the folder or a file cannot be written.
     """
+    from nfpi.results.recorded.csv_files import write_csv
+
     with written_together():
         for picture, figure in drawn.pictures.items():
             for suffix, content in render_figure(figure).items():
@@ -87,6 +168,8 @@ def save_drawn(drawn: Drawn, folder: Path, name: str) -> None:
 
 def render_figure(figure: Figure) -> dict[str, bytes]:
     """Return the contents of a figure's files by suffix, png and pdf."""
+    import matplotlib
+
     contents = {}
     for suffix, metadata in _FORMATS:
         buffer = io.BytesIO()
@@ -94,3 +177,9 @@ def render_figure(figure: Figure) -> dict[str, bytes]:
             figure.savefig(buffer, format=suffix, dpi=RESOLUTION, metadata=metadata)
         contents[suffix] = buffer.getvalue()
     return contents
+
+
+def list_split_files(config: Config, layout: Layout, dataset: str, split: str) -> list[str]:
+    """Return the files of a split of a data set, as used by runs of the first seed."""
+    folder = layout.path(SPLITS, dataset=dataset, splits=config.splits_of(dataset, config.seeds[0]))
+    return [f"{folder}/{split}/{file}" for file in IMAGE_SET_FILES.values()]

@@ -4,40 +4,29 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import matplotlib
 import numpy as np
-import pandas as pd
-import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
-from matplotlib.patches import Ellipse
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
-from sklearn.manifold import TSNE
+from pydantic import Field
 
-from nfpi.config.figures import DIVERGENCE_CAUSES, EmbeddingFigure
+from nfpi.config.base import Name, PositiveFloat, PositiveInt, Seed
+from nfpi.config.figures import FigureSettings
 from nfpi.config.priors import FixedPointConfig
-from nfpi.data.store import ImageSet, read_image_set
-from nfpi.figures.drawn import Drawn, FigureInputs
-from nfpi.figures.fit_outcomes import fit_with_outcome
-from nfpi.figures.style import (
-    COLUMN_WIDTH,
-    STYLE,
-    FigureError,
-    escape_math,
-    format_weight_label,
-    get_class_style,
-    require_columns,
-)
-from nfpi.priors.gaussian import GaussianPrior
-from nfpi.priors.statistics import ClassStatistics
-from nfpi.runtime.randomness import derive_seed, make_generator
-from nfpi.sampling import balanced_labels
+from nfpi.config.settings import Config
+from nfpi.figures.convergence_map import DIVERGENCE_CAUSES, fit_with_outcome
+from nfpi.figures.drawn import Drawn, FigureInputs, list_split_files, register_figure
+from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, escape_math, format_weight_label, get_class_style
+from nfpi.runs import Layout
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from nfpi.data.store import ImageSet
+    from nfpi.priors.gaussian import GaussianPrior
+    from nfpi.priors.statistics import ClassStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +52,6 @@ _PANELS = ("images", "data", "small", "large")
 _MOST_CLASSES_IN_LEGEND = 20
 """Maximum number of classes for which a legend and marks at the means are drawn."""
 
-_ALPHA = FixedPointConfig(weight=1.0).alpha
-
 _MARKER_SIZES = {"*": 8.0, "P": 6.5, "X": 6.5}
 """Sizes of markers with a smaller interior than the others, in points."""
 
@@ -72,19 +59,63 @@ _FARTHEST = 0.4
 """How far the axes may reach beyond the points of the panels `images` and `data`, as a share of their range."""
 
 
+class EmbeddingFigure(FigureSettings):
+    """Figure 1: t-SNE of images, and samples of their class Gaussians before and after the fixed-point iteration."""
+
+    title = "figure 1"
+    caption = (
+        "(a) t-SNE of training images (dimensionless axes); (b) samples of Gaussians with the mean and the variances "
+        "(figure1) or covariance (figure1_full) of each class in (a); (c) and (d): the same samples after the "
+        "fixed-point iteration from (b), with a small and a large λ. Dots: images or samples, a colour for each "
+        "class; open marks: class means; dashed ellipses: two standard deviations of (b); area × x to y: "
+        "smallest and largest ratio, over the classes, of the area of a class's ellipse (not drawn) to that in (b). "
+        "All panels have the same axes. figure1: the released update of diagonal covariances, without "
+        "`pooled_mean_gaps`; its result depends on the scale of the embedding, and therefore on the number of "
+        "images: compare λ only at equal numbers of images. figure1_full: full covariances and the exact update of "
+        "Proposition 1, whose loss is bounded below only for λ up to K α e^(1/α) / 2 (55 for K = 10 classes and α = "
+        "10); the panel of a diverged fit names its cause."
+    )
+    pictures = ("figure1", "figure1_full")
+    has_table = True
+
+    dataset: Name
+    images: PositiveInt = 5000
+    """number of embedded training images"""
+    perplexity: PositiveFloat = 30.0
+    seed: Seed = 0
+    lambdas: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [1e3, 1e5]
+    """small and large λ of the released update, without `pooled_mean_gaps`, with diagonal covariances"""
+    lambdas_full: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [50.0, 1e3]
+    """small and large λ of the exact update with full covariances; for 10 classes, its loss is bounded below
+    up to λ = 55"""
+    samples_per_class: Annotated[int, Field(ge=3)] = 200
+    """number of samples of each Gaussian; the ellipse and its area are computed from the covariance of the samples"""
+
+    def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:
+        """Return the files of the training images."""
+        return {"train": list_split_files(config, layout, self.dataset, "train")}
+
+    def describe(self, config: Config) -> str:
+        """Complete the caption with the numbers of images and samples, and the seed."""
+        return (
+            f"{self.caption} {self.dataset}: up to {self.images} training images, {self.samples_per_class} samples a "
+            f"class, perplexity {self.perplexity:g}, seed {self.seed}."
+        )
+
+
+@register_figure("figure1", EmbeddingFigure)
 def draw(settings: EmbeddingFigure, inputs: FigureInputs) -> Drawn:
     """Embed training images, fit the Gaussians of their classes and draw both variants.
 
     Raises:
         ValueError: there are too few images.
     """
+    from nfpi.data.store import read_image_set
+
     table = compute_embedding(read_image_set(inputs.folder("train")), settings)
-    for (variant, panel), rows in table[table["outcome"].notna()].groupby(["variant", "panel"], sort=False):
-        row = rows.iloc[0]
-        logger.info(
-            *("%s, %s: λ = %g: %s at iteration %d", variant, panel),
-            *(row["lambda"], row["outcome"], row["iterations"]),
-        )
+    fits = table[table["outcome"].notna()].drop_duplicates(["variant", "panel"])
+    for row in fits.to_dict("records"):
+        logger.info("%(variant)s, %(panel)s: λ = %(lambda)g: %(outcome)s at iteration %(iterations)s", row)
     pictures = {"figure1": draw_gaussians(table, "diagonal"), "figure1_full": draw_gaussians(table, "full")}
     return Drawn(pictures, table)
 
@@ -103,6 +134,10 @@ def embed_images(images: np.ndarray, *, perplexity: float, seed: int) -> np.ndar
     Raises:
         ValueError: the perplexity is not less than N.
     """
+    from sklearn.manifold import TSNE
+
+    from nfpi.runtime.randomness import derive_seed
+
     if perplexity >= len(images):
         raise ValueError(f"perplexity: expected less than the {len(images)} images, received {perplexity:g}")
     tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=derive_seed(seed, "t-SNE") % 2**32)
@@ -135,6 +170,13 @@ def compute_embedding(image_set: ImageSet, settings: EmbeddingFigure) -> pd.Data
     Raises:
         ValueError: there are fewer than three images of a class, or no more images than the perplexity.
     """
+    import pandas as pd
+    import torch
+
+    from nfpi.priors.statistics import ClassStatistics
+    from nfpi.runtime.randomness import derive_seed, make_generator
+    from nfpi.sampling import balanced_labels
+
     generator = np.random.default_rng(derive_seed(settings.seed, "embedding", "images"))
     chosen = np.sort(generator.permutation(len(image_set))[: settings.images])
     labels = image_set.labels[chosen]
@@ -143,18 +185,25 @@ def compute_embedding(image_set: ImageSet, settings: EmbeddingFigure) -> pd.Data
         name, received = image_set.classes[counts.argmin()], counts.min()
         raise ValueError(f"class {name}: expected at least 3 of the chosen images, received {received}")
     points = embed_images(image_set.images[chosen], perplexity=settings.perplexity, seed=settings.seed)
-    panels = [_tabulate_points("both", "images", {}, points, labels, image_set.classes)]
+
+    def tabulate(points: np.ndarray, labels: np.ndarray, **cells: Any) -> pd.DataFrame:
+        order = np.argsort(labels, kind="stable")
+        names = [image_set.classes[label] for label in labels[order]]
+        return pd.DataFrame({**cells, "class": names, "x": points[order, 0], "y": points[order, 1]})
+
+    panels = [tabulate(points, labels, variant="both", panel="images")]
     drawn = balanced_labels(image_set.num_classes, settings.samples_per_class)
     for variant in VARIANTS:
         statistics = ClassStatistics.from_latents(
             torch.from_numpy(points), torch.from_numpy(labels), image_set.num_classes, variant == "full"
         )
         for panel, outcome, prior in _fit_gaussians(statistics, variant, settings, image_set.classes):
+            cells = {"variant": variant, "panel": panel, **outcome}
             if prior is None:
-                panels.append(pd.DataFrame([{"variant": variant, "panel": panel, **outcome}]))
+                panels.append(pd.DataFrame([cells]))
                 continue
             samples = prior.sample(drawn, generator=make_generator("cpu", settings.seed, "embedding", "samples"))
-            panels.append(_tabulate_points(variant, panel, outcome, samples.numpy(), drawn.numpy(), image_set.classes))
+            panels.append(tabulate(samples.numpy(), drawn.numpy(), **cells))
     table = pd.concat(panels, ignore_index=True)
     table = table.assign(dataset=image_set.meta["name"]).reindex(columns=list(COLUMNS))
     return table.astype({"iterations": "Int64"})
@@ -164,6 +213,8 @@ def _fit_gaussians(
     statistics: ClassStatistics, variant: Variant, settings: EmbeddingFigure, classes: list[str]
 ) -> Iterator[tuple[str, dict[str, Any], GaussianPrior | None]]:
     """Yield name, outcome and Gaussians (None if the fit diverged) of the panels of a variant."""
+    from nfpi.priors.gaussian import GaussianPrior
+
     statistics.check()
     variance = None if variant == "full" else statistics.variance
     yield "data", {"lambda": 0.0}, GaussianPrior(statistics.mean, variance, statistics.covariance)
@@ -172,28 +223,6 @@ def _fit_gaussians(
     for panel, weight in zip(("small", "large"), weights, strict=True):
         config = FixedPointConfig(weight=weight, update=update, pooled_mean_gaps=False)
         yield panel, *fit_with_outcome(statistics, config, None, classes)
-
-
-def _tabulate_points(
-    variant: str,
-    panel: str,
-    outcome: Mapping[str, Any],
-    points: np.ndarray,
-    labels: np.ndarray,
-    classes: list[str],
-) -> pd.DataFrame:
-    """Return the points of a panel, sorted by class."""
-    order = np.argsort(labels, kind="stable")
-    return pd.DataFrame(
-        {
-            "variant": variant,
-            "panel": panel,
-            **outcome,
-            "class": [classes[label] for label in labels[order]],
-            "x": points[order, 0],
-            "y": points[order, 1],
-        }
-    )
 
 
 def draw_gaussians(table: pd.DataFrame, variant: Variant) -> Figure:
@@ -207,16 +236,19 @@ def draw_gaussians(table: pd.DataFrame, variant: Variant) -> Figure:
         variant: Gaussians with variances (diagonal) or with full covariances.
 
     Raises:
-        FigureError: the table lacks a column or a panel.
+        FigureError: the table lacks a panel.
     """
-    require_columns(table, COLUMNS, "an embedding")
+    import matplotlib
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.ticker import MaxNLocator
+
     shown = table[table["variant"].isin(["both", variant])]
     panels = [shown[shown["panel"] == name] for name in _PANELS]
     for name, rows in zip(_PANELS, panels, strict=True):
         if rows.empty:
-            raise FigureError(
-                f"expected the panels {', '.join(_PANELS)} of variant {variant}, received no rows of {name}"
-            )
+            raise FigureError(f"expected the panel {name} of variant {variant}, received no row of it")
     classes = panels[0]["class"].unique().tolist()
     x_limits, y_limits = _compute_limits(shown, pd.concat(panels[:2]))
     ratio = float(np.diff(y_limits)[0] / np.diff(x_limits)[0])
@@ -224,24 +256,19 @@ def draw_gaussians(table: pd.DataFrame, variant: Variant) -> Figure:
     legend_rows = -(-len(classes) // columns) if len(classes) <= _MOST_CLASSES_IN_LEGEND else 0
     with matplotlib.rc_context(STYLE):
         height = 2 * (1.38 * ratio + 0.2) + 0.4 + (0.16 + 0.12 * legend_rows if legend_rows else 0)
-        figure = Figure(
-            figsize=(COLUMN_WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, compress=True)
-        )
+        layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, compress=True)
+        figure = Figure(figsize=(COLUMN_WIDTH, height), layout=layout)
         grid = figure.subplots(2, 2, sharex=True, sharey=True)
         for letter, name, axes, rows in zip("abcd", _PANELS, grid.flat, panels, strict=True):
-            axes.set_xlim(*x_limits)
-            axes.set_ylim(*y_limits)
-            axes.set_aspect("equal")
+            axes.set(xlim=x_limits, ylim=y_limits, aspect="equal")
             before = panels[1] if name in ("small", "large") else None
             _draw_panel(axes, rows, classes, before)
             axes.set_title(f"({letter}) {_compose_title(name, rows, before)}", loc="left", fontsize=6.5, pad=3)
+            axes.set_xlabel("t-SNE 1", fontsize=7, labelpad=1)
+            axes.set_ylabel("t-SNE 2", fontsize=7, labelpad=1)
             axes.label_outer()
         grid[0, 0].xaxis.set_major_locator(MaxNLocator(4))
         grid[0, 0].yaxis.set_major_locator(MaxNLocator(4))
-        for axes in grid[1]:
-            axes.set_xlabel("t-SNE 1", fontsize=7, labelpad=1)
-        for axes in grid[:, 0]:
-            axes.set_ylabel("t-SNE 2", fontsize=7, labelpad=1)
         if legend_rows:
             _add_legend(figure, classes, columns, shown["dataset"].iloc[0])
     return figure
@@ -264,73 +291,39 @@ def _compute_limits(shown: pd.DataFrame, reference: pd.DataFrame) -> tuple[tuple
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, classes: list[str], before: pd.DataFrame | None) -> None:
     """Draw points in random order (so that no class hides others), their means, and ellipses of the points `before`."""
-    points = rows[rows["x"].notna()]
     axes.tick_params(labelsize=6, length=2, pad=2)
-    if points.empty:
-        text = _describe_divergence(rows.iloc[0], len(classes))
-        axes.text(
-            *(0.5, 0.5, text),
-            ha="center",
-            va="center",
-            fontsize=6.5,
-            color="0.3",
-            transform=axes.transAxes,
-        )
+    row = rows.iloc[0]
+    if row["outcome"] == "diverged":
+        _, meaning = DIVERGENCE_CAUSES.get(row["quantity"], ("", row["quantity"]))
+        text = f"diverged at iteration {row['iterations']:.0f}:\n{meaning}\n(class {escape_math(row['class'])})"
+        axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=6.5, color="0.3", transform=axes.transAxes)
         return
-    shuffled = points.iloc[np.random.default_rng(0).permutation(len(points))]
+    shuffled = rows.iloc[np.random.default_rng(0).permutation(len(rows))]
     colours = [get_class_style(classes.index(name))[0] for name in shuffled["class"]]
     axes.scatter(shuffled["x"], shuffled["y"], s=1.2, c=colours, linewidths=0, rasterized=True, zorder=3)
     if before is not None:
         for name, own in before.groupby("class", sort=False):
-            axes.add_patch(_make_ellipse(own, get_class_style(classes.index(str(name)))[0]))
+            _add_ellipse(axes, own[["x", "y"]].to_numpy(), get_class_style(classes.index(str(name)))[0])
     if len(classes) <= _MOST_CLASSES_IN_LEGEND:
         for index, name in enumerate(classes):
-            mean = points.loc[points["class"] == name, ["x", "y"]].mean()
-            axes.plot(*mean, **_get_mean_style(index), zorder=4)
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    outside = int((~(points["x"].between(left, right) & points["y"].between(bottom, top))).sum())
-    if outside:
-        axes.text(
-            *(0.98, 0.02, f"{outside} of {len(points)} samples outside"),
-            ha="right",
-            va="bottom",
-            fontsize=5.5,
-            color="0.3",
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
-            zorder=5,
-            transform=axes.transAxes,
-        )
+            axes.plot(*rows.loc[rows["class"] == name, ["x", "y"]].mean(), **_get_mean_style(index), zorder=4)
 
 
-def _describe_divergence(row: pd.Series, num_classes: int) -> str:
-    """Describe why a fit diverged, and whether its loss is unbounded."""
-    _, meaning = DIVERGENCE_CAUSES.get(row["quantity"], ("", row["quantity"]))
-    text = f"diverged at iteration {row['iterations']:.0f}:\n{meaning}\n(class {escape_math(row['class'])})"
-    bound = num_classes * _ALPHA * math.exp(1 / _ALPHA) / 2
-    if row["variant"] == "full" and row["lambda"] > bound:
-        text += f"\n\nThe loss of this update has no\nlower bound for λ > {bound:.0f}."
-    return text
+def _add_ellipse(axes: Axes, points: np.ndarray, colour: str) -> None:
+    """Draw the ellipse of two standard deviations of points (N, 2)."""
+    from matplotlib.patches import Ellipse
 
-
-def _make_ellipse(points: pd.DataFrame, colour: str) -> Ellipse:
-    """Make the ellipse of two standard deviations of points."""
-    (x, y), covariance = points[["x", "y"]].mean(), np.cov(points[["x", "y"]].to_numpy().T)
-    variances, axes = np.linalg.eigh(covariance)
+    variances, directions = np.linalg.eigh(np.cov(points.T))
     width, height = 4 * np.sqrt(variances.clip(min=0))
-    angle = math.degrees(math.atan2(axes[1, 0], axes[0, 0]))
-    return Ellipse(
-        *((x, y), width, height),
-        angle=angle,
-        fill=False,
-        edgecolor=colour,
-        linestyle=(0, (3, 2)),
-        linewidth=0.5,
-        zorder=2,
-    )
+    angle = math.degrees(math.atan2(directions[1, 0], directions[0, 0]))
+    style: dict[str, Any] = {"fill": False, "edgecolor": colour, "linestyle": (0, (3, 2)), "linewidth": 0.5}
+    axes.add_patch(Ellipse(points.mean(0), width, height, angle=angle, zorder=2, **style))
 
 
 def _get_mean_style(index: int) -> dict[str, Any]:
     """Return the style of an open marker, through which small clusters stay visible, with a thin white rim."""
+    from matplotlib.patheffects import withStroke
+
     _, marker = get_class_style(index)
     return {
         "marker": marker,
@@ -343,37 +336,32 @@ def _get_mean_style(index: int) -> dict[str, Any]:
     }
 
 
-def _get_dot_style(index: int) -> dict[str, Any]:
-    """Return the style of a dot in the legend."""
-    return {"marker": "o", "markersize": 2.5, "color": get_class_style(index)[0], "markeredgewidth": 0}
-
-
 def _compose_title(name: str, rows: pd.DataFrame, before: pd.DataFrame | None) -> str:
     """Return the title of a panel, without its letter."""
-    row = rows.iloc[0]
     if before is None:
         return f"{len(rows)} images" if name == "images" else "Gaussians, $λ = 0$"
+    row = rows.iloc[0]
     weight = f"$λ =$ {format_weight_label(row['lambda'])}"
     if row["outcome"] == "diverged":
         return f"{weight}, diverged\n"
     iterations = f"{'' if row['outcome'] == 'converged' else '> '}{row['iterations']:.0f} iterations"
-    return f"{weight}, {iterations}\narea × {_format_area_ratios(rows, before)}"
-
-
-def _format_area_ratios(rows: pd.DataFrame, before: pd.DataFrame) -> str:
-    """Return the smallest and the largest ratio of the areas of the classes' ellipses after and before the fit."""
-    after, first = (
-        frame.groupby("class")[["x", "y"]].apply(lambda points: math.sqrt(np.linalg.det(np.cov(points.to_numpy().T))))
-        for frame in (rows, before)
-    )
-    ratios = after / first
+    ratios = _compute_areas(rows) / _compute_areas(before)
     texts = dict.fromkeys(f"{ratio:.2g}" for ratio in (ratios.min(), ratios.max()))
-    return " to ".join(texts)
+    return f"{weight}, {iterations}\narea × {' to '.join(texts)}"
+
+
+def _compute_areas(rows: pd.DataFrame) -> pd.Series:
+    """Return the area of the ellipse of each class, up to a factor."""
+    by_class = rows.groupby("class")[["x", "y"]]
+    return by_class.apply(lambda points: math.sqrt(np.linalg.det(np.cov(points.to_numpy().T))))
 
 
 def _add_legend(figure: Figure, classes: list[str], columns: int, title: str) -> None:
+    from matplotlib.lines import Line2D
+
+    dot: dict[str, Any] = {"marker": "o", "markersize": 2.5, "markeredgewidth": 0, "linestyle": "none"}
     marks: list[Any] = [
-        (Line2D([], [], linestyle="none", **_get_dot_style(index)), Line2D([], [], **_get_mean_style(index)))
+        (Line2D([], [], color=get_class_style(index)[0], **dot), Line2D([], [], **_get_mean_style(index)))
         for index in range(len(classes))
     ]
     figure.legend(

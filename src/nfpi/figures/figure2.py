@@ -3,24 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import pandas as pd
-import torch
-from matplotlib.figure import Figure
+from pydantic import Field
 
-from nfpi.augmentation import make_variants
-from nfpi.config.figures import AugmentationFigure, describe_step
+from nfpi.config.base import PositiveInt, Settings
 from nfpi.config.generation import NfaConfig
-from nfpi.data.errors import DataError
-from nfpi.data.store import ImageSet, read_image_set
-from nfpi.figures.drawn import Drawn, FigureInputs
-from nfpi.figures.image_grid import draw_image_grid, to_pixels
-from nfpi.model.trained import TrainedFlow
-from nfpi.runtime.devices import make_device
-from nfpi.runtime.randomness import derive_seed
+from nfpi.config.settings import Config
+from nfpi.figures.drawn import Drawn, FigureInputs, list_split_files, register_figure
+from nfpi.figures.image_grid import FlowFigure, draw_image_grid, to_pixels
+from nfpi.runs import Layout
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from matplotlib.figure import Figure
+
+    from nfpi.data.store import ImageSet
+    from nfpi.model.trained import TrainedFlow
 
 
+class AugmentationFigure(FlowFigure):
+    """Figure 2: images beside their latent-augmented variants."""
+
+    title = "figure 2"
+    caption = (
+        "Training images (left) and latent-augmented variants of them (right): each latent moves a share s of the way "
+        "towards another latent of its class, in the span of the class's leading PCA axes. Below a variant: Δ, the "
+        "root-mean-square difference from the original in 8-bit levels. For a flow on latents of an autoencoder, "
+        "all images, including the originals, are outputs of the decoder."
+    )
+    has_table = True
+
+    classes: Annotated[list[str], Field(min_length=1)]
+    """names of classes, or their indices as strings"""
+    images_per_class: PositiveInt = 1
+    variants: PositiveInt = 3
+
+    def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:
+        """Return the files of the training images and of the model."""
+        return {
+            "train": list_split_files(config, layout, self.dataset, "train"),
+            "model": self.list_model_files(config, layout),
+        }
+
+    def reads(self, config: Config) -> dict[str, Settings]:
+        """Return the settings of latent augmentation."""
+        return {"nfa": config.for_dataset(self.dataset).nfa}
+
+    def describe(self, config: Config) -> str:
+        """Complete the caption with the strength of the augmentation, and the run."""
+        nfa = config.for_dataset(self.dataset).nfa
+        step = f"s = {nfa.strength:g}"
+        if nfa.law == "beta":
+            step += f" u, u ~ Beta({nfa.concentration:g}, {nfa.concentration:g})"
+        return f"{self.caption} {self.describe_run(config)}: {nfa.axes} axes, {step}."
+
+
+@register_figure("figure2", AugmentationFigure)
 def draw(settings: AugmentationFigure, inputs: FigureInputs) -> Drawn:
     """Draw training images beside their latent-augmented variants.
 
@@ -28,6 +69,11 @@ def draw(settings: AugmentationFigure, inputs: FigureInputs) -> Drawn:
         DataError: the images have other classes than the flow, or lack a class to be shown.
         Diverged: the fit of the class Gaussians diverged.
     """
+    from nfpi.data.errors import DataError
+    from nfpi.data.store import read_image_set
+    from nfpi.model.trained import TrainedFlow
+    from nfpi.runtime.devices import make_device
+
     model = TrainedFlow.read(inputs.folder("model"))
     train = read_image_set(inputs.folder("train"))
     if model.classes != train.classes:
@@ -38,7 +84,7 @@ def draw(settings: AugmentationFigure, inputs: FigureInputs) -> Drawn:
     nfa = NfaConfig.model_validate(inputs.settings["nfa"])
     images, classes = augment_random_images(model, train, settings, nfa, make_device().device)
     changes = compute_rms_changes(images)
-    return Drawn({"figure2": draw_augmentations(images, classes, changes, nfa)}, _tabulate_changes(classes, changes))
+    return Drawn({"figure2": draw_augmentations(images, classes, changes)}, _tabulate_changes(classes, changes))
 
 
 def augment_random_images(
@@ -63,6 +109,12 @@ def augment_random_images(
     Raises:
         DataError: unknown class, or a class with too few images.
     """
+    import torch
+
+    from nfpi.augmentation import make_variants
+    from nfpi.data.errors import DataError
+    from nfpi.runtime.randomness import derive_seed
+
     indices, names = [], []
     for name in settings.classes:
         label = _find_class_index(image_set, name)
@@ -99,37 +151,27 @@ def compute_rms_changes(images: np.ndarray) -> np.ndarray:
     return changes
 
 
-def draw_augmentations(images: np.ndarray, classes: Sequence[str], changes: np.ndarray, nfa: NfaConfig) -> Figure:
+def draw_augmentations(images: np.ndarray, classes: Sequence[str], changes: np.ndarray) -> Figure:
     """Draw images beside their latent-augmented variants, with the size of the changes.
 
     Args:
         images: (images, 1 + variants, H, W, C), uint8, the original first.
         classes: names of the images' classes.
         changes: root mean squares, (images, variants), in 8-bit levels.
-        nfa: settings of the latent augmentation.
 
     Raises:
         FigureError: inconsistent numbers of rows, or images that are not uint8.
     """
-    variants = images.shape[1] - 1
-    columns = [
-        "original",
-        *(f"variant {number}" if variants <= 4 else str(number) for number in range(1, 1 + variants)),
-    ]
-    return draw_image_grid(
-        images,
-        classes,
-        columns,
-        "Class",
-        "",
-        notes=[["", *(f"Δ {change:.3g}" for change in image_changes)] for image_changes in changes],
-        footnote=f"{nfa.axes} axes, {describe_step(nfa)}; Δ: RMS change on the scale 0 to 255",
-        first_apart=True,
-    )
+    variants = range(1, images.shape[1])
+    columns = ["original", *(f"variant {number}" if len(variants) <= 4 else str(number) for number in variants)]
+    notes = [["", *(f"Δ {change:.3g}" for change in image_changes)] for image_changes in changes]
+    return draw_image_grid(images, classes, columns, "Class", "", notes=notes)
 
 
 def _tabulate_changes(classes: Sequence[str], changes: np.ndarray) -> pd.DataFrame:
     """Return the changes as a table, one row per variant."""
+    import pandas as pd
+
     return pd.DataFrame(
         [
             {"class": name, "image": image, "variant": variant, "rms_change": change}
@@ -141,6 +183,8 @@ def _tabulate_changes(classes: Sequence[str], changes: np.ndarray) -> pd.DataFra
 
 def _find_class_index(image_set: ImageSet, name: str) -> int:
     """Return the index of a class, given its name or the index itself as a string."""
+    from nfpi.data.errors import DataError
+
     if name in image_set.classes:
         return image_set.classes.index(name)
     if name.isdecimal() and int(name) < image_set.num_classes:

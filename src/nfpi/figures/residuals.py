@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import matplotlib
 import numpy as np
-import pandas as pd
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from pydantic import Field
 
-from nfpi.config.figures import ResidualsFigure
+from nfpi.config.base import Name, PositiveFloat, Settings
+from nfpi.config.figures import FigureSettings
 from nfpi.config.priors import FixedPointSettings
-from nfpi.figures.drawn import Drawn, FigureInputs
-from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, format_weight_label, notice, require_columns
-from nfpi.results.recorded.csv_files import read_csv
+from nfpi.config.settings import Config
+from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
+from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, format_weight_label, notice
+from nfpi.runs import Layout
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMNS = {"iteration": "int64", "mean_residual": "float64", "variance_residual": "float64"}
 """Columns of the residuals of a fit and their types."""
@@ -32,6 +33,39 @@ _ENDS = {
 """Marker and label for each outcome of a fit."""
 
 
+class ResidualsFigure(FigureSettings):
+    """Residual of the fixed-point iteration against the iteration."""
+
+    title = "residuals of the fixed point"
+    caption = (
+        "Change of the mean (top) and of the variances (bottom) of a class in each fixed-point iteration: the largest "
+        "Euclidean norm over the classes, in units of the latents (squared for variances); a quantity that is not "
+        "fitted has no panel. The mark at the end of the line of each λ says how the iteration ended. Dashed: the "
+        "tolerance at which the iteration ends."
+    )
+    is_quick = True
+
+    dataset: Name
+    flow: Name = "mef"
+    prior: Name = "fpi"
+    lambdas: Annotated[list[PositiveFloat], Field(min_length=1)]
+
+    def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:
+        """Return the fixed_point.csv of each λ."""
+        config.fixed_point_settings("figures.residuals", self.prior)
+        runs = [config.run(self.dataset, self.flow, self.prior, weight, config.seeds[0]) for weight in self.lambdas]
+        return {"iterations": [f"{layout.of(run)}/fit/fixed_point.csv" for run in runs]}
+
+    def reads(self, config: Config) -> dict[str, Settings]:
+        """Return the settings of the fits, for tolerance and maximum number of iterations."""
+        return {"prior": config.fixed_point_settings("figures.residuals", self.prior)}
+
+    def describe(self, config: Config) -> str:
+        """Complete the caption with the runs."""
+        return f"{self.caption} {self.dataset}, {self.flow}, {self.prior}, seed {config.seeds[0]}."
+
+
+@register_figure("residuals", ResidualsFigure)
 def draw(settings: ResidualsFigure, inputs: FigureInputs) -> Drawn:
     """Draw the residuals of the fits with several λ; if all diverged at once, draw a picture that says so.
 
@@ -40,6 +74,8 @@ def draw(settings: ResidualsFigure, inputs: FigureInputs) -> Drawn:
     Raises:
         FigureError: the numbers of files and λ differ, or no residual is positive.
     """
+    from nfpi.results.recorded.csv_files import read_csv
+
     files = inputs.files["iterations"]
     if len(files) != len(settings.lambdas):
         raise FigureError(
@@ -73,37 +109,35 @@ def draw_residuals(
         max_iterations: maximum number of iterations.
 
     Raises:
-        FigureError: no residual is positive, or a column is missing.
+        FigureError: no residual is positive.
     """
-    for _, rows in curves:
-        require_columns(rows, COLUMNS, "residuals of a fit")
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
     quantities = [column for column in _QUANTITIES if any((rows[column] > 0).any() for _, rows in curves)]
     if not quantities:
         raise FigureError("expected at least one positive residual, received none")
     curves = sorted(curves, key=lambda curve: curve[0])
     ends = [_infer_outcome(rows, tolerance, max_iterations) for _, rows in curves]
-    colours = colormaps["cividis"].reversed()(np.linspace(0.15, 1.0, len(curves)))
+    colours = matplotlib.colormaps["cividis"].reversed()(np.linspace(0.15, 1.0, len(curves)))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(COLUMN_WIDTH, 1.5 * len(quantities) + 0.75), layout="constrained")
         grid = figure.subplots(len(quantities), 1, sharex=True, squeeze=False)[:, 0]
         for axes, column in zip(grid, quantities, strict=True):
             bottom, top = _compute_limits([rows[column] for _, rows in curves], ends, tolerance)
             for (_, rows), colour, end in zip(curves, colours, ends, strict=True):
-                _draw_curve(axes, rows["iteration"], rows[column], top, colour, end)
+                _draw_curve(axes, rows.loc[rows[column] > 0, ["iteration", column]].to_numpy(), top, colour, end)
             axes.axhline(tolerance, color="0.4", linestyle="--", linewidth=0.8)
-            axes.set_xscale("log")
-            axes.set_yscale("log")
-            axes.set_ylim(bottom, top)
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.yaxis.set_major_locator(LogLocator(numticks=6))
-            axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.set(xscale="log", yscale="log", ylim=(bottom, top), ylabel=_QUANTITIES[column])
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("")
+            axes.yaxis.set_minor_formatter("")
             axes.grid(color="0.92", linewidth=0.5)
-            axes.set_ylabel(_QUANTITIES[column])
         grid[0].set_title(dataset, loc="left")
         grid[-1].set_xlabel("Iteration")
         figure.align_ylabels()
-        lines: list[Line2D] = [Line2D([], [], color=colour) for colour in colours]
+        lines: list[Any] = [Line2D([], [], color=colour) for colour in colours]
         labels = [f"λ = {format_weight_label(weight)}" for weight, _ in curves]
         lines.append(Line2D([], [], color="0.4", linestyle="--", linewidth=0.8))
         labels.append(f"tolerance {tolerance:g}")
@@ -114,30 +148,19 @@ def draw_residuals(
     return figure
 
 
-def _draw_curve(
-    axes: Axes, iterations: pd.Series, residuals: pd.Series, top: float, colour: np.ndarray, end: str
-) -> None:
-    """Draw a line, and the marker at its end or where it leaves the axes."""
-    positive = residuals > 0
-    if not positive.any():
+def _draw_curve(axes: Axes, points: np.ndarray, top: float, colour: np.ndarray, end: str) -> None:
+    """Draw a line through points (N, 2), and the marker at its end or where it leaves the axes."""
+    if not len(points):
         return
-    iterations, residuals = iterations[positive], residuals[positive]
-    axes.plot(iterations, residuals, color=colour, linewidth=1.0)
-    beyond = (residuals > top).to_numpy()
-    last = int(beyond.argmax()) if beyond.any() else len(residuals) - 1
-    axes.plot(
-        iterations.iloc[[last]],
-        residuals.iloc[[last]].clip(upper=top),
-        color=colour,
-        clip_on=False,
-        zorder=5,
-        **_get_end_style(end),
-    )
+    axes.plot(*points.T, color=colour, linewidth=1.0)
+    beyond = points[:, 1] > top
+    iteration, residual = points[beyond.argmax() if beyond.any() else -1]
+    axes.plot(iteration, min(residual, top), color=colour, clip_on=False, zorder=5, **_get_end_style(end))
 
 
 def _infer_outcome(rows: pd.DataFrame, tolerance: float, max_iterations: int) -> str:
     """Return the outcome of a fit from its residuals."""
-    if len(rows) and rows[["mean_residual", "variance_residual"]].iloc[-1].max() <= tolerance:
+    if len(rows) and rows[list(_QUANTITIES)].iloc[-1].max() <= tolerance:
         return "converged"
     return "not_converged" if len(rows) >= max_iterations else "diverged"
 

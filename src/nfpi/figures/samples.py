@@ -3,25 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import torch
-from matplotlib.figure import Figure
+from pydantic import Field
 
-from nfpi.config.figures import SamplesFigure
-from nfpi.figures.drawn import Drawn, FigureInputs
-from nfpi.figures.image_grid import draw_image_grid, to_pixels
-from nfpi.model.trained import TrainedFlow
-from nfpi.runtime.devices import make_device
-from nfpi.sampling import sample_images
+from nfpi.config.base import PositiveFloat, PositiveInt
+from nfpi.config.settings import Config
+from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
+from nfpi.figures.image_grid import FlowFigure, draw_image_grid, to_pixels
+from nfpi.runs import Layout
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from matplotlib.figure import Figure
+
+    from nfpi.model.trained import TrainedFlow
 
 
+class SamplesFigure(FlowFigure):
+    """Class-conditional samples at several temperatures."""
+
+    title = "samples"
+    caption = (
+        "Images drawn from the flow, a column for each class and a block of rows for each temperature T "
+        "(z = μ + T Σ^(1/2) ε). Images at the same place in different blocks have the same noise ε."
+    )
+
+    classes: PositiveInt = 10
+    """number of classes shown, from the first"""
+    noises: PositiveInt = 3
+    """images per class and temperature"""
+    temperatures: Annotated[list[PositiveFloat], Field(min_length=1)] = [0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2]
+
+    def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:
+        """Return the files of the model."""
+        return {"model": self.list_model_files(config, layout)}
+
+    def describe(self, config: Config) -> str:
+        """Complete the caption with the run."""
+        return f"{self.caption} {self.describe_run(config)}; images per class and temperature: {self.noises}."
+
+
+@register_figure("samples", SamplesFigure)
 def draw(settings: SamplesFigure, inputs: FigureInputs) -> Drawn:
     """Sample a flow and draw the images.
 
     Raises:
         Diverged: the fit of the flow's Gaussians diverged.
     """
+    from nfpi.model.trained import TrainedFlow
+    from nfpi.runtime.devices import make_device
+
     model = TrainedFlow.read(inputs.folder("model"))
     images = sample_grid(model, settings, make_device().device)
     classes = model.classes[: images.shape[1]]
@@ -39,6 +72,10 @@ def sample_grid(model: TrainedFlow, settings: SamplesFigure, device: torch.devic
     Returns:
         (temperatures · noises, classes, H, W, C), uint8; rows are grouped by temperature.
     """
+    import torch
+
+    from nfpi.sampling import sample_images
+
     num_classes = min(settings.classes, model.prior.num_classes)
     labels = torch.arange(num_classes).repeat(settings.noises)
     flow = model.flow.to(device)
@@ -70,9 +107,5 @@ def draw_samples(images: np.ndarray, temperatures: Sequence[float], classes: Seq
     Raises:
         FigureError: inconsistent numbers of rows or columns, or images that are not pixels.
     """
-    texts = [f"{temperature:g}" for temperature in temperatures]
-    if noises == 1:
-        return draw_image_grid(images, texts, classes, "Temperature $T$", "Class")
-    rows = [f"$ε_{{{number}}}$" for number in range(1, 1 + noises)] * len(texts)
-    blocks = [f"$T = {text}$" for text in texts]
-    return draw_image_grid(images, rows, classes, "", "Class", blocks=blocks, rows_are_math=True)
+    rows = [f"T = {temperature:g}" if number == 0 else "" for temperature in temperatures for number in range(noises)]
+    return draw_image_grid(images, rows, classes, "Temperature T", "Class", rows_per_block=noises)

@@ -7,13 +7,11 @@ directly instead of pyplot, so they need neither a display nor global state.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-import pandas as pd
-from matplotlib.figure import Figure
-
-from nfpi.results.markup.files import split_weight
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMN_WIDTH = 3.4
 """Width of a figure, inches."""
@@ -62,22 +60,6 @@ class FigureError(ValueError):
     """Nothing to draw, or unsuitable inputs; the message is one line."""
 
 
-def require_columns(table: pd.DataFrame, needed: Iterable[str], what: str) -> None:
-    """Check that a table has the required columns.
-
-    Args:
-        table: table to check.
-        needed: names of the columns.
-        what: description of the table, for the error message.
-
-    Raises:
-        FigureError: a column is missing; the first one is named.
-    """
-    missing = [name for name in needed if name not in table.columns]
-    if missing:
-        raise FigureError(f"expected {what}, column {missing[0]} is missing")
-
-
 def get_class_style(index: int) -> tuple[str, str]:
     """Return the colour and the marker of a class; they repeat after a hundred classes."""
     decade, digit = divmod(index, len(CLASS_COLOURS))
@@ -86,6 +68,8 @@ def get_class_style(index: int) -> tuple[str, str]:
 
 def format_weight_label(weight: float, _position: int | None = None) -> str:
     """Format λ in math mode: 0, 500, 10³, 3·10⁴."""
+    from nfpi.results.markup.files import split_weight
+
     mantissa, exponent = split_weight(weight)
     if exponent == 0:
         return f"${mantissa}$"
@@ -97,8 +81,16 @@ def escape_math(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def collect_legend(grid: Iterable[Axes]) -> dict[str, Any]:
+    """Return the handles of a legend for several axes by their label; those of the same label look alike."""
+    return {label: handle for axes in grid for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+
+
 def notice(message: str) -> Figure:
     """Draw a message instead of a figure that cannot be drawn."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(COLUMN_WIDTH, 0.8))
         figure.text(0.5, 0.5, message, ha="center", va="center", fontsize=7, color="0.3", wrap=True)
