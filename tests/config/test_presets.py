@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 
 import pytest
@@ -296,53 +295,6 @@ def test_the_presets_of_the_project_are_settings(preset):
     assert resolved.config.tables
     again = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": f"{ROOT}/presets/{preset}.yaml"})
     assert again == resolved
-
-
-DEMO_SWIN = {
-    "model": "swin",
-    "architecture": {"patch_size": 1, "window_size": 4, "embed_dim": 32, "depths": [2, 2], "num_heads": [2, 4]},
-    "weights": None,
-    "pretrained": False,
-    "start_from": None,
-    "image_size": None,
-    "epochs": 60,
-    "batch_size": 64,
-    "optimizer": "adamw",
-    "schedule": "cosine",
-    "learning_rate": 0.002,
-    "max_learning_rate": 0.1,
-    "warmup_epochs": 5,
-    "momentum": 0.9,
-    "weight_decay": 0.05,
-    "gradient_clip": 0.0,
-    "label_smoothing": 0.0,
-    "train_on": "real",
-    "standard": {
-        "flip": True,
-        "crop_padding": 0,
-        "auto_augment": None,
-        "rand_augment": None,
-        "random_erasing": 0.1,
-        "mixup": 0.1,
-        "cutmix": 0.0,
-    },
-    "nfa_probability": 0.5,
-    "precision": "32-true",
-    "workers": 0,
-    "checkpoint_minutes": 10.0,
-    "keep": True,
-}
-"""The small Swin of preset demo as it is written in params of rules, in metrics and in files of weights."""
-
-
-def test_settings_of_table_5_and_6_leave_the_small_models_of_demo_as_they_are():
-    """Snakemake compares the text: a setting that is new, or in another place, would train them again."""
-    classifiers = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo"}).config.classifiers
-    assert json.dumps(classifiers["swin"].model_dump(mode="json")) == json.dumps(DEMO_SWIN)
-    for name in ("resnet18", "eva02_pretrained", "eva02"):
-        assert set(classifiers[name].model_dump()) == set(DEMO_SWIN)
-        assert set(classifiers[name].model_dump()["standard"]) == set(DEMO_SWIN["standard"])
-        assert classifiers[name].momentum == 0.9
 
 
 def test_resolving_changes_nothing_that_it_is_given(project):

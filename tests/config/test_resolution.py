@@ -148,15 +148,6 @@ def test_a_classifier_is_fine_tuned_from_the_run_without_augmentation_of_the_one
     assert config.fine_tuned_from(flow) is None
 
 
-def test_a_setting_that_was_added_later_is_written_where_it_is_not_the_default(project):
-    """Results that were made without it stay up to date: Snakemake compares settings as they are written."""
-    blocks = {"fpi": {"isotropic_variance": False}, "mine": {"isotropic_variance": True}}
-    config = project.resolve_config({"priors": blocks})
-    assert "isotropic_variance" not in config.priors["fpi"].model_dump()
-    assert config.priors["mine"].model_dump()["isotropic_variance"]
-    assert FixedPointSettings.model_validate(FixedPointSettings().model_dump()) == FixedPointSettings()
-
-
 def test_a_seed_has_a_run_of_the_flow_and_one_of_the_classifier(project):
     experiment = {"dataset": "digits", "lambdas": [7, 0, 7.0], "classifier": "resnet18"}
     config = project.resolve_config(seeds=[1, 2], tables={"t": {"experiments": [experiment]}})

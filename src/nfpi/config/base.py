@@ -55,14 +55,6 @@ class ConfigError(ValueError):
     """A setting that is missing, unknown or out of range; its message is one line and names the key."""
 
 
-def declare_added_setting(default: Any) -> Any:
-    """Declare a setting that was added after results were made: it is serialised only if it differs from its default.
-
-    Snakemake and checkpoints compare serialised settings, so results made before the setting existed stay up to date.
-    """
-    return Field(default=default, exclude_if=lambda value: value == default)
-
-
 ALL_INHERITED = "*"
 """Key that, with the value null, removes all blocks inherited from other presets."""
 

@@ -17,7 +17,6 @@ from nfpi.config.base import (
     PositiveInt,
     Settings,
     Share,
-    declare_added_setting,
     explain,
 )
 from nfpi.config.registry import Registry
@@ -40,7 +39,7 @@ images (B, C, S, S) to logits (B, K). Traits (a `module:attribute` is imported w
 class ResNet18Settings(Settings):
     """Architecture of the ResNet18 for small images."""
 
-    stem_init: Literal["kaiming_normal", "torch_default"] = declare_added_setting("kaiming_normal")
+    stem_init: Literal["kaiming_normal", "torch_default"] = "kaiming_normal"
     """initial weights of the 3×3 stem: as those of ResNet's other convolutions in torchvision (kaiming_normal), or
     torch's default for convolutions, as in the released code (torch_default)"""
 
@@ -57,7 +56,7 @@ class SwinSettings(Settings):
     """attention heads of each level"""
     mlp_ratio: PositiveFloat = 2.0
     drop_path_rate: Fraction = 0.1
-    layer_norm_eps: PositiveFloat = declare_added_setting(1e-5)
+    layer_norm_eps: PositiveFloat = 1e-5
     """ε of the layer normalisations"""
 
     @model_validator(mode="after")
@@ -103,15 +102,15 @@ class StandardAugmentation(Settings):
     """timm's RandAugment, e.g. rand-m9-mstd0.5-inc1"""
     random_erasing: Share = 0.0
     """probability that a part of an image is erased"""
-    erasing_max_area: Annotated[float, Field(ge=0.02, le=1)] = declare_added_setting(1 / 3)
+    erasing_max_area: Annotated[float, Field(ge=0.02, le=1)] = 1 / 3
     """largest share of an image that random erasing erases; the smallest is 0.02"""
-    erasing_fill: Literal["noise", "mean"] = declare_added_setting("noise")
+    erasing_fill: Literal["noise", "mean"] = "noise"
     """values of erased pixels after normalisation: noise N(0, 1), or 0, the channel mean"""
     mixup: NonNegativeFloat = 0.0
     """α of mixup's Beta(α, α)"""
     cutmix: NonNegativeFloat = 0.0
     """α of cutmix's Beta(α, α)"""
-    mix_probability: Share = declare_added_setting(1.0)
+    mix_probability: Share = 1.0
     """probability that mixup or cutmix is applied to a batch"""
 
 
@@ -131,18 +130,16 @@ class ClassifierConfig(Settings):
     none`), whatever `weights` and `pretrained` are"""
     image_size: PositiveInt | None = None
     """size that images are resized to (bicubic); None: no resizing"""
-    normalization: Literal["model", "half", "dataset", "cifar10", "cifar100", "imagenet"] = declare_added_setting(
-        "model"
-    )
+    normalization: Literal["model", "half", "dataset", "cifar10", "cifar100", "imagenet"] = "model"
     """mean and standard deviation used to normalise channels. model: the model's own, which are those of the published
     weights for eva02, and 0.5 and 0.5 for resnet18 and swin; half: 0.5 and 0.5; dataset: those of the training images;
     cifar10, cifar100, imagenet: the published values of this data set"""
     epochs: NonNegativeInt = 30
     """epochs of training, after which the weights are tested; 0: the initial weights are tested"""
-    repeats: PositiveInt = declare_added_setting(1)
+    repeats: PositiveInt = 1
     """passes over the training images per epoch (repeated augmentation), each with its own order and augmentations"""
     batch_size: Annotated[int, Field(ge=2)] = 100
-    accumulate: PositiveInt = declare_added_setting(1)
+    accumulate: PositiveInt = 1
     """parts, at most this many, into which a batch is split for gradient accumulation: the same step with less memory
     (only for models without batch normalisation)"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -155,7 +152,7 @@ class ClassifierConfig(Settings):
     """epochs of linear warm-up (cosine)"""
     momentum: Fraction = 0.9
     """momentum of SGD"""
-    cycle_momentum: bool = declare_added_setting(False)
+    cycle_momentum: bool = False
     """whether the one-cycle schedule cycles SGD's momentum between 0.95 and 0.85, inversely to the learning rate
     (torch's default), instead of using `momentum`"""
     weight_decay: NonNegativeFloat = 5e-4
@@ -173,7 +170,7 @@ class ClassifierConfig(Settings):
     """processes that read and augment images; 0: the training process itself"""
     checkpoint_minutes: Annotated[PositiveFloat, EXECUTION] = 10.0
     """longest time between two checkpoints of a running training"""
-    checkpoint_activations: Annotated[bool, EXECUTION] = declare_added_setting(False)
+    checkpoint_activations: Annotated[bool, EXECUTION] = False
     """whether activations inside transformer blocks are recomputed in the backward pass instead of kept: less memory, a
     third more computation"""
     keep: Annotated[bool, EXECUTION] = True
@@ -190,11 +187,9 @@ class ClassifierConfig(Settings):
     def _check_architecture(cls, architecture: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if "model" in info.data:
             try:
-                settings = CLASSIFIERS[info.data["model"]].settings.model_validate(architecture)
+                CLASSIFIERS[info.data["model"]].settings.model_validate(architecture)
             except ValidationError as error:
                 raise ValueError(explain(error)) from None
-            written = settings.model_dump()  # leaves out added settings at their defaults
-            return {name: value for name, value in architecture.items() if name in written}
         return architecture
 
     @field_validator("pretrained")

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from nfpi.config.base import EXECUTION, LocalPath, PositiveInt, Settings, declare_added_setting
+from nfpi.config.base import EXECUTION, LocalPath, PositiveInt, Settings
 from nfpi.config.registry import Registry
 
 Overridden = Literal["flows", "training", "generation", "nfa", "classifiers"]
@@ -44,7 +44,7 @@ class DatasetBlock(Settings):
     or class/image; None: the files are downloaded (imagefolder needs a folder)"""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """share of the training images held out for model selection, stratified"""
-    refit: bool = declare_added_setting(False)
+    refit: bool = False
     """whether the validation images are used for training too, which makes model selection impossible"""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """share held out for testing if the source has no test split (digits, or an image folder class/image)"""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, SerializeAsAny, model_validator
 
-from nfpi.config.base import NonNegativeInt, PositiveInt, Settings, declare_added_setting
+from nfpi.config.base import NonNegativeInt, PositiveInt, Settings
 from nfpi.config.registry import BlockRegistry
 
 
@@ -57,7 +57,7 @@ class MatrixExponentialSettings(LevelSettings):
     coupling: Literal["matrix_exponential", "affine", "additive"] = "matrix_exponential"
     """y₂ = e^{S(x₁)} x₂ + b(x₁) with a full matrix S (of rank 3 if x₂ has more than 24 channels), a diagonal one, or
     S = 0"""
-    initialization: Literal["normal", "uniform"] = declare_added_setting("normal")
+    initialization: Literal["normal", "uniform"] = "normal"
     """initial kernels of the coupling nets. normal: normal kernels, with a scale per channel that normalises their
     outputs; uniform, as in the released code: uniform kernels, divided by the standard deviation of their outputs"""
 

@@ -18,7 +18,6 @@ from nfpi.config.base import (
     PositiveInt,
     Settings,
     Start,
-    declare_added_setting,
     explain,
 )
 from nfpi.config.registry import BlockRegistry
@@ -67,9 +66,9 @@ class FixedPointSettings(Settings):
     """whether means are fitted; otherwise they keep their initial values"""
     fit_variance: bool = True
     """whether variances are fitted; otherwise they keep their initial values"""
-    unbiased_variance: bool = declare_added_setting(True)
+    unbiased_variance: bool = True
     """whether class variances of the latents have the divisor N − 1, or N as in Eq. 7"""
-    isotropic_variance: bool = declare_added_setting(False)
+    isotropic_variance: bool = False
     """whether Σ_i = v_i I, one variance per class; `start: isotropic` gives initial Gaussians of this form too"""
     isotropic_mean_update: bool = True
     """released update: whether the mean update averages Σ_i and Σ_j⁻¹ over the dimensions"""

@@ -14,7 +14,6 @@ from nfpi.config.base import (
     PositiveFloat,
     PositiveInt,
     Settings,
-    declare_added_setting,
 )
 
 
@@ -55,7 +54,7 @@ class TrainingConfig(Settings):
     precision: Literal["auto", "32-true", "tf32", "bf16-mixed"] = "32-true"
     """precision of training steps: float32 (32-true), convolutions in TF32 (tf32), coupling networks in bfloat16
     (bf16-mixed); auto: bf16-mixed on GPUs that support it (A100, H100), otherwise 32-true"""
-    compile: Annotated[bool | Literal["auto"], EXECUTION] = declare_added_setting("auto")
+    compile: Annotated[bool | Literal["auto"], EXECUTION] = "auto"
     """whether steps on batches of full size run as one compiled graph; auto: on GPUs with Triton only;
     the first step then takes minutes; the results differ in their rounding"""
     workers: Annotated[NonNegativeInt, EXECUTION] = 0

@@ -32,8 +32,7 @@ class MakeFigure(Stage):
 
     def run(self) -> None:
         """Compute, draw and write a figure."""
-        from nfpi.figures.drawn import FigureInputs, save_drawn
-        from nfpi.figures.registry import draw_figure
+        from nfpi.figures.drawn import FigureInputs, draw_figure, save_drawn
 
         drawn = draw_figure(self.name, self.figure, FigureInputs(self.files, self.reads))
         save_drawn(drawn, self.output, self.name)
