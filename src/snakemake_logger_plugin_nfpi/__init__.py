@@ -1,5 +1,7 @@
 """Logger plugin for Snakemake, enabled by `logger: nfpi` in a profile; it prints with nfpi.workflow.terminal.
 
+With `--dry-run`, `--verbose`, `--quiet`, `--printshellcmds` or `--debug-dag`, it prints as Snakemake does.
+
 Snakemake imports every installed plugin in every call, even in other projects. Therefore this plugin imports its
 dependencies only when it is used.
 """
@@ -22,30 +24,39 @@ class LogHandler(LogHandlerBase):
     needs_rulegraph = False
 
     def __post_init__(self) -> None:
-        """Take over the stream of Snakemake's own handler."""
+        """Take over the stream of Snakemake's own handler, or the handler itself."""
         from snakemake.logging import ColorizingTextHandler
 
-        from nfpi.workflow.terminal import make_output
+        from nfpi.workflow.terminal import JobLines
 
-        stream = sys.stdout if self.common_settings.stdout else sys.stderr
-        self._default_handler = ColorizingTextHandler(self.common_settings.nocolor, stream)
-        self._output = make_output(self.common_settings, self._default_handler)
+        settings = self.common_settings
+        stream = sys.stdout if settings.stdout else sys.stderr
+        plain = settings.dryrun or settings.verbose or settings.quiet or settings.printshellcmds or settings.debug_dag
+        self._plain_handler = ColorizingTextHandler(settings.nocolor, stream) if plain else None
+        self._lines = JobLines(stream)
+        if not plain:
+            self._lines.notice_interrupts()
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:
         """Set the formatter of Snakemake's own lines."""
         super().setFormatter(fmt)
-        self._default_handler.setFormatter(fmt)
+        if self._plain_handler is not None:
+            self._plain_handler.setFormatter(fmt)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""
+        if self._plain_handler is not None:
+            self._plain_handler.emit(record)
+            return
         try:
-            self._output.print_record(record, self.format)
+            self._lines.print_record(record, self.format)
         except Exception:
             self.handleError(record)
 
     def close(self) -> None:
         """Print the last lines at the end of a run of Snakemake."""
         try:
-            self._output.print_ending()
+            if self._plain_handler is None:
+                self._lines.print_ending()
         finally:
             super().close()

@@ -1,96 +1,39 @@
 """Terminal output of the workflow: one line per finished job, and the failed jobs at the end.
 
-The package `snakemake_logger_plugin_nfpi` passes the events of Snakemake's loggers to this module. Snakemake's own log
-(.snakemake/log) is not affected. With `--dry-run`, `--verbose`, `--quiet`, `--printshellcmds` or `--debug-dag`,
-Snakemake's own output is printed; only its descriptions of changed settings and of wrong usage are replaced. Snakemake
-is not imported here.
+The package `snakemake_logger_plugin_nfpi` passes the records of Snakemake's loggers to :class:`JobLines`, which uses
+their events and levels, not their wording: messages without an event are printed from level WARNING on. Records with
+the attribute `nfpi` are our own. Snakemake's own log (.snakemake/log) contains all messages. Snakemake is not imported
+here.
 """
 
 from __future__ import annotations
 
-import copy
-import io
+import contextlib
 import logging
-import re
 import shlex
 import shutil
-import sys
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from nfpi.results.recorded.times import read_seconds, read_times
 from nfpi.runtime.durations import format_duration
 from nfpi.runtime.job_log import read_last_lines
-from nfpi.workflow.changes import describe_reason, find_changes
 from nfpi.workflow.forecast import Forecast
-from nfpi.workflow.misuse import describe_misuse
 
 Record = logging.LogRecord
 Format = Callable[[Record], str]
 
+OURS = {"nfpi": True}
+"""The argument `extra` of our own log messages, which are always printed."""
 _SHOWN_LOG_LINES = 8
 """Number of lines shown of the log of a failed job."""
 _SHOWN_FAILURES = 5
 """Number of failed jobs whose logs are shown."""
-_NOISE = re.compile(
-    r"(None$|$|Building DAG of jobs|Using shell: |Assuming unrestricted shared|Conda environments: ignored|"
-    r"Select jobs to execute|Execute \d+ jobs|Provided |Rules claiming more threads|Group jobs: inactive|"
-    r"Singularity containers: ignored|Complete log\(s\): |Elapsed time: |Finished jobid: |SLURM run ID: |"
-    r"RuleException:\s+CalledProcessError in file |"
-    r"(WorkflowError:\s+)?At least one job did not complete successfully|"
-    r"Exiting because a job execution failed\. Look (above|below) for error messages)"
-)
-"""Beginnings of messages that are not printed: irrelevant to the user, or replaced by a line of this module."""
-_INTERRUPTED = "Terminating processes on user request"
-_RESTARTED = re.compile(r"Trying to restart job (\d+)\.")
-_SUBMITTED = re.compile(r"Job (\d+) has been submitted with SLURM jobid (\S+) \(log: (.+)\)\.")
-_NOTE = re.compile(r" \(send to storage\)$")
-"""Remark that Snakemake adds to the names of log files."""
-
-
-class OutputSettings(Protocol):
-    """Command-line options that control the output."""
-
-    dryrun: bool
-    printshellcmds: bool
-    verbose: bool
-    debug_dag: bool
-    quiet: Any
-    stdout: bool
-
-
-class Output(Protocol):
-    """Handler of log records."""
-
-    def print_record(self, record: Record, format_record: Format) -> None:
-        """Print a record.
-
-        Args:
-            record: the record.
-            format_record: function that formats a record as Snakemake does.
-        """
-
-    def print_ending(self) -> None:
-        """Print the last lines at the end of a run of Snakemake."""
-
-
-def make_output(settings: OutputSettings, handler: logging.Handler) -> Output:
-    """Make the output for these options.
-
-    Args:
-        settings: command-line options.
-        handler: Snakemake's own handler.
-    """
-    stream = sys.stdout if settings.stdout else sys.stderr
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")  # the encoding may lack λ
-    if settings.dryrun or settings.verbose or settings.printshellcmds or settings.debug_dag or settings.quiet:
-        return PlainOutput(handler)
-    return JobLines(stream)
 
 
 def announce(logger: logging.Logger, results: Path, stages: Mapping[str, str]) -> None:
@@ -101,29 +44,7 @@ def announce(logger: logging.Logger, results: Path, stages: Mapping[str, str]) -
         results: folder results/{preset}.
         stages: for each rule with jobs, the name under which their times are recorded.
     """
-    logger.info("", extra={"nfpi_announcement": (results, dict(stages))})
-
-
-@dataclass
-class PlainOutput:
-    """Snakemake's own lines, in which changed settings are given as `training.epochs: 40 → 12`.
-
-    Args:
-        handler: handler that prints the lines.
-    """
-
-    handler: logging.Handler
-
-    def print_record(self, record: Record, format_record: Format) -> None:
-        """Print a record."""
-        record = copy.copy(record)  # the original goes to Snakemake's own log
-        if _get_event(record) == "job_info":
-            record.reason = describe_reason(record.reason, record.rule_name, record.wildcards)  # type: ignore[attr-defined]
-        record.msg = describe_misuse(str(record.msg), sys.argv[1:]) or record.msg
-        self.handler.emit(record)
-
-    def print_ending(self) -> None:
-        """No-op."""
+    logger.info("", extra={"nfpi": (results, dict(stages))})
 
 
 @dataclass
@@ -136,8 +57,7 @@ class _Job:
         log: paths of its log.
         times: file in which its time is recorded; None: it is not recorded.
         began: time of its start, or of its submission to a cluster, in seconds of `JobLines.clock`.
-        attempt: number of the attempt, from 1.
-        is_submitted: whether it was submitted to a cluster.
+        is_local: whether it runs on this machine; if not, it was submitted to a cluster.
     """
 
     rule: str
@@ -145,8 +65,7 @@ class _Job:
     log: list[Path]
     times: Path | None
     began: float
-    attempt: int = 1
-    is_submitted: bool = False
+    is_local: bool
 
 
 @dataclass
@@ -165,41 +84,81 @@ class JobLines:
     _running: dict[int, _Job] = field(default_factory=dict)
     _failed: dict[int, _Job] = field(default_factory=dict)
     _attempts: Counter[int] = field(default_factory=Counter)
-    _changes: set[str] = field(default_factory=set)
+    _details: set[str] = field(default_factory=set)
     _total: int = 0
     _done: int = 0
+    _news: list[str] = field(default_factory=list)
+    _has_started: bool = False
+    _has_error: bool = False
     _interrupted: bool = False
-    _shows_running: bool = False
+    _is_stopping: bool = False
+    _shows_last_line: bool = False
+    _has_ended: bool = False
 
-    def print_record(self, record: Record, format_record: Format) -> None:
-        """Print a record."""
-        announced = getattr(record, "nfpi_announcement", None)
-        if announced is not None:
-            self._handle_announcement(*announced)
+    def notice_interrupts(self) -> None:
+        """Notice Ctrl-C, after which failures of jobs and of the call are not reported as errors.
+
+        Python calls the previous handler, too. No-op in threads, and where the shell has set the signal to be ignored.
+        """
+        previous = signal.getsignal(signal.SIGINT)
+        if not callable(previous):
             return
-        match _get_event(record):
+
+        def note_and_interrupt(*arguments: Any) -> None:
+            self._interrupted = True
+            previous(*arguments)
+
+        with contextlib.suppress(ValueError):  # only the main thread may set handlers
+            signal.signal(signal.SIGINT, note_and_interrupt)
+
+    def print_record(self, record: Any, format_record: Format) -> None:
+        """Print a record.
+
+        Args:
+            record: the record.
+            format_record: function that formats a record as Snakemake does.
+        """
+        ours, event = getattr(record, "nfpi", None), str(getattr(record, "event", None) or "")
+        if self._interrupted and ours is None:
+            self._say_that_it_stops()
+            return
+        match event:
+            case "workflow_started":
+                self._has_started = True
+                self._news.clear()
             case "run_info":
-                self._stats = Counter({str(name): int(n) for name, n in record.stats.items() if name != "total"})  # type: ignore[attr-defined]
+                self._stats = Counter({str(name): int(n) for name, n in record.stats.items() if name != "total"})
             case "job_info":
                 self._handle_start(record)
             case "job_finished":
-                job_id = getattr(record, "job_id", None)
-                self._handle_end(getattr(record, "jobid", 0) if job_id is None else job_id)
+                self._handle_end(record.job_id)
             case "job_error":
                 self._handle_failure(record)
-            case "group_info" | "group_error" | "error" | None | "":
-                self._print_message(record, format_record)
-        self._show_running()
+            case _ if isinstance(ours, tuple):
+                self._handle_announcement(*ours)
+            case _ if ours is not None or record.levelno >= logging.WARNING:
+                self._handle_message(record, format_record)
+            case "":
+                self._news = [*([] if self._has_started else self._news), format_record(record)]
+        self._show_last_line()
 
     def print_ending(self) -> None:
-        """Print the ends of the logs of failed jobs; after Ctrl-C, how to resume."""
-        self._hide_running()
+        """Print the ends of the logs of failed jobs; after Ctrl-C, how to resume.
+
+        Without jobs, say so; if no workflow was started at all, as with `--unlock`, print what Snakemake says.
+        """
+        self._hide_last_line()
+        if self._has_ended:
+            return  # Snakemake closes its loggers twice
+        self._has_ended = True
         if self._interrupted:
             self._print("\nstopped; run the same command again to resume")
         elif self._failed:
             self._print_failed()
-        self._interrupted = False  # Snakemake closes its loggers, and so calls this method, twice
-        self._failed.clear()
+        elif not self._has_started and self._news:
+            self._print("\n".join(self._news))
+        elif self._has_started and not self._stats and not self._has_error:
+            self._print("Nothing to be done: all requested files are up to date")
 
     def _print_failed(self) -> None:
         failed, left = len(self._failed), self._total - self._done - len(self._failed)
@@ -229,16 +188,21 @@ class JobLines:
     def _handle_start(self, record: Any) -> None:
         if not record.rule_msg:
             return  # a target without a command
-        message = record.rule_msg.splitlines()[0]
-        log = [Path(_NOTE.sub("", str(name))) for name in record.log]
-        for change in find_changes(record.reason, record.rule_name, record.wildcards):
-            if change not in self._changes:
-                self._changes.add(change)
-                self._print(f"changed: {change}")
+        message, *details = record.rule_msg.splitlines()
+        for line in details:
+            if line not in self._details:
+                self._details.add(line)
+                self._print(line)
         times = Path(record.benchmark) if record.benchmark else None
+        job = _Job(record.rule_name, message, list(map(Path, record.log)), times, self.clock(), record.local)
+        self._running[record.jobid] = job
         self._attempts[record.jobid] += 1
-        attempt = self._attempts[record.jobid]
-        self._running[record.jobid] = _Job(record.rule_name, message, log, times, self.clock(), attempt)
+        remarks = [] if job.is_local else ["submitted"]
+        if self._failed.pop(record.jobid, None) is not None:
+            self._forecast.record_restart(job.rule)
+            remarks.append(f"trying again, attempt {self._attempts[record.jobid]}")
+        if remarks:
+            self._print_job(job, f"{', '.join(remarks)}; log: {', '.join(map(str, job.log))}")
 
     def _handle_end(self, job_id: int) -> None:
         job = self._running.pop(job_id, None)
@@ -252,19 +216,31 @@ class JobLines:
 
     def _handle_failure(self, record: Any) -> None:
         job = self._running.pop(record.jobid, None)
-        if job is None or self._interrupted:
+        if job is None:
             return
-        job.log = [path for path in (Path(_NOTE.sub("", str(name))) for name in record.log) if path.exists()] or job.log
+        job.log = [path for path in map(Path, record.log) if path.exists()] or job.log
         self._failed[record.jobid] = job
         self._forecast.record_end(job.rule, None)
-        since = " since its submission" if job.is_submitted else ""
+        since = "" if job.is_local else " since its submission"
         self._print_job(job, f"FAILED after {format_duration(self.clock() - job.began)}{since}")
+        if record.rule_msg:  # by the cluster's executor
+            self._print(f"  {record.rule_msg}")
 
-    def _handle_restart(self, job_id: int) -> None:
-        job = self._failed.pop(job_id, None)
-        if job is not None:
-            self._forecast.record_restart(job.rule)
-            self._print_job(job, f"trying again, attempt {job.attempt + 1}; log: {', '.join(map(str, job.log))}")
+    def _handle_message(self, record: Any, format_record: Format) -> None:
+        is_error = record.levelno >= logging.ERROR and not hasattr(record, "nfpi")
+        self._has_error |= is_error
+        if self._running:  # the error of a local job, before the event of its failure
+            repeats_failure = getattr(record, "exception", None) == "RuleException"
+        else:  # that the call has failed
+            repeats_failure = is_error and bool(self._failed)
+        if not repeats_failure:
+            self._print(format_record(record))
+
+    def _say_that_it_stops(self) -> None:
+        if not self._is_stopping:
+            self._is_stopping = True
+            self._running.clear()
+            self._print("stopping ...")
 
     def _print_job(self, job: _Job, remark: str) -> None:
         width = len(str(self._total))
@@ -283,55 +259,30 @@ class JobLines:
             return ""
         return f"{'about' if known else 'at least'} {format_duration(seconds)} left"
 
-    def _print_message(self, record: Record, format_record: Format) -> None:
-        text = str(format_record(record))
-        if text.startswith(_INTERRUPTED):
-            self._interrupted = True
-            self._running.clear()
-            self._print("stopping ...")
-        elif restarted := _RESTARTED.match(text):
-            self._handle_restart(int(restarted[1]))
-        elif submitted := _SUBMITTED.match(text):
-            self._handle_submission(int(submitted[1]), submitted[2])
-        elif not _NOISE.match(text):
-            self._print(describe_misuse(text, sys.argv[1:]) or text)
-
-    def _handle_submission(self, job_id: int, cluster_id: str) -> None:
-        job = self._running.get(job_id)
-        if job is not None:
-            job.is_submitted = True
-            self._print_job(job, f"submitted as SLURM job {cluster_id}; log: {', '.join(map(str, job.log))}")
-
     def _print(self, text: str) -> None:
-        self._hide_running()
+        self._hide_last_line()
         print(text, file=self.stream, flush=True)
 
-    def _show_running(self) -> None:
-        """Show the running jobs on the last line of a terminal."""
-        self._hide_running()
-        if not self._running or not self.stream.isatty():
+    def _show_last_line(self) -> None:
+        """Show the running jobs, or before them what Snakemake does, on the last line of a terminal."""
+        self._hide_last_line()
+        if not self.stream.isatty() or not (self._running or self._news):
             return
-        job, *others = self._running.values()
-        mean = self._forecast.compute_mean_seconds(job.rule)
-        parts = [
-            f"... {job.message}",
-            f" (about {format_duration(mean)})" if mean else "",
-            f", and {len(others)} more" if others else "",
-        ]
-        width = shutil.get_terminal_size().columns - 1
-        self.stream.write("".join(parts)[:width])
+        if self._running:
+            job, *others = self._running.values()
+            mean = self._forecast.compute_mean_seconds(job.rule)
+            text = job.message + (f" (about {format_duration(mean)})" if mean else "")
+            text += f", and {len(others)} more" if others else ""
+        else:
+            text = self._news[-1]
+        self.stream.write(f"... {text}".splitlines()[0][: shutil.get_terminal_size().columns - 1])
         self.stream.flush()
-        self._shows_running = True
+        self._shows_last_line = True
 
-    def _hide_running(self) -> None:
-        if self._shows_running:
+    def _hide_last_line(self) -> None:
+        if self._shows_last_line:
             self.stream.write("\r\x1b[K")
-            self._shows_running = False
-
-
-def _get_event(record: Record) -> str | None:
-    event = getattr(record, "event", None)
-    return None if event is None else str(getattr(event, "value", event))
+            self._shows_last_line = False
 
 
 def _format_count(number: int, what: str) -> str:
