@@ -36,24 +36,18 @@ from nfpi.stages import (
     TrainFlow,
 )
 from nfpi.workflow import Inputs, Jobs, Params, Plan, Sources, Targets
-from nfpi.workflow.results_lock import lock_results
-from nfpi.workflow.conda import request_cuda_build
-from nfpi.workflow.summary import show_results
+from nfpi.workflow.ending import show_results, write_page_at_end
 from nfpi.workflow.internals import (
     find_rules_with_jobs,
     list_requested_targets,
-    list_rules,
     log_in_utf_8,
-    name_given_settings,
     prepare_submission,
     touches_all_files,
     use_this_machine,
 )
-from nfpi.workflow.page import write_page_at_end
+from nfpi.workflow.jobs import request_cuda_build
 from nfpi.workflow.plan import shorten_path
-from nfpi.workflow.preset_file import check_preset_file, note_preset_file
-from nfpi.workflow.provenance import check_provenance, note_provenance
-from nfpi.workflow.records import record_planned_runs, record_settings
+from nfpi.workflow.records import check_origin, check_preset_file, lock_results, record_call, record_origin
 from nfpi.workflow.terminal import announce
 
 ROOT = Path(workflow.basedir)
@@ -62,7 +56,7 @@ ROOT = Path(workflow.basedir)
 # overrides config.yaml and the preset.
 try:
     plan = Plan(
-        resolve(ROOT / "config.yaml", ROOT / "presets", config, overrides_name=name_given_settings(workflow))
+        resolve(ROOT / "config.yaml", ROOT / "presets", config, overrides_name="--config or --configfile")
     )
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
@@ -70,7 +64,7 @@ except ConfigError as error:
 if workflow.is_main_process:
     try:
         check_preset_file(plan)
-        warning = check_provenance(plan)
+        warning = check_origin(plan)
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
     if warning is not None:
@@ -114,7 +108,7 @@ include: "workflow/rules/costs.smk"
 
 try:
     prepare_submission(workflow, jobs)
-    targets.check_names(list_rules(workflow))
+    targets.check_names(rule.name for rule in workflow.rules)
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
 
@@ -125,10 +119,8 @@ onstart:
         check_preset_file(plan)  # again, as another call may have begun meanwhile
     except (LockedError, ConfigError) as error:
         raise WorkflowError(str(error)) from None
-    note_preset_file(plan)
-    note_provenance(plan, remembered=touches_all_files(workflow))
-    record_planned_runs(plan, list_requested_targets(workflow))
-    record_settings(plan)
+    record_origin(plan, remembered=touches_all_files(workflow))
+    record_call(plan, list_requested_targets(workflow))
     log_in_utf_8(logger)
     announce(logger, plan.layout.root, find_rules_with_jobs(workflow))
 

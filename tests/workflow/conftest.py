@@ -240,7 +240,7 @@ def fresh_project(tmp_path: Path) -> Project:
 def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A clone in which `snakemake table2` has run to its end; tests only plan in it."""
     project = clone_project(tmp_path_factory.mktemp("finished") / "clone")
-    project.write(PRINTED, project.run_snakemake("table2").stdout)
+    project.write(PRINTED, project.run_snakemake("table2", "--cores", "2").stdout)
     return project
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import nfpi.workflow.jobs
+from nfpi.config import JobName
 from nfpi.runs import FLOW_RUN
 from nfpi.workflow import Jobs
-from nfpi.workflow.jobs import has_gpu
+from nfpi.workflow.jobs import CUDA_OVERRIDE, CUDA_VERSION, has_gpu, request_cuda_build
 
-from .conftest import make_plan
+from .conftest import ROOT, Project, make_plan
 
 LINE = {"gpu": 2, "threads": 3, "mem_mb": 400, "runtime": 50}
 
@@ -72,13 +76,31 @@ def test_a_cluster_is_asked_in_its_own_words() -> None:
     assert jobs.threads("train_flow") == 16
     resources = asked(jobs, "train_flow")
     assert resources["gres"] == "gpu:2"
-    assert jobs.sbatch_command(resources) == (
-        "sbatch --account={resources.slurm_account} --partition={resources.slurm_partition} --gres={resources.gres}"
-        " --cpus-per-task={resources.cpus_per_task} --time={resources.runtime} --mem={resources.mem_mb}"
-        " {resources.slurm_extra}"
-    )
+    requests = set(jobs.list_requests(resources).split())
+    assert {"gres={resources.gres}", "runtime={resources.runtime}", "mem_mb={resources.mem_mb}"} < requests
     silent = make_jobs(resources={"train_flow": LINE}, cluster=cluster | {"ask_memory": False})
-    assert "--mem" not in silent.sbatch_command(asked(silent, "train_flow"))
+    assert "mem_mb" not in silent.list_requests(asked(silent, "train_flow"))
+
+
+def test_jobs_of_the_longest_chain_come_first() -> None:
+    jobs = make_jobs()
+    chains: list[list[JobName]] = [
+        ["prepare_data", "start_flow", "fit_prior", "train_flow", "generate", "train_classifier", "test_classifier"],
+        ["encode_data", "start_flow", "train_flow", "augment", "train_classifier"],
+        ["train_flow", "evaluate"],
+        ["test_classifier", "collect", "table", "figure"],
+    ]
+    for chain in chains:
+        priorities = [jobs.priority(name) for name in chain]
+        assert priorities == sorted(priorities, reverse=True)
+    assert jobs.priority("train_flow") > jobs.priority("train_classifier") > jobs.priority("evaluate")
+
+
+def test_flows_are_trained_before_classifiers(finished_project: Project) -> None:
+    ended = [call["stage"] for call in finished_project.read_calls()]
+    begun = ended[: ended.index("train-classifier")].count("train-flow") + 1  # one is still running, on two cores
+    assert begun >= ended.count("train-flow")
+    assert ended.index("evaluate") > ended.index("train-classifier")
 
 
 @pytest.mark.parametrize(
@@ -120,3 +142,28 @@ def test_a_mac_with_apples_processor_has_a_gpu(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     assert has_gpu()
+
+
+@pytest.fixture
+def no_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(CUDA_OVERRIDE, "")
+    monkeypatch.delenv(CUDA_OVERRIDE)
+    monkeypatch.setattr(nfpi.workflow.jobs, "_DRIVER", tmp_path / "driver")
+
+
+def test_a_login_node_without_a_driver_gets_a_cuda_build(no_driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    request_cuda_build()
+    assert os.environ[CUDA_OVERRIDE] == CUDA_VERSION
+    monkeypatch.setenv(CUDA_OVERRIDE, "13.0")
+    request_cuda_build()
+    assert os.environ[CUDA_OVERRIDE] == "13.0"
+
+
+def test_a_driver_speaks_for_itself(no_driver: None, tmp_path: Path) -> None:
+    (tmp_path / "driver").mkdir()
+    request_cuda_build()
+    assert CUDA_OVERRIDE not in os.environ
+
+
+def test_what_is_written_by_hand_is_the_same() -> None:
+    assert f"{CUDA_OVERRIDE}={CUDA_VERSION}" in (ROOT / "environment.yml").read_text()

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from nfpi.config import ConfigError
-from nfpi.workflow.preset_file import check_preset_file, note_preset_file
+from nfpi.workflow.records import check_preset_file, record_origin
 
 from .conftest import Project, make_plan
 
@@ -33,7 +33,7 @@ class Call:
             plan = make_plan(name, results=self.results)
             check_preset_file(plan)
             plan.layout.root.mkdir(parents=True, exist_ok=True)
-            note_preset_file(plan)
+            record_origin(plan, remembered=False)
 
 
 @pytest.fixture

@@ -65,43 +65,51 @@ def test_the_profiles_differ_in_their_settings_only() -> None:
 
 
 def asked_by_job(project: Project, *arguments: str, **environment: str) -> dict[str, str]:
-    """What jobs do, in two words → the options of sbatch that a dry run says; alike for all jobs that do it."""
+    """What jobs do, in two words → what they request, as a dry run says; alike for all jobs that do it."""
     text = project.run_snakemake(*arguments, "--dry-run", **environment).stdout
-    lines = set(re.findall(r"^Job \d+: (\w+ \w+).*\n  sbatch (.*)$", text, flags=re.MULTILINE))
+    lines = set(re.findall(r"^Job \d+: (\w+ \w+).*\n  (.*)$", text, flags=re.MULTILINE))
     asked = dict(lines)
     assert len(asked) == len(lines)
     return asked
 
 
 ON_GPU = {
-    "jean-zay-v100": "--account=abc@v100 --partition=gpu_p13 --constraint=v100-32g --qos=qos_gpu-t3"
-    " --gres=gpu:1 --cpus-per-task=10",
-    "jean-zay-a100": "--account=abc@a100 --partition=gpu_p5 --constraint=a100 --qos=qos_gpu_a100-t3"
-    " --gres=gpu:1 --cpus-per-task=8",
-    "jean-zay-h100": "--account=abc@h100 --partition=gpu_p6 --constraint=h100 --qos=qos_gpu_h100-t3"
-    " --gres=gpu:1 --cpus-per-task=24",
+    "jean-zay-v100": "account=abc@v100 partition=gpu_p13 constraint=v100-32g qos=qos_gpu-t3 cpus_per_task=10",
+    "jean-zay-a100": "account=abc@a100 partition=gpu_p5 constraint=a100 qos=qos_gpu_a100-t3 cpus_per_task=8",
+    "jean-zay-h100": "account=abc@h100 partition=gpu_p6 constraint=h100 qos=qos_gpu_h100-t3 cpus_per_task=24",
 }
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_a_dry_run_says_what_jean_zay_is_asked_for(fresh_project: Project, overlay: str) -> None:
-    gpu, hint, warned = ON_GPU[overlay], "--hint=nomultithread", "--signal=TERM@120"
-    assert asked_by_job(fresh_project, "--profile", overlay, "table2", **ACCOUNT) == {
-        "Initialise mef": f"{gpu} --time=480 {hint} {warned}",
-        "Fit the": f"--account=abc@cpu --partition=cpu_p1 --cpus-per-task=4 --time=60 {hint}",
-        "Train mef": f"{gpu} --time=1200 {hint} {warned}",
-        "Evaluate mef": f"{gpu} --time=60 {hint}",
-        "Generate images": f"{gpu} --time=120 {hint} {warned}",
-        "Train resnet18": f"{gpu} --time=1200 {hint} {warned}",
-        "Test the": f"{gpu} --time=60 {hint}",
+    asked = asked_by_job(fresh_project, "--profile", overlay, "table2", **ACCOUNT)
+    of_cpu = "account=abc@cpu partition=cpu_p1 cpus_per_task=4"
+    hint, warned = "slurm_extra=--hint=nomultithread", "--signal=TERM@120"
+    expected = {
+        "Initialise mef": (ON_GPU[overlay], 480, warned),
+        "Fit the": (of_cpu, 60, ""),
+        "Train mef": (ON_GPU[overlay], 1200, warned),
+        "Evaluate mef": (ON_GPU[overlay], 60, ""),
+        "Generate images": (ON_GPU[overlay], 120, warned),
+        "Train resnet18": (ON_GPU[overlay], 1200, warned),
+        "Test the": (ON_GPU[overlay], 60, ""),
     }
+    assert asked.keys() == expected.keys()
+    for job, (options, minutes, signal) in expected.items():
+        gpu = "" if options is of_cpu else "gres=gpu:1"
+        options = re.sub("(account|partition)=", r"slurm_\1=", options)
+        words = f"{options} {gpu} runtime={minutes} {hint} {signal}".split()
+        assert sorted(asked[job].split()) == sorted(words), job
 
 
 def test_any_other_cluster_is_asked_for_resources_alone(fresh_project: Project) -> None:
-    asked = asked_by_job(fresh_project, "--profile", "slurm", "table2")
-    assert asked["Train mef"] == "--gres=gpu:1 --cpus-per-task=8 --time=1200 --mem=32000 --signal=TERM@120"
-    assert asked["Evaluate mef"] == "--gres=gpu:1 --cpus-per-task=8 --time=60 --mem=16000"
-    assert asked["Fit the"] == "--cpus-per-task=4 --time=60 --mem=8000"
+    asked = {
+        job: set(text.split()) for job, text in asked_by_job(fresh_project, "--profile", "slurm", "table2").items()
+    }
+    gpu = {"gres=gpu:1", "cpus_per_task=8"}
+    assert asked["Train mef"] == gpu | {"runtime=1200", "mem_mb=32000", "slurm_extra=--signal=TERM@120"}
+    assert asked["Evaluate mef"] == gpu | {"runtime=60", "mem_mb=16000"}
+    assert asked["Fit the"] == {"cpus_per_task=4", "runtime=60", "mem_mb=8000"}
 
 
 def test_downloads_and_tables_stay_on_the_login_node(fresh_project: Project) -> None:
@@ -126,8 +134,8 @@ def test_a_job_over_the_limit_is_refused_before_it_is_submitted(fresh_project: P
 def test_a_longer_limit_takes_a_longer_qos(fresh_project: Project) -> None:
     settings = ("resources={train_flow: {runtime: 3000}}", "cluster={max_runtime: 6000}")
     asked = asked_by_job(fresh_project, "--profile", "jean-zay-v100", "table2", "--config", *settings, **ACCOUNT)
-    assert "--qos=qos_gpu-t4 --gres=gpu:1 --cpus-per-task=10 --time=3000" in asked["Train mef"]
-    assert "--qos=qos_gpu-t3" in asked["Evaluate mef"]
+    assert {"qos=qos_gpu-t4", "runtime=3000"} < set(asked["Train mef"].split())
+    assert "qos=qos_gpu-t3" in asked["Evaluate mef"].split()
 
 
 def test_results_may_lie_where_a_variable_says(fresh_project: Project) -> None:

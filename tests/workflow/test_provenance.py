@@ -11,7 +11,7 @@ import pytest
 from nfpi.config import Config, ConfigError
 from nfpi.results.recorded.settings import StoredSettings, write_settings
 from nfpi.runs import Layout
-from nfpi.workflow.provenance import check_provenance, note_provenance
+from nfpi.workflow.records import check_origin, record_origin
 
 UNKNOWN = "moved or copied here, or made with another .snakemake folder"
 CHANGED = {"evaluation": {"batch_size": 77}}
@@ -69,6 +69,7 @@ def test_a_prior_may_be_named_as_a_setting_that_no_result_depends_on(tmp_path, m
         SimpleNamespace(
             layout=Layout(root),
             preset="mine",
+            resolved=SimpleNamespace(file=None),
             config=Config(
                 priors={"keep": {"alpha": alpha}}, datasets={"own": {"source": "imagefolder", "folder": folder}}
             ),
@@ -76,17 +77,17 @@ def test_a_prior_may_be_named_as_a_setting_that_no_result_depends_on(tmp_path, m
         for alpha, folder in ((3, "here"), (4, "here"), (3, "/other/here"), (3, "elsewhere"))
     ]
     write_settings(root, StoredSettings.of("mine", plans[0].config))
-    note_provenance(plans[0], remembered=False)
+    record_origin(plans[0], remembered=False)
     shutil.rmtree(".snakemake")
-    warning = check_provenance(plans[0])
+    warning = check_origin(plans[0])
     assert UNKNOWN in warning
     # Snakemake compares times, which `cp -r` sets anew, in any order
     assert "results may also be made again if the copy did not keep the times of files" in warning
-    assert check_provenance(plans[2]) == warning
+    assert check_origin(plans[2]) == warning
     with pytest.raises(ConfigError, match=r"priors\.keep\.alpha"):
-        check_provenance(plans[1])
+        check_origin(plans[1])
     with pytest.raises(ConfigError, match=r"datasets\.own\.folder"):
-        check_provenance(plans[3])
+        check_origin(plans[3])
 
 
 def test_a_copy_and_its_original_are_told_apart(fresh_project):
@@ -111,11 +112,12 @@ def test_results_without_an_identifier_are_used_as_before(fresh_project):
 
 def test_a_damaged_identifier_is_unknown_until_snakemake_remembers_the_results(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    plan = SimpleNamespace(layout=Layout(Path("results/mine")), preset="mine", config=Config())
+    resolved = SimpleNamespace(file=None)
+    plan = SimpleNamespace(layout=Layout(Path("results/mine")), preset="mine", config=Config(), resolved=resolved)
     write_settings(plan.layout.root, StoredSettings.of(plan.preset, plan.config))
-    note_provenance(plan, remembered=False)
-    assert check_provenance(plan) is None
+    record_origin(plan, remembered=False)
+    assert check_origin(plan) is None
     (plan.layout.root / ".snakemake_id").write_bytes(b"\xff")
-    assert UNKNOWN in check_provenance(plan)
-    note_provenance(plan, remembered=True)
-    assert check_provenance(plan) is None
+    assert UNKNOWN in check_origin(plan)
+    record_origin(plan, remembered=True)
+    assert check_origin(plan) is None

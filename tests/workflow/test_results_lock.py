@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from nfpi.runtime.locks import locked
-from nfpi.workflow.results_lock import LOCK
 
 
 def test_a_second_snakemake_is_refused_in_one_line(fresh_project):
     root = fresh_project.folder / "results/demo"
     root.mkdir(parents=True)
-    with locked(root / LOCK, "make these results"):
+    with locked(root / ".snakemake.lock", "make these results"):
         assert fresh_project.run_snakemake("table2", "--dry-run").returncode == 0
         process = fresh_project.run_snakemake("table2", check=False)
     assert process.returncode == 1
@@ -18,4 +17,4 @@ def test_a_second_snakemake_is_refused_in_one_line(fresh_project):
     assert "at the same time, received process " in lines[0]
     assert "Traceback" not in process.stdout
     fresh_project.run_snakemake("table2")
-    assert not (root / LOCK).exists()
+    assert not (root / ".snakemake.lock").exists()

@@ -12,14 +12,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from nfpi.results.recorded.planned import read_planned
 from nfpi.runtime.job_log import read_last_lines
-from nfpi.workflow.terminal import JobLines, PlainOutput, make_output
+from nfpi.workflow.terminal import OURS, JobLines
 
 from .conftest import DEMO_RUNS, STUBS, Project
 
@@ -43,23 +42,25 @@ class Call:
         self.now, self.folder = 0.0, results
         self.stream = stream or io.StringIO()
         self.output = JobLines(self.stream, clock=lambda: self.now)
+        self.tell("workflow_started")
         self.tell("run_info", stats=stats | {"table2": 1, "total": sum(stats.values()) + 1})
-        self.tell(None, nfpi_announcement=(results, STAGES))
+        self.tell(None, nfpi=(results, STAGES))
 
-    def tell(self, event: str | None, message: str = "", **attributes: Any) -> None:
-        record = logging.LogRecord("snakemake", logging.INFO, "", 0, message, None, None)
+    def tell(self, event: str | None, message: str = "", level: int = logging.INFO, **attributes: Any) -> None:
+        record = logging.LogRecord("snakemake", level, "", 0, message, None, None)
         record.__dict__.update(event=event, **attributes)
         self.output.print_record(record, lambda record: str(record.msg))
 
-    def start(self, job: int, rule: str, message: str, reason: str = "Missing output files: a") -> None:
-        names = {"rule_name": rule, "rule_msg": message, "reason": reason, "wildcards": {"flow": "mef"}}
-        self.tell("job_info", jobid=job, log=[str(self.folder / f"{job}.log")], benchmark=None, **names)
+    def start(self, job: int, rule: str, message: str, local: bool = True, times: Path | None = None) -> None:
+        names = {"rule_name": rule, "rule_msg": message, "local": local, "benchmark": times and str(times)}
+        self.tell("job_info", jobid=job, log=[str(self.folder / f"{job}.log")], **names)
 
     def finish(self, job: int) -> None:
         self.tell("job_finished", job_id=job)
 
-    def fail(self, job: int, *logs: str) -> None:
-        self.tell("job_error", jobid=job, log=list(logs))
+    def fail(self, job: int, *logs: str, message: str | None = None) -> None:
+        self.tell("error", "CalledProcessError", logging.ERROR, exception="RuleException")
+        self.tell("job_error", jobid=job, log=list(logs), rule_msg=message)
 
     @property
     def lines(self) -> list[str]:
@@ -68,7 +69,7 @@ class Call:
 
 def test_a_job_is_one_line_when_it_has_ended(tmp_path) -> None:
     call = Call(tmp_path, train_flow=2)
-    call.start(1, "train_flow", "Train mef\n  sbatch --time=3")
+    call.start(1, "train_flow", "Train mef")
     call.now = 65
     call.finish(1)
     call.start(0, "table2", "")  # a target
@@ -95,18 +96,16 @@ def test_the_time_left_is_known_from_earlier_calls(tmp_path) -> None:
 def test_the_measured_time_of_a_job_has_no_time_in_a_queue(tmp_path) -> None:
     (tmp_path / "1.tsv").write_text("s\tmax_rss\n30\t1\n")
     call = Call(tmp_path, train_flow=1)
-    names = {"rule_name": "train_flow", "rule_msg": "Train mef", "reason": "", "wildcards": {}}
-    call.tell("job_info", jobid=1, log=[], benchmark=str(tmp_path / "1.tsv"), **names)
+    call.start(1, "train_flow", "Train mef", times=tmp_path / "1.tsv")
     call.now = 7200
     call.finish(1)
     assert call.lines[-1] == "1/1  Train mef (30 s)"
 
 
-def test_a_changed_setting_is_named_once(tmp_path) -> None:
+def test_further_lines_of_messages_are_printed_once(tmp_path) -> None:
     call = Call(tmp_path, train_flow=2)
-    reason = """Params have changed since last execution: before: '{"epochs": 40}' now: '{"epochs": 12}'"""
     for job in (1, 2):
-        call.start(job, "train_flow", "Train mef", reason)
+        call.start(job, "train_flow", "Train mef\nchanged: training.epochs: 40 → 12")
     assert call.lines[1:] == ["changed: training.epochs: 40 → 12"]
 
 
@@ -119,8 +118,8 @@ def test_failed_jobs_stand_at_the_end_with_the_last_lines_of_their_logs(tmp_path
     slurm.write_text("CANCELLED DUE TO TIME LIMIT\n")
     call.fail(1, str(tmp_path / "1.log"), str(slurm), str(tmp_path / "never.log"))
     call.finish(2)
-    call.tell(None, "RuleException:\nCalledProcessError in file 'flow.smk', line 71:\nCommand 'set -e' returned 1.")
-    call.tell("error", "At least one job did not complete successfully.")
+    call.tell(None, "Exiting", logging.ERROR)
+    call.tell("error", "At least one job has failed", logging.ERROR, exception="WorkflowError")
     call.output.print_ending()
     call.output.print_ending()  # loggers may be closed twice
     lines = call.lines
@@ -140,7 +139,6 @@ def test_a_job_that_is_tried_again_is_said_and_no_failure(tmp_path) -> None:
     call = Call(tmp_path, train_flow=1)
     call.start(1, "train_flow", "Train mef")
     call.fail(1)
-    call.tell(None, "Trying to restart job 1.")
     call.start(1, "train_flow", "Train mef")
     call.now = 5
     call.finish(1)
@@ -152,18 +150,41 @@ def test_a_job_that_is_tried_again_is_said_and_no_failure(tmp_path) -> None:
     ]
 
 
-def test_a_submitted_job_has_its_number_and_log(tmp_path) -> None:
+def test_a_submitted_job_has_its_log_and_the_reason_of_its_failure(tmp_path) -> None:
     call = Call(tmp_path, train_flow=1)
-    call.start(3, "train_flow", "Train mef")
-    call.tell(None, "Job 3 has been submitted with SLURM jobid 4711 (log: results/slurm/rule_train_flow/4711.log).")
-    assert call.lines[1:] == [f"0/1  Train mef (submitted as SLURM job 4711; log: {tmp_path}/3.log)"]
+    call.start(3, "train_flow", "Train mef", local=False)
+    call.fail(3, message="status: TIMEOUT")
+    assert call.lines[1:] == [
+        f"0/1  Train mef (submitted; log: {tmp_path}/3.log)",
+        "0/1  Train mef (FAILED after < 1 s since its submission)",
+        "  status: TIMEOUT",
+    ]
 
 
-@pytest.mark.parametrize("message", ["Nothing to be done (all are up to date).", "SLURM's controller does not answer"])
-def test_what_else_snakemake_says_stays(tmp_path, message) -> None:
+def test_of_messages_without_an_event_warnings_and_our_own_are_printed(tmp_path) -> None:
+    call = Call(tmp_path, train_flow=1)
+    call.tell(None, "Select jobs to execute ...")
+    call.tell(None, "SLURM's controller does not answer", logging.WARNING)
+    call.tell("error", "No access", logging.ERROR, exception="OSError")
+    call.tell(None, "page:   index.html", **OURS)
+    assert call.lines[1:] == ["SLURM's controller does not answer", "No access", "page:   index.html"]
+
+
+def test_a_call_without_jobs_says_so(tmp_path) -> None:
     call = Call(tmp_path)
-    call.tell(None, message)
-    assert call.lines[-1] == message
+    call.output = JobLines(call.stream)
+    call.tell("workflow_started")
+    call.tell(None, "up to date")
+    call.output.print_ending()
+    assert call.lines[-1].startswith("Nothing to be done")
+
+
+def test_what_snakemake_says_without_a_workflow_is_printed(tmp_path) -> None:
+    call = Call(tmp_path)
+    call.output = JobLines(call.stream)
+    call.tell(None, "Unlocked")
+    call.output.print_ending()
+    assert call.lines[-1] == "Unlocked"
 
 
 def test_a_terminal_shows_what_runs_on_its_last_line(tmp_path) -> None:
@@ -176,25 +197,6 @@ def test_a_terminal_shows_what_runs_on_its_last_line(tmp_path) -> None:
     assert "\r\x1b[K1/2  Train mef (20 s)\n" in call.stream.getvalue()
     call.output.print_ending()
     assert call.stream.getvalue().endswith("\r\x1b[K")
-
-
-def test_a_terminal_without_the_letters_gets_their_numbers(monkeypatch) -> None:
-    buffer = io.BytesIO()
-    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(buffer, encoding="latin-1", write_through=True))
-    output = make_output(options(), logging.NullHandler())
-    assert isinstance(output, JobLines)
-    output.print_record(logging.LogRecord("", logging.INFO, "", 0, "λ → 3", None, None), lambda record: str(record.msg))
-    assert buffer.getvalue() == b"\\u03bb \\u2192 3\n"
-
-
-def options(**given: Any) -> Any:
-    defaults = dict.fromkeys(["dryrun", "printshellcmds", "verbose", "debug_dag", "quiet", "stdout"])
-    return SimpleNamespace(**defaults | given)
-
-
-@pytest.mark.parametrize("option", ["dryrun", "printshellcmds", "verbose", "debug_dag", "quiet"])
-def test_options_that_ask_for_snakemakes_form_get_it(option) -> None:
-    assert isinstance(make_output(options(**{option: True}), logging.NullHandler()), PlainOutput)
 
 
 def test_of_a_progress_bar_only_the_last_state_is_shown(tmp_path) -> None:
@@ -243,10 +245,17 @@ def test_a_locale_without_the_letters_stops_nothing(fresh_project: Project) -> N
     assert "λ = 0" in log.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("option", ["--printshellcmds", "--verbose", "--dry-run"])
+def test_options_that_ask_for_snakemakes_form_get_it(fresh_project: Project, option: str) -> None:
+    printed = fresh_project.run_snakemake(STATE, option).stdout
+    assert "Job stats:" in printed
+    assert "Reason: " in printed
+
+
 def test_ctrl_c_on_a_terminal_is_no_error(fresh_project: Project) -> None:
     environment = {
         "PATH": str(fresh_project.tools),
-        "PYTHONPATH": str(STUBS),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(STUBS), os.environ.get("PYTHONPATH", "")))),
         "XDG_CACHE_HOME": str(fresh_project.folder / ".cache"),
     }
     fresh_project.add_command(

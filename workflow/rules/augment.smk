@@ -10,6 +10,7 @@ rule augment:
         jobs.log("augment", AUGMENTED),
     benchmark:
         jobs.benchmark("augment", AUGMENTED)
+    priority: jobs.priority("augment")
     conda:
         ENVIRONMENT
     threads: jobs.threads("augment")

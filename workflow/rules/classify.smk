@@ -9,6 +9,7 @@ rule train_classifier:
         jobs.log("train_classifier", CANDIDATE),
     benchmark:
         jobs.benchmark("train_classifier", CANDIDATE)
+    priority: jobs.priority("train_classifier")
     conda:
         ENVIRONMENT
     threads: jobs.threads("train_classifier")
@@ -45,6 +46,7 @@ rule test_classifier:
         jobs.log("test_classifier", GENERATED_CLASSIFIER),
     benchmark:
         jobs.benchmark("test_classifier", GENERATED_CLASSIFIER)
+    priority: jobs.priority("test_classifier")
     conda:
         ENVIRONMENT
     threads: jobs.threads("test_classifier")
@@ -80,6 +82,7 @@ rule train_classifier_on_real:
         jobs.log("train_classifier", REAL_CLASSIFIER),
     benchmark:
         jobs.benchmark("train_classifier", REAL_CLASSIFIER)
+    priority: jobs.priority("train_classifier")
     conda:
         ENVIRONMENT
     threads: jobs.threads("train_classifier")
@@ -114,6 +117,7 @@ rule test_classifier_on_real:
         jobs.log("test_classifier", REAL_CLASSIFIER),
     benchmark:
         jobs.benchmark("test_classifier", REAL_CLASSIFIER)
+    priority: jobs.priority("test_classifier")
     conda:
         ENVIRONMENT
     threads: jobs.threads("test_classifier")

@@ -15,6 +15,7 @@ rule prepare_data:
         jobs.benchmark("prepare_data", SPLITS)
     wildcard_constraints:
         dataset=inputs.dataset_pattern(encoded=False),
+    priority: jobs.priority("prepare_data")
     conda:
         ENVIRONMENT
     threads: jobs.threads("prepare_data")
@@ -49,6 +50,7 @@ rule encode_data:
         jobs.benchmark("encode_data", SPLITS)
     wildcard_constraints:
         dataset=inputs.dataset_pattern(encoded=True),
+    priority: jobs.priority("encode_data")
     conda:
         ENVIRONMENT
     threads: jobs.threads("encode_data")
@@ -81,6 +83,7 @@ rule download_weights:
         f"{plan.downloads}/{{model}}.tsv"
     wildcard_constraints:
         model=inputs.published_model_pattern(),
+    priority: jobs.priority("prepare_data")
     conda:
         ENVIRONMENT
     threads: jobs.threads("prepare_data")

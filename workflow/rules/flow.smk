@@ -8,6 +8,7 @@ rule start_flow:
         jobs.log("start_flow", INITIAL),
     benchmark:
         jobs.benchmark("start_flow", INITIAL)
+    priority: jobs.priority("start_flow")
     conda:
         ENVIRONMENT
     threads: jobs.threads("start_flow")
@@ -46,6 +47,7 @@ rule train_flow:
         jobs.log("train_flow", FLOW_RUN),
     benchmark:
         jobs.benchmark("train_flow", FLOW_RUN)
+    priority: jobs.priority("train_flow")
     conda:
         ENVIRONMENT
     threads: jobs.threads("train_flow")

@@ -8,6 +8,7 @@ rule generate:
         jobs.log("generate", GENERATED),
     benchmark:
         jobs.benchmark("generate", GENERATED)
+    priority: jobs.priority("generate")
     conda:
         ENVIRONMENT
     threads: jobs.threads("generate")

@@ -12,6 +12,7 @@ rule fit_prior:
         jobs.benchmark("fit_prior", FLOW_RUN)
     wildcard_constraints:
         prior=inputs.fitted_prior_pattern(),
+    priority: jobs.priority("fit_prior")
     conda:
         ENVIRONMENT
     threads: jobs.threads("fit_prior")

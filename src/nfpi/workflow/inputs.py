@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import get_args
 
-from nfpi.config import CLASSIFIERS, PRIORS, Augmentation
-from nfpi.results.tables.rows import list_runs_to_compare, list_table_rows
+from nfpi.config import CLASSIFIERS, PRIORS, Augmentation, ComparedRow, Config
+from nfpi.config.metrics import ACCURACIES
+from nfpi.results.tables.rows import TableRow, list_runs_to_compare, list_table_rows
 from nfpi.runs import (
     AUGMENTED,
     BASELINE,
@@ -26,7 +27,6 @@ from nfpi.runs import (
 )
 from nfpi.stages import Augment, Evaluate, FitPrior, TrainClassifier
 from nfpi.stages.base import MANIFEST
-from nfpi.workflow.claims import list_claimed_runs, list_runs_compared_by_image
 from nfpi.workflow.plan import Plan, Wildcards, as_dict
 
 
@@ -132,28 +132,25 @@ class Inputs:
     def metrics_of_table(self, wildcards: Wildcards) -> list[str]:
         """Return the metrics and manifests of all runs of a table."""
         rows = list_table_rows(self.plan.config, wildcards["table"])
-        runs = dict.fromkeys(run for row in rows for run in row.runs)
-        return [
-            f"{self.plan.layout.of(run)}/{Evaluate.outputs[name]}" for run in runs for name in ("metrics", MANIFEST)
-        ]
+        return self._files_of_runs((run for row in rows for run in row.runs), "metrics", MANIFEST)
 
     def predictions_of_table(self, wildcards: Wildcards) -> list[str]:
         """Return the predictions of the runs that a table compares image by image: none if it has several seeds."""
         metrics = self.plan.config.tables[wildcards["table"]].metrics
         runs = list_runs_to_compare(list_table_rows(self.plan.config, wildcards["table"]), metrics)
-        return [f"{self.plan.layout.of(run)}/{Evaluate.outputs['predictions']}" for run in runs]
+        return self._files_of_runs(runs, "predictions")
 
     def metrics_of_claims(self, wildcards: Wildcards) -> list[str]:
         """Return the metrics and manifests of all runs that the claims compare."""
-        runs = list_claimed_runs(self.plan.config)
-        return [
-            f"{self.plan.layout.of(run)}/{Evaluate.outputs[name]}" for run in runs for name in ("metrics", MANIFEST)
-        ]
+        return self._files_of_runs(list_claimed_runs(self.plan.config), "metrics", MANIFEST)
 
     def predictions_of_claims(self, wildcards: Wildcards) -> list[str]:
         """Return the predictions of the runs that the claims compare image by image."""
-        runs = list_runs_compared_by_image(self.plan.config)
-        return [f"{self.plan.layout.of(run)}/{Evaluate.outputs['predictions']}" for run in runs]
+        return self._files_of_runs(_list_runs_compared_by_image(self.plan.config), "predictions")
+
+    def _files_of_runs(self, runs: Iterable[Run], *names: str) -> list[str]:
+        """Return files of runs, each once; the names are those of outputs that flows and classifiers share."""
+        return [f"{self.plan.layout.of(run)}/{Evaluate.outputs[name]}" for run in dict.fromkeys(runs) for name in names]
 
     def files_of_figure(self, name: str) -> Callable[[Wildcards], dict[str, list[str]]]:
         """Make an input function (to be unpacked) of the files that a figure is drawn from."""
@@ -163,3 +160,40 @@ class Inputs:
 def _make_pattern(names: object) -> str:
     """Return a regular expression that matches these names; without names it matches nothing."""
     return "|".join(map(re.escape, names)) or "(?!)"  # type: ignore[call-overload]
+
+
+def select_claimed_rows(config: Config) -> dict[str, list[TableRow]]:
+    """Return the rows of tables that the claims compare, by table, in the order of the table.
+
+    Where λ is chosen by validation, these are the rows of all λ of the experiment.
+    """
+    claimed: dict[str, list[TableRow]] = {}
+    for claim in config.claims.values():
+        for side in (row for comparison in claim.comparisons for row in comparison.rows):
+            claimed.setdefault(str(side.table), []).extend(_select_rows_of_side(config, side))
+    return {table: [row for row in list_table_rows(config, table) if row in named] for table, named in claimed.items()}
+
+
+def list_claimed_runs(config: Config) -> list[Run]:
+    """Return the runs whose metrics the claims compare."""
+    return [run for rows in select_claimed_rows(config).values() for row in rows for run in row.runs]
+
+
+def _list_runs_compared_by_image(config: Config) -> list[Run]:
+    """Return the runs whose predictions the claims compare image by image."""
+    found: list[Run] = []
+    for comparison in (comparison for claim in config.claims.values() for comparison in claim.comparisons):
+        if comparison.needs_predictions(len(config.seeds)):
+            is_of_flow = ACCURACIES[comparison.metric] == "flow"
+            for row in (row for side in comparison.rows for row in _select_rows_of_side(config, side)):
+                found += row.flow_runs if is_of_flow else row.classifier_runs
+    return found
+
+
+def _select_rows_of_side(config: Config, side: ComparedRow) -> list[TableRow]:
+    """Return the table rows of one side of a comparison, by ascending λ."""
+    rows = list_table_rows(config, str(side.table))
+    index = side.find_index({row.experiment: row for row in rows})
+    rows = [row for row in rows if row.experiment == index]
+    among = {"best": rows, "inner_best": rows, "min": rows[:1], "max": rows[-1:]}
+    return among.get(side.weight) or [row for row in rows if (row.weight or 0.0) == side.weight]

@@ -9,7 +9,6 @@ from typing import Any
 
 from nfpi.config import ConfigError
 from nfpi.workflow.jobs import Jobs, has_gpu
-from nfpi.workflow.plan import shorten_path
 from nfpi.workflow.slurm import make_executor_wait
 
 
@@ -27,10 +26,10 @@ def use_this_machine(workflow: Any, cores: int) -> None:
 
 
 def prepare_submission(workflow: Any, jobs: Jobs) -> None:
-    """On a cluster, add sbatch's options to every rule's message, and make Snakemake wait while SLURM does not answer.
+    """On a cluster, add what a job asks for to its rule's message, and wait while SLURM does not answer.
 
-    The messages are printed in dry runs, too. To be called after all rules are defined, when Snakemake knows which
-    rules are local.
+    Snakemake prints the resources of rules without a message only. To be called after all rules are defined, when
+    Snakemake knows which of them are local.
 
     Raises:
         ConfigError: jobs are submitted to a cluster, and --configfile replaces the settings of the profile.
@@ -39,7 +38,7 @@ def prepare_submission(workflow: Any, jobs: Jobs) -> None:
         make_executor_wait()
         for rule in workflow.rules:
             if rule.message and rule.name not in workflow._localrules:
-                rule.message += f"\n  {jobs.sbatch_command(set(rule.resources))}"
+                rule.message += f"\n  {jobs.list_requests(rule.resources)}"
     elif workflow.resource_settings.nodes is not None and workflow.config_settings.configfiles:
         raise ConfigError(
             "--configfile replaces the settings of the profile: give both, as in --configfile slurm/settings.yaml "
@@ -48,22 +47,11 @@ def prepare_submission(workflow: Any, jobs: Jobs) -> None:
         )
 
 
-def name_given_settings(workflow: Any) -> str:
-    """Return the options that gave settings, for messages: `--config`, `--configfile mine.yaml`, or both."""
-    given, files = workflow.config_settings.config, workflow.config_settings.configfiles
-    options = [f"--configfile {' '.join(map(shorten_path, files))}"] if files else []
-    if not files or given.keys() - {"preset", "results"}:
-        options.append("--config")
-    return " or ".join(options)
-
-
-def list_rules(workflow: Any) -> list[str]:
-    """Return the names of the rules that are defined so far."""
-    return [rule.name for rule in workflow.rules]
-
-
 def find_rules_with_jobs(workflow: Any) -> dict[str, str]:
-    """Return, for each rule that runs a command, the stem of its benchmark files, or its name if it has none."""
+    """Return, for each rule that runs a command, the stem of its benchmark files, or its name if it has none.
+
+    The events of Snakemake's log count the jobs of a call by rule, targets without a command among them.
+    """
     return {
         rule.name: Path(str(rule.benchmark)).stem if rule.benchmark else rule.name
         for rule in workflow.rules
@@ -78,13 +66,16 @@ def log_in_utf_8(logger: logging.Logger) -> None:
             handler.stream.reconfigure(encoding="utf-8")
 
 
+def list_requested_targets(workflow: Any) -> set[str]:
+    """Return the rules or files that the call requests; empty: the default target. No hook receives them."""
+    return set(workflow.dag_settings.targets)
+
+
 def touches_all_files(workflow: Any) -> bool:
-    """Return whether the call is `snakemake all --touch --forceall`, not restricted to a part of the files."""
+    """Return whether the call is `snakemake all --touch --forceall`, not restricted to a part of the files.
+
+    Only then does Snakemake remember the settings of all files (:mod:`nfpi.workflow.records`).
+    """
     settings = workflow.dag_settings
     restricted = settings.until or settings.omit_from or settings.allowed_rules or settings.batch
     return bool(workflow.touch and settings.forceall and not restricted and list_requested_targets(workflow) <= {"all"})
-
-
-def list_requested_targets(workflow: Any) -> set[str]:
-    """Return the rules or files that the call requests; empty: the default target."""
-    return set(workflow.dag_settings.targets)

@@ -5,26 +5,34 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from nfpi.config import JobName, Resources, compute_job_resources, count_job_threads
 from nfpi.runs import BENCHMARKS_FOLDER, LOGS_FOLDER
 from nfpi.runtime.gpu_variables import CHOICE, HIDING, VISIBLE
 from nfpi.workflow.plan import Plan, Wildcards
 
-SBATCH = {
-    "slurm_account": "--account={resources.slurm_account}",
-    "slurm_partition": "--partition={resources.slurm_partition}",
-    "constraint": "--constraint={resources.constraint}",
-    "qos": "--qos={resources.qos}",
-    "gres": "--gres={resources.gres}",
-    "cpus_per_task": "--cpus-per-task={resources.cpus_per_task}",
-    "runtime": "--time={resources.runtime}",
-    "mem_mb": "--mem={resources.mem_mb}",
-    "slurm_extra": "{resources.slurm_extra}",
-}
-"""The option of sbatch that Snakemake's SLURM executor makes from each resource."""
+LONGEST_CHAIN: tuple[JobName, ...] = (
+    "test_classifier",
+    "train_classifier",
+    "generate",
+    "augment",
+    "train_flow",
+    "fit_prior",
+    "start_flow",
+    "encode_data",
+    "prepare_data",
+)
+"""Jobs of the longest chain, the last first. A job has the higher priority the more of the chain is left after it, so
+that no core idles at the end of a call while another one has a whole training to do."""
+
+CUDA_OVERRIDE = "CONDA_OVERRIDE_CUDA"
+"""Environment variable with the CUDA version that conda uses instead of asking the driver."""
+CUDA_VERSION = "12.9"
+"""Last version of CUDA before 13, which drops V100 and needs a newer driver."""
+_DRIVER = Path("/proc/driver/nvidia")
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,10 @@ class Jobs:
         """Return the threads of a job; Snakemake sets OMP_NUM_THREADS to them, or to the available cores if fewer."""
         return count_job_threads(self._get_resources(name), self.plan.config.cluster)
 
+    def priority(self, name: JobName) -> int:
+        """Return the priority of a job among those that are ready; 0 if it is not on the longest chain."""
+        return LONGEST_CHAIN.index(name) + 1 if name in LONGEST_CHAIN else 0
+
     def devices(self, name: JobName) -> Callable[[Wildcards, int], int]:
         """Return a params function for a job's number of devices (not compared: `params.UncomparedParam`)."""
         return lambda wildcards, threads: max(1, self._get_resources(name).gpu)
@@ -62,10 +74,8 @@ class Jobs:
             runtime: upper limit of the runtime in `resources:`, in minutes.
         """
         resources = self._get_resources(name)
-        resources = resources if gpu is None else resources.model_copy(update={"gpu": gpu})
-        resources = (
-            resources if runtime is None else resources.model_copy(update={"runtime": min(runtime, resources.runtime)})
-        )
+        changes = {"gpu": gpu, "runtime": None if runtime is None else min(runtime, resources.runtime)}
+        resources = resources.model_copy(update={kind: value for kind, value in changes.items() if value is not None})
         cluster = self.plan.config.cluster
 
         def make_resource(kind: str) -> Callable[[Wildcards, int], int | str]:
@@ -73,16 +83,16 @@ class Jobs:
 
         return {kind: make_resource(kind) for kind in compute_job_resources(name, resources, cluster)}
 
-    def sbatch_command(self, resources: object) -> str:
-        """Return the sbatch command that submits a job, with names of Snakemake's resources in braces.
+    def list_requests(self, resources: Iterable[str]) -> str:
+        """Return what a job requests from the cluster, as a message in which Snakemake fills in the values.
 
         Args:
             resources: names of the rule's resources.
         """
         cluster = self.plan.config.cluster
-        omitted = set() if cluster is not None and cluster.ask_memory else {"mem_mb"}
-        kinds = [kind for kind in SBATCH if kind in resources and kind not in omitted]  # type: ignore[operator]
-        return "sbatch " + " ".join(SBATCH[kind] for kind in kinds)
+        omitted = {"local_gpu", "gpu", "tmpdir"} | (set() if cluster is not None and cluster.ask_memory else {"mem_mb"})
+        kinds = [kind for kind in resources if not kind.startswith("_") and kind not in omitted]
+        return " ".join(f"{kind}={{resources.{kind}}}" for kind in kinds)
 
     def _get_resources(self, name: JobName) -> Resources:
         return self.plan.config.resources.get(name, Resources())
@@ -102,3 +112,9 @@ def has_gpu() -> bool:
         if answer.returncode == 0 and "GPU" in answer.stdout:
             return True
     return False
+
+
+def request_cuda_build() -> None:
+    """Make conda choose a CUDA build of torch on a login node without a driver; a version set by the user is kept."""
+    if not _DRIVER.exists():
+        os.environ.setdefault(CUDA_OVERRIDE, CUDA_VERSION)

@@ -16,8 +16,7 @@ from nfpi.config.generation import Displacement
 from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, find_registered_name
 from nfpi.results.tables.rows import TableRow, list_table_rows
 from nfpi.runs import VARIANTS, Run, get_variants_folder, parse_splits_seed
-from nfpi.workflow.claims import select_claimed_rows
-from nfpi.workflow.inputs import Inputs
+from nfpi.workflow.inputs import Inputs, select_claimed_rows
 from nfpi.workflow.plan import Plan, Wildcards, as_dict, as_json
 
 Param = Callable[[Wildcards], str]

@@ -189,10 +189,6 @@ class JobLines:
         if not record.rule_msg:
             return  # a target without a command
         message, *details = record.rule_msg.splitlines()
-        for line in details:
-            if line not in self._details:
-                self._details.add(line)
-                self._print(line)
         times = Path(record.benchmark) if record.benchmark else None
         job = _Job(record.rule_name, message, list(map(Path, record.log)), times, self.clock(), record.local)
         self._running[record.jobid] = job
@@ -203,6 +199,10 @@ class JobLines:
             remarks.append(f"trying again, attempt {self._attempts[record.jobid]}")
         if remarks:
             self._print_job(job, f"{', '.join(remarks)}; log: {', '.join(map(str, job.log))}")
+        for line in details:  # what jobs have in common is printed once
+            if line not in self._details:
+                self._details.add(line)
+                self._print(line)
 
     def _handle_end(self, job_id: int) -> None:
         job = self._running.pop(job_id, None)

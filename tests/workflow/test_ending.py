@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nfpi.workflow import Targets
-from nfpi.workflow.summary import show_results
+from nfpi.workflow.ending import show_results
 
 from .conftest import make_plan
 
