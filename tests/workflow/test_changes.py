@@ -1,28 +1,154 @@
-"""Changed settings, in one line each."""
+"""Which jobs Snakemake plans, before and after a change."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nfpi.workflow.changes import list_differences
+from .conftest import COLLECTION, DEMO, DEMO_RUNS, Job, Project, list_jobs_of_run
+
+
+def with_lambdas(*lambdas: float | str) -> dict[str, Any]:
+    """The demo's table with other λ."""
+    experiment = {"dataset": "digits", "prior": "fpi", "lambdas": list(lambdas)}
+    return {"tables": {"table2": {"experiments": [experiment]}}}
+
+
+def classifiers(runs: list[str]) -> set[Job]:
+    return {job for run in runs for job in list_jobs_of_run(run) if job[0] in ("train-classifier", "test-classifier")}
+
+
+def run(weight: str) -> str:
+    return f"digits/mef/fpi/lambda={weight}/seed=0"
+
+
+def test_a_fresh_clone_makes_each_stage_of_the_demo_once(fresh_project: Project) -> None:
+    assert fresh_project.plan_jobs("table2") == DEMO
+
+
+def test_a_real_run_makes_what_was_planned(finished_project: Project) -> None:
+    assert finished_project.list_finished_jobs() == DEMO
+
+
+@pytest.mark.parametrize("target", ["table2", "accuracy_against_weight"])
+def test_a_second_call_does_nothing(finished_project: Project, target: str) -> None:
+    assert "Nothing to be done" in finished_project.run_snakemake(target, "--dry-run").stdout
+
+
+def test_a_new_weight_makes_only_its_own_run(finished_project: Project) -> None:
+    planned = finished_project.plan_jobs("table2", overlay=with_lambdas(0, 1e3, 2e3, 1e4, 3e4, 1e5))
+    assert planned == list_jobs_of_run(run("2000")) | COLLECTION
+
+
+def test_a_new_weight_is_made_and_then_there_is_nothing_to_do(finished_project: Project, tmp_path: Path) -> None:
+    project = finished_project.copy(tmp_path / "copy")
+    project.forget_calls()
+    overlay = with_lambdas(0, 1e3, 2e3, 1e4, 3e4, 1e5)
+    project.run_snakemake("table2", overlay=overlay)
+    assert project.list_finished_jobs() == list_jobs_of_run(run("2000")) | COLLECTION
+    assert project.plan_jobs("table2", overlay=overlay) == set()
+
+
+def test_a_weight_less_makes_only_the_collection(finished_project: Project) -> None:
+    assert finished_project.plan_jobs("table2", overlay=with_lambdas(0, 1e3, 1e4)) == COLLECTION
+
+
+def test_equal_weights_are_one_run_however_they_are_written(finished_project: Project) -> None:
+    written = with_lambdas(0, "1e3", 10000, "1e4", 1.0e4, "10_000.0", 30000, "1.0e+5")
+    assert finished_project.plan_jobs("table2", overlay=written) == set()
+
+
+def test_epochs_of_the_classifier_touch_classifiers_and_the_collection(finished_project: Project) -> None:
+    planned = finished_project.plan_jobs("table2", "--config", "classifiers={resnet18: {epochs: 5}}")
+    assert planned == classifiers(DEMO_RUNS) | COLLECTION
+
+
+def test_a_seed_more_leaves_the_others_alone(finished_project: Project) -> None:
+    new = [run_.replace("seed=0", "seed=1") for run_ in DEMO_RUNS]
+    started = {("start-flow", "digits/mef/initial/data/seed=1")}
+    assert finished_project.plan_jobs("table2", "--config", "seeds=[0, 1]") == started | COLLECTION | set().union(
+        *map(list_jobs_of_run, new)
+    )
+
+
+def test_a_temperature_more_makes_only_its_own_images_and_classifiers(finished_project: Project) -> None:
+    planned = finished_project.plan_jobs("table2", "--config", "generation={temperatures: [0.9, 1]}")
+    new = set().union(*(list_jobs_of_run(run_, ["0.9"]) for run_ in DEMO_RUNS))
+    assert planned == {job for job in new if job[0] in ("generate", "train-classifier", "test-classifier")} | COLLECTION
+
+
+def test_epochs_of_the_flow_keep_initial_state_and_fit(finished_project: Project) -> None:
+    planned = finished_project.plan_jobs("table2", "--config", "training={epochs: 60}")
+    kept = {job for job in DEMO if job[0] in ("prepare-data", "start-flow", "fit-prior")}
+    assert planned == DEMO - kept
+
+
+def test_a_setting_of_the_fit_keeps_the_initial_state_and_the_baseline(finished_project: Project) -> None:
+    planned = finished_project.plan_jobs("table2", "--config", "priors={fpi: {tolerance: 0.01}}")
+    kept = {("prepare-data", "digits/splits"), ("start-flow", "digits/mef/initial/data/seed=0")}
+    assert planned == DEMO - kept - list_jobs_of_run(DEMO_RUNS[0])
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "changes"),
+    "setting",
     [
-        ({"epochs": 40, "batch_size": 128}, {"epochs": 12, "batch_size": 128}, ["epochs: 40 → 12"]),
-        ({"augmentation": "none"}, {"augmentation": "flip"}, ["augmentation: none → flip"]),
-        ({"damping": {"first": 1}}, {"damping": {"first": 2}}, ["damping.first: 1 → 2"]),
-        ({"points": 3}, {"points": None}, ["points: 3 → null"]),
-        ({"points": 3, "axes": 1}, {"axes": 2}, ["points: 3 → null", "axes: 1 → 2"]),
-        ({"rows": [{"a": 1}, {"a": 2}]}, {"rows": [{"a": 1}, {"a": 3}]}, ["rows.1.a: 2 → 3"]),
-        ({"rows": [{"a": 1}]}, {"rows": [{"a": 1}, {"a": 3}]}, ["rows: 1 entry → 2 entries"]),
-        ({"lambdas": [0, 1]}, {"lambdas": [0, 2]}, ["lambdas: [0, 1] → [0, 2]"]),
-        ({"epochs": 1}, {"epochs": 1}, []),
+        "training={workers: 3, checkpoint_minutes: 1, evaluate_every: 7}",
+        "training={tracking: tensorboard, sample_every_epochs: 2}",
+        "classifiers={resnet18: {keep: false}}",
+        "resources={train_flow: {gpu: 4, threads: 7, mem_mb: 9, runtime: 9}}",
     ],
 )
-def test_each_difference_is_named(before: dict[str, Any], now: dict[str, Any], changes: list[str]) -> None:
-    assert list(list_differences(before, now)) == changes
-    assert list(list_differences(before, now, "block.")) == [f"block.{change}" for change in changes]
+def test_what_changes_no_result_runs_nothing(finished_project: Project, setting: str) -> None:
+    assert finished_project.plan_jobs("table2", "--config", setting) == set()
+
+
+def test_weights_that_were_not_kept_are_not_missed(finished_project: Project, tmp_path: Path) -> None:
+    project = finished_project.copy(tmp_path / "copy")
+    for run in DEMO_RUNS:
+        (project.folder / f"results/demo/{run}/resnet18/temperature=1/model.safetensors").unlink()
+    assert project.plan_jobs("table2") == set()
+
+
+def test_a_reworded_rule_runs_nothing(finished_project: Project, tmp_path: Path) -> None:
+    project = finished_project.copy(tmp_path / "copy")
+    rule = project.folder / "workflow/rules/flow.smk"
+    rule.write_text(rule.read_text().replace("exec nfpi --log", "exec  nfpi  --log"))
+    assert project.plan_jobs("table2") == set()
+
+
+def test_the_paper_preset_plans_the_cifar100_run(fresh_project: Project) -> None:
+    weights = ("0", "10000", "100000", "1000000", "3000000", "10000000")
+    temperatures = ("0.7", "0.8", "0.9", "1", "1.1", "1.2")
+    priors = ["baseline" if weight == "0" else "fpi" for weight in weights]
+    runs = [f"cifar100/mef/{p}/lambda={w}/seed=1999" for p, w in zip(priors, weights, strict=True)]
+    planned = fresh_project.plan_jobs("table2", "--config", "preset=paper")
+    assert planned == set().union(*(list_jobs_of_run(name, temperatures) for name in runs)) | COLLECTION | {
+        ("prepare-data", "cifar100/splits"),
+        ("start-flow", "cifar100/mef/initial/data/seed=1999"),
+    }
+    assert len(planned) == 1 + 1 + 5 + 6 * (1 + 1 + 6 + 6 + 1) + 3
+
+
+def test_priors_that_start_alike_share_their_baseline(fresh_project: Project) -> None:
+    names = ("fpi", "variance_only", "mean_only")
+    experiments = [{"dataset": "digits", "prior": name, "lambdas": [0, 1e3]} for name in names]
+    planned = fresh_project.plan_jobs("table2", overlay={"tables": {"table2": {"experiments": experiments}}})
+    assert planned == COLLECTION | {
+        ("prepare-data", "digits/splits"),
+        ("start-flow", "digits/mef/initial/data/seed=0"),
+        ("start-flow", "digits/mef/initial/identity/seed=0"),
+    } | set().union(
+        list_jobs_of_run("digits/mef/baseline/lambda=0/seed=0"),
+        list_jobs_of_run("digits/mef/baseline-identity/lambda=0/seed=0"),
+        *(list_jobs_of_run(f"digits/mef/{name}/lambda=1000/seed=0") for name in names),
+    )
+
+
+def test_a_failed_run_does_not_stop_the_others(fresh_project: Project) -> None:
+    fit = f"fit-prior results/demo/{run('1000')}/fit"
+    process = fresh_project.run_snakemake("table2", check=False, STUB_FAILS=fit)
+    assert process.returncode != 0
+    assert "told to fail" in process.stdout  # the log of the failed job is shown
+    assert fresh_project.list_finished_jobs() == DEMO - list_jobs_of_run(run("1000")) - COLLECTION
