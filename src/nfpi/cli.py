@@ -10,13 +10,11 @@ import argparse
 import difflib
 import inspect
 import io
-import json
 import logging
 import os
 import re
 import sys
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +35,12 @@ from nfpi.runtime.faults import describe_exhausted_resource, describe_fault
 from nfpi.runtime.job_log import is_first_process, print_error, run_with_log
 from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible
 from nfpi.stages import COMMANDS, Command, Stage
-from nfpi.stages.words import has_words, join_words
 
 logger = logging.getLogger(__name__)
 
 _PARSING_PREFIX = "error parsing CLI: "
 _USAGE_ERROR_STATUS = 2
 _GLOBAL_OPTIONS = ("--version", "--extensions", "--log")
-_MAX_NAMED_FILES = 4
-"""Largest number of output files named in the last line of a stage."""
 
 
 class _Commands(BaseSettings):
@@ -80,12 +75,7 @@ class _Commands(BaseSettings):
         assert isinstance(command, Command)
         execute(command)
         if isinstance(command, Stage):
-            logger.info(_describe_outputs(command))
-
-
-def _get_summary(command: type[Command]) -> str:
-    """Return the first line of a command's help."""
-    return (command.__doc__ or "").partition("\n")[0]
+            logger.info("wrote %s", command.output)
 
 
 def create_commands_model() -> type[BaseSettings]:
@@ -93,7 +83,7 @@ def create_commands_model() -> type[BaseSettings]:
     fields: dict[str, Any] = {
         command.__name__: (
             CliSubCommand[command],  # type: ignore[misc, valid-type]
-            Field(alias=command.command, description=_get_summary(command)),
+            Field(alias=command.command, description=(command.__doc__ or "").partition("\n")[0]),
         )
         for command in COMMANDS
     }
@@ -126,14 +116,6 @@ def main(arguments: list[str] | None = None) -> int:
     return run_with_log(log, arguments[0], lambda: _run(arguments, known.extensions))
 
 
-def _find_missing_option(error: ValidationError, command: str) -> str:
-    """Return the first required option that was not given; empty if the arguments have another fault, too."""
-    faults = error.errors(include_url=False)
-    if any(fault["type"] != "missing" or fault["loc"][:-1] != (command,) for fault in faults):
-        return ""
-    return "--" + str(faults[0]["loc"][-1]).replace("_", "-")
-
-
 def _run(arguments: list[str], extensions: list[Path]) -> int:
     """Run a subcommand, and return the exit status."""
     logging.basicConfig(
@@ -141,84 +123,63 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
     )
     for noisy in ("lightning.fabric", "lightning_fabric", "fontTools", "torch"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    known, first = [command.command for command in COMMANDS], arguments[0]
+    known, first = {command.command: command for command in COMMANDS}, arguments[0]
     if first.startswith("--") and first != "--help":
         return _fail(f"unknown option {first}{suggest(first, ['--help', *_GLOBAL_OPTIONS])}", _USAGE_ERROR_STATUS)
     if first not in (*known, "--help", "-h"):
         return _fail(f"unknown subcommand '{first}'{suggest(first, known)}", _USAGE_ERROR_STATUS)
-    command = next((command for command in COMMANDS if command.command == first), None)
-    if command is not None and has_words(command):  # lists such as `--classes cat dog`
-        arguments = [first, *join_words(command, arguments[1:])]
+    command = known.get(first, Command)
     try:
         with interruptible(at_once=True):
             load_extensions(extensions)
             try:
                 CliApp.run(create_commands_model(), cli_args=arguments)
-            except SystemExit:  # after --help
-                sys.stdout.flush()
-                raise
-            sys.stdout.flush()  # at exit, it would be too late to handle a pipe that its reader has closed
-    except ValidationError as error:
-        missing = _find_missing_option(error, first)
-        if missing:
-            return _fail(f"{first}: {missing} is required (see nfpi {first} --help)", _USAGE_ERROR_STATUS)
-        return _fail(explain(error))
-    except ConfigError as error:
-        if os.environ.get("NFPI_TRACEBACK"):
-            raise
-        return _fail(str(error))
-    except SettingsError as error:
-        text = str(error)
-        if text.startswith(_PARSING_PREFIX):
-            return _fail(_describe_wrong_usage(text.removeprefix(_PARSING_PREFIX), arguments), _USAGE_ERROR_STATUS)
-        return _fail(_describe_malformed_json(arguments) or text)
-    except Interrupted as error:
-        return _fail(str(error), EXIT_STATUS)
-    except BrokenPipeError:
-        if any(command.command == first and issubclass(command, Stage) for command in COMMANDS):
-            raise
-        # the reader of the pipe, such as `head`, has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        stage = arguments[0] if arguments else ""
-        line = (
-            describe_exhausted_resource(error, stage) or describe_extension_fault(error) or describe_fault(error, stage)
-        )
-        if line is None or os.environ.get("NFPI_TRACEBACK"):
-            raise
-        return _fail(line)
+            finally:
+                sys.stdout.flush()  # at exit, it would be too late to handle a pipe that its reader has closed
     except KeyboardInterrupt:
         print("nfpi: stopped; run the same command again to resume", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        if issubclass(command, Stage):
+            raise
+        # the reader of the pipe, such as `head`, has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if isinstance(error, SettingsError) and str(error).startswith(_PARSING_PREFIX):
+            return _fail(_describe_wrong_usage(str(error).removeprefix(_PARSING_PREFIX), command), _USAGE_ERROR_STATUS)
+        line = _describe_error(error, first)
+        is_expected = isinstance(error, ValidationError | SettingsError | Interrupted)
+        if line is None or (os.environ.get("NFPI_TRACEBACK") and not is_expected):
+            raise
+        return _fail(line, EXIT_STATUS if isinstance(error, Interrupted) else 1)
     return 0
 
 
-def _describe_outputs(stage: Stage) -> str:
-    """Describe the outputs of a finished stage in one line."""
-    files = [path.relative_to(stage.output).as_posix() for path in stage.list_output_paths() if path.is_file()]
-    if not files:
-        return f"wrote {stage.output}"
-    named = ", ".join(files[:_MAX_NAMED_FILES]) + (", ..." if len(files) > _MAX_NAMED_FILES else "")
-    return f"wrote {len(files)} file{'s' if len(files) > 1 else ''} in {stage.output}: {named}"
+def _describe_error(error: Exception, command: str) -> str | None:
+    """Describe in one line an error that a user can fix; None for an error of the program."""
+    if isinstance(error, ValidationError):
+        return explain(error)
+    if isinstance(error, SettingsError) and error.__cause__ is not None:
+        return f"{command}: expected JSON ({error.__cause__})"
+    if isinstance(error, ConfigError | Interrupted):
+        return str(error)
+    return (
+        describe_exhausted_resource(error, command) or describe_extension_fault(error) or describe_fault(error, command)
+    )
 
 
-def _describe_wrong_usage(fault: str, arguments: list[str]) -> str:
+def _describe_wrong_usage(fault: str, command: type[Command]) -> str:
     """Add a hint to a message of the parser: the nearest known option if an option is unknown, else `--help`."""
-    command = next((command for command in COMMANDS if command.command == arguments[0]), None)
-    usage = f"nfpi {command.command} --help" if command is not None else "nfpi --help"
     unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", fault)
-    if unknown is None:
-        return f"{fault} (see {usage})"
-    options = [*_list_options(command), *_GLOBAL_OPTIONS] if command is not None else []
-    nearest = difflib.get_close_matches(unknown[1], options, n=1)
-    hint = f"did you mean '{nearest[0]}'?" if nearest else f"see {usage}"
-    return f"unknown option {unknown[1]} ({hint})"
+    if unknown is not None:
+        nearest = difflib.get_close_matches(unknown[1], [*_list_options(command), *_GLOBAL_OPTIONS], n=1)
+        if nearest:
+            return f"unknown option {unknown[1]} (did you mean '{nearest[0]}'?)"
+    return f"{fault} (see nfpi {command.command} --help)"
 
 
 def _list_options(settings: type[BaseModel], group: str = "--") -> Iterator[str]:
     """List the names of the options of a command, or of a group of its settings."""
-
     for name, field in settings.model_fields.items():
         option = f"{group}{name.replace('_', '-')}"
         yield option
@@ -226,20 +187,6 @@ def _list_options(settings: type[BaseModel], group: str = "--") -> Iterator[str]
             yield option.replace("--", "--no-", 1)
         if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel):
             yield from _list_options(field.annotation, f"{option}.")
-
-
-def _describe_malformed_json(arguments: list[str]) -> str | None:
-    """Describe the first option whose value looks like JSON but is invalid."""
-    options = [
-        part for argument in arguments for part in (argument.split("=", 1) if argument[:2] == "--" else [argument])
-    ]
-    for option, value in pairwise(options):
-        if value.lstrip().startswith(("{", "[")):
-            try:
-                json.loads(value)
-            except ValueError as error:
-                return f"{option}: expected JSON, received {value!r} ({error})"
-    return None
 
 
 class _LineHandler(logging.Handler):

@@ -79,7 +79,7 @@ def test_classify_prints_what_the_model_says(here, capsys):
 
 
 def test_classify_writes_a_csv_file(here, capsys):
-    assert call("classify", "model", "images/a,b", "--output", "new/table.csv") == 0
+    assert call("classify", "model", '"images/a,b"', "--output", "new/table.csv") == 0
     assert capsys.readouterr().out == ""
     with (here / "new/table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

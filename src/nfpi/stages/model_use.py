@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import model_validator
-from pydantic_settings import CliPositionalArg
+from pydantic_settings import CliPositionalArg, CliVariadicArg
 
 from nfpi.config import ConfigError, NfaConfig, NonNegativeFloat, PositiveInt, Seed, metric, suggest
 from nfpi.data.atomic import replace_folder
@@ -157,8 +157,8 @@ class Sample(ModelCommand):
 
     command = "sample"
 
-    classes: Words[str] = []
-    """names of classes, e.g. --classes cat dog; default: all"""
+    classes: CliVariadicArg[Words[str]] = []
+    """names of classes, e.g. --classes cat dog; default: all; a name with a comma is given as '"a, b"'"""
     per_class: PositiveInt = 8
     """number of images per class"""
     temperature: NonNegativeFloat = 0.8
