@@ -49,7 +49,7 @@ def test_the_same_results_differ_in_nothing(folders, capsys):
     first, second = folders
     change(second, RUN, lambda record: record["metrics"].update(hours=2.0))
     assert main(["compare", str(first), str(second)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "3 runs are in both; nothing differs"
+    assert capsys.readouterr().out.splitlines()[-1] == "3 runs are in both; 0 settings and 0 numbers differ"
     assert compare_results(first, second, times=True).numbers == [
         [RUN.folder, "Training (h)", "1.000", "2.000", "+1.000"]
     ]
@@ -109,7 +109,7 @@ def test_what_is_printed_fits_a_terminal_and_has_tabs_elsewhere(folders, monkeyp
     monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal, raising=False)
     assert main(["compare", str(first), str(second)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "3 runs are in both; 2 settings differ, 1 number differs"
+    assert lines[-1] == "3 runs are in both; 2 settings and 1 numbers differ"
     if is_terminal:
         assert max(map(len, lines[3:])) <= 100
         assert "[long]" in "".join(lines), "brackets are no markup"

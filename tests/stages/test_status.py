@@ -205,8 +205,8 @@ def test_status_is_a_table_with_the_best_numbers(root, capsys) -> None:
         assert capsys.readouterr().out.splitlines() == [
             f"{root}: 2 done, 0.00 h",
             "run\tstate\tresult\ttime (h)\tdetail",
-            f"{OTHER}\tdone\tNF-Acc 94.0 %\t0.00",
-            f"{RUN}\tdone\tNF-Acc 93.0 %\t0.00",
+            f"{OTHER}\tdone\tNF-Acc 94.0 %\t0.00\t",
+            f"{RUN}\tdone\tNF-Acc 93.0 %\t0.00\t",
             f"best run on digits, chosen on the validation split: {RUN}, NF-Acc 93.0 %",
         ]
 
@@ -262,9 +262,9 @@ def test_an_outdated_run_is_counted_apart_and_is_not_the_best(root, capsys) -> N
     assert capsys.readouterr().out.splitlines() == [
         f"{root}: 2 done, 1 outdated, 0.00 h",
         "run\tstate\tresult\ttime (h)\tdetail",
-        f"{OTHER}\tdone\tNF-Acc 94.0 %\t0.00",
+        f"{OTHER}\tdone\tNF-Acc 94.0 %\t0.00\t",
         f"{RUN}\toutdated\t\t0.00\t{outdated}",
-        f"{other.folder}\tdone\tNF-Acc 92.0 %\t0.00",
+        f"{other.folder}\tdone\tNF-Acc 92.0 %\t0.00\t",
         f"best run on digits, chosen on the validation split: {OTHER}, NF-Acc 94.0 %",
     ]
 

@@ -4,25 +4,21 @@ from nfpi.stages.base import Command, Stage
 from nfpi.stages.benchmark import Benchmark
 from nfpi.stages.check_device import CheckDevice
 from nfpi.stages.claims import JudgeClaims
-from nfpi.stages.compare import Compare
-from nfpi.stages.costs import ShowCosts
 from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.evidence import KeepEvidence, RebuildTables
 from nfpi.stages.figure import MakeFigure
 from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment, Generate
-from nfpi.stages.log import ShowLog
 from nfpi.stages.model_use import AugmentFolder, Classify, Sample, Score
 from nfpi.stages.new import WritePreset, WriteSchema
-from nfpi.stages.page import WritePage
 from nfpi.stages.prepare_data import DownloadWeights, EncodeData, Export, PrepareData
+from nfpi.stages.progress import ShowLog, ShowStatus
+from nfpi.stages.results import Compare, ShowCosts, Verify, WritePage
 from nfpi.stages.start_flow import StartFlow
-from nfpi.stages.status import ShowStatus
 from nfpi.stages.table import Collect, MakeTable
 from nfpi.stages.test_classifier import TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import ImportRelease, TrainFlow
-from nfpi.stages.verify import Verify
 
 COMMANDS: tuple[type[Command], ...] = (
     PrepareData,

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import shlex
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config import SOURCES, ConfigError, DatasetConfig, build_json_schema, list_built_in_presets
+from nfpi.config import SOURCES, ConfigError, DatasetConfig, build_json_schema
 from nfpi.config.base import NAME, NAME_RULE
 from nfpi.data.sources.archive import find_image_root
 from nfpi.runtime.files import write_atomically
@@ -33,11 +33,13 @@ _BATCH, _STEPS, _EPOCHS = 128, 1000, (10, 100)
 _LARGEST, _RESIZED, _MULTIPLE = 64, 32, 4
 """in pixels: the longest side of images that are not resized, the largest side to which others are resized, and a
 divisor of all sides, since each level of the flow, of which there are at least two, halves them"""
-_MEANING = {
-    "train_per_class": " # without this line, all are used",
-    "image_size": " # pixels; images are resized and cropped",
-    "flip": " # false if mirroring changes the class of an image",
-}
+_ABOUT = """\
+# {summary}: train {train}, validation {validation}, test {test}.
+# A small flow of {levels} levels, each of which halves width and height of {width}×{height} pixels.
+# config.yaml has all other settings, and explains each of them. Often changed here:
+#   flip: false if mirroring changes the class of an image; image_size: images are resized and cropped to it;
+#   train_per_class: without it, all images are used; fewer epochs need fewer warmup_steps, too.
+"""
 _MOST_SIZES = 10_000
 """largest number of images, evenly spaced among all, whose size is read"""
 
@@ -62,40 +64,27 @@ class WritePreset(Command):
         """Inspect the images, write the preset, and print the command that makes its table.
 
         Raises:
-            ConfigError: the preset exists or has no valid name, or the folder's path is not UTF-8, or has a variable or
-                a tilde to expand.
+            ConfigError: the preset exists or has no valid name.
             DataError: the folder is ill-formed, an image cannot be read, or a class has too few images.
         """
         from nfpi.data.sources.imagefolder import list_image_folder, warn_of_other_folders, warn_of_unread_folders
 
         name = _name_dataset(self.folder)
-        presets = Path("presets")
-        output = self.output or (presets if presets.is_dir() else Path()) / f"{name}.yaml"
+        output = self.output or (Path("presets") if Path("presets").is_dir() else Path()) / f"{name}.yaml"
         if output.exists():
             raise ConfigError(
                 f"{output}: expected a file that does not exist, received one that does: choose another --output"
             )
         if output.suffix not in (".yaml", ".yml") or not re.fullmatch(NAME, output.stem):
             raise ConfigError(f"{output}: expected a yaml file with {NAME_RULE}, received '{output.name}'")
-        if output.stem in list_built_in_presets(presets):
-            raise ConfigError(
-                f"{output}: expected another name than those of the project's presets, received '{output.stem}': "
-                "choose another --output"
-            )
         files = list_image_folder(find_image_root(self.folder, self.download_folder))
         warn_of_other_folders(files)
         warn_of_unread_folders(files.root, files.unread)
         images = _inspect(files)
-        text = _compose(name, self.folder.resolve(), images)
-        try:
-            content = text.encode()
-        except UnicodeEncodeError:
-            raise ConfigError(f"{self.folder}: expected a path in UTF-8: rename the folder") from None
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("xb") as file:
-            file.write(content)
+        write_atomically(output, _compose(name, self.folder.resolve(), images))
         print(f"{output}: {images.summary}")
-        print(_describe_command(output, presets))
+        where, file = ("run", output) if Path("Snakefile").is_file() else ("run in a clone", output.resolve())
+        print(f"{where}: snakemake table2 --config preset={shlex.quote(str(file))}")
 
 
 @dataclass(frozen=True)
@@ -158,24 +147,6 @@ def _name_dataset(folder: Path) -> str:
     return f"{name}-images" if name in SOURCES else name
 
 
-def _describe_command(output: Path, presets: Path) -> str:
-    """Return the command that makes the table, and where to run it if the working folder is not a clone."""
-    where, preset = "run", str(output)
-    if not Path("Snakefile").is_file():
-        where, preset = "run at the root of a clone of the project", str(output.resolve())
-    elif output.parent.resolve() == presets.resolve() and output.suffix == ".yaml" and _is_read_as_text(output.stem):
-        preset = output.stem
-    return f"{where}: snakemake table2 --config preset={shlex.quote(preset)}"
-
-
-def _is_read_as_text(name: str) -> bool:
-    """Return whether `NAME` in `--config preset=NAME` stays text, unlike numbers, True, False and null."""
-    with suppress(ValueError):
-        float(name)
-        return False
-    return name not in ("True", "False", "null")
-
-
 def _inspect(folder: ImageFolder) -> _Images:
     import numpy as np
 
@@ -190,85 +161,61 @@ def _inspect(folder: ImageFolder) -> _Images:
 
 def _compose(name: str, folder: Path, images: _Images) -> str:
     """Compose the text of the preset."""
-    dataset: dict[str, Any] = {"folder": str(folder), "validation_fraction": _VALIDATION}
+    dataset = {"source": "imagefolder", "folder": str(folder), "validation_fraction": _VALIDATION, "flip": True}
     if images.image_size:
         dataset["image_size"] = images.image_size
-    dataset["flip"] = True
-    config = DatasetConfig.model_validate({"source": "imagefolder", **dataset})
-    if config.folder != folder:
-        raise ConfigError(
-            f"{folder}: expected a path without variables or tilde, received one that expands to {config.folder}"
-        )
-    counts = _count_images(name, config, images.folder)
+    counts = _count_images(name, dataset, images.folder)
     if counts["train"].max() > _PER_CLASS:
         dataset["train_per_class"] = _PER_CLASS
-        counts = _count_images(name, config.model_copy(update={"train_per_class": _PER_CLASS}), images.folder)
+        counts = _count_images(name, dataset, images.folder)
     splits = {split: count.sum() for split, count in counts.items()}
     steps = -(-splits["train"] // _BATCH)
-    epochs = min(max(_STEPS // steps, _EPOCHS[0]), _EPOCHS[1])
-    height, width = images.shape
+    epochs = int(min(max(_STEPS // steps, _EPOCHS[0]), _EPOCHS[1]))
+    warmup_steps = int(min(100, epochs * steps // 10))
+    (height, width), levels = images.shape, images.levels
     weights = _choose_weights(len(images.folder.classes), height * width * (1 if images.grey else 3))
-    levels, key = images.levels, _quote_key(name)
-    lines = [
-        f"# {images.summary}: train {splits['train']}, validation {splits['validation']}, test {splits['test']}.",
-        "# A small flow. config.yaml has all other settings, and explains each of them.",
-        "",
-        "seeds: [0]",
-        "datasets:",
-        f"  {key}:",
-        "    source: imagefolder",
-        *(
-            f"    {setting}: {json.dumps(value, ensure_ascii=False)}{_MEANING.get(setting, '')}"
-            for setting, value in dataset.items()
-        ),
-        f"flows: # {levels} levels, each of which halves width and height of {width}×{height} pixels",
-        f"  mef: {{num_flows: {[4] * levels}, num_blocks: {[2, 1, 1][:levels]}, hidden_channels: {[48] * levels}}}",
-        f"training: {{epochs: {epochs}, batch_size: {_BATCH}, warmup_steps: {min(100, epochs * steps // 10)}, "
-        "augmentation: flip}"
-        " # fewer epochs: also fewer warmup_steps",
-        f"generation: {{temperatures: [0.7, 1.0], per_class: {_PER_CLASS}}}",
-        f"classifiers: {{resnet18: {{epochs: 5, standard: {{crop_padding: {min(height, width) // 8}}}}}}}",
-        "tables:",
-        "  table2:",
-        f"    title: Accuracy against the weight λ, {name}",
-        "    metrics: [nf_acc, cnn_acc]",
-        f"    experiments: [{{dataset: {key}, prior: fpi, lambdas: [0, {', '.join(weights)}], classifier: resnet18}}]",
-        "figures:",
-        "  accuracy_against_weight: {table: table2}",
-        f"  samples: {{dataset: {key}, lambda: {weights[1]}}}",
-    ]
-    return "\n".join(lines) + "\n"
+    experiment = {"dataset": name, "prior": "fpi", "lambdas": [0, *weights], "classifier": "resnet18"}
+    title = f"Accuracy against the weight λ, {name}"
+    preset = {
+        "seeds": [0],
+        "datasets": {name: dataset},
+        "flows": {
+            "mef": {"num_flows": [4] * levels, "num_blocks": [2, 1, 1][:levels], "hidden_channels": [48] * levels}
+        },
+        "training": {"epochs": epochs, "batch_size": _BATCH, "warmup_steps": warmup_steps, "augmentation": "flip"},
+        "generation": {"temperatures": [0.7, 1.0], "per_class": _PER_CLASS},
+        "classifiers": {"resnet18": {"epochs": 5, "standard": {"crop_padding": min(height, width) // 8}}},
+        "tables": {"table2": {"title": title, "metrics": ["nf_acc", "cnn_acc"], "experiments": [experiment]}},
+        "figures": {
+            "accuracy_against_weight": {"table": "table2"},
+            "samples": {"dataset": name, "lambda": weights[1]},
+        },
+    }
+    about = _ABOUT.format(summary=images.summary, levels=levels, width=width, height=height, **splits)
+    return about + yaml.safe_dump(preset, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
 
 
-def _count_images(name: str, config: DatasetConfig, folder: ImageFolder) -> dict[str, np.ndarray]:
+def _count_images(name: str, dataset: Mapping[str, Any], folder: ImageFolder) -> dict[str, np.ndarray]:
     """Count the images per class, (K,), of each split."""
     import numpy as np
 
     from nfpi.data.prepare import assign_splits
 
-    assigned = assign_splits(name, config, folder.labels, folder.classes)
+    assigned = assign_splits(name, DatasetConfig.model_validate(dataset), folder.labels, folder.classes)
     return {
         split: np.bincount(folder.labels[origin][indices], minlength=len(folder.classes))
         for split, (origin, indices) in assigned.items()
     }
 
 
-def _quote_key(name: str) -> str:
-    """Quote the name of a data set, unless YAML reads it as this string anyway."""
-    with suppress(ValueError):  # a name that looks like a date but is none, such as 2024-02-30
-        if yaml.safe_load(name) == name:
-            return name
-    return json.dumps(name)
-
-
-def _choose_weights(classes: int, dimensions: int) -> list[str]:
+def _choose_weights(classes: int, dimensions: int) -> list[int]:
     """Choose three consecutive λ of 1, 3, 10, 30, …, the largest of them the nearest to 10 K D on a logarithmic scale.
 
     The best λ of digits, CIFAR10 and CIFAR100 are near it. With few classes or few images per class, the fit of the
     largest may diverge; its row of the table then says so.
     """
     largest = round(2 * math.log10(10 * classes * dimensions))
-    return [f"{(1, 3)[step % 2]}e{step // 2}" for step in (largest - 2, largest - 1, largest)]
+    return [(1, 3)[step % 2] * 10 ** (step // 2) for step in (largest - 2, largest - 1, largest)]
 
 
 class WriteSchema(Stage):

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 Row = Sequence[str | float]
 
 
-def print_rows(heading: Sequence[str], rows: Sequence[Row]) -> None:
-    """Print rows as a table with four decimals on a terminal, else as tab-separated lines with all digits."""
+def print_rows(
+    heading: Sequence[str], rows: Sequence[Row], title: str = "", styles: Iterable[str | None] = itertools.repeat(None)
+) -> None:
+    """Print rows as a table with four decimals on a terminal, else as tab-separated lines with all digits.
+
+    Args:
+        heading: names of the columns.
+        rows: at least one row of values.
+        title: title of the table.
+        styles: style of each row on a terminal, such as `bold red`.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     if not sys.stdout.isatty():
-        print(format_lines(heading, rows, "\t"), end="")
+        print((f"# {title}\n" if title else "") + format_lines(heading, rows, "\t"), end="")
         return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    numbers = [isinstance(value, float) for value in rows[0]] if rows else [False] * len(heading)
-    for name, is_number in zip(heading, numbers, strict=True):
-        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else value for value in row))
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for name, value in zip(heading, rows[0], strict=True):
+        table.add_column(name, justify="right" if isinstance(value, float) else "left", overflow="fold")
+    for row, style in zip(rows, styles, strict=False):
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else value for value in row), style=style)
     # brackets in names are not markup
     Console(markup=False, highlight=False).print(table)
 

@@ -1,0 +1,218 @@
+"""Commands that show the progress and the logs of runs."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from string import Formatter
+
+from pydantic_settings import CliPositionalArg
+
+from nfpi.config import NonNegativeInt
+from nfpi.results.metrics.registry import find_metric
+from nfpi.results.recorded.progress import (
+    Progress,
+    find_roots,
+    is_running,
+    list_logs,
+    read_modification_time,
+    read_progress,
+)
+from nfpi.runs import LOGS_FOLDER, WEIGHT_PATTERN, Run, parse_run_folder
+from nfpi.runtime.job_log import read_last_lines
+from nfpi.stages.base import Command
+from nfpi.stages.printing import print_rows
+
+_HEADING = ("run", "state", "result", "time (h)", "detail")
+_SHOWN = {"nf_acc": "validation_nf_acc", "cnn_acc": "validation_cnn_acc", "top1": "validation_top1"}
+"""main metrics of runs → validation metrics by which the best run is chosen"""
+_STYLES = {
+    "running": "cyan",
+    "done": "green",
+    "failed": "bold red",
+    "damaged": "bold red",
+    "diverged": "yellow",
+    "outdated": "yellow",
+}
+_SLURM_LOGS = Path("results/slurm")
+"""folder of SLURM's logs (`slurm-logdir` of the profiles), relative to the clone even if `results:` is elsewhere. As
+this path is found in the clone only, a folder `slurm` beside results/{preset} is searched first."""
+_POLL_SECONDS = 0.5
+"""seconds between two reads of the logs"""
+
+
+class ShowStatus(Command):
+    """Print the progress of the runs in a folder of results.
+
+    Also print the hours of each run. A run is waiting, running (with epoch and time left), stopped, failed (with the
+    last line of its log), diverged, damaged, outdated (made from other images than the present data set), or done (with
+    its main metric). Jobs on a cluster are shown too, because the command only reads their files.
+    """
+
+    command = "status"
+
+    results: CliPositionalArg[Path] = Path("results")
+    """results/{preset}, or the folder that contains the results of several presets"""
+
+    def run(self) -> None:
+        """Print the runs of each preset, as a table on a terminal and as tab-separated lines otherwise."""
+        for index, root in enumerate(find_roots(self.results)):
+            runs = read_progress(root)
+            if index:
+                print()
+            print(f"{root}: {_summarize(runs)}")
+            if runs:
+                print_rows(
+                    _HEADING, [_format_cells(run) for run in runs], styles=[_STYLES.get(run.state) for run in runs]
+                )
+            for line in _describe_best(runs):
+                print(line)
+
+
+def _summarize(runs: list[Progress]) -> str:
+    counts = Counter(run.state for run in runs)
+    hours = sum(run.seconds for run in runs) / 3600
+    return ", ".join([*(f"{count} {state}" for state, count in counts.most_common()), f"{hours:.2f} h"])
+
+
+def _format_cells(run: Progress) -> tuple[str, ...]:
+    from nfpi.results.tables.layout import format_measurement
+
+    name = next((name for name in _SHOWN if name in run.metrics), None)
+    entry = find_metric(name) if name else None
+    result = f"{entry.label} {format_measurement(run.metrics[entry.name], entry)}" if entry else ""
+    return run.run.folder, run.state, result, f"{run.seconds / 3600:.2f}", run.detail
+
+
+def _describe_best(runs: list[Progress]) -> Iterator[str]:
+    """Describe the best runs of each data set for each metric shown, by its mean over seeds on the validation split."""
+    from nfpi.results.tables.summaries import Score, choose_best
+
+    diverged = Counter(replace(run.run, seed=0) for run in runs if run.state == "diverged")
+    for dataset in dict.fromkeys(run.run.dataset for run in runs):
+        for name, chosen_by in _SHOWN.items():
+            rivals: dict[Run, list[Progress]] = {}
+            for run in runs:
+                if run.run.dataset == dataset and {name, chosen_by} <= run.metrics.keys():
+                    rivals.setdefault(replace(run.run, seed=0), []).append(run)
+            scores = [
+                Score(fmean(run.metrics[chosen_by] for run in seeds), diverged[key], len(seeds) + diverged[key])
+                for key, seeds in rivals.items()
+            ]
+            best = choose_best(scores, higher_is_better=find_metric(chosen_by).higher_is_better)
+            if best is not None and len(rivals) > 1:
+                key = list(rivals)[best]
+                yield _describe_seeds(rivals[key], diverged[key], name)
+
+
+def _describe_seeds(done: list[Progress], diverged: int, name: str) -> str:
+    """Describe runs that differ only in the seed: the mean of a metric, and the folder (`seed=*` if several)."""
+    from nfpi.results.tables.layout import format_measurement
+
+    run, entry = done[0].run, find_metric(name)
+    where, folder, count = f"on {run.dataset}, chosen on the validation split", run.folder, ""
+    several = len(done) + diverged > 1
+    if several:
+        folder = run.template.format(**run.wildcards | {"seed": "*"})
+        count = f"mean of {len(done)} seeds" if len(done) > 1 else "1 seed"
+        count = f" ({count}, {diverged} diverged)" if diverged else f" ({count})"
+    value = f"{entry.label} {format_measurement(fmean(item.metrics[name] for item in done), entry)}"
+    return f"best {'runs' if several else 'run'} {where}: {folder}, {value}{count}"
+
+
+class ShowLog(Command):
+    """Print and follow the last log of a run.
+
+    Follows the log while the run is active. The log of its SLURM job, if any, is printed first.
+    """
+
+    command = "log"
+
+    folder: CliPositionalArg[Path]
+    """folder of the run as printed by `nfpi status`, or with results/{preset} prepended"""
+    results: Path = Path("results")
+    """folder in which the run is searched for, unless its path begins with results/{preset}"""
+    lines: NonNegativeInt = 20
+    """number of lines to begin with"""
+    follow: bool = True
+    """follow the log while the run is active"""
+
+    def run(self) -> None:
+        """Print the end of the latest log, then follow it while the run is active; Ctrl-C stops.
+
+        Raises:
+            FileNotFoundError: the run does not exist or has no log yet.
+        """
+        root, run = _find_run(self)
+        shown: dict[Path, int] = {}
+        with suppress(KeyboardInterrupt):
+            while True:
+                active = self.follow and is_running(root, run)  # checked first, so that the last lines are read too
+                for path in _find_last_logs(root, run):
+                    if path not in shown:
+                        print(f"==> {path} <==")
+                        shown[path] = path.stat().st_size if path.exists() else 0
+                        for line in read_last_lines(path, self.lines):
+                            print(line)
+                    shown[path] = _print_from_offset(path, shown[path])
+                sys.stdout.flush()
+                if not active:
+                    return
+                time.sleep(_POLL_SECONDS)
+
+
+def _find_run(command: ShowLog) -> tuple[Path, Run]:
+    name = command.folder
+    candidates = [(parent, name.relative_to(parent)) for parent in name.parents if (parent / LOGS_FOLDER).is_dir()]
+    with suppress(FileNotFoundError):
+        candidates += [(root, name) for root in find_roots(command.results)]
+    found = [
+        (read_modification_time(logs[-1]), root, run)
+        for root, folder in candidates
+        if (run := parse_run_folder(folder.as_posix())) is not None and (logs := list_logs(root, run))
+    ]
+    if not found:
+        raise FileNotFoundError(f"{name}: expected a run with a log, received none (nfpi status lists runs)")
+    _, root, run = max(found, key=lambda item: item[0])  # several presets may have the run
+    return root, run
+
+
+def _find_last_logs(root: Path, run: Run) -> list[Path]:
+    """Return the log of the last job, preceded by SLURM's, which exists until the job succeeds."""
+    logs = list_logs(root, run)
+    if not logs:  # Snakemake removes the log before the job is tried again
+        return []
+    log = logs[-1]
+    values = [run.wildcards[name] for _, name, _, _ in Formatter().parse(run.template) if name]
+    # The SLURM executor names its folders of logs by all wildcards of a rule: those of the run, followed in some rules
+    # by a temperature, or by the variants of an augmentation.
+    other = {"train_classifier": f"_{WEIGHT_PATTERN}", "test_classifier": ""}.get(log.stem, "_.*")
+    folder = re.compile(f"{re.escape('_'.join(values).replace('/', '_'))}({other})?")
+    slurm: list[Path] = []
+    for logs_of_jobs in (root.absolute().parent / _SLURM_LOGS.name, _SLURM_LOGS):
+        slurm = slurm or [
+            path
+            for path in logs_of_jobs.glob(f"rule_{log.stem}*/*/*.log")
+            if folder.fullmatch(path.parent.name) is not None
+        ]
+    return [*sorted(slurm, key=read_modification_time)[-1:], log]
+
+
+def _print_from_offset(path: Path, offset: int) -> int:
+    """Print a file from an offset on, or all of it if it is shorter (a new log), and return the offset of its end."""
+    try:
+        with path.open("rb") as file:
+            offset = offset if file.seek(0, 2) >= offset else 0
+            file.seek(offset)
+            added = file.read()
+    except OSError:
+        return offset
+    sys.stdout.write(added.decode("utf-8", errors="replace"))
+    return offset + len(added)

@@ -1,0 +1,184 @@
+"""Commands on a folder of results: its page, its costs, its differences from another folder, and its integrity."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic_settings import CliPositionalArg
+
+from nfpi.config.settings import Config
+from nfpi.results.differences import compare_results
+from nfpi.results.recorded.progress import require_root
+from nfpi.results.recorded.settings import FILE, read_settings
+from nfpi.results.tables.rows import list_table_rows
+from nfpi.runs import BASELINE, Run
+from nfpi.runtime.files import write_atomically, written_together
+from nfpi.runtime.manifests import ManifestError, find_faults, find_manifests
+from nfpi.stages.base import Command
+from nfpi.stages.printing import print_rows
+
+if TYPE_CHECKING:
+    from nfpi.results.costs import Dependencies
+
+
+logger = logging.getLogger(__name__)
+
+
+class WritePage(Command):
+    """Write the page of a folder of results, index.html.
+
+    The page is a single file of all present results: tables, figures, and each run with its curves, samples and
+    predictions. Labels and units of your own metrics need `nfpi --extensions FILE page …`.
+    """
+
+    command = "page"
+
+    results: CliPositionalArg[Path]
+    """results/{preset}"""
+
+    def run(self) -> None:
+        """Write the page, and print its path.
+
+        Raises:
+            FileNotFoundError: the folder does not exist, or has the results of several presets.
+        """
+        from nfpi.page.write import write_page
+
+        require_root(self.results)
+        logger.info("%s", write_page(self.results))
+
+
+class ShowCosts(Command):
+    """Print the time and memory of the jobs behind tables.
+
+    Prints wall-clock and CPU hours and memory by table, stage and device, from the records in the folder of results.
+    Runs nothing.
+    """
+
+    command = "costs"
+
+    results: CliPositionalArg[Path]
+    """results/{preset}"""
+    output: Path | None = None
+    """folder for costs.csv and costs.md"""
+
+    def run(self) -> None:
+        """Print the costs, and write them to `output` if it is given.
+
+        Raises:
+            FileNotFoundError: the folder does not exist, or has the results of several presets.
+            FormatError: its settings.json is damaged.
+        """
+        from nfpi.results.costs import lay_out_costs, read_jobs, sum_costs
+        from nfpi.results.markup.files import table_to_markdown
+        from nfpi.results.recorded.csv_files import write_csv
+
+        root = self.results
+        require_root(root)
+        jobs = read_jobs(root)
+        if not jobs:
+            print(f"{root}: no job has ended yet, so there are no costs to show")
+            return
+        frame = sum_costs(jobs, _find_dependencies(root))
+        table = lay_out_costs(frame)
+        text = f"**Costs of {root.resolve().name}**\n\n{table_to_markdown(table)}\n\n{' '.join(table.notes)}\n"
+        print(text, end="")
+        if self.output is not None:
+            with written_together():
+                write_csv(frame, self.output / "costs.csv")
+                write_atomically(self.output / "costs.md", text)
+            logger.info("wrote %s", self.output / "costs.{csv,md}")
+
+
+def _find_dependencies(root: Path) -> dict[str, Dependencies]:
+    """Return what each table of the preset depends on; empty if the settings are not known."""
+    from nfpi.results.costs import Dependencies
+
+    if not (root / FILE).is_file():
+        return {}
+    config = read_settings(root).config
+    runs = {name: [run for row in list_table_rows(config, name) for run in row.runs] for name in config.tables}
+    starts = {prior: config.start_of(prior) for prior in (*BASELINE.values(), *config.priors)}
+    return {name: Dependencies(tuple(_add_fine_tuned_runs(config, members)), starts) for name, members in runs.items()}
+
+
+def _add_fine_tuned_runs(config: Config, runs: Iterable[Run]) -> Iterator[Run]:
+    """Yield the runs, each followed by the run of the classifier that it fine-tunes, if any."""
+    for run in runs:
+        yield run
+        other = config.fine_tuned_from(run)
+        if other is not None:
+            yield other
+
+
+_BOTH = ("first", "second")
+
+
+class Compare(Command):
+    """Print the differences between two folders of results.
+
+    Compares settings, versions, numbers and runs. Prints tables on a terminal, else tab-separated lines.
+    """
+
+    command = "compare"
+
+    first: CliPositionalArg[Path]
+    """results/{preset}"""
+    second: CliPositionalArg[Path]
+    """folder results/{preset} that `first` is compared with"""
+    times: bool = False
+    """also compare metrics in hours and seconds, which differ whenever they are measured again"""
+
+    def run(self) -> None:
+        """Print the differences, as tables on a terminal and as tab-separated lines otherwise."""
+        found = compare_results(self.first, self.second, times=self.times)
+        sections = (
+            ("Settings", ["setting", *_BOTH, "runs"], found.settings),
+            ("Software and machines", ["name", *_BOTH, "runs"], found.software),
+            ("Numbers", ["run", "metric", *_BOTH, "difference"], found.numbers),
+            ("Runs", ["run", *_BOTH], found.runs),
+        )
+        print(f"first: {self.first}\nsecond: {self.second}\n")
+        for title, heading, rows in sections:
+            if rows:
+                print_rows(heading, rows, title)
+        print(
+            f"{found.common} runs are in both; {len(found.settings)} settings and {len(found.numbers)} numbers differ"
+        )
+
+
+class Verify(Command):
+    """Check a folder of results against its manifests.
+
+    Prints one line per fault, and exits with 1 if there is any.
+    """
+
+    command = "verify"
+
+    results: CliPositionalArg[Path]
+    """folder of results, or a part of it"""
+
+    def run(self) -> None:
+        """Check all files listed in manifests below the folder.
+
+        Raises:
+            FileNotFoundError: the folder is missing.
+            ManifestError: the folder contains no manifest, or a file is faulty; all faults are printed first.
+        """
+        if not self.results.is_dir():
+            raise FileNotFoundError(f"{self.results}: expected a folder of results, received none")
+        manifests = find_manifests(self.results)
+        if not manifests:
+            raise ManifestError(f"{self.results}: expected a folder of results, received one without a manifest")
+        files, faults = 0, 0
+        for path in manifests:
+            checked, found = find_faults(path)
+            files, faults = files + checked, faults + len(found)
+            for fault in found:
+                print(fault)
+        if faults:
+            raise ManifestError(f"{self.results}: expected {files} intact files, received {faults} faulty ones")
+        print(f"{self.results}: {files} files of {len(manifests)} stages agree with their manifests")
