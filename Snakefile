@@ -22,7 +22,6 @@ from nfpi.runs import (
 from nfpi.runtime.locks import LockedError
 from nfpi.stages import (
     Augment,
-    Benchmark,
     Collect,
     DownloadWeights,
     EncodeData,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from nfpi.checks.report import Line
 from nfpi.checks.subject import Subject
-from nfpi.checks.workloads import find_workloads
 from nfpi.config import Resolved, resolve
 from nfpi.config.presets import merge
 
@@ -37,7 +37,12 @@ def make_subject(resolve_demo: Callable[..., Resolved]) -> Callable[..., Subject
     """Make the subject of the checks: the tiny flow on digits, on the CPU."""
 
     def make(**overrides: Any) -> Subject:
-        found = resolve_demo(**overrides)
-        return Subject(found.preset, found.config, find_workloads(found, "digits", "mef"), torch.device("cpu"))
+        return Subject.find(resolve_demo(**overrides), torch.device("cpu"), "digits", "mef")
 
     return make
+
+
+def only(lines) -> Line:
+    """Return the only line."""
+    (line,) = lines
+    return line

@@ -22,10 +22,10 @@ if __name__ == "__main__":
 
 import numpy as np
 import torch
+from counter import DeviceCounter, DeviceCounts
 from torch import nn
 
 from nfpi.augmentation import make_variants
-from nfpi.benchmark.counting import Counts, OperationCounter, SavedMemory, make_fake, make_fake_mode
 from nfpi.classifiers.data import ClassifierData
 from nfpi.classifiers.registry import build_classifier
 from nfpi.classifiers.training import ClassifierState
@@ -37,6 +37,7 @@ from nfpi.data.store import ImageSet
 from nfpi.evaluation import evaluate_flow
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.priors import GaussianPrior
+from nfpi.projection.counting import SavedMemory, make_fake, make_fake_mode
 from nfpi.runtime.checkpoints import checkpointing
 from nfpi.runtime.device import Device
 from nfpi.sampling import sample_images
@@ -90,8 +91,8 @@ class Scenario:
     """
 
     def __init__(self) -> None:
-        self.mode, self.counter, self.saved = make_fake_mode(), OperationCounter(CUDA), SavedMemory()
-        self._steps: list[tuple[Counts, int]] = []
+        self.mode, self.counter, self.saved = make_fake_mode(), DeviceCounter(CUDA), SavedMemory()
+        self._steps: list[tuple[DeviceCounts, int]] = []
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -116,7 +117,7 @@ class Scenario:
         def run(*args: Any, **kwargs: Any) -> Any:
             result = method(*args, **kwargs)
             self._steps.append((self.counter.counts, self.saved.bytes))
-            self.counter.counts, self.saved._kept = Counts(), {}
+            self.counter.counts, self.saved._kept = DeviceCounts(), {}
             return result
 
         setattr(ending, name, run)
@@ -128,7 +129,7 @@ class Scenario:
         return {**describe(counts), "saved": saved}
 
 
-def describe(counts: Counts) -> dict[str, Any]:
+def describe(counts: DeviceCounts) -> dict[str, Any]:
     """Return counts as a record of JSON."""
     return {
         "operations": len(counts.operations),

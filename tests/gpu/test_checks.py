@@ -7,14 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nfpi.checks.build import check_build, check_float32, check_precision
-from nfpi.checks.flow import check_bounds, check_flow_precision
-from nfpi.checks.hours import check_passes
-from nfpi.checks.processes import check_processes
-from nfpi.checks.run import run_checks
-from nfpi.checks.steps import check_checkpoint, check_memory, check_speed, check_synchronisations
+from nfpi.checks.questions import QUESTIONS, answer, answer_questions, does_it_build
 from nfpi.checks.subject import Subject
-from nfpi.checks.workloads import find_workloads
 from nfpi.config import resolve
 from nfpi.runtime.devices import make_device
 
@@ -28,25 +22,14 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """The main flow of a preset, on random images."""
     results = {"preset": request.param, "results": str(tmp_path_factory.mktemp("results"))}
     resolved = resolve(ROOT / "config.yaml", ROOT / "presets", results)
-    first = find_workloads(resolved)[0]
-    return Subject(resolved.preset, resolved.config, [first], make_device().device)
+    subject = Subject.find(resolved, make_device().device, None, "mef")
+    subject.work = [subject.main]
+    return subject
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        *(check_build, check_precision, check_float32, check_flow_precision, check_bounds, check_checkpoint),
-        *(check_synchronisations, check_memory, check_speed, check_passes, check_processes),
-    ],
-    ids=lambda check: check.__name__,
-)
-def test_a_check_finds_nothing_that_fails(subject, check):
-    assert [line for line in check(subject) if line.verdict == "FAILED"] == []
-
-
-def test_the_host_does_not_wait_for_a_step(subject):
-    (line,) = check_synchronisations(subject)
-    assert line.verdict == "ok", line.text
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.__name__)
+def test_an_answer_is_not_no(subject, question):
+    assert [line for line in answer(question, subject) if line.verdict == "FAILED"] == []
 
 
 def test_tf32_that_is_allowed_is_noticed(subject):
@@ -55,7 +38,7 @@ def test_tf32_that_is_allowed_is_noticed(subject):
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = True
     try:
-        (line,) = check_float32(subject)
+        (line,) = does_it_build(subject)
     finally:
         torch.backends.cudnn.allow_tf32 = before
     assert line.verdict == "FAILED"
@@ -63,4 +46,4 @@ def test_tf32_that_is_allowed_is_noticed(subject):
 
 def test_the_whole_list_of_the_demo(tmp_path):
     resolved = resolve(ROOT / "config.yaml", ROOT / "presets", {"results": str(tmp_path)})
-    assert [line for line in run_checks(resolved) if line.verdict == "FAILED"] == []
+    assert [line for line in answer_questions(resolved) if line.verdict == "FAILED"] == []

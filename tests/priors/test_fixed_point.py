@@ -15,7 +15,6 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from nfpi.benchmark.fixed_point import iterate_by_broadcasting
 from nfpi.config.priors import FixedPointSettings
 from nfpi.linalg import geometric_mean
 from nfpi.priors import ClassStatistics, FixedPointConfig, FixedPointDiverged, GaussianPrior, fit_fixed_point
@@ -163,19 +162,6 @@ def test_one_iteration_is_the_equations_written_down_pair_by_pair(kind, variant,
     torch.testing.assert_close(found.mean, mean, rtol=1e-10, atol=1e-10)
     spread = covariance if kind == "full" else covariance.diagonal(dim1=1, dim2=2)
     torch.testing.assert_close(_spread(found), spread, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("update", ["released", "exact"])
-@pytest.mark.parametrize("slips", [True, False])
-def test_one_iteration_is_the_one_of_the_benchmark(update, slips):
-    config = FixedPointConfig(
-        weight=10.0, update=update, isotropic_mean_update=slips, pooled_mean_gaps=slips, max_iterations=1
-    )
-    statistics = _statistics(classes=7, dimensions=11)
-    found = fit_fixed_point(statistics, config).prior
-    mean, variance = iterate_by_broadcasting(statistics.mean, statistics.variance, config)
-    torch.testing.assert_close(found.mean, mean, rtol=1e-11, atol=1e-11)
-    torch.testing.assert_close(found.variance, variance, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name.startswith("released")])

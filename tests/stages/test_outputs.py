@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from nfpi.benchmark.measurement import Measurement
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.runs import CANDIDATE, GENERATED
 from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
@@ -35,7 +33,7 @@ OF_A_RUN = (
 )
 AFTER_THE_FIT = ("train-flow", "evaluate", "generate", "augment", "train-classifier", "test-classifier")
 OF_TABLES = ("collect", "table")
-WITHOUT_INPUT = ("schema", "benchmark", "download-weights")
+WITHOUT_INPUT = ("schema", "download-weights")
 DECLARE_NONE = {"figure", "export"}
 """A figure's files depend on the figure, an export's on the images."""
 TESTED_ELSEWHERE = {"encode-data", "import-release", "claims"}
@@ -58,11 +56,6 @@ def test_stages_of_tables_leave_exactly_what_they_declare(tables):
 
 
 def test_stages_without_input_leave_exactly_what_they_declare(tmp_path, monkeypatch):
-    found = [Measurement("an action", "its plain form", 0.001, 0.02, 20.0, "s", "at least 8×")]
-    for measures in ("CPU_MEASURES", "DEVICE_MEASURES"):
-        monkeypatch.setattr(f"nfpi.benchmark.run.{measures}", (lambda *_: found,))
-    measured = pd.DataFrame([("images", "a line", 1, 0.5)], columns=["against", "computation", "size", "seconds"])
-    monkeypatch.setattr("nfpi.benchmark.run.measure_scaling", lambda _: measured)
     monkeypatch.setattr("nfpi.classifiers.registry.published_weights", lambda _: {"weight": torch.zeros(2)})
     for stage in WITHOUT_INPUT:
         check_call(stage, "--output", tmp_path / stage)

@@ -1,1 +1,1 @@
-"""Checks of a device, in minutes, before a preset's trainings of many hours are submitted to it."""
+"""Eight questions about a device, answered in minutes before trainings of many hours are submitted to it."""

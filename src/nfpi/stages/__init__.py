@@ -1,7 +1,6 @@
 """Subcommands of `nfpi`: stages, which write files of a run, and commands without declared outputs."""
 
 from nfpi.stages.base import Command, Stage
-from nfpi.stages.benchmark import Benchmark
 from nfpi.stages.check_device import CheckDevice
 from nfpi.stages.claims import JudgeClaims
 from nfpi.stages.evaluate import Evaluate
@@ -39,7 +38,6 @@ COMMANDS: tuple[type[Command], ...] = (
     MakeFigure,
     Export,
     WriteSchema,
-    Benchmark,
     Classify,
     Score,
     Sample,

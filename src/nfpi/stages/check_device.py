@@ -47,14 +47,14 @@ class CheckDevice(Command):
         """
         import torch
 
+        from nfpi.checks.questions import answer_questions
         from nfpi.checks.report import list_failed, print_line, write_report
-        from nfpi.checks.run import run_checks
 
         began = time.monotonic()
         resolved = _resolve(self)
         lines = []
         with _quiet():
-            for line in run_checks(resolved, self.dataset, self.flow):
+            for line in answer_questions(resolved, self.dataset, self.flow):
                 print_line(line)
                 lines.append(line)
         if self.output is not None:

@@ -1,0 +1,199 @@
+"""Compute batches of a preset on a device, on random inputs: how long they take, and how much memory they need."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.benchmark import Timer
+
+from nfpi.checks.report import format_error
+from nfpi.config import Config
+from nfpi.data.store import ImageSet
+from nfpi.flows.image_flow import ImageFlow
+from nfpi.linalg import precise_device
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.projection.hours import build_model
+from nfpi.projection.work import Work
+from nfpi.runtime.devices import make_device
+from nfpi.runtime.faults import describe_exhausted_resource
+from nfpi.runtime.precision import full_precision
+from nfpi.training.epoch_prior import FixedPrior
+from nfpi.training.state import TrainingState
+from nfpi.training.step import TrainingStep
+
+SEED = 0
+_SECONDS = 0.5
+"""shortest time over which a batch is timed"""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found of a batch.
+
+    Attributes:
+        seconds: median time of the batch; nan if it failed.
+        memory: peak memory of a GPU in GiB, by its allocator; 0 on a CPU.
+        fault: why the batch failed; empty if it did not.
+    """
+
+    seconds: float
+    memory: float
+    fault: str = ""
+
+
+def measure_batch(config: Config, work: Work, device: torch.device) -> Measured:
+    """Compute a batch a few times, without further processes; training steps are real ones, but not compiled."""
+    release_memory()
+    try:
+        compute, batches = _ACTIONS[work.kind](config, work, device)
+        result = compute()
+        if isinstance(result, Tensor) and not result.isfinite().all():
+            raise ArithmeticError("the result is not finite; set a smaller learning_rate")
+        timer = Timer("compute()", globals={"compute": compute}, num_threads=torch.get_num_threads())
+        seconds = timer.blocked_autorange(min_run_time=_SECONDS).median / batches
+    except (RuntimeError, ValueError, OSError, ImportError, ArithmeticError) as error:
+        setting = f"classifiers.{work.subject}.batch_size" if "classifier" in work.kind else "training.batch_size"
+        fault = describe_exhausted_resource(error, "check-device", setting) or format_error(error)
+        return Measured(math.nan, 0.0, fault)
+    memory = torch.cuda.max_memory_reserved() / 2**30 if device.type == "cuda" else 0.0
+    return Measured(seconds, memory)
+
+
+def release_memory() -> None:
+    """Release unused memory, and reset CUDA's peak memory."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+class Trial:
+    """A flow of a preset, initialised on random images, and its training steps under Gaussians around random means.
+
+    Args:
+        config: settings of the preset.
+        work: training steps of the flow.
+
+    Attributes:
+        config: settings of the training.
+        device: device and precision.
+        state: state of the training, with the flow.
+        x, labels: a batch, (B, C, H, W) in [-1, 1] and (B,).
+        prior: the Gaussians.
+    """
+
+    def __init__(self, config: Config, work: Work) -> None:
+        training = config.resolve_training(work.dataset, work.subject)
+        self.config = training.model_copy(update={"batch_size": work.batch})
+        self.device = make_device(training.precision)
+        device = self.device.device
+        torch.manual_seed(SEED)
+        flow = build_model(config, work).to(device)
+        assert isinstance(flow, ImageFlow)
+        self.x = (2 * torch.rand(work.batch, *work.shape) - 1).to(device)
+        self.labels = (torch.arange(work.batch) % work.classes).to(device)
+        with torch.no_grad():
+            flow.initialize(self.x)
+        mean = torch.randn(work.classes, self.x[0].numel())
+        self.prior = FixedPrior(GaussianPrior(mean, torch.ones_like(mean)).to(precise_device(device)), device)
+        self.use_state(TrainingState.new(flow, self.config, SEED, steps_per_epoch=1))
+
+    def use_state(self, state: TrainingState) -> None:
+        """Make further steps from another state."""
+        self.state = state
+        steps = self.config.warmup_steps + 10_000
+        self._step = TrainingStep(state, self.config, self.device, steps, len(self.x))
+        self._step.choose_bounds(epoch_begins=True)
+
+    def step(self) -> Tensor:
+        """Make one training step; return −log p(x | y) before the update, (B,)."""
+        return self._step(self.prior, self.x, self.labels)
+
+
+Action = tuple[Callable[[], object], int]
+"""a computation, and its number of batches"""
+
+
+def _train_flow(config: Config, work: Work, device: torch.device) -> Action:
+    return Trial(config, work).step, 1
+
+
+def _pass_through_flow(config: Config, work: Work, device: torch.device) -> Action:
+    """Return a pass in float32, as evaluation, sampling and augmentation compute it."""
+    flow = Trial(config, work).state.flow.eval()
+    x = (2 * torch.rand(work.batch, *work.shape) - 1).to(device)
+
+    @torch.no_grad()
+    @full_precision()
+    def compute() -> Tensor:
+        found: Tensor = (flow(x) if work.kind == "flow_forward" else flow.inverse(x))[0]
+        return found
+
+    return compute, 1
+
+
+def _train_classifier(config: Config, work: Work, device: torch.device) -> Action:
+    """Return an epoch of two batches from random weights."""
+    from nfpi.classifiers.data import ClassifierData
+    from nfpi.classifiers.registry import get_preprocessing
+    from nfpi.classifiers.training import train_classifier
+
+    own = config.for_dataset(work.dataset).classifiers[work.subject]
+    changes = {"weights": None, "pretrained": False, "start_from": None, "workers": 0, "batch_size": work.batch}
+    changes |= {"epochs": 1, "repeats": 1, "warmup_epochs": 0, "normalization": "half"}
+    trial = own.model_copy(update=changes)
+    images = make_random_images(work.shape, work.classes, 2 * work.batch)
+    none = replace(images, images=images.images[:0], labels=images.labels[:0])
+    chosen, model = make_device(own.precision), build_model(config, work)
+
+    def compute() -> Tensor:
+        data = ClassifierData(images, none, trial, get_preprocessing(trial), trial.standard, None)
+        return torch.tensor(train_classifier(model, data, SEED, chosen).log[-1]["train_loss"])
+
+    return compute, 2
+
+
+def _apply_autoencoder(config: Config, work: Work, device: torch.device) -> Action:
+    from nfpi.data.autoencoder import decode, encode, load_autoencoder
+
+    folder = config.datasets[work.dataset].vae
+    assert folder is not None
+    autoencoder = load_autoencoder(folder, device)
+    if work.kind == "vae_decode":
+        latents = torch.randn(work.batch, *work.shape, dtype=torch.float16)
+        return lambda: decode(autoencoder, latents).float(), 1
+    images = torch.randint(256, (work.batch, *work.shape), dtype=torch.uint8)
+    return lambda: encode(autoencoder, images), 1
+
+
+_ACTIONS: dict[str, Callable[[Config, Work, torch.device], Action]] = {
+    "flow_step": _train_flow,
+    "flow_forward": _pass_through_flow,
+    "flow_inverse": _pass_through_flow,
+    "classifier_step": _train_classifier,
+    "vae_encode": _apply_autoencoder,
+    "vae_decode": _apply_autoencoder,
+}
+"""what makes the computation of each kind of batch, see :attr:`nfpi.projection.work.Work.kind`"""
+
+
+def make_random_images(shape: tuple[int, int, int], classes: int, count: int, latents: bool = False) -> ImageSet:
+    """Return random 8-bit images, or latents of an autoencoder, each (C, H, W), labelled with each class in turn."""
+    generator = np.random.default_rng(0)
+    channels, height, width = shape
+    size = (count, height, width, channels)
+    extra: dict[str, Any] = {"flip": True}
+    images: np.ndarray = generator.integers(256, size=size, dtype=np.uint8)
+    if latents:
+        images = generator.standard_normal(size, np.float32).astype(np.float16)
+        extra |= {"spread": np.full(shape, 0.25).tolist(), "scale": 1.0}
+    names = [str(index) for index in range(classes)]
+    meta = {"name": "random", "classes": names, "dtype": images.dtype.name, "extra": extra}
+    return ImageSet(images, np.arange(count) % classes, meta)

@@ -1,0 +1,343 @@
+"""The eight questions of `nfpi check-device`, each answered by a function."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nfpi.checks.batches import SEED, Trial, make_random_images, release_memory
+from nfpi.checks.report import Line, format_error
+from nfpi.checks.subject import Subject
+from nfpi.config import Resolved
+from nfpi.flows.image_flow import ImageFlow
+from nfpi.runtime.allocation import DeviceError, uses_cpu_on_purpose
+from nfpi.runtime.devices import count_visible_gpus, describe_device, make_device
+from nfpi.runtime.faults import describe_fault
+from nfpi.runtime.signals import Interrupted
+from nfpi.training.batches import TrainingData
+from nfpi.training.state import TrainingState
+
+_FLOAT32_TOLERANCE = 1e-5
+"""largest accepted relative error of a matrix product or convolution in float32; that of TF32 is about 3e-4"""
+_FLOW_TOLERANCE = 1e-4
+"""largest accepted relative error of a flow in float32"""
+_COMPARED_IMAGES = 4
+_FULL_MEMORY = 0.9
+"""fraction of a card's memory above which a training may run out of memory"""
+_MARGIN_WITH_WORKERS, _MARGIN_WITHOUT_WORKERS = 1.2, 5.0
+"""smallest sufficient ratio of the reading rate to the rate that the steps need, with and without workers"""
+_BATCHES_AHEAD, _TIMED_BATCHES = 2, 8
+"""batches that each worker keeps ready (torch's default), and the smallest number of batches that are timed"""
+_JOBS = 5
+"""number of times that a job is run under the cluster profiles, retries included"""
+
+
+def which_gpus(subject: Subject) -> Iterator[Line]:
+    """Name the GPUs, and report if they are fewer than the preset asks the cluster for."""
+    name, build = describe_device(subject.device), f"torch {torch.__version__}"
+    resources, found = subject.resolved.config.resources.get("train_flow"), count_visible_gpus()
+    wanted = 0 if resources is None or subject.resolved.config.cluster is None else resources.gpu
+    if subject.on_gpu:
+        major, minor = torch.cuda.get_device_capability(subject.device)
+        memory = torch.cuda.get_device_properties(subject.device).total_memory / 2**30
+        name = f"{found} × {name} ({memory:.0f} GiB, sm_{major}{minor})"
+        build += f" with {', '.join(torch.cuda.get_arch_list())}, cuDNN {torch.backends.cudnn.version()}"
+    if uses_cpu_on_purpose() or found >= wanted:
+        yield Line("device", "ok", f"{name}, {build}")
+    elif found:
+        yield Line("device", "slow", f"{name}, {build}: resources.train_flow.gpu is {wanted}: set {found}")
+    else:
+        text = (
+            f"resources.train_flow asks the cluster for {wanted} GPU, but none is visible: on a login node, run "
+            "`snakemake check_device` with the profile; in a job, look at cluster.partition and cluster.constraint"
+        )
+        yield Line("device", "FAILED", text)
+
+
+def does_it_build(subject: Subject) -> Iterator[Line]:
+    """Compute on the device; products and convolutions in float32 must not be rounded to TF32 or less."""
+    generator = torch.Generator().manual_seed(0)
+    images, kernel = torch.randn(8, 64, 16, 16, generator=generator), torch.randn(64, 64, 3, 3, generator=generator)
+    left, right = torch.randn(256, 512, generator=generator), torch.randn(512, 256, generator=generator)
+    errors = {}
+    for name, compute, a, b in (
+        ("convolution", torch.conv2d, images, kernel),
+        ("product", torch.matmul, left, right),
+    ):
+        found, exact = compute(a.to(subject.device), b.to(subject.device)), compute(a.double(), b.double())
+        errors[name] = ((found.cpu().double() - exact).norm() / exact.norm()).item()
+    text = "relative errors in float32: " + ", ".join(f"{name} {error:.1g}" for name, error in errors.items())
+    if all(error <= _FLOAT32_TOLERANCE for error in errors.values()):  # false for NaN
+        yield Line("build", "ok", text)
+    else:
+        text += f", expected at most {_FLOAT32_TOLERANCE:g}: TF32 or less is used; unset NVIDIA_TF32_OVERRIDE and "
+        yield Line("build", "FAILED", text + "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")
+
+
+def are_weights_there(subject: Subject) -> Iterator[Line]:
+    """Look for prepared data, weights of classifiers, and autoencoders."""
+    config = subject.resolved.config
+    for dataset in dict.fromkeys(work.dataset for work in subject.work):
+        block, images = config.datasets[dataset], subject.prepared.get(dataset)
+        if images is not None:
+            text = f"{dataset}: {len(images)} training images {images.shape}, {images.num_classes} classes"
+            yield Line("data", "ok", text)
+        elif block.folder is not None and not block.folder.exists():
+            yield Line("data", "missing", f"datasets.{dataset}.folder: {block.folder} is not there")
+        else:
+            rule = "prepare_data" if block.vae is None else "encode_data"
+            text = f"{dataset}: not prepared (`snakemake all --until {rule}`, where there is internet if it downloads)"
+            yield Line("data", "missing", text)
+        if block.vae is not None and not block.vae.is_dir():
+            yield Line("weights", "missing", f"datasets.{dataset}.vae: {block.vae} is not there")
+    for name, file in _find_weight_files(subject):
+        if not file.is_file():
+            yield Line("weights", "missing", f"classifiers.{name}.weights: {file} is not there")
+
+
+def _find_weight_files(subject: Subject) -> list[tuple[str, Path]]:
+    """Return the weight files of the classifiers that are trained or only tested, by name."""
+    found = {}
+    for work in subject.work:
+        if work.kind.startswith("classifier"):
+            weights = subject.resolved.config.for_dataset(work.dataset).classifiers[work.subject].weights
+            found[work.subject, weights] = weights
+    return [(name, file) for (name, _), file in found.items() if file is not None]
+
+
+def does_it_invert(subject: Subject) -> Iterator[Line]:
+    """Compare the first flow on the device with float64 on the CPU: z, log-determinant, gradients and inverse."""
+    trial = Trial(subject.resolved.config, subject.limit_batch(subject.main))
+    for _ in range(2):
+        trial.step()
+    errors = compute_flow_errors(trial.state.flow, trial.x[:_COMPARED_IMAGES])
+    text = f"{subject.main.subject} in float32 against float64 on the CPU: "
+    text += ", ".join(f"{name} {error:.1g}" for name, error in errors.items())
+    if all(error < _FLOW_TOLERANCE for error in errors.values()):  # false for NaN
+        yield Line("inverse", "ok", text)
+    else:
+        text += f", expected less than {_FLOW_TOLERANCE:g}: try another version of torch or of the driver"
+        yield Line("inverse", "FAILED", text)
+
+
+def compute_flow_errors(flow: ImageFlow, x: Tensor) -> dict[str, float]:
+    """Compute relative errors of a flow in float32 on its device.
+
+    Args:
+        flow: flow on its device.
+        x: (B, C, H, W), on that device.
+
+    Returns:
+        The errors by name: of z and of the log-determinant, divided by the largest absolute value or 1, whichever is
+        larger; of the gradient of ‖z‖²/2 − log |det| with respect to all parameters, divided by its norm; and the
+        absolute error of inverse(z).
+    """
+    before = flow.training
+    flow.eval()
+    found = _evaluate_with_gradient(flow, x)
+    exact = _evaluate_with_gradient(copy.deepcopy(flow).cpu().double(), x.cpu().double())
+    with torch.no_grad():
+        back, _ = flow.inverse(found[0].to(x))
+    flow.train(before)
+    differences = [(a - b, b) for a, b in zip(found, exact, strict=True)]
+    errors = [(gap.abs().max() / b.abs().max().clamp(min=1)).item() for gap, b in differences[:2]]
+    gap, gradient = differences[2]
+    errors += [(gap.norm() / gradient.norm()).item(), (back - x).abs().max().item()]
+    return dict(zip(("z", "log-determinant", "gradients", "inverse"), errors, strict=True))
+
+
+def _evaluate_with_gradient(flow: ImageFlow, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return z, log |det| and the gradient of all parameters, on the CPU in float64."""
+    parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
+    z, log_abs_det = flow(x)
+    loss = z.flatten(1).square().sum(1) / 2 - log_abs_det
+    gradients = torch.autograd.grad(loss.mean(), parameters, allow_unused=True)
+    gradient = torch.cat([part.flatten() for part in gradients if part is not None])
+    return z.detach().cpu().double(), log_abs_det.detach().cpu().double(), gradient.cpu().double()
+
+
+def does_it_resume(subject: Subject) -> Iterator[Line]:
+    """Save and load a training state, and compare the losses of the next two steps with and without reloading."""
+    trial = Trial(subject.resolved.config, subject.limit_batch(subject.main))
+    trial.step()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state.safetensors"
+        trial.state.save(path, {})
+        size = path.stat().st_size / 2**20
+        saved, _ = TrainingState.load(path, trial.config, 1, trial.device.device)
+    losses = [[trial.step().mean().item() for _ in range(2)]]
+    trial.use_state(saved)
+    losses += [[trial.step().mean().item() for _ in range(2)]]
+    text = f"{size:.0f} MiB; losses of the next two steps {losses[0]}, after reloading {losses[1]}"
+    allowed = 0.0 if subject.device.type == "cpu" else 1e-3
+    if all(abs(a - b) <= allowed * max(1.0, abs(a)) for a, b in zip(*losses, strict=True)):  # false for NaN
+        yield Line("resume", "ok", text)
+    else:
+        yield Line("resume", "FAILED", f"{text}: expected the same; please report it")
+
+
+def does_it_fit(subject: Subject) -> Iterator[Line]:
+    """Compare the peak memory of a step of each training with that of the card."""
+    for work in subject.list_steps():
+        found = subject.measure(work)
+        text = f"{work.subject} on {work.dataset}, batch {work.batch}"
+        if found.fault:
+            yield Line("memory", "FAILED", f"{text}: {found.fault}")
+        elif not subject.on_gpu:
+            yield Line("memory", "ok", f"{text}: a step works; its memory is measured only on a GPU")
+        else:
+            card = torch.cuda.get_device_properties(subject.device).total_memory / 2**30
+            text += f": {found.memory:.1f} of {card:.1f} GiB"
+            full = found.memory >= _FULL_MEMORY * card
+            yield Line("memory", "slow" if full else "ok", text + ("; set a smaller batch_size" if full else ""))
+
+
+def does_the_loader_keep_up(subject: Subject) -> Iterator[Line]:
+    """Compare the images per second that are read and augmented with those that the steps of the first flow use."""
+    work, cores = subject.main, count_cores()
+    workers = min(subject.resolved.config.resolve_training(work.dataset, work.subject).workers, cores)
+    rate, seconds = measure_reading_rate(subject, workers), subject.measure(work).seconds
+    need = work.batch / seconds
+    text = f"{work.subject} on {work.dataset}: {rate:.0f} images/s by {workers} workers, {need:.0f} needed"
+    text += "" if work.dataset in subject.prepared else "; random images"
+    margin = _MARGIN_WITH_WORKERS if workers else _MARGIN_WITHOUT_WORKERS
+    if math.isnan(seconds) or rate >= margin * need:
+        yield Line("loader", "ok", text)
+    elif workers < cores - 1:
+        wanted = min(int(max(1, workers) * _MARGIN_WITH_WORKERS * need / rate) + 1, cores - 1)
+        yield Line("loader", "slow", f"{text}: set training.workers: {wanted}")
+    else:
+        yield Line("loader", "slow", f"{text}: ask for more cores, and add workers")
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def measure_reading_rate(subject: Subject, workers: int) -> float:
+    """Measure the images per second that are read and augmented, on the CPU, without training steps.
+
+    As many batches are read before the timing starts as the workers keep ready, so that their prefetching changes no
+    rate.
+    """
+    work, config = subject.limit_batch(subject.main), subject.resolved.config
+    together, ahead = max(1, workers), 1 + _BATCHES_AHEAD * workers
+    timed = together * max(2, -(-_TIMED_BATCHES // together))  # so that all workers are busy until the last batches
+    count, latents = (ahead + timed) * work.batch, config.datasets[work.dataset].vae is not None
+    images = subject.prepared.get(work.dataset) or make_random_images(work.shape, work.classes, count, latents)
+    rows = torch.arange(count).numpy() % len(images)
+    training = config.resolve_training(work.dataset, work.subject)
+    training = training.model_copy(update={"batch_size": work.batch, "workers": workers})
+    chosen = replace(images, images=images.images[rows], labels=images.labels[rows])
+    with closing(TrainingData(chosen, None, training, subject.device)) as data:
+        stream = data.read(SEED, 0)
+        for _ in range(ahead):
+            next(stream)
+        began = time.perf_counter()
+        read = sum(len(labels) for _, labels in stream)
+        return read / (time.perf_counter() - began)
+
+
+def how_many_hours(subject: Subject) -> Iterator[Line]:
+    """Report the speed of each kind of batch, and the hours of each stage over all runs, on one device of this kind.
+
+    Reading images, fits of priors and figures are not counted.
+    """
+    for work in subject.list_steps("flow_step", "flow_forward", "flow_inverse", "classifier_step"):
+        found = subject.measure(work)
+        if not found.fault:
+            text = f"{work.kind.replace('_', ' ')}, {work.subject} on {work.dataset}, batch {work.batch}"
+            yield Line("speed", "ok", f"{text}: {1000 * found.seconds:.3g} ms")
+    hours: defaultdict[str, float] = defaultdict(float)
+    longest: defaultdict[str, float] = defaultdict(float)
+    unknown = set()
+    for work in subject.work:
+        seconds = subject.estimate_seconds(work)
+        if seconds is None:
+            unknown.add(work.label)
+            continue
+        hours[work.label] += seconds / 3600
+        if work.is_step:
+            longest[work.label] = max(longest[work.label], seconds / 3600 / work.trainings)
+    for label, value in sorted(hours.items()):
+        yield _judge_hours(subject, label, value, longest.get(label))
+    if hours:
+        yield Line("hours", "ok", f"all stages: {sum(hours.values()):.3g} h, uncompiled, on one device of this kind")
+    if unknown:
+        text = "wholly or partly left out, as the time or the number of images is not known: "
+        yield Line("hours", "missing", text + ", ".join(sorted(unknown)))
+
+
+def _judge_hours(subject: Subject, label: str, hours: float, longest: float | None) -> Line:
+    """Return the line of a stage, which advises more retries if the jobs of the cluster profiles are too short."""
+    text = f"{label}: {hours:.3g} h for all runs"
+    if longest is not None:
+        text += f", {longest:.3g} h for the longest training"
+    limit = subject.resolved.config.resources.get(label.partition(":")[0])
+    if limit is None or longest is None or not subject.on_gpu or longest * 60 <= _JOBS * limit.runtime:
+        return Line("hours", "ok", text)
+    text += f"; {_JOBS} jobs of {limit.runtime} minutes are not enough: set --retries"
+    return Line("hours", "slow", f"{text} {math.ceil(longest * 60 / limit.runtime)}")
+
+
+Question = Callable[[Subject], Iterator[Line]]
+QUESTIONS: tuple[Question, ...] = (
+    which_gpus,
+    does_it_build,
+    are_weights_there,
+    does_it_invert,
+    does_it_resume,
+    does_it_fit,
+    does_the_loader_keep_up,
+    how_many_hours,
+)
+
+
+def answer_questions(resolved: Resolved, dataset: str | None = None, flow: str | None = None) -> Iterator[Line]:
+    """Check this machine for a preset; yield a line for each finding, as it is found.
+
+    Args:
+        resolved: settings of the preset.
+        dataset, flow: check only the trainings on this data set and of this flow; None: all of the preset.
+
+    Raises:
+        ValueError: the preset does not train this flow on this data set.
+    """
+    try:
+        device = make_device().device
+    except DeviceError as error:
+        yield Line("device", "FAILED", str(error))
+        return
+    subject = Subject.find(resolved, device, dataset, flow)
+    for question in QUESTIONS:
+        for line in answer(question, subject):
+            yield line
+            if (line.check, line.verdict) == ("device", "FAILED"):
+                return
+
+
+def answer(question: Question, subject: Subject) -> Iterator[Line]:
+    """Yield the lines of a question, the last of which reports its error if it raises one."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield from question(subject)
+    except Interrupted:
+        raise
+    except Exception as error:
+        text = describe_fault(error, "check-device") or f"{type(error).__name__}: {format_error(error)}"
+        yield Line(question.__name__.replace("_", " "), "FAILED", text)
+    finally:
+        release_memory()

@@ -1,0 +1,26 @@
+"""The benchmark as the rule runs it, with the smallest sizes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+RUN = Path(__file__).parents[2] / "benchmarks/run.py"
+
+
+def test_everything_that_is_measured_is_written(tmp_path):
+    command = [sys.executable, str(RUN), "--smallest", "--repeats", "1", "--output", str(tmp_path / "new")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "new/benchmark.csv")
+    assert list(table.columns) == ["name", "reference", "ours", "theirs", "ratio", "unit", "target"]
+    assert (table["ours"] >= 0).all()
+    names = ["start-up of train-flow", "training step, paper's flow, batch 2", "evaluate, paper's flow, 10 images"]
+    assert set(names) <= set(table["name"])
+    text = (tmp_path / "new/benchmark.md").read_text(encoding="utf-8")
+    assert all(f"| {name} |" in text and f"| {name} |" in done.stdout for name in table["name"])
+    assert (pd.read_csv(tmp_path / "new/scaling.csv")["seconds"] > 0).all()
+    assert all((tmp_path / f"new/scaling.{suffix}").stat().st_size > 5000 for suffix in ("png", "pdf"))
