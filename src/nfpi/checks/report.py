@@ -23,9 +23,8 @@ class Line:
 
     Attributes:
         check: what was checked.
-        verdict: ok; slow: it works, and `text` says what to set; missing: it was not set, not checked, or not
-            checked with the user's data, and `text` says what is missing; FAILED: a training would fail, and `text`
-            says what to do, if that is known.
+        verdict: ok; slow: it works, and `text` says what to set; missing: data, weights or times that are not there,
+            and `text` says which; FAILED: a training would fail, and `text` says what to do, if that is known.
         text: what was found, with its numbers.
     """
 

@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from nfpi.config.training import TrainingConfig
 from nfpi.flows.image_flow import ImageFlow
@@ -51,10 +51,6 @@ _UNREAD = {
     *(aten.new_zeros, aten.new_ones, aten.new_full),
 }
 """Operations that do not read their first argument: they overwrite it, or only take its shape."""
-_ATTENTION_ON_CPU = (
-    aten._scaled_dot_product_flash_attention_for_cpu,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward,
-)
 _READ_BY_HOST = 0.2
 """what the host reads for every floating-point number of fake tensors, such as a bound of |S_ij|"""
 _CLASSES = 10
@@ -159,16 +155,12 @@ def _does_work(func: OpOverload) -> bool:
 
 
 def _count_attention_flops(func: OpOverload, args: Sequence[Any]) -> int:
-    """Return the FLOPs of attention on a CPU, which torch's counter does not include; 0 for other operations."""
-    if func.overloadpacket not in _ATTENTION_ON_CPU:
-        return 0
-    backward = func.overloadpacket is _ATTENTION_ON_CPU[1]
-    query: torch.Tensor
-    key: torch.Tensor
-    query, key = args[1:3] if backward else args[:2]
-    batch, heads, length, width = query.shape
-    products = 5 if backward else 2  # the scores are computed again in the backward pass
-    return products * 2 * batch * heads * length * key.shape[2] * width
+    """Return the FLOPs of attention on a CPU, which torch does not register; 0 for other operations."""
+    if func.overloadpacket is aten._scaled_dot_product_flash_attention_for_cpu:
+        return int(sdpa_flop_count(*(tensor.shape for tensor in args[:3])))
+    if func.overloadpacket is aten._scaled_dot_product_flash_attention_for_cpu_backward:
+        return int(sdpa_backward_flop_count(*(tensor.shape for tensor in args[:4])))
+    return 0
 
 
 def _count_moved_bytes(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> int:
@@ -304,22 +296,20 @@ def count_classifier_step(
         return _count_step(model, lambda: F.cross_entropy(mixed(x), labels), make_optimizer(model))
 
 
-def count_forward(
-    module: nn.Module, shape: tuple[int, ...], call: Callable[[nn.Module, Tensor], object] | None = None
-) -> Step:
-    """Count the operations of a call in float32 without gradients; the module's parameters become fake.
+def count_pass(module: nn.Module, shape: tuple[int, ...], method: str = "forward") -> Step:
+    """Count the operations of a pass in float32 without gradients; the module's parameters become fake.
 
     Args:
         module: module that is called.
         shape: shape of its input, (B, C, H, W).
-        call: computation to count, a function of the module and its input; None: the module's forward pass.
+        method: name of the method that is called.
     """
     mode, counter = make_fake_mode(), OperationCounter()
     make_fake(module, mode).eval()
     with mode, as_accelerator(), torch.no_grad():
         x = torch.empty(shape)
         with counter:
-            module(x) if call is None else call(module, x)
+            getattr(module, method)(x)
     return Step(counter.counts)
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nfpi.classifiers.registry import build_classifier
 from nfpi.classifiers.training import make_optimizer
 from nfpi.config import FLOWS, Config
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow
-from nfpi.projection.counting import Counts, Step, count_classifier_step, count_flow_step, count_forward
+from nfpi.projection.counting import Counts, Step, count_classifier_step, count_flow_step, count_pass
 from nfpi.projection.work import LATENT_CHANNELS, Work, describe_batch
 
 logger = logging.getLogger(__name__)
@@ -88,13 +88,6 @@ _STABLE_DIFFUSION: dict[str, Any] = {
     "up_block_types": ("UpDecoderBlock2D",) * 4,
 }
 """Architecture of stabilityai/sd-vae-ft-mse."""
-_CALLS: dict[str, Callable[[Any, Tensor], object]] = {
-    "flow_forward": lambda flow, x: flow(x),
-    "flow_inverse": lambda flow, z: flow.inverse(z),
-    "classifier_forward": lambda classifier, x: classifier(x),
-    "vae_encode": lambda vae, x: vae.encode(x),
-    "vae_decode": lambda vae, z: vae.decode(z),
-}
 
 
 def build_model(config: Config, work: Work) -> nn.Module:
@@ -159,4 +152,4 @@ class Projection:
             assert isinstance(model, ImageFlow)
             training = self.config.resolve_training(work.dataset, work.subject)
             return count_flow_step(model, work.batch, precision, training)
-        return count_forward(model, shape, _CALLS[work.kind])
+        return count_pass(model, shape, method=work.kind.partition("_")[2])
