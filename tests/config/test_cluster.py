@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
@@ -115,22 +117,17 @@ def test_what_a_shell_would_expand_is_refused_in_one_line(settings):
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ('--comment="$HOME"', r"received '\$' in .* put the value in single quotes"),
-        ("--comment='open", "close the quotation"),
-        ("--comment='x;y", "received ';' in .* close the quotation"),
-        ("--comment=a;b", "received ';' in"),
-    ],
+    ("options", "character"),
+    [('--comment="$HOME"', '"'), ("--comment='open", "'"), ("--comment='x;y", "'"), ("--comment=a;b", ";")],
 )
-def test_the_character_that_a_shell_would_expand_is_named(options, expected):
-    with pytest.raises(ValidationError, match=expected):
+def test_the_character_that_a_shell_would_expand_is_named(options, character):
+    with pytest.raises(ValidationError, match=re.escape(f"received {character!r} in {options!r}")):
         Cluster(options=options)
 
 
 def test_a_variable_of_the_account_is_refused_for_what_it_stands_for(monkeypatch):
     monkeypatch.setenv("NFPI_TEST_PROJECT", "$(touch x)")
-    with pytest.raises(ValidationError, match="expected a name"):
+    with pytest.raises(ValidationError, match="account"):
         Cluster(account="$NFPI_TEST_PROJECT@v100")
 
 

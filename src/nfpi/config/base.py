@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -57,6 +58,18 @@ class ConfigError(ValueError):
 
 ALL_INHERITED = "*"
 """Key that, with the value null, removes all blocks inherited from other presets."""
+
+
+def _check_unique(values: list[Any]) -> list[Any]:
+    """Raise ValueError for a value that is given twice."""
+    repeated = next((value for value in values if values.count(value) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"expected each value once, received {repeated} {values.count(repeated)} times")
+    return values
+
+
+UNIQUE = AfterValidator(_check_unique)
+"""Annotation of a list whose values must differ."""
 
 
 class _NullableBlocks:
@@ -208,14 +221,10 @@ def explain(error: ValidationError) -> str:
         key = ".".join((*parents, last, str(context["key"]))).lstrip(".")
         return f"unknown key '{key}'{context['hint']}"
     if last == "[key]":
-        *parents, key = parents
-        if fault["type"] == "string_pattern_mismatch":
-            where = ".".join(parents)
-            return f"{where}: expected {NAME_RULE}, received {key!r}"
-        if fault["type"] == "string_type":  # YAML reads 2024 as a number, and no as false
-            return f"{'.'.join(parents)}: expected a name as text, received {fault['input']!r}: write it in quotes"
-        known = re.findall(r"'([^']+)'", context.get("expected", ""))
-        return f"unknown key '{'.'.join((*parents, key))}'{suggest(key, known)}"
+        *parents, last = parents
+        if "expected" in context:
+            known = re.findall(r"'([^']+)'", context["expected"])
+            return f"unknown key '{'.'.join((*parents, last))}'{suggest(last, known)}"
     where = ".".join(filter(None, (*parents, last)))
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "unknown_variant":

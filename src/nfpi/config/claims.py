@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol, TypeGuard
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from nfpi.config.base import ALL_INHERITED, NULLABLE_BLOCKS, Name, NonNegativeFloat, NonNegativeInt, Settings, suggest
+from nfpi.config.base import NULLABLE_BLOCKS, Name, NonNegativeFloat, NonNegativeInt, Settings, suggest
 from nfpi.config.experiments import Experiment, MetricName, Table
 from nfpi.config.metrics import ACCURACIES
 from nfpi.config.metrics import metric as find_metric
@@ -29,23 +29,12 @@ DIVERGENCE = "divergence"
 
 
 class ExperimentIdentity(Protocol):
-    """The fields by which claims identify an experiment: fields of its settings and of its rows in tables."""
+    """What identifies an experiment in claims: fields of its settings and of its rows in tables."""
 
-    @property
-    def label(self) -> str:
-        """Label of the row."""
-
-    @property
-    def dataset(self) -> str:
-        """Name of the data set."""
-
-    @property
-    def prior(self) -> str | None:
-        """Name of the prior."""
-
-    @property
-    def classifier(self) -> str | None:
-        """Name of the classifier."""
+    label: Any
+    dataset: Any
+    prior: Any
+    classifier: Any
 
 
 class ComparedRow(Settings):
@@ -85,23 +74,11 @@ class ComparedRow(Settings):
         ]
         if len(matching) == 1:
             return matching[0]
-        asked = "row" if self.row is None else f"row '{self.row}'"
-        asked += f" on '{self.dataset}'" if self.dataset is not None else ""
+        known = {f"'{names[index]}' on '{experiment.dataset}'": None for index, experiment in experiments.items()}
+        asked = f"'{self.row or '…'}' on '{self.dataset or '…'}'"
         if matching:
-            raise ValueError(
-                f"expected one row of table '{self.table}', received {len(matching)} for {asked}: "
-                "set `row` and `dataset`"
-            )
-        raise ValueError(f"table '{self.table}' has no {asked}{self._suggest(experiments)}")
-
-    def _suggest(self, experiments: Mapping[int, ExperimentIdentity]) -> str:
-        """Return the data sets of the row if only the data set is wrong, otherwise the nearest row or all rows."""
-        rows = [(name_of(experiment), experiment.dataset) for experiment in experiments.values()]
-        datasets = dict.fromkeys(dataset for name, dataset in rows if self.row in (None, name))
-        if datasets:
-            return f", only on {' and '.join(repr(dataset) for dataset in datasets)}"
-        on_dataset = [name for name, dataset in rows if self.dataset in (None, dataset)]
-        return suggest(str(self.row), dict.fromkeys(on_dataset or [name for name, _ in rows]))
+            raise ValueError(f"expected one row of table '{self.table}', received {len(matching)} for {asked}")
+        raise ValueError(f"table '{self.table}' has no row {asked}{suggest(asked, known)}")
 
 
 class ClaimComparison(Settings):
@@ -134,17 +111,16 @@ class ClaimComparison(Settings):
     def _check_test(self) -> ClaimComparison:
         if self.first.table is None:
             raise ValueError("first: expected a row of a table, received a constant")
-        if self.direction == "not_less" and self.smallest_effect == 0:
-            raise ValueError("smallest_effect: expected a margin above 0 for not_less, received 0")
-        if self.metric == DIVERGENCE and self.test not in ("auto", "mcnemar"):
-            raise ValueError(f"test: expected mcnemar (over seeds) for {DIVERGENCE}, received {self.test}")
         if self.metric == DIVERGENCE and self.second.table is None:
             raise ValueError(f"second: expected a row of a table for {DIVERGENCE}, received a constant")
-        if self.test not in ("auto", "paired_t") and self.second.table is None:
-            raise ValueError(f"test: expected paired_t for a constant, received {self.test}")
-        if self.test in ("bootstrap", "mcnemar") and self.metric not in (*ACCURACIES, DIVERGENCE):
-            known = ", ".join(ACCURACIES)
-            raise ValueError(f"test: {self.test} compares accuracies ({known}), received metric {self.metric}")
+        known: tuple[Test, ...] = ("auto", "paired_t")
+        if self.metric == DIVERGENCE:
+            known = ("auto", "mcnemar")
+        elif self.metric in ACCURACIES and self.second.table is not None:
+            known = ("auto", "paired_t", "bootstrap", "mcnemar")
+        if self.test not in known:
+            compared = self.metric if self.second.table is not None else f"{self.metric} and a constant"
+            raise ValueError(f"test: expected {' or '.join(known)} for {compared}, received {self.test}")
         return self
 
     def choose_test(self, seeds: int) -> Test:
@@ -292,7 +268,7 @@ def drop_outdated_claims(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Drop inherited claims that need a row, a λ or a metric which a later layer has removed from a table.
 
-    Claims whose tables no later layer changes are kept even if invalid, so that their fault is reported.
+    Claims after which no layer changes tables are kept even if invalid, so that their fault is reported.
 
     Args:
         layers: raw settings, each overriding those before it.
@@ -301,30 +277,23 @@ def drop_outdated_claims(
     Returns:
         `merged` without the dropped claims, and for each dropped claim, what is missing.
     """
-    claims = merged.get("claims")
-    if not isinstance(claims, Mapping) or not isinstance(merged.get("tables"), Mapping):
+    claims, tables = merged.get("claims"), merged.get("tables")
+    if not isinstance(claims, Mapping) or not isinstance(tables, Mapping):
         return dict(merged), {}
-    kept, dropped = {}, {}
+    dropped = {}
     for name, claim in claims.items():
         last = max(index for index, layer in enumerate(layers) if name in (layer.get("claims") or {}))
-        later = {table for layer in layers[last + 1 :] for table in layer.get("tables") or {}}
-        if ALL_INHERITED in later:
-            later |= {table for layer in layers for table in layer.get("tables") or {}}
-        missing = _find_missing(claim, merged["tables"], later) if later else ""
-        if missing:
+        if any(layer.get("tables") for layer in layers[last + 1 :]) and (missing := _find_missing(claim, tables)):
             dropped[name] = missing
-        else:
-            kept[name] = claim
+    kept = {name: claim for name, claim in claims.items() if name not in dropped}
     return {**merged, "claims": kept}, dropped
 
 
-def _find_missing(raw: Any, tables: Mapping[str, Any], changed: Container[str]) -> str:
-    """Describe what a claim needs and its tables lack; empty if nothing, or if none of its tables was changed."""
+def _find_missing(raw: Any, tables: Mapping[str, Any]) -> str:
+    """Describe what a claim needs and the tables lack; empty if nothing, or if claim or tables are invalid."""
     try:
         claim = Claim.model_validate(raw)
         named = {str(row.table) for comparison in claim.comparisons for row in comparison.rows}
-        if not any(name in changed for name in named):
-            return ""
         known = {name: Table.model_validate(tables[name]) for name in named if tables.get(name) is not None}
     except ValidationError:
         return ""  # reported when the merged settings are validated

@@ -33,26 +33,27 @@ RESUMED: frozenset[JobName] = frozenset(
 """Stages that save their progress and resume when interrupted; the others start from the beginning."""
 
 
-_WORD = r"[\w.,:@%+/=-]+"
-_EXPRESSION = r"[\w.,:@%+/=&|*()\[\]-]+"
-"""May contain special characters of a shell, because Snakemake's executor quotes the expression."""
 _QUOTED = re.compile(r"""'[^'\n]*'|"[^"\n$`\\!]*\"""")
 _EXPANDED = re.compile(r"""[$`\\;&|<>(){}*?!~#'"]|[^\S ]""")
 """Characters that are special to a shell, and white space other than spaces."""
 
 
-def _check_name(text: str) -> str:
-    return _check_pattern(text, _WORD, "a name of letters, digits and _ . , : @ % + / = -")
+def _match(pattern: str) -> AfterValidator:
+    """Return a validator of a whole text; pydantic's own would check an account before its variables are expanded."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text, re.ASCII):
+            raise ValueError(f"expected a text that matches {pattern}, received {text!r}")
+        return text
+
+    return AfterValidator(check)
 
 
-def _check_expression(text: str) -> str:
-    return _check_pattern(text, _EXPRESSION, "node features joined by '&', '|' or ',', or in brackets")
-
-
-def _check_pattern(text: str, pattern: str, expected: str) -> str:
-    if not re.fullmatch(pattern, text, re.ASCII):
-        raise ValueError(f"expected {expected}, received {text!r}")
-    return text
+_IS_WORD = _match(r"[\w.,:@%+/=-]+")
+Account = Annotated[ExpandedText, _IS_WORD]
+Partition = Annotated[str, _IS_WORD]
+Features = Annotated[str, _match(r"[\w.,:@%+/=&|*()\[\]-]+")]
+"""May contain special characters of a shell, because Snakemake's executor quotes it."""
 
 
 def _check_options(text: str) -> str:
@@ -60,12 +61,12 @@ def _check_options(text: str) -> str:
     text = text.strip()  # a block of YAML ends with a line break
     if "\n" in text:
         raise ValueError(f"expected one line of options of sbatch, received {text!r}")
-    special = _EXPANDED.findall(_QUOTED.sub("", text))
+    special = _EXPANDED.search(_QUOTED.sub("", text))
     if special:
-        first = min(special, key="'\"".find)  # a quotation mark only if there is nothing else
-        is_open = any(special.count(mark) % 2 for mark in "'\"")
-        advice = "close the quotation" if is_open else "put the value in single quotes"
-        raise ValueError(f"expected options of sbatch that no shell expands, received {first!r} in {text!r}: {advice}")
+        raise ValueError(
+            f"expected options of sbatch that no shell expands, received {special[0]!r} in {text!r}: put each value "
+            "that has special characters in single quotes"
+        )
     return text
 
 
@@ -82,15 +83,15 @@ class Resources(Settings):
 class Cluster(Settings):
     """Settings of a SLURM cluster; see profiles/ for examples."""
 
-    account: Annotated[ExpandedText, AfterValidator(_check_name)] | None = None
+    account: Account | None = None
     """account charged for jobs with GPUs; environment variables are expanded"""
-    cpu_account: Annotated[ExpandedText, AfterValidator(_check_name)] | None = None
+    cpu_account: Account | None = None
     """account charged for other jobs; None: `account`"""
-    partition: Annotated[str, AfterValidator(_check_name)] | None = None
+    partition: Partition | None = None
     """partition of jobs with GPUs; None: the cluster's default"""
-    cpu_partition: Annotated[str, AfterValidator(_check_name)] | None = None
+    cpu_partition: Partition | None = None
     """partition of other jobs; None: the cluster's default"""
-    constraint: Annotated[str, AfterValidator(_check_expression)] | None = None
+    constraint: Features | None = None
     """node features required by jobs with GPUs"""
     qos: dict[Name, PositiveInt] = {}
     """time limits (minutes) of the QoS of jobs with GPUs; a job uses the shortest QoS that it fits into"""

@@ -7,9 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     Field,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
     model_validator,
 )
 
@@ -26,14 +23,6 @@ SplitSeed = Annotated[int, Field(ge=0, lt=2**32)]
 """Limited to the seeds accepted by scikit-learn and NumPy."""
 
 
-def _check_split_seed(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    try:
-        return check(value)
-    except ValidationError:
-        expected = f"expected a whole number from 0 to 2³² − 1, or {PER_SEED}"
-        raise ValueError(f"{expected}, received {value!r}") from None
-
-
 class DatasetBlock(Settings):
     """A block of `datasets:`: the source of a data set, its splits, and settings specific to it."""
 
@@ -48,7 +37,7 @@ class DatasetBlock(Settings):
     """whether the validation images are used for training too, which makes model selection impossible"""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """share held out for testing if the source has no test split (digits, or an image folder class/image)"""
-    split_seed: Annotated[SplitSeed | Literal["per_seed"], WrapValidator(_check_split_seed)] = 0
+    split_seed: SplitSeed | Literal["per_seed"] = 0
     """seed of the random choice of held-out images and of the images kept per class; per_seed: the runs of each seed
     have their own splits, drawn with that seed"""
     train_per_class: PositiveInt | None = None

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from nfpi.config.base import NULLABLE_BLOCKS, Augmentation, ConfigError, Name, NonNegativeFloat, Settings
+from nfpi.config.base import NULLABLE_BLOCKS, UNIQUE, Augmentation, ConfigError, Name, NonNegativeFloat, Settings
 from nfpi.config.metrics import VALIDATION_PREFIX, metric
 from nfpi.runs import get_variants_folder
 
@@ -16,13 +16,6 @@ def _check_metric(name: str) -> str:
         return metric(name).name
     except ConfigError as error:
         raise ValueError(str(error)) from None
-
-
-def _check_unique(names: list[str]) -> list[str]:
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated is not None:
-        raise ValueError(f"expected each metric once, received {repeated} {names.count(repeated)} times")
-    return names
 
 
 def _check_validation_metric(name: str) -> str:
@@ -84,7 +77,7 @@ class TableSettings(Settings):
     """whether there is one row per experiment, at the λ that is best on the validation split, or one per λ"""
     best_by: Annotated[MetricName, AfterValidator(_check_validation_metric)] | None = None
     """metric that selects λ on the validation split; None: nf_acc, or top1 for classifiers trained on real images"""
-    metrics: Annotated[list[MetricName], Field(min_length=1), AfterValidator(_check_unique)] = ["nf_acc", "cnn_acc"]
+    metrics: Annotated[list[MetricName], Field(min_length=1), UNIQUE] = ["nf_acc", "cnn_acc"]
     """columns of the table"""
     literature: list[str] = []
     """rows of cited work; known numbers are in workflow/reference/paper.csv, under these names"""

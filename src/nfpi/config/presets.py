@@ -35,52 +35,40 @@ def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, An
     """
     merged = copy.deepcopy(dict(base))
     for overlay in overlays:
-        merged = _merge_at((), merged, overlay, merged)
+        merged = _merge_at((), merged, overlay)
     return merged
 
 
-def _merge_at(
-    where: tuple[str, ...], base: Mapping[str, Any], overlay: Mapping[str, Any], settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Merge an overlay into `base`, the part of `settings` at the keys `where`."""
+def _merge_at(where: tuple[str, ...], base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge an overlay into settings at the keys `where`."""
     merged = dict(base)
-    if _is_block_of("classifiers", where):
-        model = base.get("model", _find_common_block(settings, where).get("model", _DEFAULT_MODEL))
-        if overlay.get("model", model) != model:
-            merged.pop("architecture", None)
     if len(where) == 1 and where[0] in _REMOVABLE and overlay.get(ALL_INHERITED, ...) is None:
         merged = {}
         overlay = {key: value for key, value in overlay.items() if key != ALL_INHERITED}
     for key, value in overlay.items():
         known = merged.get(key)
-        if not isinstance(known, Mapping) or not isinstance(value, Mapping):
-            merged[key] = copy.deepcopy(value)
-            continue
-        blocks = next((blocks for group, blocks in _BLOCKS.items() if _is_block_of(group, (*where, key))), None)
-        if (
-            blocks
-            and blocks.key in value
-            and blocks.get_variant_name(dict(value))
-            != blocks.get_variant_name({**_find_common_block(settings, (*where, key)), **known})
-        ):
-            merged[key] = copy.deepcopy(dict(value))
-        else:
-            merged[key] = _merge_at((*where, key), known, value, settings)
+        if isinstance(known, Mapping) and isinstance(value, Mapping):
+            value = _merge_at((*where, key), _keep_for_variant((*where, key), known, value), value)
+        merged[key] = copy.deepcopy(value)
     return merged
 
 
-def _find_common_block(settings: Mapping[str, Any], where: tuple[str, ...]) -> Mapping[str, Any]:
-    """Return the common block that a block of a data set's overrides changes; empty for a block at the top level."""
-    if where[0] != "datasets":
-        return {}
-    group = settings.get(where[-2])
-    block = group.get(where[-1]) if isinstance(group, Mapping) else None
-    return block if isinstance(block, Mapping) else {}
-
-
-def _is_block_of(group: str, where: tuple[str, ...]) -> bool:
-    """Return whether `where` are the keys of a block of a group, at the top level or in a data set's overrides."""
-    return where[:-1] == (group,) or (where[:1] == ("datasets",) and where[2:-1] == ("overrides", group))
+def _keep_for_variant(where: tuple[str, ...], block: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a block that apply to the variant which an overlay selects."""
+    is_block = len(where) == 2 or (len(where) == 5 and where[::2][:2] == ("datasets", "overrides"))
+    group = where[-2] if is_block else ""
+    if group == "classifiers":
+        model = block.get("model", _DEFAULT_MODEL)
+        return {
+            key: value for key, value in block.items() if key != "architecture" or overlay.get("model", model) == model
+        }
+    blocks = _BLOCKS.get(group)
+    is_same = (
+        blocks is None
+        or blocks.key not in overlay
+        or blocks.get_variant_name(dict(overlay)) == blocks.get_variant_name(dict(block))
+    )
+    return dict(block) if is_same else {}
 
 
 def read_layers(preset: str, folder: Path) -> tuple[Path, list[dict[str, Any]]]:

@@ -66,8 +66,7 @@ class Variant:
     def build(self) -> Callable[..., Any]:
         """The builder, imported."""
         if isinstance(self.builder, str):
-            module, _, attribute = self.builder.partition(":")
-            builder: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+            builder: Callable[..., Any] = pkgutil.resolve_name(self.builder)
             return builder
         if self.builder is None:
             raise TypeError(f"{self.name}: has no builder")
@@ -127,14 +126,14 @@ class Registry:
         """Raise ConfigError unless a name is text. A decorator without parentheses passes its function or class."""
         if not isinstance(name, str):
             raise ConfigError(
-                f"{self.decorator}: expected a name, received {_describe(name)}: "
+                f"{self.decorator}: expected a name, received {reprlib.repr(name)}: "
                 f'write @{self.decorator}("name") above a function or class'
             )
 
     def _check_settings(self, name: str, settings: type[Settings]) -> None:
         if not (isinstance(settings, type) and issubclass(settings, Settings)):
             expected = f"{self.family} '{name}': expected a subclass of nfpi.config.Settings"
-            raise ConfigError(f"{expected}, received {_describe(settings)}")
+            raise ConfigError(f"{expected}, received {reprlib.repr(settings)}")
 
     def list_arguments(self, traits: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of the arguments that the builder of a variant with these traits is called with."""
@@ -146,7 +145,7 @@ class Registry:
             return
         expected = f"{self.family} '{name}': expected a function or class called with ({', '.join(arguments)})"
         if not callable(builder):
-            raise ConfigError(f"{expected}, received {_describe(builder)}")
+            raise ConfigError(f"{expected}, received {reprlib.repr(builder)}")
         try:
             signature = inspect.signature(builder)
         except (TypeError, ValueError, NameError):  # compiled functions may have none; annotations may be unknown names
@@ -154,10 +153,7 @@ class Registry:
         try:
             signature.bind(*arguments)
         except TypeError as error:
-            received = ", ".join(
-                str(parameter.replace(annotation=parameter.empty)) for parameter in signature.parameters.values()
-            )
-            raise ConfigError(f"{expected}, received one with the parameters ({received}): {error}") from None
+            raise ConfigError(f"{expected}, received one with other parameters: {error}") from None
 
     def __getitem__(self, name: str) -> Variant:
         """Return the variant of this name.
@@ -201,14 +197,6 @@ class Registry:
         """Remove all variants registered by a user's file."""
         self._import_built_in()  # before the file is run, so that it cannot take a name
         self._variants = {name: entry for name, entry in self._variants.items() if entry.extension != extension}
-
-
-def _describe(value: object) -> str:
-    """Describe an argument of a wrong type: a function or class by its name, others by their value."""
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    name = getattr(value, "__name__", None)
-    return f"the function {name}" if callable(value) and name else reprlib.repr(value)
 
 
 B = TypeVar("B", bound=Settings)

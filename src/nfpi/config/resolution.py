@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,12 +38,7 @@ class _Choice(Settings):
 class _Extensions(Settings):
     """Extension files of one layer of settings."""
 
-    extensions: list[LocalPath] | None = None
-
-    @classmethod
-    def list_files(cls, layer: Mapping[str, Any]) -> list[Path]:
-        """Return the files of a layer, in order."""
-        return cls.model_validate({"extensions": layer.get("extensions")}).extensions or []
+    extensions: list[LocalPath] = []
 
 
 class ConfigFile(_Choice, Config):
@@ -78,7 +72,7 @@ class Resolved:
     file: Path | None = None
 
 
-class _Fault(Exception):
+class _Fault(ConfigError):
     """A fault of the settings; its message is one line that names the key, but not the file or option."""
 
 
@@ -112,36 +106,36 @@ def resolve(
     file, preset = read_layers(choice.preset, presets)
     layers = [lowest, *preset, highest]
     try:
-        extensions = _list_extensions(layers)
-        load_extensions(extensions)
-        config, dropped = _validate(layers, extensions)
+        config, dropped = _validate(layers)
     except _Fault as fault:
-        message, where = _drop_hint(str(fault)), overrides_name
-        if _drop_hint(_find_fault(layers[:-1])) == message:
-            is_of_config = _drop_hint(_find_fault(layers[:1])) == message
-            where = str(config_file) if is_of_config else f"preset {file.stem}"
+        parts = {str(config_file): layers[:1], f"preset {file.stem}": layers[:-1]}
+        where = next((name for name, part in parts.items() if _find_fault(part) == str(fault)), overrides_name)
         raise ConfigError(f"{where}: {fault}") from None
     is_of_project = file.parent == presets.resolve()
     return Resolved(file.stem, choice.results, config, dropped, None if is_of_project else file)
 
 
 def _list_extensions(layers: Iterable[Mapping[str, Any]]) -> list[Path]:
-    """Return the extension files of all layers, each once; raises _Fault if they are not paths."""
-    extensions: dict[Path, Path] = {}
-    try:
-        for file in (file for layer in layers for file in _Extensions.list_files(layer)):
-            extensions.setdefault(file.resolve(), file)
-    except ValidationError as error:
-        raise _Fault(explain(error)) from None
-    return list(extensions.values())
+    """Return the extension files of all layers, each once."""
+    files: dict[Path, Path] = {}
+    for layer in layers:
+        for file in _Extensions.model_validate({"extensions": layer.get("extensions") or []}).extensions:
+            files.setdefault(file.resolve(), file)
+    return list(files.values())
 
 
-def _validate(layers: Sequence[Mapping[str, Any]], extensions: list[Path]) -> tuple[Config, dict[str, str]]:
-    """Return the settings of merged layers, and the claims that were dropped; the extensions must have been loaded.
+def _validate(layers: Sequence[Mapping[str, Any]]) -> tuple[Config, dict[str, str]]:
+    """Load the extensions; return the settings of merged layers, and the claims that were dropped.
 
     Raises:
         _Fault: the settings are invalid.
+        ConfigError: an extension is missing or faulty.
     """
+    try:
+        extensions = _list_extensions(layers)
+    except ValidationError as error:
+        raise _Fault(explain(error)) from None
+    load_extensions(extensions)
     where = ""
     try:
         merged, dropped = drop_outdated_claims(layers, merge(*layers))
@@ -153,38 +147,29 @@ def _validate(layers: Sequence[Mapping[str, Any]], extensions: list[Path]) -> tu
             for flow in config.flows:
                 where = f"training of flows.{flow} on {dataset}: "
                 config.resolve_training(dataset, flow)
-    except ValidationError as error:
-        raise _Fault(f"{where}{explain(error)}") from None
-    except ConfigError as error:
-        raise _Fault(f"{where}{error}") from None
-    try:
+        where = ""
         _check_selections(config)
         check_rows(config)
         check_metrics(config, layers)
-    except ConfigError as error:
-        raise _Fault(str(error)) from None
+    except (ValidationError, ConfigError) as error:
+        raise _Fault(f"{where}{explain(error) if isinstance(error, ValidationError) else error}") from None
     return config, dropped
 
 
 def _find_fault(layers: Sequence[Mapping[str, Any]]) -> str:
-    """Return the fault of merged layers, empty if there is none; valid `extensions` must have been loaded."""
+    """Return the fault of merged layers, empty if there is none."""
     try:
-        _validate(layers, _list_extensions(layers))
-    except _Fault as fault:
+        _validate(layers)
+    except ConfigError as fault:
         return str(fault)
     return ""
-
-
-def _drop_hint(message: str) -> str:
-    """Return a message without the hint in parentheses, which depends on other settings."""
-    return re.sub(r" \([^()]*\)(?=$|; `claims: )", "", message)
 
 
 def _check_overridden_names(config: Config, dataset: str) -> None:
     """Raise ConfigError if a data set overrides a backbone or classifier that does not exist."""
     overrides: Mapping[Any, Any] = config.datasets[dataset].overrides
-    groups: dict[str, Mapping[str, Any]] = {"flows": config.flows, "classifiers": config.classifiers}
-    for group, known in groups.items():
+    for group in ("flows", "classifiers"):
+        known = getattr(config, group)
         for name in overrides.get(group, {}):
             if name not in known:
                 raise ConfigError(f"{group}: unknown {group[:-1]} '{name}'{suggest(str(name), known)}")

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
-from nfpi.config.base import ConfigError, LocalPath, Name, Seed, Settings, suggest
+from nfpi.config.base import UNIQUE, ConfigError, LocalPath, Name, Seed, Settings, suggest
 from nfpi.config.claims import Claims, check_claims
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.cluster import Cluster, JobName, Resources
@@ -31,21 +31,13 @@ from nfpi.runs import (
 )
 
 
-def _check_distinct(seeds: list[int]) -> list[int]:
-    """Raise ValueError for a seed that is given twice, whose runs would count as two independent ones."""
-    repeated = next((seed for seed in seeds if seeds.count(seed) > 1), None)
-    if repeated is not None:
-        raise ValueError(f"expected each seed once, received {repeated} more than once")
-    return seeds
-
-
 class Config(Settings):
     """All settings of one preset."""
 
     extensions: list[LocalPath] = []
     """Python files that add priors, flows, metrics or classifiers (docs/extending.md), in addition to those of the
     preset that this one extends"""
-    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_check_distinct)] = [1999]
+    seeds: Annotated[list[Seed], Field(min_length=1), UNIQUE] = [1999]
     """seeds of the runs; each has its own initial state, flow, generated images and classifier"""
     datasets: dict[Name, DatasetBlock] = {}
     flows: dict[Name, FlowConfig] = {}
@@ -227,21 +219,17 @@ class Config(Settings):
     @model_validator(mode="after")
     def _check_start_from(self) -> Config:
         for name, classifier in self.classifiers.items():
-            other = classifier.start_from
-            if classifier.train_on != "real" and (other is not None or classifier.pretrained):
+            if classifier.train_on != "real" and (classifier.start_from is not None or classifier.pretrained):
                 raise ValueError(f"classifiers.{name}: start_from and pretrained need train_on: real")
-            if other is not None and other not in self.classifiers:
-                unknown = f"'{other}'{suggest(other, self.classifiers)}"
-                raise ValueError(f"classifiers.{name}.start_from: unknown classifier {unknown}")
-            if other is not None and self.classifiers[other].start_from is not None:
-                expected = f"classifiers.{name}.start_from: expected a classifier without start_from"
-                raise ValueError(f"{expected}, received '{other}'")
-            if other is not None and not self.classifiers[other].keep:
-                expected = f"classifiers.{name}.start_from: expected a classifier with keep: true"
-                raise ValueError(f"{expected}, received '{other}' with keep: false")
-            if other is not None and self.classifiers[other].train_on != "real":
-                expected = f"classifiers.{name}.start_from: expected a classifier with train_on: real"
-                raise ValueError(f"{expected}, received '{other}' with train_on: {self.classifiers[other].train_on}")
+            if classifier.start_from is None:
+                continue
+            where, other = f"classifiers.{name}.start_from", self.classifiers.get(classifier.start_from)
+            if other is None:
+                unknown = f"'{classifier.start_from}'{suggest(classifier.start_from, self.classifiers)}"
+                raise ValueError(f"{where}: unknown classifier {unknown}")
+            if other.start_from is not None or not other.keep or other.train_on != "real":
+                expected = "a classifier with train_on: real and keep: true, and without start_from"
+                raise ValueError(f"{where}: expected {expected}, received '{classifier.start_from}'")
         return self
 
     @model_validator(mode="after")
@@ -252,11 +240,10 @@ class Config(Settings):
                 method = PRIORS[self.priors[experiment.prior].method]
                 uses_weight = method.traits["uses_weight"]
                 if uses_weight and not experiment.lambdas:
-                    row = f" in the row '{experiment.label}'" if experiment.label else ""
-                    cure = f' (a method without λ: @register_prior("{method.name}", …, uses_weight=False))'
+                    cure = " (a method without λ is registered with uses_weight=False)" if method.extension else ""
                     raise ValueError(
                         f"{where}: lambdas: expected at least one for prior '{experiment.prior}' on "
-                        f"'{experiment.dataset}'{row}, received none{cure if method.extension else ''}"
+                        f"'{experiment.dataset}', received none{cure}"
                     )
                 if not uses_weight and experiment.lambdas:
                     received = ", ".join(f"{weight:g}" for weight in experiment.lambdas)
@@ -280,26 +267,18 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
-    def _check_split_seeds(self) -> Config:
-        for name, dataset in self.datasets.items():
-            if dataset.split_seed == PER_SEED and max(self.seeds) >= 2**32:
-                expected = f"datasets.{name}.split_seed: {PER_SEED}: expected seeds of at most 2³² − 1"
-                raise ValueError(f"{expected}, received {max(self.seeds)}")
-        return self
-
-    @model_validator(mode="after")
     def _check_best_by(self) -> Config:
-        for name, table in self.tables.items():
-            for experiment in table.experiments:
-                if table.best_by is None or len(set(experiment.lambdas)) < 2:
-                    continue
-                where = f"tables.{name}: best_by: expected"
-                classifier = experiment.classifier
-                if classifier is not None and self.classifiers[classifier].train_on == "real":
-                    if table.best_by != "top1":
-                        raise ValueError(f"{where} top1 for classifiers with train_on: real, received {table.best_by}")
-                elif table.best_by == "top1" or (table.best_by == "cnn_acc" and experiment.classifier is None):
-                    raise ValueError(f"{where} a metric that all its experiments measure, received {table.best_by}")
+        for name, experiment in self.iterate_experiments():
+            chosen_by = self.tables[name].best_by
+            if chosen_by is None or len(set(experiment.lambdas)) < 2:
+                continue
+            is_real = experiment.classifier is not None and self.classifiers[experiment.classifier].train_on == "real"
+            is_missing = chosen_by == "cnn_acc" and experiment.classifier is None
+            if is_missing or is_real != (chosen_by == "top1"):
+                raise ValueError(
+                    f"tables.{name}: best_by: expected a metric that all its experiments measure (top1 for classifiers "
+                    f"with train_on: real), received {chosen_by}"
+                )
         return self
 
     @model_validator(mode="after")
