@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import nfpi
-from nfpi.config import ConfigError, Resolved, resolve
+from nfpi.config import ConfigError, resolve
 from nfpi.stages.base import Command
 
 _FILE = "config.yaml"
@@ -51,7 +51,9 @@ class CheckDevice(Command):
         from nfpi.checks.report import list_failed, print_line, write_report
 
         began = time.monotonic()
-        resolved = _resolve(self)
+        chosen = {} if self.preset is None else {"preset": self.preset}
+        file = self.config_file or _find_config_file()
+        resolved = resolve(file, file.parent / "presets", self.config | chosen)
         lines = []
         with _quiet():
             for line in answer_questions(resolved, self.dataset, self.flow):
@@ -76,12 +78,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         log.setLevel(before)
-
-
-def _resolve(command: CheckDevice) -> Resolved:
-    chosen = {} if command.preset is None else {"preset": command.preset}
-    file = command.config_file or _find_config_file()
-    return resolve(file, file.parent / "presets", command.config | chosen)
 
 
 def _find_config_file() -> Path:

@@ -13,6 +13,7 @@ from pydantic_settings import CliPositionalArg, CliVariadicArg
 
 from nfpi.config import ConfigError, NfaConfig, NonNegativeFloat, PositiveInt, Seed, metric, suggest
 from nfpi.data.atomic import replace_folder
+from nfpi.runs import MODEL_FILES
 from nfpi.runtime.files import require_writable, write_atomically, written_together
 from nfpi.runtime.manifests import find_product
 from nfpi.stages.base import Command
@@ -20,7 +21,6 @@ from nfpi.stages.words import Words
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL import Image
 
     from nfpi.model.class_conditional import ClassConditionalFlow
 
@@ -34,6 +34,51 @@ class ModelCommand(Command):
     """folder of a model (results/…/model, or written by save_pretrained), or its id on the Hugging Face hub"""
     overwrite: bool = False
     """replace an existing output"""
+
+    def _list_model_files(self) -> list[Path]:
+        """Return the paths of the model's files; they do not exist if it is named by an id on the Hugging Face hub."""
+        return [Path(self.model) / file for file in MODEL_FILES.values()]
+
+    def _read_model(self) -> ClassConditionalFlow:
+        """Load a model of grey or colour pixels on the best device; files listed in a manifest are verified."""
+        from nfpi.model.class_conditional import ClassConditionalFlow
+        from nfpi.runtime.devices import make_device
+
+        for file in self._list_model_files():
+            find_product(file)  # raises if the file does not match its manifest
+        model = ClassConditionalFlow.from_pretrained(self.model)
+        channels = model.shape[2]
+        if model.domain.dtype != "uint8" or channels not in (1, 3):  # image files are read and written as grey or RGB
+            raise ConfigError(
+                f"{self.model}: expected a model of 8-bit pixels of 1 or 3 channels, received {model.domain.dtype} of "
+                f"{channels} channels"
+            )
+        return model.to(make_device().device)
+
+    def _check_output(self, output: Path | None, inputs: Iterable[Path] = (), option: str = "--output") -> None:
+        """Check that an output can be written, and replaces nothing without --overwrite and no input in any case.
+
+        Args:
+            output: file or folder to write.
+            inputs: files and folders that the command reads, besides the model.
+            option: option that names the output.
+        """
+        if output is None:
+            return
+        require_writable(output)
+        if not output.exists():
+            return
+        if not self.overwrite:
+            raise ConfigError(
+                f"{output}: expected an output that does not exist, received one that does: choose another {option}, "
+                "or give --overwrite"
+            )
+        for path in (*inputs, *self._list_model_files()):
+            if path.exists() and path.resolve().is_relative_to(output.resolve()):
+                raise ConfigError(
+                    f"{output}: expected an output that replaces no input, received one that would replace {path}: "
+                    f"choose another {option}"
+                )
 
 
 class Classify(ModelCommand):
@@ -65,10 +110,9 @@ class Classify(ModelCommand):
         from nfpi.data.own_images import find_images, read_images
         from nfpi.stages.printing import format_lines, print_rows
 
-        _require_new(self.output, self.overwrite)
         files = find_images(self.images)
-        _require_apart(self.output, [*files, *_list_model_files(self.model)])
-        model = _read_model(self.model)
+        self._check_output(self.output, files)
+        model = self._read_model()
         images = read_images(files, model.flow.shape, resize=self.resize)
         log_prob = model.log_prob(images)
         ranked = np.sort(log_prob - np.logaddexp.reduce(log_prob, 1, keepdims=True), 1)
@@ -115,12 +159,11 @@ class Score(ModelCommand):
         from nfpi.results.statistics.intervals import wilson_interval
         from nfpi.stages.printing import print_rows
 
-        _require_new(self.output, self.overwrite)
-        model = _read_model(self.model)
+        model = self._read_model()
         files_by_class = find_labelled_images(self.folder, model.classes)
         labels = np.repeat(np.arange(model.num_classes), [len(of_class) for of_class in files_by_class])
         files = [file for of_class in files_by_class for file in of_class]
-        _require_apart(self.output, [*files, *_list_model_files(self.model)])
+        self._check_output(self.output, files)
         images = read_images(files, model.flow.shape, resize=self.resize)
         found = model.evaluate(images, labels)
         right = model.predict(images) == labels
@@ -180,8 +223,8 @@ class Sample(ModelCommand):
         """Draw images, and write them as one picture, as separate files, or both.
 
         Raises:
-            ConfigError: a class is unknown or named twice, the picture is not named as a PNG file or lies in the
-                folder, or an output exists or would replace the model.
+            ConfigError: a class is unknown or named twice, the picture lies in the folder, or an output exists or
+                would replace the model.
             FloatingPointError: images are still infinite or NaN after several draws.
         """
         import numpy as np
@@ -190,15 +233,11 @@ class Sample(ModelCommand):
         from nfpi.data.store import ImageSet
         from nfpi.runtime.randomness import make_generator
 
-        _require_new(self.output, self.overwrite)
-        _require_new(self.folder, self.overwrite, "--folder")
-        _require_apart(self.output, _list_model_files(self.model))
-        _require_apart(self.folder, _list_model_files(self.model), "--folder")
-        if self.output is not None and self.output.suffix.lower() != ".png":
-            raise ConfigError(f"--output: expected a file NAME.png, received {self.output}")
+        self._check_output(self.output)
+        self._check_output(self.folder, option="--folder")
         if self.output and self.folder and self.output.resolve().is_relative_to(self.folder.resolve()):
             raise ConfigError(f"--output: expected a file outside of --folder {self.folder}, received {self.output}")
-        model = _read_model(self.model)
+        model = self._read_model()
         classes = self.classes or model.classes
         unknown = next((name for name in classes if name not in model.classes), None)
         if unknown is not None:
@@ -248,15 +287,16 @@ class AugmentFolder(ModelCommand):
             DataError: a folder matches no class, or an image is unreadable or has another shape than the model's.
             ConfigError: a class has only one image, or the output exists or would replace images or the model.
         """
+        from PIL import Image
+
         from nfpi.data.export import make_folder_names
         from nfpi.data.own_images import find_labelled_images, read_images, strip_suffixes
         from nfpi.runtime.randomness import make_generator
 
-        _require_new(self.output, self.overwrite)
-        model = _read_model(self.model)
+        model = self._read_model()
         files_by_class = find_labelled_images(self.folder, model.classes)
         files = [file for of_class in files_by_class for file in of_class]
-        _require_apart(self.output, [self.folder, *files, *_list_model_files(self.model)])
+        self._check_output(self.output, [self.folder, *files])
         for of_class in files_by_class:
             if len(of_class) == 1:
                 raise ConfigError(f"{of_class[0].parent}: expected at least two images to mix, received one")
@@ -270,60 +310,9 @@ class AugmentFolder(ModelCommand):
                 (partial / names[label]).mkdir()
                 for name, variants in zip(strip_suffixes(files_by_class[label]), made, strict=True):
                     for index, variant in enumerate(variants, 1):
-                        _to_picture(variant).save(partial / names[label] / f"{name}_{index}.png")
+                        Image.fromarray(variant.squeeze()).save(partial / names[label] / f"{name}_{index}.png")
         count = self.nfa.variants * sum(len(some) for some in files_by_class)
         logger.info("wrote %d images in %s", count, self.output)
-
-
-def _read_model(name: str) -> ClassConditionalFlow:
-    """Load a model of grey or colour pixels on the best available device; files listed in a manifest are verified."""
-    from nfpi.model.class_conditional import ClassConditionalFlow
-    from nfpi.runtime.devices import make_device
-
-    for file in _list_model_files(name):
-        find_product(file)  # raises if the file does not match its manifest
-    model = ClassConditionalFlow.from_pretrained(name)
-    if model.domain.dtype != "uint8":
-        raise ConfigError(f"{name}: expected a model of 8-bit pixels, received one of latents of an autoencoder")
-    if model.shape[2] not in (1, 3):  # image files are read and written as grey or RGB
-        raise ConfigError(f"{name}: expected a model of images of 1 or 3 channels, received {model.shape[2]}")
-    return model.to(make_device().device)
-
-
-def _list_model_files(name: str) -> list[Path]:
-    """Return the paths of a model's files; they do not exist if the name is an id on the Hugging Face hub."""
-    from nfpi.model.trained import CONFIG, WEIGHTS
-
-    return [Path(name) / file for file in (CONFIG, WEIGHTS)]
-
-
-def _require_new(path: Path | None, overwrite: bool, option: str = "--output") -> None:
-    """Check that an output can be written and, without `overwrite`, does not exist yet."""
-    if path is None:
-        return
-    if path.exists() and not overwrite:
-        raise ConfigError(
-            f"{path}: expected an output that does not exist, received one that does: choose another {option}, or "
-            "give --overwrite"
-        )
-    require_writable(path)
-
-
-def _require_apart(output: Path | None, inputs: Iterable[Path], option: str = "--output") -> None:
-    """Check that an output that is to be replaced neither is nor contains a file or folder that the command reads."""
-    if output is None or not output.exists():
-        return
-    places: dict[Path, Path] = {}
-    for path in filter(Path.exists, inputs):
-        real = path.resolve()
-        for place in (real, *real.parents):
-            places.setdefault(place, path)
-    for place, path in places.items():
-        if output.samefile(place):  # also through a link
-            raise ConfigError(
-                f"{output}: expected an output that replaces no input, received one that would replace {path}: choose "
-                f"another {option}"
-            )
 
 
 def _draw_grid(images: np.ndarray, classes: Sequence[str]) -> bytes:
@@ -333,12 +322,6 @@ def _draw_grid(images: np.ndarray, classes: Sequence[str]) -> bytes:
 
     columns = [str(number) for number in range(1, images.shape[1] + 1)]
     return render_figure(draw_image_grid(images, classes, columns, "class", ""))["png"]
-
-
-def _to_picture(image: np.ndarray) -> Image.Image:
-    from PIL import Image
-
-    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
 def _format_label(name: str) -> str:
