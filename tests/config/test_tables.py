@@ -1,14 +1,12 @@
-"""Tables whose rows cannot be told apart, or with metrics that no row has, are refused in one line."""
+"""Tables with metrics that no row has are refused in one line."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
 
 from nfpi.config import Config, ConfigError
-from nfpi.config.tables import select_printed_properties
 
 FLOW: dict[str, Any] = {"dataset": "digits", "lambdas": [10], "classifier": None}
 GENERATED: dict[str, Any] = {"dataset": "digits", "lambdas": [10]}
@@ -25,93 +23,25 @@ def resolve_table(project, *experiments, below=None, **settings) -> Config:
     return project.resolve_config(presets=presets)
 
 
-# ---- rows ---------------------------------------------------------------------------------------------------
-
-
-A, B = {"label": "A"}, {"label": "B"}
-
-
-@pytest.mark.parametrize(
-    ("experiments", "received"),
-    [
-        ([FLOW | A, FLOW | A], "label 'A' on 'digits' with λ = 10"),
-        ([FLOW | A, GENERATED | A], "label 'A' on 'digits' with λ = 10"),
-        ([FLOW | A, FLOW | A | {"prior": "mean_only"}], "label 'A' on 'digits' with λ = 10"),
-        ([FLOW | A | {"lambdas": [0, 10]}, FLOW | A | {"lambdas": [10, 20]}], "label 'A' on 'digits' with λ = 10"),
-        ([FLOW, FLOW], "no label on 'digits' with λ = 10"),
-        ([REAL | A, REAL | A | {"augmentation": "standard"}], "label 'A' on 'digits'"),
-    ],
-)
-@pytest.mark.parametrize("best_only", [False, True])
-def test_rows_that_cannot_be_told_apart_are_refused(project, experiments, received, best_only):
-    expected = (
-        "preset small: tables.t.experiments.1: expected a row that can be told apart from that of experiments.0, "
-        f"received {received} in both: set another label"
-    )
-    with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
-        resolve_table(project, *experiments, metrics=["ece"], best_only=best_only)
-
-
-@pytest.mark.parametrize(
-    "experiments",
-    [
-        [FLOW | A, FLOW | B],
-        [FLOW | A, FLOW | A | {"dataset": "other"}],
-        [FLOW | A, FLOW | A | {"lambdas": [0, 20]}],
-        [FLOW | A, FLOW | A | {"flow": "glow"}],
-        [FLOW, FLOW | {"prior": "mean_only"}],
-        [FLOW, GENERATED],
-        [REAL, REAL | {"augmentation": "standard"}],
-        [FLOW | A, FLOW | A | {"prior": "mean_only"}, FLOW],  # without a label, the prior is printed for all
-        [REAL | A, AUGMENTED | A],
-    ],
-)
-def test_rows_may_differ_in_any_column_that_is_printed(project, experiments):
-    assert len(resolve_table(project, *experiments, metrics=["ece"]).tables["t"].experiments) == len(experiments)
-
-
-def test_stored_settings_with_such_rows_are_read(project):
-    config = resolve_table(project, FLOW | A, metrics=["nf_acc"]).model_dump(mode="json")
-    config["tables"]["t"]["experiments"] *= 2
-    config["tables"]["t"]["metrics"] = ["top1"]
-    assert len(Config.model_validate(config).tables["t"].experiments) == 2
-
-
-def test_the_backbone_is_printed_unless_the_labels_tell_it():
-    columns = {name: ["x", "x"] for name in ("prior", "classifier", "augmentation")}
-    for labels, flows, printed in (
-        (["A", "A"], ["mef", "glow"], ["flow"]),
-        (["A", "B"], ["mef", "glow"], []),
-        (["A", "B"], ["mef", "mef"], []),
-        (["A", ""], ["mef", "glow"], ["flow"]),
-        (["A", "A"], ["mef", ""], []),  # a row without a flow
-    ):
-        assert select_printed_properties({"row": labels, "flow": flows, **columns}) == printed
-
-
-# ---- metrics ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("experiment", "metrics", "received"),
     [
-        (FLOW, ["nf_acc", "top1"], "top1, which only classifiers trained on real images have"),
-        (FLOW, ["nf_acc", "cnn_acc"], "cnn_acc, which only classifiers trained on generated images have"),
-        (FLOW, ["nf_acc", "cnn_ece"], "cnn_ece, which only classifiers trained on generated images have"),
-        (FLOW, ["nf_acc", "temperature"], "temperature, which only classifiers trained on generated images have"),
-        (FLOW, ["nf_acc", "divergence"], "divergence, which only claims compare"),
-        (GENERATED, ["nf_acc", "top5"], "top5, which only classifiers trained on real images have"),
-        (REAL, ["top1", "nf_acc"], "nf_acc, which only flows have"),
-        (AUGMENTED, ["top1", "parameters"], "parameters, which only flows have"),
-        (AUGMENTED, ["top1", "validation_ece"], "validation_ece, which only flows have"),
+        (FLOW, ["nf_acc", "top1"], "top1"),
+        (FLOW, ["nf_acc", "cnn_acc"], "cnn_acc"),
+        (FLOW, ["nf_acc", "cnn_ece"], "cnn_ece"),
+        (FLOW, ["nf_acc", "temperature"], "temperature"),
+        (FLOW, ["nf_acc", "divergence"], "divergence"),
+        (GENERATED, ["nf_acc", "top5"], "top5"),
+        (REAL, ["top1", "nf_acc"], "nf_acc"),
+        (AUGMENTED, ["top1", "parameters"], "parameters"),
+        (AUGMENTED, ["top1", "validation_ece"], "validation_ece"),
     ],
 )
 def test_a_metric_that_no_row_has_is_refused(project, experiment, metrics, received):
-    expected = f"preset small: tables.t.metrics: expected metrics that a row of the table has, received {received}"
-    with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
+    with pytest.raises(ConfigError, match=rf"tables\.t\.metrics: .*{received}"):
         resolve_table(project, experiment, metrics=metrics)
     below = {"metrics": ["ece"], "experiments": [experiment]}
-    with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
+    with pytest.raises(ConfigError, match=rf"tables\.t\.metrics: .*{received}"):
         resolve_table(project, below=below, metrics=metrics)
 
 
@@ -128,7 +58,7 @@ def test_metrics_that_were_set_before_the_experiments_may_be_without_a_row(proje
 
 def test_a_table_without_any_metric_of_its_rows_is_refused(project):
     for below in (None, {"metrics": ["nf_acc", "cnn_acc"], "experiments": [GENERATED]}):
-        with pytest.raises(ConfigError, match="received nf_acc, which only flows have"):
+        with pytest.raises(ConfigError, match="nf_acc"):
             resolve_table(project, REAL, below=below)
 
 
@@ -158,5 +88,5 @@ def test_a_metric_of_ones_own_is_accepted(project):
         table = {"metrics": ["brier", "noted"], "experiments": [experiment]}
         assert project.resolve_config(extensions=extensions, tables={"t": table})
     table = {"metrics": ["cnn_brier"], "experiments": [FLOW]}
-    with pytest.raises(ConfigError, match="received cnn_brier, which only classifiers trained on generated images"):
+    with pytest.raises(ConfigError, match="cnn_brier"):
         project.resolve_config(extensions=extensions, tables={"t": table})

@@ -14,11 +14,11 @@ from PIL import Image
 
 from nfpi.data import write_image_set
 from nfpi.page.descriptions import Descriptions, FigureDescription, write_descriptions
-from nfpi.results.markup.files import write_table
 from nfpi.results.recorded.logs import write_log
 from nfpi.results.recorded.predictions import write_predictions
 from nfpi.results.recorded.records import write_metrics
 from nfpi.results.tables.building import table_columns
+from nfpi.results.tables.writing import write_table
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 
@@ -97,6 +97,7 @@ class Results:
 def _make_row(weight: float, nf_acc: float, best: bool) -> dict[str, object]:
     row = {"experiment": 0, "row": "", "dataset": "animals", "flow": "mef", "prior": "fpi", "lambda": weight}
     row |= {"classifier": "", "augmentation": "", "images": N, "status": "ok", "validation": nf_acc, "best": best}
+    row |= {"chosen_by": "validation_nf_acc", "candidates": 2, "split_ratio": 0.0, "nf_acc_test": ""}
     row |= {"nf_acc": nf_acc, "nf_acc_std": math.nan, "nf_acc_low": nf_acc - 8, "nf_acc_high": nf_acc + 4}
     paper = 96.0 if best else math.nan
     return row | {"nf_acc_seeds": 1, "paper_nf_acc": paper, "nf_acc_difference": nf_acc - paper}

@@ -6,7 +6,7 @@ import pytest
 
 from nfpi.config import METRICS
 from nfpi.config.metrics import register_metric
-from nfpi.page.meanings import explain_metrics
+from nfpi.page.overview import explain_metrics
 from nfpi.results.metrics.calibration import BINS
 
 

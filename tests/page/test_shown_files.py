@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from nfpi.page.descriptions import FigureDescription
-from nfpi.page.figures import read_figures
-from nfpi.page.tables import read_tables
+from nfpi.page.products import read_figures, read_tables
 
 
 def test_files_of_a_table_are_its_own(results):

@@ -14,15 +14,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import pandas as pd
 import pytest
 
 from nfpi.cli import main
 from nfpi.config import Config, load_extensions, resolve
 from nfpi.data.store import read_image_set
-from nfpi.page.costs import Cost, lay_out_costs
 from nfpi.page.descriptions import FILE, describe_preset, read_descriptions, write_descriptions
-from nfpi.page.meanings import WEIGHT
-from nfpi.page.runs import lay_out_overview
+from nfpi.page.overview import WEIGHT, lay_out_costs, lay_out_overview
 from nfpi.page.write import read_page, write_page
 from nfpi.results.recorded import runs
 from nfpi.results.recorded.runs import OUTDATED, find_runs
@@ -78,7 +77,7 @@ def page(finished_results: Results) -> Path:
 def test_the_page_shows_numbers_tables_figures_and_runs(page):
     text = text_of(page)
     assert "Results of preset mine" in text
-    assert "NF-Acc on animals 95 % flow mef, prior fpi, λ = 10 4 95 % interval" in text
+    assert "NF-Acc on animals 95 % flow mef, prior fpi, λ = 10⁴ 95 % interval" in text
     assert f"({N} test images)" in text
     assert "λ = 0: 80 %" in text
     assert "the paper: 96 % (difference −1)" in text
@@ -354,8 +353,9 @@ def test_a_metric_of_no_extension_of_the_preset_is_shown_by_its_name(results, co
 
 
 def test_no_time_is_rounded_to_zero():
-    table = lay_out_costs([Cost("train_flow", jobs=2, seconds=90, longest=60, memory=512), Cost("table", 1, 1, 1, 100)])
-    assert table.rows == [["train_flow", "2", "1.5", "1.0", "0.5"], ["table", "1", "&lt; 0.1", "&lt; 0.1", "0.1"]]
+    jobs = [("train_flow", 60 / 3600, 0.5), ("train_flow", 30 / 3600, 0.4), ("table", 1 / 3600, 0.1)]
+    table = lay_out_costs(pd.DataFrame(jobs, columns=["stage", "hours", "memory"]))
+    assert table.rows == [("train_flow", "2", "1.5", "1.0", "0.5"), ("table", "1", "< 0.1", "< 0.1", "0.1")]
 
 
 def test_an_empty_folder_has_a_page(tmp_path):

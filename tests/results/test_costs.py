@@ -14,7 +14,6 @@ from nfpi.results.costs import Dependencies, lay_out_costs, read_jobs, sum_costs
 from nfpi.results.recorded.records import write_metrics
 from nfpi.results.recorded.settings import StoredSettings, write_settings
 from nfpi.runs import Run
-from nfpi.runtime.manifests import SUFFIX, write_manifest
 
 FLOW = Run(dataset="digits", seed=0, flow="mef", prior="fpi", weight=1e4)
 OTHER = replace(FLOW, weight=1e5)
@@ -33,8 +32,6 @@ def measure(root: Path, run: Run, seconds: float = 36.0) -> None:
     values, settings = {"nf_acc": 90.0}, {"training": {}}
     path = root / run.folder / "metrics.json"
     write_metrics(path, values, run=run, n=60, seed=0, settings=settings, device="a GPU", seconds=seconds)
-    manifest = path.with_name("metrics.manifest.json")
-    write_manifest(manifest, "evaluate", "metrics", [path], timed=[], made_from={}, facts={}, digests={})
 
 
 @pytest.fixture
@@ -86,25 +83,15 @@ def test_other_seeds_belong_to_the_same_table(root):
     assert row_of(sum_costs(read_jobs(root), {"t": needs}), "t", "train_flow")["jobs"] == 1
 
 
-def test_without_a_noted_time_that_of_the_metrics_counts(root):
-    (root / "benchmarks" / FLOW.folder / "evaluate.tsv").unlink()
-    frame = sum_costs(read_jobs(root), {})
-    evaluation = row_of(frame, "all", "evaluate")
-    assert (evaluation["jobs"], evaluation["unknown"]) == (2, 0)
-    assert evaluation["hours"] == pytest.approx(0.02)
-
-
-def test_training_and_test_on_real_images_have_times_of_their_own(root):
-    (root / "benchmarks" / ALONE.folder / "train_classifier.tsv").unlink()
-    jobs = (("trained", "train-classifier", 3600.0, "a GPU"), ("", "test-classifier", 36.0, "a CPU"))
-    for folder, stage, seconds, device in jobs:
+def test_training_and_test_on_real_images_have_devices_of_their_own(root):
+    note(root, ALONE.folder, "test_classifier", 36)
+    for folder, device in (("trained", "a GPU"), ("", "a CPU")):
         path = root / ALONE.folder / folder / "metrics.json"
         settings = {"training": {}}
-        write_metrics(path, {"top1": 1.0}, run=ALONE, n=1, seed=0, settings=settings, device=device, seconds=seconds)
-        manifest = path.with_name("metrics.manifest.json")
-        write_manifest(manifest, stage, "metrics", [path], timed=[], made_from={}, facts={}, digests={})
-    found = {job.stage: (job.seconds, job.device) for job in read_jobs(root) if job.folder == ALONE.folder}
-    assert found == {"train_classifier": (3600.0, "a GPU"), "test_classifier": (36.0, "a CPU")}
+        write_metrics(path, {"top1": 1.0}, run=ALONE, n=1, seed=0, settings=settings, device=device, seconds=1.0)
+    jobs = read_jobs(root)
+    devices = jobs[jobs["folder"] == ALONE.folder].set_index("stage")["device"].to_dict()
+    assert devices == {"train_classifier": "a GPU", "test_classifier": "a CPU"}
 
 
 def test_a_job_whose_time_is_not_known_is_counted_as_such(root):
@@ -130,17 +117,6 @@ def test_the_command_prints_and_writes_them(root, capsys):
     assert "| table2 | train_flow | a GPU | 2 | 2.00 |" in printed
     assert (root / "costs.md").read_text() == printed
     assert (root / "costs.csv").read_text().startswith("table,stage,device,jobs,hours,cpu_hours,memory,unknown\n")
-
-
-def test_the_claims_are_one_job(root):
-    """Their manifest is in the folder of results, and their times in a folder of their own."""
-    (root / "claims.csv").write_text("claim\n")
-    path = root / f"claims{SUFFIX}"
-    write_manifest(path, "claims", "claims", [root / "claims.csv"], timed=[], made_from={}, facts={}, digests={})
-    times = root / "benchmarks/claims/claims.tsv"
-    times.parent.mkdir(parents=True)
-    times.write_text("s\tmax_rss\n3\t1\n")
-    assert [(job.folder, job.seconds) for job in read_jobs(root) if job.stage == "claims"] == [("claims", 3)]
 
 
 def test_the_parent_of_results_is_refused(root, capsys):

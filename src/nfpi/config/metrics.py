@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,20 +14,11 @@ GENERATED_PREFIX = "cnn_"
 VALIDATION_PREFIX = "validation_"
 """Prefix of metrics measured on the validation split."""
 
-_OTHER_COLUMNS = (
-    *("experiment", "row", "dataset", "flow", "prior", "lambda", "seed", "classifier", "augmentation", "table"),
-    *("status", "diverged", "validation", "chosen_by", "candidates", "best", "metric", "value", "images"),
-    "split_ratio",
-)
-"""Columns of result tables that are not metrics."""
 _NAMED_WITH_PREFIX = (
     *("cnn_acc", "validation_nf_acc", "validation_nf_top5", "validation_bits_per_dim", "validation_cnn_acc"),
     "validation_top1",
 )
 """Registered metrics whose own name begins with GENERATED_PREFIX or VALIDATION_PREFIX."""
-_DERIVED = re.compile(r"paper_.*|.*_(std|low|high|seeds|difference|p|test)")
-"""Columns that tables derive from metrics."""
-
 ACCURACIES = {"nf_acc": "flow", "cnn_acc": "classifier", "top1": "classifier"}
 """Accuracies that can be computed per image from predictions.npz, and the kind of model that makes them."""
 
@@ -137,11 +127,10 @@ def register_metric(
     that a stage records for one kind of model.
 
     Raises:
-        ConfigError: the name is taken, or has another meaning in tables; or the function has other arguments.
+        ConfigError: the name is taken, or names a value that is derived from another metric; or the function has
+            other arguments.
     """
     METRICS.require_name(name)
-    if name in _OTHER_COLUMNS or _DERIVED.fullmatch(name):
-        raise ConfigError(f"metric '{name}': this name is reserved for a column of tables: rename it")
     for prefix, use in (
         (GENERATED_PREFIX, "values for classifiers trained on generated images"),
         (VALIDATION_PREFIX, "values on the validation split"),

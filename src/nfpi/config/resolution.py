@@ -14,7 +14,7 @@ from nfpi.config.claims import drop_outdated_claims
 from nfpi.config.extensions import load_extensions
 from nfpi.config.presets import merge, read_layers, read_settings
 from nfpi.config.settings import Config
-from nfpi.config.tables import check_metrics, check_rows
+from nfpi.config.tables import check_metrics
 
 
 class _Choice(Settings):
@@ -149,7 +149,6 @@ def _validate(layers: Sequence[Mapping[str, Any]]) -> tuple[Config, dict[str, st
                 config.resolve_training(dataset, flow)
         where = ""
         _check_selections(config)
-        check_rows(config)
         check_metrics(config, layers)
     except (ValidationError, ConfigError) as error:
         raise _Fault(f"{where}{explain(error) if isinstance(error, ValidationError) else error}") from None

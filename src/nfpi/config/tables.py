@@ -1,4 +1,4 @@
-"""What tables print of their experiments: the columns that tell rows apart, and the metrics that some row has."""
+"""Check that some row of each table has each of its metrics."""
 
 from __future__ import annotations
 
@@ -18,47 +18,6 @@ _OWNERS: dict[MeasuredModel | None, str] = {
     None: "claims compare",
 }
 """Who has the metrics of each :attr:`Metric.model`, for messages; None: the metric of claims (DIVERGENCE)."""
-
-
-def select_printed_properties(columns: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the properties that a table prints to identify its rows, besides their labels, data sets and λ.
-
-    `flow` is printed if there are several flows, unless the labels determine it; `prior`, `classifier` and
-    `augmentation` each if rows differ in it and some row has no label.
-
-    Args:
-        columns: `row` (the label), `flow`, `prior`, `classifier` and `augmentation` of each row, except rows of cited
-            work; an empty text: the row has none.
-    """
-    labels, flows = columns["row"], columns["flow"]
-    follows_from_labels = all(labels) and len(set(zip(labels, flows, strict=True))) == len(set(labels))
-    printed = ["flow"] if len(set(flows) - {""}) > 1 and not follows_from_labels else []
-    if not all(labels):
-        printed += [name for name in ("prior", "classifier", "augmentation") if len(set(columns[name])) > 1]
-    return printed
-
-
-def check_rows(config: Config) -> None:
-    """Check that the rows of each table differ in what it prints of their experiments.
-
-    Raises:
-        ConfigError: two rows do not.
-    """
-    for table, settings in config.tables.items():
-        rows = [_list_properties(experiment) for experiment in settings.experiments]
-        printed = select_printed_properties({name: [row[name] for row in rows] for name in rows[0]})
-        known: dict[tuple[Any, ...], int] = {}
-        for index, (experiment, row) in enumerate(zip(settings.experiments, rows, strict=True)):
-            for weight in experiment.weights if experiment.lambdas else [None]:
-                identity = (experiment.label, experiment.dataset, weight, *(row[name] for name in printed))
-                first = known.setdefault(identity, index)
-                if first != index:
-                    label = f"label '{experiment.label}'" if experiment.label else "no label"
-                    label += f" on '{experiment.dataset}'" + ("" if weight is None else f" with λ = {weight:g}")
-                    raise ConfigError(
-                        f"tables.{table}.experiments.{index}: expected a row that can be told apart from that of "
-                        f"experiments.{first}, received {label} in both: set another label"
-                    )
 
 
 def check_metrics(config: Config, layers: Iterable[Mapping[str, Any]]) -> None:
@@ -84,17 +43,6 @@ def check_metrics(config: Config, layers: Iterable[Mapping[str, Any]]) -> None:
                 f"tables.{table}.metrics: expected metrics that a row of the table has, received {missing[0]}, "
                 f"which only {owner}"
             )
-
-
-def _list_properties(experiment: Experiment) -> dict[str, str]:
-    """Return the properties of an experiment that its rows may show, as they are printed."""
-    return {
-        "row": experiment.label,
-        "flow": experiment.flow if experiment.prior is not None else "",
-        "prior": experiment.prior or "",
-        "classifier": experiment.classifier or "",
-        "augmentation": experiment.augmentation if experiment.classifier is not None else "",
-    }
 
 
 def _list_models(config: Config, experiment: Experiment) -> list[MeasuredModel]:

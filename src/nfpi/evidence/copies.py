@@ -14,7 +14,7 @@ from nfpi.config import ClassifierConfig, TrainingConfig, explain, list_executio
 from nfpi.config.settings import Config
 from nfpi.evidence.checksums import FILE as SUMS
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums, write_checksums
-from nfpi.results.metrics.registry import find_metric
+from nfpi.results.metrics import find_metric
 from nfpi.results.recorded.predictions import read_predictions, shorten_predictions
 from nfpi.results.recorded.runs import RecordedRun, find_runs
 from nfpi.results.recorded.settings import FILE as SETTINGS

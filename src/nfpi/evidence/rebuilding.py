@@ -20,7 +20,6 @@ from nfpi.results.claims.judging import judge_claims
 from nfpi.results.claims.layout import NAME as CLAIMS
 from nfpi.results.claims.layout import write_claims
 from nfpi.results.claims.sides import Evidence as EvidenceOfClaims
-from nfpi.results.markup.files import write_table
 from nfpi.results.recorded.collect import collect
 from nfpi.results.recorded.csv_files import write_csv
 from nfpi.results.recorded.predictions import Predictions, read_predictions
@@ -29,6 +28,7 @@ from nfpi.results.recorded.settings import FILE as SETTINGS
 from nfpi.results.recorded.settings import read_settings
 from nfpi.results.tables.building import accuracy_table, read_reference
 from nfpi.results.tables.rows import list_table_rows
+from nfpi.results.tables.writing import write_table
 from nfpi.runs import FIGURES_FOLDER, METRICS_FILE, PREDICTIONS_FILE, TABLES_FOLDER, Layout, Run
 
 _REFERENCE = "workflow/reference/paper.csv"

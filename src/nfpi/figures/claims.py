@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nfpi.figures.style import COLUMN_WIDTH, STYLE, escape_math
-from nfpi.results.metrics.registry import find_metric
+from nfpi.results.metrics import find_metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,7 +116,6 @@ def _write_claim(axes: Axes, place: int, row: dict[str, Any]) -> None:
 
 def _draw_comparison(axes: Axes, place: int, row: dict[str, Any], *, with_dataset: bool) -> None:
     from nfpi.results.claims import layout
-    from nfpi.results.markup.files import MARKDOWN
 
     colour, marker, filling = _VERDICTS[row["verdict"]]
     difference, low, high = layout.orient_difference(row)
@@ -135,7 +133,7 @@ def _draw_comparison(axes: Axes, place: int, row: dict[str, Any], *, with_datase
     entry = find_metric(row["metric"])
     common: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": _FONT}
     measured = f"{entry.label} on {row['dataset']}" if with_dataset else entry.label
-    compared = _shorten(f"{measured}: {layout.describe_comparison(row, replace(MARKDOWN, escape=str))}", 80)
+    compared = _shorten(f"{measured}: {layout.describe_comparison(row)}", 80)
     smaller = {"fontsize": _FONT * min(1.0, _LETTERS / len(compared))}
     axes.text(left + 0.025, place, escape_math(compared), **common | smaller)
     unit = f" {entry.unit}" if entry.unit and not math.isnan(difference) else ""

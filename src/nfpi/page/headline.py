@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from statistics import fmean, stdev
 
-import pandas as pd
-
 from nfpi.config.metrics import metric
-from nfpi.page.tables import ShownTable
-from nfpi.results.markup.html import HTML
+from nfpi.page.products import Product
 from nfpi.results.recorded.runs import RecordedRun
 from nfpi.results.statistics.intervals import wilson_interval
-from nfpi.results.tables.layout import count_decimals, format_number, typeset_weight
-from nfpi.results.tables.summaries import Score, choose_best
+from nfpi.results.tables.summaries import choose_best_run, find_selecting_metric
+from nfpi.results.tables.table import count_decimals, format_number, typeset_weight
 from nfpi.runs import BASELINE, Run
 
 
@@ -29,8 +24,8 @@ class Headline:
         metric: name of the metric.
         label: label of the metric, with the data set.
         value: value with its unit.
-        of: description of its runs, in HTML.
-        notes: interval, baseline and the paper's number, in HTML.
+        of: description of its runs.
+        notes: interval, baseline and the paper's number.
     """
 
     metric: str
@@ -40,7 +35,7 @@ class Headline:
     notes: list[str]
 
 
-def select_headlines(recorded: Sequence[RecordedRun], tables: Sequence[ShownTable]) -> list[Headline]:
+def select_headlines(recorded: Sequence[RecordedRun], tables: Sequence[Product]) -> list[Headline]:
     """Select the main results of each data set.
 
     These are the accuracies of the best flow, of the classifiers trained on its samples, and of the best classifier
@@ -50,20 +45,23 @@ def select_headlines(recorded: Sequence[RecordedRun], tables: Sequence[ShownTabl
     shown: list[Headline] = []
     for dataset in dict.fromkeys(item.run.dataset for item in recorded):
         of_dataset = [item for item in recorded if item.run.dataset == dataset]
-        groups = _group_seeds(item for item in of_dataset if item.metrics)
+        groups: Groups = {}
+        for item in of_dataset:
+            if item.metrics:
+                groups.setdefault(replace(item.run, seed=0), []).append(item)
         diverged = Counter(replace(item.run, seed=0) for item in of_dataset if item.divergence)
-        flow = _find_best_run(groups, diverged, "validation_nf_acc")
-        if flow is not None:
-            shown.append(_make_headline("nf_acc", flow, groups, tables))
-            learners = [run for run in groups if run.classifier and run.augmentation is None and run.of_flow == flow]
-            shown += [
-                _make_headline("cnn_acc", run, groups, tables)
-                for run in learners
-                if "cnn_acc" in groups[run][0].metrics
-            ]
-        of_real_images = _find_best_run(groups, diverged, "validation_top1")
-        if of_real_images is not None:
-            shown.append(_make_headline("top1", of_real_images, groups, tables))
+        flow, of_real_images = (_find_best_run(groups, diverged, is_real) for is_real in (False, True))
+        best = [("nf_acc", flow)]
+        best += [
+            ("cnn_acc", run)
+            for run in groups
+            if run.classifier
+            and run.augmentation is None
+            and run.of_flow == flow
+            and _list_values(groups[run], "cnn_acc")
+        ]
+        best += [("top1", of_real_images)]
+        shown += [_make_headline(name, run, groups, tables) for name, run in best if run is not None]
     return shown
 
 
@@ -71,33 +69,19 @@ Groups = dict[Run, list[RecordedRun]]
 """Runs with metrics that differ only in the seed, keyed by the run with seed 0."""
 
 
-def _group_seeds(recorded: Iterable[RecordedRun]) -> Groups:
-    groups: Groups = {}
-    for item in recorded:
-        groups.setdefault(replace(item.run, seed=0), []).append(item)
-    return groups
-
-
 def _list_values(members: Iterable[RecordedRun], name: str) -> list[float]:
     return [item.metrics[name] for item in members if name in item.metrics]
 
 
-def _compute_mean(members: Iterable[RecordedRun], name: str) -> float:
-    return fmean(_list_values(members, name) or [math.nan])
+def _find_best_run(groups: Groups, diverged: Mapping[Run, int], is_trained_on_real_images: bool) -> Run | None:
+    """Return the run that is best by the metric that selects λ; None: no run has it."""
+    name = find_selecting_metric(None, is_trained_on_real_images=is_trained_on_real_images)
+    return choose_best_run({run: _list_values(members, name) for run, members in groups.items()}, diverged, name)
 
 
-def _find_best_run(groups: Groups, diverged: Mapping[Run, int], name: str) -> Run | None:
-    """Return the run with the best mean of a validation metric, as :func:`choose_best` chooses; None: no run has it."""
-    runs = list(groups)
-    count = {run: diverged.get(run, 0) for run in runs}
-    scores = [Score(_compute_mean(groups[run], name), count[run], count[run] + len(groups[run])) for run in runs]
-    best = choose_best(scores, higher_is_better=metric(name).higher_is_better)
-    return None if best is None else runs[best]
-
-
-def _make_headline(name: str, run: Run, groups: Groups, tables: Sequence[ShownTable]) -> Headline:
+def _make_headline(name: str, run: Run, groups: Groups, tables: Sequence[Product]) -> Headline:
     entry, values = metric(name), _list_values(groups[run], name)
-    mean = _compute_mean(groups[run], name)
+    mean = fmean(values)
     images = groups[run][0].record.get("n")
     images = images if isinstance(images, int) and images > 0 else None
     decimals = count_decimals(entry, images and images * len(values))
@@ -108,12 +92,12 @@ def _make_headline(name: str, run: Run, groups: Groups, tables: Sequence[ShownTa
         low, high = wilson_interval(mean, images)
         notes.append(f"95 % interval {low:.{decimals}f} to {high:.{decimals}f} ({images} test images)")
     other, label = _find_baseline(run, groups)
-    if other is not None:
-        notes.append(f"{label}: {format_number(_compute_mean(groups[other], name), decimals)} {escape(entry.unit)}")
+    if other is not None and _list_values(groups[other], name):
+        notes.append(f"{label}: {format_number(fmean(_list_values(groups[other], name)), decimals)} {entry.unit}")
     value = _find_paper_value(name, run, tables)
     if value is not None:
         difference = format_number(mean - value, decimals, signed=True)
-        notes.append(f"the paper: {value:g} {escape(entry.unit)} (difference {difference})")
+        notes.append(f"the paper: {value:g} {entry.unit} (difference {difference})")
     return Headline(
         name,
         f"{entry.label} on {run.dataset}",
@@ -142,15 +126,15 @@ def _find_baseline(run: Run, groups: Groups) -> tuple[Run | None, str]:
 def _describe_run(run: Run) -> str:
     parts = []
     if run.flow and run.prior and run.weight is not None:
-        parts = [f"flow {escape(run.flow)}", f"prior {escape(run.prior)}", f"λ = {typeset_weight(run.weight, HTML)}"]
+        parts = [f"flow {run.flow}", f"prior {run.prior}", f"λ = {typeset_weight(run.weight)}"]
     if run.classifier:
-        parts.append(f"classifier {escape(run.classifier)}")
+        parts.append(f"classifier {run.classifier}")
     if run.augmentation:
-        parts.append(f"augmentation {escape(run.augmentation)}")
+        parts.append(f"augmentation {run.augmentation}")
     return ", ".join(parts)
 
 
-def _find_paper_value(name: str, run: Run, tables: Sequence[ShownTable]) -> float | None:
+def _find_paper_value(name: str, run: Run, tables: Sequence[Product]) -> float | None:
     """Return the paper's value of a metric of this run; None: no table contains it.
 
     A baseline that several priors share (:data:`nfpi.runs.BASELINE`) has none: its row names the prior of the
@@ -162,15 +146,12 @@ def _find_paper_value(name: str, run: Run, tables: Sequence[ShownTable]) -> floa
         keys.append("classifier")
     if run.augmentation is not None:  # tables show `standard` for generated images, whose runs have no augmentation
         keys.append("augmentation")
-    for table in tables:
-        frame = table.frame
+    for frame in (table.frame for table in tables):
         if frame is None or f"paper_{name}" not in frame:
             continue
-        same = frame[frame[f"paper_{name}"].notna()]
-        for key in keys:
-            same = same[same[key] == row[key]]
+        same = (frame[keys] == [row[key] for key in keys]).all(axis=1) & frame[f"paper_{name}"].notna()
         if run.weight is not None:
-            same = same[same["lambda"].fillna(0.0) == run.weight]  # tables show no λ of a prior without one
-        if not pd.Series(same[f"paper_{name}"]).empty:
-            return float(same[f"paper_{name}"].iloc[0])
+            same &= frame["lambda"].fillna(0.0) == run.weight  # tables show no λ of a prior without one
+        if same.any():
+            return float(frame.loc[same, f"paper_{name}"].iloc[0])
     return None

@@ -9,27 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nfpi.figures.curves import write_curves
-from nfpi.page.claims import ShownClaims, read_shown_claims
-from nfpi.page.costs import Cost, lay_out_costs, read_costs
 from nfpi.page.descriptions import FILE, Descriptions, describe_registered_figures, read_descriptions
-from nfpi.page.extensions import describe_missing_extensions
-from nfpi.page.figures import ShownFigure, read_figures
 from nfpi.page.headline import Headline, select_headlines
-from nfpi.page.meanings import WEIGHT, explain_metrics
-from nfpi.page.runs import (
-    METRICS_OF_CLASSIFIERS,
-    METRICS_OF_FLOWS,
-    ShownRun,
-    lay_out_overview,
-    select_classifiers_of_real_images,
-    select_flows,
-    show_runs,
-)
-from nfpi.page.settings import SettingsOfKind, compare_settings, list_differing_settings, list_versions
-from nfpi.page.tables import ShownTable, read_tables
-from nfpi.results.markup.html import load_templates
+from nfpi.page.overview import WEIGHT, explain_metrics, lay_out_costs, lay_out_overviews
+from nfpi.page.products import Product, read_figures, read_shown_claims, read_tables
+from nfpi.page.recorded import SettingsOfKind, compare_settings, describe_missing_extensions, list_versions
+from nfpi.page.runs import ShownRun, show_runs
+from nfpi.results.costs import read_jobs
 from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
-from nfpi.results.tables.layout import Table
+from nfpi.results.tables.columns import list_metrics
+from nfpi.results.tables.markup import load_templates
+from nfpi.results.tables.table import Table
 from nfpi.runs import Run
 from nfpi.runtime.durations import format_duration
 from nfpi.runtime.files import write_atomically
@@ -66,9 +56,9 @@ class Page:
     facts: list[tuple[str, str]]
     problems: list[str]
     title_of_problems: str
-    claims: ShownClaims
-    tables: list[ShownTable]
-    figures: list[ShownFigure]
+    claims: Product
+    tables: list[Product]
+    figures: list[Product]
     runs: list[ShownRun]
     not_made: list[str]
     overviews: list[tuple[str, str, Table]]
@@ -108,9 +98,11 @@ def read_page(root: Path) -> Page:
     claims = read_shown_claims(root)
     tables = read_tables(root, described.tables)
     figures = read_figures(root, described.figures)
-    runs = show_runs(root, recorded, lambda item: list_differing_settings(item, kinds))
-    costs = read_costs(root)
-    missing = describe_missing_extensions(root, recorded, tables)
+    runs = show_runs(root, recorded, kinds)
+    jobs = read_jobs(root).dropna(subset=["hours", "memory"])
+    metrics = [name for item in recorded for name in item.metrics]
+    metrics += [name for table in tables if table.frame is not None for name in list_metrics(table.frame.columns)]
+    missing = describe_missing_extensions(root, metrics)
     if missing:
         logger.warning("%s", missing)
     outdated = sum(item.is_outdated for item in recorded)
@@ -118,18 +110,16 @@ def read_page(root: Path) -> Page:
     best = select_headlines([item for item in recorded if not (item.is_outdated or item.run in untabled)], tables)
     problems += [missing] if missing else []
     problems += [_describe_outdated(outdated)] if outdated else []
-    problems += [claims.fault] if claims.fault else []
-    problems += [table.fault for table in tables if table.fault]
-    problems += [fault for figure in figures for fault in figure.faults]
+    problems += [fault for product in (claims, *tables, *figures) for fault in product.faults]
     problems += [fault for flow in runs for run in flow.with_classifiers for fault in run.faults]
     return Page(
         preset=root.resolve().name,
         headlines=best,
         meanings=[
             *explain_metrics(headline.metric for headline in best),
-            *([WEIGHT] if any(map(_has_nonzero_weight, recorded)) else []),
+            *([WEIGHT] if any(item.run.weight for item in recorded) else []),
         ],
-        facts=_list_facts(recorded, untabled, costs),
+        facts=_list_facts(recorded, untabled, 3600 * jobs["hours"].sum()),
         problems=_shorten_problems(problems, root),
         title_of_problems="Missing, damaged or outdated" if outdated else "Missing or damaged",
         claims=claims,
@@ -137,15 +127,11 @@ def read_page(root: Path) -> Page:
         figures=[figure for figure in figures if figure.is_made],
         not_made=_list_missing(root, tables, figures),
         runs=runs,
-        overviews=_lay_out_overviews(runs),
-        costs=lay_out_costs(costs) if costs else None,
+        overviews=lay_out_overviews(runs),
+        costs=None if jobs.empty else lay_out_costs(jobs),
         settings=kinds,
         versions=list_versions(recorded),
     )
-
-
-def _has_nonzero_weight(item: RecordedRun) -> bool:
-    return bool(item.run.weight)
 
 
 def _read_descriptions(root: Path, problems: list[str]) -> Descriptions:
@@ -162,7 +148,7 @@ def _find_untabled_runs(recorded: Sequence[RecordedRun], described: Descriptions
     return {item.run for item in recorded if needed and item.run.folder not in needed}
 
 
-def _list_missing(root: Path, tables: Sequence[ShownTable], figures: Sequence[ShownFigure]) -> list[str]:
+def _list_missing(root: Path, tables: Sequence[Product], figures: Sequence[Product]) -> list[str]:
     """Return the names of missing tables, and of missing figures if the preset's figures are known."""
     names = [table.name for table in tables if not table.is_made]
     if (root / FILE).is_file():
@@ -170,20 +156,7 @@ def _list_missing(root: Path, tables: Sequence[ShownTable], figures: Sequence[Sh
     return names
 
 
-def _lay_out_overviews(runs: Sequence[ShownRun]) -> list[tuple[str, str, Table]]:
-    flows, classifiers = select_flows(runs), select_classifiers_of_real_images(runs)
-    tables = []
-    if flows:
-        tables.append(("flows", "Flows, measured on the test split", lay_out_overview(flows, METRICS_OF_FLOWS)))
-    if classifiers:
-        title = "Classifiers trained on real images, measured on the test split"
-        tables.append(("classifiers", title, lay_out_overview(classifiers, METRICS_OF_CLASSIFIERS)))
-    return tables
-
-
-def _list_facts(
-    recorded: Sequence[RecordedRun], untabled: Collection[Run], costs: Sequence[Cost]
-) -> list[tuple[str, str]]:
+def _list_facts(recorded: Sequence[RecordedRun], untabled: Collection[Run], seconds: float) -> list[tuple[str, str]]:
     """Summarise data sets, seeds, runs, times and commits."""
     runs = Counter("classifiers" if item.run.classifier else "flows" for item in recorded)
     diverged = sum(bool(item.divergence) for item in recorded)
@@ -194,7 +167,7 @@ def _list_facts(
         ("Runs", ", ".join(f"{count} {kind}" for kind, count in runs.items())),
         ("In no table of the preset", f"{len(untabled)} of them" if untabled else ""),
         ("Diverged", str(diverged) if diverged else ""),
-        ("Time of all jobs", format_duration(sum(cost.seconds for cost in costs)) if costs else ""),
+        ("Time of all jobs", format_duration(seconds) if seconds else ""),
         ("Commit", ", ".join(filter(None, commits))),
     ]
     return [(name, value) for name, value in facts if value]

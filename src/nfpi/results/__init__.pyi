@@ -1,13 +1,10 @@
-from .markup.files import to_latex as to_latex
-from .markup.files import to_markdown as to_markdown
-from .markup.files import write_table as write_table
+from .metrics import Metric as Metric
+from .metrics import metric as metric
+from .metrics import register_metric as register_metric
 from .metrics.measures import compute_metrics as compute_metrics
 from .metrics.measures import expected_calibration_error as expected_calibration_error
 from .metrics.measures import per_class_accuracy as per_class_accuracy
 from .metrics.measures import worst_class_accuracy as worst_class_accuracy
-from .metrics.registry import Metric as Metric
-from .metrics.registry import metric as metric
-from .metrics.registry import register_metric as register_metric
 from .recorded.collect import read_collected as read_collected
 from .recorded.csv_files import read_csv as read_csv
 from .recorded.csv_files import write_csv as write_csv
@@ -25,6 +22,9 @@ from .tables.building import read_reference as read_reference
 from .tables.building import read_table as read_table
 from .tables.rows import TableRow as TableRow
 from .tables.summaries import TableError as TableError
+from .tables.writing import to_latex as to_latex
+from .tables.writing import to_markdown as to_markdown
+from .tables.writing import write_table as write_table
 
 __all__ = [
     "CsvError",

@@ -1,41 +1,30 @@
-"""Cost of the jobs that tables depend on: wall-clock time, processor time and memory.
-
-Costs are read from Snakemake's benchmarks/, or, for a job without a benchmark, from `seconds` in its metrics.json. The
-time of a job with a manifest but neither of these is unknown.
-"""
+"""Cost of the jobs that tables depend on: wall-clock time, processor time and memory, from Snakemake's benchmarks/."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import pandas as pd
 
-from nfpi.results.markup.files import escape_markdown
 from nfpi.results.recorded.records import MetricsError, read_record
 from nfpi.results.recorded.times import read_benchmark
-from nfpi.results.tables.layout import Column, Table
+from nfpi.results.tables.table import Table, make_number_column, make_text_column
 from nfpi.runs import (
     AUGMENTED,
     BENCHMARKS_FOLDER,
-    COLLECTED_FOLDER,
     COMMON_SPLITS,
-    FIGURES_FOLDER,
     FLOW_RUN,
     GENERATED,
     INITIAL,
-    LOGS_FOLDER,
     METRICS_FILE,
-    TABLES_FOLDER,
     TRAINED_CLASSIFIER,
     Run,
     get_variants_folder,
 )
-from nfpi.runtime.manifests import ManifestError, find_manifests, read_manifest
 
 COLUMNS = {
     "table": "str",
@@ -47,97 +36,51 @@ COLUMNS = {
     "memory": "float64",
     "unknown": "int64",
 }
-"""Columns of the table of costs and their types; `memory` is the maximum over the jobs, in GiB."""
+"""Columns of the table of costs and their types.
+
+`memory` is the maximum over the jobs, in GiB, and `unknown` the number of jobs of unknown time.
+"""
 
 ALL = "all"
 """Entry in the rows that sum over all tables, stages or devices."""
 
-_NOT_RUNS = (LOGS_FOLDER, BENCHMARKS_FOLDER, TABLES_FOLDER, COLLECTED_FOLDER, FIGURES_FOLDER)
-"""Folders in results/{preset} that hold no runs."""
 _TRAINED = TRAINED_CLASSIFIER.rpartition("/")[2]
-_PARTS = ("fit", "model", _TRAINED)
-"""Names of output folders; the benchmark of their job is named after the folder above them."""
-_WITH_METRICS = ("evaluate", "test_classifier", "train_classifier")
-"""Stages whose duration is recorded in the metrics.json that they write."""
 _MIB_PER_GIB = 1024
 
 
-@dataclass(frozen=True)
-class Job:
-    """Cost of one job; NaN if unknown.
+def read_jobs(root: Path) -> pd.DataFrame:
+    """Read the cost of all jobs of results/{preset} that Snakemake has run, sorted by folder.
 
-    Attributes:
-        stage: name of its rule.
-        folder: folder that its benchmark is named after, relative to results/{preset}.
-        seconds: wall-clock time.
-        cpu_seconds: processor time.
-        memory: maximum resident memory, in MiB.
-        device: description of the device; empty: unknown.
+    Returns:
+        A frame with the stage, the folder that the benchmark is named after, relative to `root`, wall-clock and
+        processor time in hours, the maximum resident memory in GiB, and the device; unknown numbers are NaN, and an
+        unknown device is empty.
     """
-
-    stage: str
-    folder: str
-    seconds: float = math.nan
-    cpu_seconds: float = math.nan
-    memory: float = math.nan
-    device: str = ""
-
-
-def read_jobs(root: Path) -> list[Job]:
-    """Read the cost of all jobs of results/{preset}, sorted by folder; damaged files are ignored."""
-    benchmarks = {
-        (path.parent.relative_to(root / BENCHMARKS_FOLDER).as_posix(), path.stem): path
-        for path in sorted((root / BENCHMARKS_FOLDER).glob("**/*.tsv"))
-    }
+    rows = []
     devices: dict[str, str] = {}
-    jobs = []
-    for folder, stage in sorted(benchmarks.keys() | set(_find_finished_jobs(root))):
-        path = benchmarks.get((folder, stage))
-        measured = read_benchmark(path) if path is not None else {}
-        seconds = measured.get("s", math.nan)
-        if math.isnan(seconds) and stage in _WITH_METRICS:
-            seconds = float(_read_metrics(_locate_metrics(root / folder, stage)).get("seconds", math.nan))
-        device = _find_device(root, folder, stage, devices)
-        cpu_seconds, memory = measured.get("cpu_time", math.nan), measured.get("max_rss", math.nan)
-        jobs.append(Job(stage, folder, seconds, cpu_seconds, memory, device))
-    return jobs
-
-
-def _find_finished_jobs(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield folder and stage of each job that has a manifest."""
-    for path in find_manifests(root):
-        folder = path.parent.relative_to(root)
-        if not folder.parts or folder.parts[0] in _NOT_RUNS:  # claims are in the folder of results itself
-            continue
-        try:
-            stage = read_manifest(path).stage.replace("-", "_")
-        except (ManifestError, OSError):
-            continue
-        yield (folder.parent if folder.name in _PARTS else folder).as_posix(), stage
-
-
-def _locate_metrics(folder: Path, stage: str) -> Path:
-    """Return the folder of the metrics that a job wrote: on real images, training and test have one folder each."""
-    trained = folder / _TRAINED
-    return trained if stage == "train_classifier" and trained.is_dir() else folder
-
-
-def _read_metrics(folder: Path) -> Mapping[str, Any]:
-    """Return the contents of metrics.json in a folder; empty if it is missing or damaged."""
-    try:
-        return read_record(folder / METRICS_FILE)
-    except (MetricsError, OSError):
-        return {}
+    for path in (root / BENCHMARKS_FOLDER).glob("**/*.tsv"):
+        folder = path.parent.relative_to(root / BENCHMARKS_FOLDER).as_posix()
+        seconds, cpu_seconds, memory = (
+            read_benchmark(path).get(name, math.nan) for name in ("s", "cpu_time", "max_rss")
+        )
+        numbers = (seconds / 3600, cpu_seconds / 3600, memory / _MIB_PER_GIB)
+        rows.append((path.stem, folder, *numbers, _find_device(root, folder, path.stem, devices)))
+    jobs = pd.DataFrame(rows, columns=["stage", "folder", "hours", "cpu_hours", "memory", "device"])
+    return jobs.sort_values(["folder", "stage"], ignore_index=True)
 
 
 def _find_device(root: Path, folder: str, stage: str, known: dict[str, str]) -> str:
     """Return the device in the metrics that a job wrote, or else in those of its folder, its parent or grandparent."""
     place = PurePosixPath(folder)
-    own = PurePosixPath(_locate_metrics(root / folder, stage).relative_to(root))
-    for candidate in dict.fromkeys((own, place, *place.parents[:2])):
+    # on real images, training and test of a classifier have a metrics.json each
+    own = [place / _TRAINED] if stage == "train_classifier" else []
+    for candidate in (*own, place, *place.parents[:2]):
         name = candidate.as_posix()
         if name not in known:
-            known[name] = str(_read_metrics(root / name).get("device") or "")
+            try:
+                known[name] = str(read_record(root / name / METRICS_FILE).get("device") or "")
+            except (MetricsError, OSError):
+                known[name] = ""
         if known[name]:
             return known[name]
     return ""
@@ -158,10 +101,10 @@ class Dependencies:
     runs: tuple[Run, ...]
     starts: Mapping[str, str]
 
-    def include(self, job: Job) -> bool:
-        """Return whether the table depends on a job."""
-        folder = _replace_seed(job.folder)
-        if (folder, job.stage) in self._jobs:
+    def include(self, folder: str, stage: str) -> bool:
+        """Return whether the table depends on the job of a stage in a folder."""
+        folder = _replace_seed(folder)
+        if (folder, stage) in self._jobs:
             return True
         return any(folder == place or folder.startswith(f"{place}/") for place in self._folders)
 
@@ -209,7 +152,7 @@ def _replace_seed(folder: str) -> str:
 # ---- the table of costs --------------------------------------------------------------------------------------
 
 
-def sum_costs(jobs: Iterable[Job], tables: Mapping[str, Dependencies]) -> pd.DataFrame:
+def sum_costs(jobs: pd.DataFrame, tables: Mapping[str, Dependencies]) -> pd.DataFrame:
     """Sum the costs of jobs by table, stage and device, and of all jobs, each counted once.
 
     Args:
@@ -220,38 +163,29 @@ def sum_costs(jobs: Iterable[Job], tables: Mapping[str, Dependencies]) -> pd.Dat
         A frame with the columns :data:`COLUMNS`: for each table, and for `all`, one row per stage and device, and one
         for all stages.
     """
-    jobs = list(jobs)
-    groups = {name: [job for job in jobs if needs.include(job)] for name, needs in tables.items()} | {ALL: jobs}
-    rows = [row for name, members in groups.items() for row in _make_rows(name, members)]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    parts = []
+    for name, needs in tables.items():
+        pairs = zip(jobs["folder"], jobs["stage"], strict=True)
+        parts += _sum_by_stage(name, jobs[[needs.include(*pair) for pair in pairs]])
+    parts += _sum_by_stage(ALL, jobs)
+    return pd.concat([pd.DataFrame(columns=list(COLUMNS)), *parts], ignore_index=True).astype(COLUMNS)
 
 
-def _make_rows(table: str, jobs: list[Job]) -> Iterator[dict[str, Any]]:
-    kinds: dict[tuple[str, str], list[Job]] = {}
-    for job in jobs:
-        kinds.setdefault((job.stage, job.device), []).append(job)
-    rows = [_make_row(table, stage, device, members) for (stage, device), members in kinds.items()]
-    yield from sorted(rows, key=lambda row: (-row["hours"], row["stage"], row["device"]))
-    if jobs:
-        yield _make_row(table, ALL, ALL, jobs)
+def _sum_by_stage(table: str, jobs: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the sums by stage and device, in decreasing order of time, and the sum of both."""
+    by_stage = _sum(jobs, table).sort_values(["hours", "stage", "device"], ascending=[False, True, True])
+    return [by_stage, _sum(jobs.assign(stage=ALL, device=ALL), table)]
 
 
-def _make_row(table: str, stage: str, device: str, jobs: list[Job]) -> dict[str, Any]:
-    memory = [job.memory / _MIB_PER_GIB for job in jobs if not math.isnan(job.memory)]
-    return {
-        "table": table,
-        "stage": stage,
-        "device": device,
-        "jobs": len(jobs),
-        "hours": _sum_known(job.seconds for job in jobs) / 3600,
-        "cpu_hours": _sum_known(job.cpu_seconds for job in jobs) / 3600,
-        "memory": max(memory, default=math.nan),
-        "unknown": sum(math.isnan(job.seconds) for job in jobs),
-    }
-
-
-def _sum_known(values: Iterable[float]) -> float:
-    return math.fsum(value for value in values if not math.isnan(value))
+def _sum(jobs: pd.DataFrame, table: str) -> pd.DataFrame:
+    sums = jobs.assign(unknown=jobs["hours"].isna()).groupby(["stage", "device"], as_index=False)
+    return sums.agg(
+        jobs=("folder", "size"),
+        hours=("hours", "sum"),
+        cpu_hours=("cpu_hours", "sum"),
+        memory=("memory", "max"),
+        unknown=("unknown", "sum"),
+    ).assign(table=table)
 
 
 def lay_out_costs(frame: pd.DataFrame) -> Table:
@@ -260,38 +194,26 @@ def lay_out_costs(frame: pd.DataFrame) -> Table:
     Args:
         frame: result of :func:`sum_costs`.
     """
-
-    def make_text_column(heading: str, name: str) -> Column:
-        values = [str(value) or "unknown" for value in frame[name]]
-        return Column(heading, [escape_markdown(value) for value in values], list(values))
-
-    def make_number_column(heading: str, name: str, decimals: int, unit: str = "") -> Column:
-        values: list[float] = frame[name].astype("float64").tolist()
-        least = 10**-decimals
-        cells = [
-            "" if math.isnan(value) else f"< {least:g}" if 0 < value < least / 2 else f"{value:.{decimals}f}"
-            for value in values
-        ]
-        return Column(heading, cells, [None if math.isnan(value) else value for value in values], True, unit=unit)
-
     columns = [
-        make_text_column("Table", "table"),
-        make_text_column("Stage", "stage"),
-        make_text_column("Device", "device"),
-        make_number_column("Jobs", "jobs", 0),
-        make_number_column("Wall clock", "hours", 2, "(h)"),
-        make_number_column("Processors", "cpu_hours", 2, "(h)"),
-        make_number_column("Peak memory", "memory", 1, "(GiB)"),
+        *(
+            make_text_column(name.capitalize(), frame[name].replace("", "unknown"))
+            for name in ("table", "stage", "device")
+        ),
+        make_number_column("Jobs", frame["jobs"], 0),
+        make_number_column("Wall clock", frame["hours"], 2, unit="h"),
+        make_number_column("Processors", frame["cpu_hours"], 2, unit="h"),
+        make_number_column("Peak memory", frame["memory"], 1, unit="GiB"),
     ]
     notes = list(_NOTES)
     if frame["unknown"].any():
-        columns.append(make_number_column("Unknown", "unknown", 0))
-        notes.append("Unknown: finished jobs whose time was not recorded; no hours include them.")
+        columns.append(make_number_column("Unknown", frame["unknown"], 0))
+        notes.append("Unknown: jobs whose time was not recorded; no hours include them.")
     return Table(columns, (frame["stage"] == ALL).tolist(), notes)
 
 
 _NOTES = (
-    "A job on which several tables depend is counted in the rows of each, and once in those of all.",
+    "A job on which several tables depend is counted in the rows of each, and once in those of all; a stage that was "
+    "run by hand, not by snakemake, is not counted.",
     "Times and the memory of the host are those of the last attempt of each job; of a resumed training only the "
     "time since it was resumed counts.",
     "The device is that in the metrics.json that the job wrote or, if there is none, in that of its run's folder.",

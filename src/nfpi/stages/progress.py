@@ -16,7 +16,8 @@ from string import Formatter
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config import NonNegativeInt
-from nfpi.results.metrics.registry import find_metric
+from nfpi.config.metrics import VALIDATION_PREFIX
+from nfpi.results.metrics import find_metric
 from nfpi.results.recorded.progress import (
     Progress,
     find_roots,
@@ -25,13 +26,14 @@ from nfpi.results.recorded.progress import (
     read_modification_time,
     read_progress,
 )
+from nfpi.results.tables.table import format_measurement
 from nfpi.runs import LOGS_FOLDER, WEIGHT_PATTERN, Run, parse_run_folder
 from nfpi.runtime.job_log import read_last_lines
 from nfpi.stages.base import Command
 from nfpi.stages.printing import print_rows
 
 _HEADING = ("run", "state", "result", "time (h)", "detail")
-_SHOWN = {"nf_acc": "validation_nf_acc", "cnn_acc": "validation_cnn_acc", "top1": "validation_top1"}
+_SHOWN = {name: f"{VALIDATION_PREFIX}{name}" for name in ("nf_acc", "cnn_acc", "top1")}
 """main metrics of runs → validation metrics by which the best run is chosen"""
 _STYLES = {
     "running": "cyan",
@@ -83,8 +85,6 @@ def _summarize(runs: list[Progress]) -> str:
 
 
 def _format_cells(run: Progress) -> tuple[str, ...]:
-    from nfpi.results.tables.layout import format_measurement
-
     name = next((name for name in _SHOWN if name in run.metrics), None)
     entry = find_metric(name) if name else None
     result = f"{entry.label} {format_measurement(run.metrics[entry.name], entry)}" if entry else ""
@@ -93,7 +93,7 @@ def _format_cells(run: Progress) -> tuple[str, ...]:
 
 def _describe_best(runs: list[Progress]) -> Iterator[str]:
     """Describe the best runs of each data set for each metric shown, by its mean over seeds on the validation split."""
-    from nfpi.results.tables.summaries import Score, choose_best
+    from nfpi.results.tables.summaries import choose_best_run
 
     diverged = Counter(replace(run.run, seed=0) for run in runs if run.state == "diverged")
     for dataset in dict.fromkeys(run.run.dataset for run in runs):
@@ -102,20 +102,14 @@ def _describe_best(runs: list[Progress]) -> Iterator[str]:
             for run in runs:
                 if run.run.dataset == dataset and {name, chosen_by} <= run.metrics.keys():
                     rivals.setdefault(replace(run.run, seed=0), []).append(run)
-            scores = [
-                Score(fmean(run.metrics[chosen_by] for run in seeds), diverged[key], len(seeds) + diverged[key])
-                for key, seeds in rivals.items()
-            ]
-            best = choose_best(scores, higher_is_better=find_metric(chosen_by).higher_is_better)
+            values = {key: [run.metrics[chosen_by] for run in seeds] for key, seeds in rivals.items()}
+            best = choose_best_run(values, diverged, chosen_by)
             if best is not None and len(rivals) > 1:
-                key = list(rivals)[best]
-                yield _describe_seeds(rivals[key], diverged[key], name)
+                yield _describe_seeds(rivals[best], diverged[best], name)
 
 
 def _describe_seeds(done: list[Progress], diverged: int, name: str) -> str:
     """Describe runs that differ only in the seed: the mean of a metric, and the folder (`seed=*` if several)."""
-    from nfpi.results.tables.layout import format_measurement
-
     run, entry = done[0].run, find_metric(name)
     where, folder, count = f"on {run.dataset}, chosen on the validation split", run.folder, ""
     several = len(done) + diverged > 1

@@ -73,18 +73,17 @@ class ShowCosts(Command):
             FormatError: its settings.json is damaged.
         """
         from nfpi.results.costs import lay_out_costs, read_jobs, sum_costs
-        from nfpi.results.markup.files import table_to_markdown
         from nfpi.results.recorded.csv_files import write_csv
+        from nfpi.results.tables.markup import tables_to_markdown
 
         root = self.results
         require_root(root)
         jobs = read_jobs(root)
-        if not jobs:
+        if jobs.empty:
             print(f"{root}: no job has ended yet, so there are no costs to show")
             return
         frame = sum_costs(jobs, _find_dependencies(root))
-        table = lay_out_costs(frame)
-        text = f"**Costs of {root.resolve().name}**\n\n{table_to_markdown(table)}\n\n{' '.join(table.notes)}\n"
+        text = tables_to_markdown([(f"Costs of {root.resolve().name}", lay_out_costs(frame))])
         print(text, end="")
         if self.output is not None:
             with written_together():

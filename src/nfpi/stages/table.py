@@ -93,9 +93,9 @@ class MakeTable(Stage):
 
     def run(self) -> None:
         """Write a table in all its formats."""
-        from nfpi.results.markup.files import write_table
         from nfpi.results.recorded.collect import read_collected
         from nfpi.results.tables.building import accuracy_table, read_reference
+        from nfpi.results.tables.writing import write_table
 
         table = TableSettings.model_validate(self.table)
         reference = read_reference(self.reference)

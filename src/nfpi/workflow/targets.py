@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from nfpi.config import FIGURES, ConfigError, suggest
+from nfpi.results.tables.rows import check_tables
 from nfpi.runs import FIGURES_FOLDER, TABLES_FOLDER
 from nfpi.stages import JudgeClaims, MakeTable
 from nfpi.workflow.plan import Plan, Wildcards
@@ -69,11 +70,12 @@ class Targets:
         return list(dict.fromkeys(paths))
 
     def check_names(self, rules: Iterable[str]) -> None:
-        """Check that no table and no figure has the name of a rule or of another target.
+        """Check that no table and no figure has the name of a rule or of another target, and the rows of tables.
 
         Raises:
-            ConfigError: a name is taken.
+            ConfigError: a name is taken, or rows of a table cannot be told apart.
         """
+        check_tables(self.plan.config)
         taken = {"all", "unknown_target", CLAIMS, *rules}
         for group, names in (("tables", self.plan.config.tables), ("figures", self.plan.config.figures)):
             for name in names:

@@ -14,10 +14,11 @@ import pytest
 from nfpi.config import Config
 from nfpi.config.claims import Claim
 from nfpi.results.claims.judging import judge_claims
-from nfpi.results.claims.layout import claims_to_html, claims_to_latex, claims_to_markdown, read_claims, write_claims
+from nfpi.results.claims.layout import claims_to_markdown, lay_out_claims, read_claims, write_claims
 from nfpi.results.claims.sides import Evidence
 from nfpi.results.recorded.predictions import Predictions
 from nfpi.results.tables.building import TableError
+from nfpi.results.tables.markup import tables_to_html, tables_to_latex
 from nfpi.results.tables.rows import list_table_rows
 from nfpi.runs import Run
 
@@ -60,6 +61,14 @@ def judge(make_config, make_metric_rows, make_frame, reference) -> Callable[...,
         return judge_claims({"c": Claim.model_validate(claim)}, evidence)
 
     return make
+
+
+def claims_to_latex(frame: pd.DataFrame) -> str:
+    return tables_to_latex(lay_out_claims(frame))
+
+
+def claims_to_html(frame: pd.DataFrame) -> str:
+    return tables_to_html(lay_out_claims(frame))
 
 
 def none_read(run: Run) -> Predictions:
@@ -142,7 +151,7 @@ def test_a_seed_that_diverged_is_left_out_and_counted(judge):
     assert "9 of 10" in claims_to_markdown(frame)
     assert "1 of 10 seeds of ours, λ = 100 diverged." in claims_to_markdown(frame)
     frame["first"] = "[a]*"
-    assert r"seeds of \[a\]\*, λ" in claims_to_markdown(frame)
+    assert r"seeds of [a]\*, λ" in claims_to_markdown(frame)
     assert "seeds of [a]*, λ" in claims_to_html(frame)
     assert "seeds of [a]*, " in " ".join(claims_to_latex(frame).split())
 
@@ -239,7 +248,7 @@ def test_predictions_of_other_images_are_refused(judge):
         labels = np.random.default_rng(len(run.folder)).integers(0, 10, 40).astype(np.int32)
         return predictions(labels, np.ones(40, bool))
 
-    with pytest.raises(TableError, match="same test images"):
+    with pytest.raises(TableError, match="labels"):
         judge(effect(1.0), comparison(test="mcnemar"), seeds=(5,), predictions=read)
 
 

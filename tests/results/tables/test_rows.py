@@ -6,9 +6,11 @@ import json
 
 import pytest
 
-from nfpi.config import Config
+from nfpi.config import METRICS, Config, ConfigError
 from nfpi.config.datasets import DatasetBlock
-from nfpi.results.tables.rows import TableRow, compute_split_ratio, list_table_rows
+from nfpi.results import register_metric
+from nfpi.results.tables.columns import select_printed_properties
+from nfpi.results.tables.rows import TableRow, check_tables, compute_split_ratio, list_table_rows
 from nfpi.runs import Run
 
 FLOW = {"dataset": "digits", "flow": "mef", "prior": "fpi"}
@@ -106,3 +108,74 @@ def test_what_is_no_row_is_refused_in_one_line(record):
     with pytest.raises(ValueError, match="expected") as error:
         TableRow.from_json(record)
     assert "\n" not in str(error.value)
+
+
+# ---- rows that can be told apart ------------------------------------------------------------------------------
+
+
+ALONE = {"dataset": "digits", "lambdas": [10], "classifier": None}
+GENERATED = {"dataset": "digits", "lambdas": [10]}
+REAL = {"dataset": "digits", "prior": None, "classifier": "swin", "augmentation": "none"}
+AUGMENTED = {"dataset": "digits", "lambdas": [10], "classifier": "swin", "augmentation": "nfa"}
+A, B = {"label": "A"}, {"label": "B"}
+
+
+@pytest.mark.parametrize(
+    "experiments",
+    [
+        [ALONE | A, ALONE | A],
+        [ALONE | A, GENERATED | A],
+        [ALONE | A, ALONE | A | {"prior": "mean_only"}],
+        [ALONE | A | {"lambdas": [0, 10]}, ALONE | A | {"lambdas": [10, 20]}],
+        [ALONE, ALONE],
+        [REAL | A, REAL | A | {"augmentation": "standard"}],
+    ],
+)
+@pytest.mark.parametrize("best_only", [False, True])
+def test_rows_that_cannot_be_told_apart_are_refused(make_config, experiments, best_only):
+    with pytest.raises(ConfigError, match=r"tables\.t\.experiments\.1: .*experiments\.0, .*'digits'") as error:
+        check_tables(make_config(*experiments, metrics=["ece"], best_only=best_only))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "experiments",
+    [
+        [ALONE | A, ALONE | B],
+        [ALONE | A, ALONE | A | {"dataset": "cifar10"}],
+        [ALONE | A, ALONE | A | {"lambdas": [0, 20]}],
+        [ALONE | A, ALONE | A | {"flow": "glow"}],
+        [ALONE, ALONE | {"prior": "mean_only"}],
+        [ALONE, GENERATED],
+        [REAL, REAL | {"augmentation": "standard"}],
+        [ALONE | A, ALONE | A | {"prior": "mean_only"}, ALONE],  # without a label, the prior is printed for all
+        [REAL | A, AUGMENTED | A],
+    ],
+)
+def test_rows_may_differ_in_any_column_that_is_printed(make_config, experiments):
+    check_tables(make_config(*experiments, metrics=["ece"]))
+
+
+def test_the_backbone_is_printed_unless_the_labels_tell_it():
+    columns = {name: ["x", "x"] for name in ("prior", "classifier", "augmentation")}
+    for labels, flows, printed in (
+        (["A", "A"], ["mef", "glow"], ["flow"]),
+        (["A", "B"], ["mef", "glow"], []),
+        (["A", "B"], ["mef", "mef"], []),
+        (["A", ""], ["mef", "glow"], ["flow"]),
+        (["A", "A"], ["mef", ""], []),  # a row without a flow
+    ):
+        assert select_printed_properties({"row": labels, "flow": flows, **columns}) == printed
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["best", "lambda", "status", "validation", "paper_mine", "mine_std", "mine_p", "mine_difference", "nf_acc_seeds"],
+)
+def test_a_metric_with_the_name_of_another_column_is_refused(make_config, name):
+    register_metric(name, label="Own")
+    try:
+        with pytest.raises(ConfigError, match=f"'{name}'"):
+            check_tables(make_config(ALONE, metrics=[name]))
+    finally:
+        METRICS.remove(name)

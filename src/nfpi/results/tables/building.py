@@ -9,44 +9,26 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from nfpi.config.experiments import TableSettings
-from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, list_computed_metrics, metric
+from nfpi.config.metrics import GENERATED_PREFIX, list_computed_metrics, metric
 from nfpi.results.recorded.csv_files import read_csv, read_header
+from nfpi.results.tables.columns import METRIC_COLUMNS, ROW_COLUMNS, list_metrics, table_columns
 from nfpi.results.tables.comparisons import RunPredictions, compare_with_best
 from nfpi.results.tables.rows import TableRow, list_runs_to_compare
-from nfpi.results.tables.summaries import Score, Summary, TableError, choose_best, split_by_outcome, summarize
+from nfpi.results.tables.summaries import (
+    MeasuredRow,
+    TableError,
+    choose_best,
+    find_selecting_metric,
+    split_by_outcome,
+    summarize,
+)
 from nfpi.runs import Run, format_weight
-
-ROW_COLUMNS = {
-    "experiment": "int64",
-    "row": "str",
-    "dataset": "str",
-    "flow": "str",
-    "prior": "str",
-    "lambda": "float64",
-    "classifier": "str",
-    "augmentation": "str",
-    "images": "Int64",
-    "status": "str",
-    "validation": "float64",
-    "chosen_by": "str",
-    "candidates": "Int64",
-    "best": "bool",
-    "split_ratio": "float64",
-}
-"""Columns of every table and their types.
-
-`images` is the number of test images of one run. `validation` is the mean of the metric `chosen_by`, by which λ is
-chosen on the validation split; `best` marks the chosen λ of an experiment; `candidates` is the number of λ to choose
-from. `split_ratio` is the number of test images per training image if the seeds' splits overlap, by which intervals and
-tests over seeds are corrected; 0: they are not corrected.
-"""
 
 _MEASURE_AGAIN = (
     "leave it out, or repeat the evaluations: append `-R evaluate test_classifier test_classifier_on_real` to the end "
@@ -68,38 +50,6 @@ REFERENCE_COLUMNS = {
 }
 """Columns of the paper's numbers and their types; flow, prior and λ are empty for classifiers trained on real images,
 and classifier and augmentation too for cited work. λ may be empty for a prior without λ, whose runs have λ = 0."""
-
-_COUNT = "_seeds"
-
-
-def table_columns(metrics: Iterable[str]) -> dict[str, str]:
-    """Return the columns, with their types, of a table of these metrics.
-
-    Suffixes of the columns of a metric: `_seeds` is the number of seeds of the mean, `_std` the standard deviation over
-    them (n − 1), `_low` and `_high` are the bounds of the 95 % confidence interval, and `_difference` is ours − the
-    paper's. `_test` names the test that compares the row with the best one in this metric, and `_p` is its adjusted
-    p-value, empty for the best row (:func:`nfpi.results.tables.comparisons.compare_with_best`).
-    """
-    return ROW_COLUMNS | {
-        column: kind
-        for name in metrics
-        for column, kind in {
-            name: "float64",
-            f"{name}_std": "float64",
-            f"{name}_low": "float64",
-            f"{name}_high": "float64",
-            f"{name}{_COUNT}": "Int64",
-            f"paper_{name}": "float64",
-            f"{name}_difference": "float64",
-            f"{name}_test": "str",
-            f"{name}_p": "float64",
-        }.items()
-    }
-
-
-def list_metrics(columns: Iterable[str]) -> list[str]:
-    """Return the metrics of a table with these columns."""
-    return [column.removesuffix(_COUNT) for column in columns if column.endswith(_COUNT)]
 
 
 def accuracy_table(
@@ -123,7 +73,7 @@ def accuracy_table(
             table of one seed; None: they are not compared.
 
     Returns:
-        A frame with the columns :func:`table_columns`.
+        A frame with the columns :func:`nfpi.results.tables.columns.table_columns`.
 
     Raises:
         TableError: a metric of a run has two values, a cell two reference values, a validation value is missing, or
@@ -131,22 +81,22 @@ def accuracy_table(
         MetricsError: a file does not contain predictions.
     """
     known = _index_reference(reference)
-    shown: list[_Row] = []
+    shown: list[MeasuredRow] = []
     for experiment in dict.fromkeys(row.experiment for row in rows):
-        experiment_rows = [_make_row(metrics, row, table, known) for row in rows if row.experiment == experiment]
-        _mark_best(experiment_rows, must_have_values=table.best_by is not None)
-        if table.best_only and any(row.cells["best"] for row in experiment_rows):
-            experiment_rows = [row for row in experiment_rows if row.cells["best"]]
-        shown += experiment_rows
+        of_experiment = [_measure(metrics, row, table) for row in rows if row.experiment == experiment]
+        _mark_best(of_experiment, table)
+        if table.best_only and any(measured.is_best for measured in of_experiment):
+            of_experiment = [measured for measured in of_experiment if measured.is_best]
+        shown += of_experiment
     predictions = RunPredictions(root, {run.folder for run in list_runs_to_compare(rows, table.metrics)})
-    compared = [(str(row.cells["dataset"]), row.summaries) for row in shown]
+    compared = [(measured.row.dataset, measured.summaries) for measured in shown]
     comparisons = compare_with_best(compared, table.metrics, predictions)
-    cells = [row.cells | comparison for row, comparison in zip(shown, comparisons, strict=True)]
+    cells = [_make_cells(measured, known) | more for measured, more in zip(shown, comparisons, strict=True)]
     first_cited = max((row.experiment for row in rows), default=-1) + 1
     for index, label in enumerate(table.literature, first_cited):
         cells += [{"experiment": index, **cited} for cited in _make_cited_rows(label, reference)]
     columns = table_columns(table.metrics)
-    empty = {name: "" for name, kind in columns.items() if kind == "str"}
+    empty = {name: "" for name, kind in columns.items() if kind == "str"} | {"best": False}
     return pd.DataFrame([empty | row for row in cells], columns=list(columns)).astype(columns)
 
 
@@ -160,7 +110,7 @@ def read_reference(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read the csv file of a table written by :func:`nfpi.results.markup.files.write_table`.
+    """Read the csv file of a table written by :func:`nfpi.results.tables.writing.write_table`.
 
     Raises:
         CsvError: a column is missing or of another type.
@@ -168,72 +118,23 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     return read_csv(path, table_columns(list_metrics(read_header(path))))
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A row of a table, before comparisons.
-
-    Attributes:
-        cells: cells by column.
-        summaries: summaries of its metrics, by name.
-        validation: summary of the validation metric by which λ is chosen.
-        ended: number of seeds with metrics or a divergence.
-        diverged: number of diverged seeds.
-        folder: folder of one of its runs, for error messages.
-    """
-
-    cells: dict[str, Any]
-    summaries: dict[str, Summary]
-    validation: Summary
-    ended: int
-    diverged: int
-    folder: str
-
-
-def _make_row(metrics: pd.DataFrame, row: TableRow, table: TableSettings, known: Mapping[Hashable, float]) -> _Row:
-    """Make one row, without comparisons."""
+def _measure(metrics: pd.DataFrame, row: TableRow, table: TableSettings) -> MeasuredRow:
+    """Summarise the metrics of a row."""
     measured, diverged, finished = split_by_outcome(metrics, row)
     for name in table.metrics:
         _require_metric(finished, name)
-    seeds = measured["seed"].nunique()
-    chosen_by = "validation_top1" if row.is_trained_on_real_images else "validation_nf_acc"
-    if table.best_by is not None:
-        chosen_by = f"{VALIDATION_PREFIX}{table.best_by}"
-    validation = summarize(finished, chosen_by)
-    cells: dict[str, Any] = {
-        "experiment": row.experiment,
-        "row": row.label,
-        "dataset": row.dataset,
-        "flow": row.flow or "",
-        "prior": row.prior or "",
-        "lambda": math.nan if row.weight is None else row.weight,
-        "classifier": row.classifier or "",
-        "augmentation": row.augmentation or "",
-        "images": _count_images(finished),
-        "status": _describe_outcome(diverged["status"].tolist(), seeds),
-        "validation": validation.mean,
-        "chosen_by": chosen_by,
-        "best": False,
-        "split_ratio": row.split_ratio,
-    }
+    chosen_by = find_selecting_metric(table.best_by, is_trained_on_real_images=row.is_trained_on_real_images)
     summaries = {name: summarize(finished, name, row.split_ratio) for name in table.metrics}
-    for name, ours in summaries.items():
-        paper = _find_reference_value(known, row, name)
-        cells |= {
-            name: ours.mean,
-            f"{name}_std": ours.std,
-            f"{name}_low": ours.interval[0],
-            f"{name}_high": ours.interval[1],
-            f"{name}{_COUNT}": ours.count,
-            f"paper_{name}": paper,
-            f"{name}_difference": ours.mean - paper,
-        }
-    return _Row(cells, summaries, validation, seeds, len(diverged), _find_selecting_run(row, table).folder)
+    return MeasuredRow(row, measured, diverged, finished, summaries, chosen_by, summarize(finished, chosen_by))
 
 
-def _find_selecting_run(row: TableRow, table: TableSettings) -> Run:
-    """Return a run whose metrics contain the one that selects λ."""
-    is_of_flow = row.flow_runs and table.best_by is not None and metric(table.best_by).model == "flow"
-    return row.flow_runs[-1] if is_of_flow else row.runs[-1]
+def _make_cells(measured: MeasuredRow, known: Mapping[Hashable, float]) -> dict[str, Any]:
+    """Return the cells of a row by column, without comparisons."""
+    cells = {name: column.value(measured) for name, column in ROW_COLUMNS.items()}
+    for name, ours in measured.summaries.items():
+        paper = _find_reference_value(known, measured.row, name)
+        cells |= {form.format(name): value(ours, paper) for form, (_, value) in METRIC_COLUMNS.items()}
+    return cells
 
 
 def _require_metric(finished: pd.DataFrame, name: str) -> None:
@@ -252,55 +153,42 @@ def _require_metric(finished: pd.DataFrame, name: str) -> None:
             raise TableError(f"{run}: expected {name} in metrics.json, received none: {_MEASURE_AGAIN}")
 
 
-def _mark_best(experiment_rows: list[_Row], *, must_have_values: bool) -> None:
+def _mark_best(of_experiment: Sequence[MeasuredRow], table: TableSettings) -> None:
     """Mark the row that is best on the validation split.
 
     Raises:
-        TableError: with `must_have_values`, a row has metrics but no validation value.
+        TableError: the table names the metric that selects λ, and a row has metrics but not this one.
     """
-    scored = [row for row in experiment_rows if row.validation.count]
-    if must_have_values and len(experiment_rows) > 1:
-        for row in experiment_rows:
-            if not row.validation.count and any(summary.count for summary in row.summaries.values()):
-                expected = f"expected {row.cells['chosen_by']} in metrics.json"
-                raise TableError(f"{row.folder}: best_by: {expected}, received none: {_MEASURE_AGAIN}")
-    for row in experiment_rows:
-        row.cells["candidates"] = len(scored)
-    if not scored:
-        return
-    higher_is_better = metric(scored[0].cells["chosen_by"]).higher_is_better
-    scores = [Score(row.validation.mean, row.diverged, row.ended) for row in scored]
-    best = choose_best(scores, higher_is_better=higher_is_better)
-    if best is not None:
-        scored[best].cells["best"] = True
+    scored = [measured for measured in of_experiment if measured.validation.count]
+    for measured in of_experiment:
+        measured.candidates = len(scored)
+        has_values = any(summary.count for summary in measured.summaries.values())
+        if table.best_by is not None and len(of_experiment) > 1 and has_values and not measured.validation.count:
+            run = _find_selecting_run(measured.row, table.best_by).folder
+            expected = f"expected {measured.chosen_by} in metrics.json"
+            raise TableError(f"{run}: best_by: {expected}, received none: {_MEASURE_AGAIN}")
+    if scored:
+        higher_is_better = metric(scored[0].chosen_by).higher_is_better
+        best = choose_best([measured.score for measured in scored], higher_is_better=higher_is_better)
+        if best is not None:
+            scored[best].is_best = True
+
+
+def _find_selecting_run(row: TableRow, best_by: str) -> Run:
+    """Return a run whose metrics contain the one that selects λ."""
+    return row.flow_runs[-1] if row.flow_runs and metric(best_by).model == "flow" else row.runs[-1]
 
 
 def _make_cited_rows(label: str, reference: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a cited work: one per data set with known numbers, or a single row without numbers."""
     cited = reference[reference["row"] == label]
-    empty = dict.fromkeys(("dataset", "flow", "prior", "classifier", "augmentation"), "")
-    cells: dict[str, Any] = empty | {"row": label, "status": "cited", "best": False}
+    cells: dict[str, Any] = {"row": label, "status": "cited"}
     if cited.empty:
         return [cells]
     return [
         cells | {"dataset": dataset} | {f"paper_{row['metric']}": row["value"] for row in rows.to_dict("records")}
         for dataset, rows in cited.groupby("dataset", sort=False)
     ]
-
-
-def _count_images(measured: pd.DataFrame) -> int | None:
-    """Return the number of images of each run of a row; None if it is unknown or varies."""
-    counts = measured["n"].dropna().unique()
-    return int(counts[0]) if len(counts) == 1 else None
-
-
-def _describe_outcome(diverged: list[str], seeds: int) -> str:
-    """Describe the outcome of the runs of a row."""
-    if not seeds:
-        return "missing"
-    if not diverged:
-        return "ok"
-    return diverged[0] if seeds == 1 else f"{len(diverged)} of {seeds} seeds diverged"
 
 
 def _index_reference(reference: pd.DataFrame) -> dict[Hashable, float]:

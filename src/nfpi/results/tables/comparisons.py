@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from nfpi.config.metrics import ACCURACIES, metric
 from nfpi.results.recorded.predictions import read_predictions
+from nfpi.results.statistics.intervals import SIGNIFICANCE_LEVEL
 from nfpi.results.statistics.significance import Comparison, holm, mcnemar, paired_t
 from nfpi.results.tables.summaries import Summary, TableError
 from nfpi.runs import PREDICTIONS_FILE
@@ -160,3 +162,13 @@ def _compare_rows(dataset: str, first: Summary, second: Summary, predictions: Ru
     if right[0] is None or right[1] is None:
         return replace(comparison, test=NO_PREDICTIONS)
     return mcnemar(right[0], right[1])
+
+
+def is_compared(frame: pd.DataFrame, name: str) -> pd.Series:
+    """Return which rows of a table took part in the comparison with the best one in a metric."""
+    return ~frame[f"{name}_test"].isin(["", NO_PREDICTIONS])
+
+
+def is_equal_to_best(frame: pd.DataFrame, name: str) -> pd.Series:
+    """Return which rows of a table do not differ significantly from the best one in a metric."""
+    return is_compared(frame, name) & (frame[f"{name}_p"] >= SIGNIFICANCE_LEVEL)

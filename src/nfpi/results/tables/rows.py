@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from nfpi.config.base import ConfigError
 from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock
+from nfpi.config.experiments import Experiment
 from nfpi.config.metrics import ACCURACIES
 from nfpi.config.settings import Config
+from nfpi.results.tables.columns import check_names, select_printed_properties
 from nfpi.runs import Run, name_in_files, name_in_python
 
 
@@ -125,6 +128,45 @@ def list_table_rows(config: Config, table: str) -> list[TableRow]:
                 )
             )
     return rows
+
+
+def check_tables(config: Config) -> None:
+    """Check that the rows of each table differ in what it prints of them, and names of metrics from other columns'.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    for name, table in config.tables.items():
+        check_names(table.metrics)
+        _check_identities(name, table.experiments)
+
+
+def _check_identities(table: str, experiments: Sequence[Experiment]) -> None:
+    rows = [_list_properties(experiment) for experiment in experiments]
+    printed = select_printed_properties({name: [row[name] for row in rows] for name in rows[0]})
+    known: dict[tuple[Any, ...], int] = {}
+    for index, (experiment, row) in enumerate(zip(experiments, rows, strict=True)):
+        for weight in experiment.weights if experiment.lambdas else [None]:
+            identity = (experiment.label, experiment.dataset, weight, *(row[name] for name in printed))
+            first = known.setdefault(identity, index)
+            if first != index:
+                label = f"label '{experiment.label}'" if experiment.label else "no label"
+                label += f" on '{experiment.dataset}'" + ("" if weight is None else f" with λ = {weight:g}")
+                raise ConfigError(
+                    f"tables.{table}.experiments.{index}: expected a row that can be told apart from that of "
+                    f"experiments.{first}, received {label} in both: set another label"
+                )
+
+
+def _list_properties(experiment: Experiment) -> dict[str, str]:
+    """Return the properties of an experiment that its rows may show, as they are printed."""
+    return {
+        "row": experiment.label,
+        "flow": experiment.flow if experiment.prior is not None else "",
+        "prior": experiment.prior or "",
+        "classifier": experiment.classifier or "",
+        "augmentation": experiment.augmentation if experiment.classifier is not None else "",
+    }
 
 
 def list_tabled_runs(config: Config) -> list[Run]:

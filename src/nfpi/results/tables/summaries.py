@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
 
-from nfpi.config.metrics import Metric, metric
+from nfpi.config.metrics import VALIDATION_PREFIX, Metric, metric
 from nfpi.results.statistics.intervals import UNKNOWN, t_interval, wilson_interval
 from nfpi.results.tables.rows import TableRow
+from nfpi.runs import Run
 
 
 class TableError(ValueError):
@@ -45,6 +47,62 @@ class Summary:
         return len(self.values) or None
 
 
+@dataclass
+class MeasuredRow:
+    """What was measured of a row of a table.
+
+    Attributes:
+        row: the row.
+        measured: all collected metrics of its runs.
+        diverged: a line for each diverged seed.
+        finished: the metrics of the other seeds.
+        summaries: summaries of the metrics that the table shows, by name.
+        chosen_by: metric by which λ is chosen.
+        validation: its summary.
+        candidates: number of λ of the experiment to choose from.
+        is_best: whether λ is the best of them.
+    """
+
+    row: TableRow
+    measured: pd.DataFrame
+    diverged: pd.DataFrame
+    finished: pd.DataFrame
+    summaries: dict[str, Summary]
+    chosen_by: str
+    validation: Summary
+    candidates: int = 0
+    is_best: bool = False
+
+    @property
+    def score(self) -> Score:
+        """The score by which λ is chosen."""
+        return Score(self.validation.mean, len(self.diverged), self.seeds)
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds with metrics or a divergence."""
+        return int(self.measured["seed"].nunique())
+
+    @property
+    def images(self) -> int | None:
+        """Number of test images of each run; None if it is unknown or varies."""
+        counts = self.finished["n"].dropna().unique()
+        return int(counts[0]) if len(counts) == 1 else None
+
+    @property
+    def status(self) -> str:
+        """How the runs ended."""
+        if not self.seeds:
+            return "missing"
+        if self.diverged.empty:
+            return "ok"
+        return (
+            self.diverged["status"].iloc[0]
+            if self.seeds == 1
+            else f"{len(self.diverged)} of {self.seeds} seeds diverged"
+        )
+
+
 @dataclass(frozen=True)
 class Score:
     """Score of one λ, over its seeds.
@@ -58,6 +116,11 @@ class Score:
     mean: float
     diverged: int
     ended: int
+
+
+def find_selecting_metric(best_by: str | None, *, is_trained_on_real_images: bool) -> str:
+    """Return the metric that selects λ on the validation split: that of `best_by` of a table, or its default."""
+    return VALIDATION_PREFIX + (best_by or ("top1" if is_trained_on_real_images else "nf_acc"))
 
 
 def choose_best(scores: Sequence[Score], *, higher_is_better: bool | None) -> int | None:
@@ -77,6 +140,23 @@ def choose_best(scores: Sequence[Score], *, higher_is_better: bool | None) -> in
     steady = [index for index in known if scores[index].diverged <= 0.5 * scores[index].ended]
     sign = -1 if higher_is_better is False else 1
     return max(steady or known, key=lambda index: sign * scores[index].mean, default=None)
+
+
+def choose_best_run(values: Mapping[Run, Sequence[float]], diverged: Mapping[Run, int], name: str) -> Run | None:
+    """Choose the best run of several by the mean of a validation metric, as :func:`choose_best` does.
+
+    Args:
+        values: values of the seeds that ended well, by the run with seed 0.
+        diverged: number of diverged seeds, by the run with seed 0.
+        name: name of the metric.
+    """
+    runs = list(values)
+    scores = [
+        Score(fmean(values[run] or [math.nan]), diverged.get(run, 0), diverged.get(run, 0) + len(values[run]))
+        for run in runs
+    ]
+    best = choose_best(scores, higher_is_better=metric(name).higher_is_better)
+    return None if best is None else runs[best]
 
 
 def split_by_outcome(metrics: pd.DataFrame, row: TableRow) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -126,6 +206,17 @@ def summarize(measured: pd.DataFrame, name: str, split_ratio: float = 0.0) -> Su
         interval=_compute_interval(values, rows["n"], name, split_ratio),
         split_ratio=split_ratio,
     )
+
+
+def is_best(frame: pd.DataFrame) -> pd.Series:
+    """Return which rows of a table are the best of several λ of their experiment that it shows."""
+    has_several = frame.groupby("experiment")["validation"].transform("count") > 1
+    return frame["best"] & has_several
+
+
+def is_weight_chosen(frame: pd.DataFrame) -> bool:
+    """Return whether some λ of a table was chosen among several on the validation split."""
+    return bool((frame["candidates"] > 1).any())
 
 
 def _compute_interval(values: np.ndarray, images: pd.Series, name: str, split_ratio: float) -> tuple[float, float]:

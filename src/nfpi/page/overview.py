@@ -1,0 +1,132 @@
+"""Tables of the runs on a page, of the time and memory of their stages, and explanations of metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from nfpi.config.metrics import METRICS, metric
+from nfpi.page.runs import ShownRun
+from nfpi.results.metrics import find_metric
+from nfpi.results.recorded.runs import RecordedRun
+from nfpi.results.tables.table import (
+    Column,
+    Table,
+    count_decimals,
+    make_number_column,
+    make_text_column,
+    typeset_weight,
+)
+
+METRICS_OF_FLOWS = ("nf_acc", "bits_per_dim", "ece", "worst_class_acc", "parameters", "hours")
+METRICS_OF_CLASSIFIERS = ("top1", "top5", "real_top1", "real_top5", "ece", "worst_class_acc")
+"""Metrics of the overviews, in order."""
+WEIGHT = (
+    "λ: weight of the repulsion between classes; at 0 (baseline) there is none, and Gaussians keep their initial "
+    "values unless they are learned with the flow."
+)
+"""Explanation of λ."""
+_SHOWN_IN_MINUTES = 2
+"""Hours below which the time of all jobs is shown in minutes."""
+
+
+def explain_metrics(names: Iterable[str]) -> list[str]:
+    """Return a sentence for each of these metrics that has a meaning, in the order of the registry."""
+    wanted = set(names)
+    metrics = [metric(name) for name in METRICS if name in wanted]
+    return [f"{each.label}: {each.meaning}." for each in metrics if each.meaning]
+
+
+def lay_out_overviews(runs: Sequence[ShownRun]) -> list[tuple[str, str, Table]]:
+    """Lay out the tables of flows and of classifiers trained on real images, each with its id and title."""
+    flows = [run for run in runs if run.recorded.run.classifier is None]
+    everything = [run for flow in runs for run in flow.with_classifiers]
+    classifiers = [run for run in everything if run.recorded.run.augmentation is not None]
+    of_classifiers = "Classifiers trained on real images, measured on the test split"
+    overviews = (
+        ("flows", "Flows, measured on the test split", flows, METRICS_OF_FLOWS),
+        ("classifiers", of_classifiers, classifiers, METRICS_OF_CLASSIFIERS),
+    )
+    return [(id, title, lay_out_overview(members, metrics)) for id, title, members, metrics in overviews if members]
+
+
+def lay_out_overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> Table:
+    """Lay out a table of runs with links to their sections.
+
+    Args:
+        runs: runs of flows, or of classifiers trained on real images.
+        metrics: metrics to show, except for those that no run has.
+    """
+    identities = [run.recorded.run for run in runs]
+    weights = [run.weight for run in identities]
+    columns = [
+        make_text_column(name.capitalize(), [getattr(run, name) for run in identities])
+        for name in ("classifier", "augmentation", "flow", "prior")
+    ]
+    columns.append(make_number_column("λ", weights, typeset_weight))
+    if len({run.dataset for run in identities}) > 1:
+        columns.append(make_text_column("Data set", [run.dataset for run in identities]))
+    if len({run.seed for run in identities}) > 1:
+        columns.append(make_number_column("Seed", [run.seed for run in identities], 0))
+    for name in metrics:
+        columns.append(_make_metric_column(name, [run.recorded for run in runs]))
+        if name == "nf_acc":
+            columns += _make_classifier_columns(runs)
+    columns.append(make_text_column("Status", [_describe_state(run.recorded) for run in runs]))
+    first, *others = (column for column in columns if any(column.cells))
+    shown = [part for run in runs for part in (run, *run.classifiers_of_generated_images)]
+    notes = [WEIGHT] if any(weight is not None for weight in weights) else []
+    notes += explain_metrics(name for part in shown for name in part.recorded.metrics)
+    return Table([replace(first, links=[f"#{run.id}" for run in runs]), *others], [False] * len(runs), notes)
+
+
+def lay_out_costs(jobs: pd.DataFrame) -> Table:
+    """Lay out the time and memory of the stages, in decreasing order of time.
+
+    Args:
+        jobs: jobs of known time and memory (:func:`nfpi.results.costs.read_jobs`).
+    """
+    stages = jobs.groupby("stage", sort=False).agg(
+        jobs=("hours", "size"), hours=("hours", "sum"), longest=("hours", "max"), memory=("memory", "max")
+    )
+    stages = stages.sort_values("hours", ascending=False, kind="stable")
+    is_short = stages["hours"].sum() < _SHOWN_IN_MINUTES
+    total = (60 * stages["hours"], 1) if is_short else (stages["hours"], 2)
+    columns = [
+        make_text_column("Stage", stages.index),
+        make_number_column("Jobs", stages["jobs"], 0),
+        make_number_column("All jobs", *total, unit="min" if is_short else "h"),
+        make_number_column("Longest job", 60 * stages["longest"], 1, unit="min"),
+        make_number_column("Most memory", stages["memory"], 1, unit="GiB"),
+    ]
+    return Table(columns, [False] * len(stages), ["Wall-clock time of the last run of each job."])
+
+
+def _describe_state(item: RecordedRun) -> str:
+    """Return how a run ended, and whether it is outdated; empty for one that is complete and up to date."""
+    ended = item.divergence or ("damaged" if item.fault else "")
+    return ", ".join(filter(None, [ended, "outdated" if item.is_outdated else ""]))
+
+
+def _make_classifier_columns(runs: Sequence[ShownRun]) -> Iterator[Column]:
+    """Yield a column of CNN-Acc for each classifier trained on generated images."""
+    by_name = [
+        {item.recorded.run.classifier: item.recorded for item in run.classifiers_of_generated_images} for run in runs
+    ]
+    names = dict.fromkeys(name for classifiers in by_name for name in classifiers)
+    for name in names:
+        column = _make_metric_column("cnn_acc", [classifiers.get(name) for classifiers in by_name])
+        yield column if len(names) == 1 else replace(column, heading=f"{column.heading}, {name}")
+
+
+def _make_metric_column(name: str, recorded: Sequence[RecordedRun | None]) -> Column:
+    """Make the column of a metric; None: a row without such a run."""
+    entry = find_metric(name)
+    values = [None if item is None else item.metrics.get(name) for item in recorded]
+    cells = [
+        "" if item is None or value is None else f"{value:.{count_decimals(entry, item.record.get('n'))}f}"
+        for item, value in zip(recorded, values, strict=True)
+    ]
+    return make_number_column(entry.label, values, cells, unit=entry.unit)

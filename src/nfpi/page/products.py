@@ -1,0 +1,116 @@
+"""Tables, figures and claims on a page, each with its files, or the reason why it is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from nfpi.config.base import ConfigError
+from nfpi.page.descriptions import FigureDescription
+from nfpi.page.pictures import Picture, embed_file
+from nfpi.results.claims.layout import NAME as CLAIMS
+from nfpi.results.claims.layout import lay_out_claims, read_claims
+from nfpi.results.recorded.logs import CsvError
+from nfpi.results.tables.building import read_table
+from nfpi.results.tables.layout import lay_out
+from nfpi.results.tables.markup import read_title
+from nfpi.results.tables.summaries import TableError
+from nfpi.results.tables.table import Table
+from nfpi.runs import COLLECTED_FOLDER, FIGURES_FOLDER, TABLES_FOLDER
+from nfpi.runtime.manifests import ManifestError, find_product
+
+
+@dataclass
+class Product:
+    """A table, a figure, or the claims.
+
+    Attributes:
+        name: its name in the preset.
+        title: its title.
+        caption: its caption.
+        files: files in all formats, relative to the page; empty if it was not made.
+        frame: the table as read.
+        tables: laid-out tables, with their titles.
+        pictures: its pictures.
+        faults: one line per missing or damaged file.
+    """
+
+    name: str
+    title: str = ""
+    caption: str = ""
+    files: list[str] = field(default_factory=list)
+    frame: pd.DataFrame | None = field(default=None, repr=False)
+    tables: list[tuple[str, Table]] = field(default_factory=list, repr=False)
+    pictures: list[Picture] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def is_made(self) -> bool:
+        """Whether there are files."""
+        return bool(self.files)
+
+
+def read_tables(root: Path, titles: Mapping[str, str]) -> list[Product]:
+    """Read the tables of a preset in order, and others in the folder of results."""
+    folders = (TABLES_FOLDER, COLLECTED_FOLDER)
+    existing = sorted({path.stem for folder in folders for path in root.glob(f"{folder}/*.csv")})
+    return [_read_table(root, name, titles.get(name, "")) for name in dict.fromkeys([*titles, *existing])]
+
+
+def read_figures(root: Path, described: Mapping[str, FigureDescription]) -> list[Product]:
+    """Read the described figures, and other pictures in the folder of results."""
+    claimed = {picture for figure in described.values() for picture in figure.pictures}
+    others = sorted({path.stem for path in root.glob(f"{FIGURES_FOLDER}/*.png")} - claimed)
+    figures = [_read_figure(root, name, figure) for name, figure in described.items()]
+    return figures + [_read_figure(root, name, FigureDescription(pictures=[name])) for name in others]
+
+
+def read_shown_claims(root: Path) -> Product:
+    """Read the verdicts on claims in a folder of results."""
+    path = root / f"{CLAIMS}.csv"
+    shown = Product(CLAIMS, files=_list_files(root, "", [CLAIMS]))
+    try:
+        if shown.is_made or find_product(path) is not None:
+            shown.tables = lay_out_claims(read_claims(path))
+            shown.pictures.append(embed_file(path.with_suffix(".png"), "Figure: differences that decide the claims"))
+    except (ManifestError, CsvError, ValueError, OSError) as error:
+        shown.tables = []
+        shown.faults.append(" ".join(str(error).split()))
+    return shown
+
+
+def _read_table(root: Path, name: str, title: str) -> Product:
+    path = root / TABLES_FOLDER / f"{name}.csv"
+    title = title or read_title(path.with_name(f"{name}.html")) or name
+    shown = Product(name, title, files=_list_files(root, TABLES_FOLDER, [name]) if path.is_file() else [])
+    try:
+        if shown.is_made or find_product(path) is not None:
+            shown.frame = read_table(path)
+            shown.tables = [(title, lay_out(shown.frame))]
+    except (ManifestError, CsvError, TableError, ConfigError, OSError) as error:
+        shown.faults.append(" ".join(str(error).split()))
+    return shown
+
+
+def _read_figure(root: Path, name: str, figure: FigureDescription) -> Product:
+    files = _list_files(root, FIGURES_FOLDER, dict.fromkeys([*figure.pictures, name]))
+    shown = Product(name, figure.title or name, figure.caption, files)
+    for picture in figure.pictures if files else []:
+        path = root / FIGURES_FOLDER / f"{picture}.png"
+        label = f" ({picture})" if len(figure.pictures) > 1 else ""
+        try:
+            shown.pictures.append(embed_file(path, f"Figure: {shown.title}{label}", picture if label else ""))
+        except FileNotFoundError:
+            shown.faults.append(f"{path}: missing")
+        except (ValueError, OSError) as error:
+            shown.faults.append(str(error))
+    return shown
+
+
+def _list_files(root: Path, folder: str, stems: Iterable[str]) -> list[str]:
+    """Return the files with these stems in a folder, relative to `root`."""
+    files = sorted((root / folder).glob("*"))
+    return [path.relative_to(root).as_posix() for stem in stems for path in files if path.stem == stem]

@@ -1,1 +1,0 @@
-"""Tables written as csv, Markdown, LaTeX and HTML."""
