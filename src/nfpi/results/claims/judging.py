@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,38 +25,91 @@ from nfpi.results.statistics.significance import Comparison, bootstrap, compute_
 from nfpi.results.tables.summaries import TableError
 from nfpi.runs import Run
 
-COLUMNS = {
-    "claim": "str",
-    "number": "int64",
-    "statement": "str",
-    "paper": "str",
-    "claim_verdict": "str",
-    "dataset": "str",
-    "metric": "str",
-    "first": "str",
-    "first_lambda": "float64",
-    "first_value": "float64",
-    "second": "str",
-    "second_lambda": "float64",
-    "second_value": "float64",
-    "direction": "str",
-    "smallest_effect": "float64",
-    "test": "str",
-    "difference": "float64",
-    "low": "float64",
-    "high": "float64",
-    "std": "float64",
-    "p_value": "float64",
-    "p_adjusted": "float64",
-    "seeds": "int64",
-    "planned_seeds": "int64",
-    "first_diverged": "int64",
-    "second_diverged": "int64",
-    "paper_difference": "float64",
-    "verdict": "str",
-    "seeds_needed": "Int64",
-    "split_ratio": "float64",
+
+@dataclass(frozen=True)
+class _Judged:
+    """A comparison with its test.
+
+    Attributes:
+        first, second: the sides.
+        comparison: its settings.
+        result: result of the test.
+        p_adjusted: adjusted p-value.
+        num_tests: number of tests of the claim.
+    """
+
+    first: Side
+    second: Side
+    comparison: ClaimComparison
+    result: Comparison
+    p_adjusted: float
+    num_tests: int
+
+    @property
+    def seeds(self) -> list[int]:
+        """The compared seeds."""
+        seeds = _find_common_seeds(self.first, self.second)
+        of_images = self.result.test == "McNemar" and self.comparison.metric != DIVERGENCE
+        return seeds[:1] if of_images else seeds  # only the images of one seed are compared
+
+    @property
+    def split_ratio(self) -> float:
+        """The ratio by which the test was corrected."""
+        return _find_split_ratio(self.first, self.second) if self.result.test == "paired t" else 0.0
+
+    @property
+    def paper_difference(self) -> float:
+        """The paper's difference."""
+        paper = self.comparison.paper_difference
+        return self.first.paper - self.second.paper if paper is None else paper
+
+    @property
+    def verdict_of_values(self) -> Verdict:
+        """The verdict from the seeds that both sides have."""
+        return _judge_values(self.comparison, self.result, self.p_adjusted)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict with regard to diverged runs."""
+        return _consider_diverged(self.verdict_of_values, self.first, self.second, self.comparison)
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """Number of seeds that would decide an inconclusive comparison; None if only its diverged runs make it so."""
+        if self.verdict_of_values != "inconclusive":
+            return None
+        return _compute_seeds_needed(self.comparison, self.result, self.num_tests, self.split_ratio)
+
+
+_OF_CLAIMS = {"claim": "str", "number": "int64", "statement": "str", "paper": "str", "claim_verdict": "str"}
+_OF_COMPARISONS: dict[str, tuple[str, Callable[[_Judged], Any]]] = {
+    "dataset": ("str", lambda judged: judged.first.row.dataset if judged.first.row is not None else ""),
+    "metric": ("str", lambda judged: judged.comparison.metric),
+    "first": ("str", lambda judged: judged.first.name),
+    "first_lambda": ("float64", lambda judged: judged.first.weight),
+    "first_value": ("float64", lambda judged: _compute_mean(judged.first, judged.seeds)),
+    "second": ("str", lambda judged: judged.second.name),
+    "second_lambda": ("float64", lambda judged: judged.second.weight),
+    "second_value": ("float64", lambda judged: _compute_mean(judged.second, judged.seeds)),
+    "direction": ("str", lambda judged: judged.comparison.direction),
+    "smallest_effect": ("float64", lambda judged: judged.comparison.smallest_effect),
+    "test": ("str", lambda judged: judged.result.test),
+    "difference": ("float64", lambda judged: judged.result.difference),
+    "low": ("float64", lambda judged: judged.result.low),
+    "high": ("float64", lambda judged: judged.result.high),
+    "std": ("float64", lambda judged: judged.result.std),
+    "p_value": ("float64", lambda judged: judged.result.p_value),
+    "p_adjusted": ("float64", lambda judged: judged.p_adjusted),
+    "seeds": ("int64", lambda judged: judged.result.seeds),
+    "planned_seeds": ("int64", lambda judged: judged.first.planned),
+    "first_diverged": ("int64", lambda judged: len(judged.first.diverged)),
+    "second_diverged": ("int64", lambda judged: len(judged.second.diverged)),
+    "paper_difference": ("float64", lambda judged: judged.paper_difference),
+    "verdict": ("str", lambda judged: judged.verdict),
+    "seeds_needed": ("Int64", lambda judged: judged.seeds_needed),
+    "split_ratio": ("float64", lambda judged: judged.split_ratio),
 }
+COLUMNS = _OF_CLAIMS | {name: kind for name, (kind, _) in _OF_COMPARISONS.items()}
 """Columns of the verdicts and their types; one row per comparison.
 
 `planned_seeds` is the number of seeds of the preset. `seeds` is the number of compared seeds: all for which both rows
@@ -87,68 +140,26 @@ def judge_claims(claims: Mapping[str, Claim], evidence: Evidence) -> pd.DataFram
 
 
 def _judge(name: str, claim: Claim, evidence: Evidence) -> list[dict[str, Any]]:
-    comparisons = claim.comparisons
-    first = [find_side(comparison.first, comparison.metric, evidence) for comparison in comparisons]
-    second = [find_side(comparison.second, comparison.metric, evidence) for comparison in comparisons]
-    sides = list(zip(first, second, strict=True))
-    results = [
-        _test_difference(*pair, comparison, evidence) for pair, comparison in zip(sides, comparisons, strict=True)
-    ]
+    sides, results = [], []
+    for comparison in claim.comparisons:
+        first, second = (find_side(row, comparison.metric, evidence) for row in (comparison.first, comparison.second))
+        sides.append((first, second))
+        results.append(_test_difference(first, second, comparison, evidence))
     tested = [
         math.nan if comparison.direction == "not_less" else result.p_value
-        for result, comparison in zip(results, comparisons, strict=True)
+        for result, comparison in zip(results, claim.comparisons, strict=True)
     ]
-    adjusted, num_tests = holm(tested), max(1, sum(not math.isnan(p_value) for p_value in tested))
-    rows = [
-        _make_row(*pair, comparison, result, p_value, num_tests)
-        for pair, comparison, result, p_value in zip(sides, comparisons, results, adjusted, strict=True)
+    num_tests = max(1, sum(not math.isnan(p_value) for p_value in tested))
+    judged = [
+        _Judged(*pair, comparison, result, p_adjusted, num_tests)
+        for pair, comparison, result, p_adjusted in zip(sides, claim.comparisons, results, holm(tested), strict=True)
     ]
-    common = {"claim": name, "number": claim.number, "statement": claim.statement, "paper": claim.paper}
-    verdict = judge_claim([row["verdict"] for row in rows])
-    return [common | {"claim_verdict": verdict} | row for row in rows]
-
-
-def _make_row(
-    first: Side, second: Side, comparison: ClaimComparison, result: Comparison, p_adjusted: float, num_tests: int
-) -> dict[str, Any]:
-    """Return one row of the verdicts."""
-    common = _find_common_seeds(first, second)
-    if result.test == "McNemar" and comparison.metric != DIVERGENCE:
-        common = common[:1]  # only the images of one seed are compared
-    verdict_of_values = _judge_values(comparison, result, p_adjusted)
-    verdict = _consider_diverged(verdict_of_values, first, second, comparison)
-    paper = comparison.paper_difference
-    ratio = _find_split_ratio(first, second) if result.test == "paired t" else 0.0
-    return {
-        "dataset": first.row.dataset if first.row is not None else "",
-        "metric": comparison.metric,
-        "first": first.name,
-        "first_lambda": first.weight,
-        "first_value": _compute_mean(first, common),
-        "second": second.name,
-        "second_lambda": second.weight,
-        "second_value": _compute_mean(second, common),
-        "direction": comparison.direction,
-        "smallest_effect": comparison.smallest_effect,
-        "test": result.test,
-        "difference": result.difference,
-        "low": result.low,
-        "high": result.high,
-        "std": result.std,
-        "p_value": result.p_value,
-        "p_adjusted": p_adjusted,
-        "seeds": result.seeds,
-        "planned_seeds": first.planned,
-        "first_diverged": len(first.diverged),
-        "second_diverged": len(second.diverged),
-        "paper_difference": first.paper - second.paper if paper is None else paper,
-        "verdict": verdict,
-        # None if only diverged runs make the comparison inconclusive, which more seeds would not necessarily change
-        "seeds_needed": (
-            _compute_seeds_needed(comparison, result, num_tests, ratio) if verdict_of_values == "inconclusive" else None
-        ),
-        "split_ratio": ratio,
-    }
+    verdict = judge_claim([each.verdict for each in judged])
+    common = (name, claim.number, claim.statement, claim.paper, verdict)
+    return [
+        dict(zip(_OF_CLAIMS, common, strict=True)) | {key: value(each) for key, (_, value) in _OF_COMPARISONS.items()}
+        for each in judged
+    ]
 
 
 def _find_common_seeds(first: Side, second: Side) -> list[int]:

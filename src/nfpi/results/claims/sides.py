@@ -15,7 +15,7 @@ from nfpi.config.metrics import METRICS, VALIDATION_PREFIX, find_registered_name
 from nfpi.results.recorded.predictions import Predictions
 from nfpi.results.tables.building import accuracy_table
 from nfpi.results.tables.rows import TableRow
-from nfpi.results.tables.summaries import Score, TableError, choose_best, select_values, split_by_outcome
+from nfpi.results.tables.summaries import TableError, select_values, split_by_outcome
 from nfpi.runs import Run
 
 
@@ -36,15 +36,11 @@ class Evidence:
     rows: Mapping[str, Sequence[TableRow]]
     reference: pd.DataFrame
     read_predictions: Callable[[Run], Predictions]
-    _frames: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, repr=False)
 
-    def make_table(self, name: str, shown: str) -> pd.DataFrame:
-        """Return the table `name` with the metric `shown` at all λ, in the order of its rows."""
-        if (name, shown) not in self._frames:
-            changes = {"metrics": [shown], "best_only": False, "literature": []}
-            settings = self.tables[name].model_copy(update=changes)
-            self._frames[name, shown] = accuracy_table(self.metrics, settings, self.reference, self.rows[name])
-        return self._frames[name, shown]
+    def make_table(self, name: str, rows: Sequence[TableRow], **changes: Any) -> pd.DataFrame:
+        """Return some rows of the table `name`, all λ of each, with changed settings."""
+        settings = self.tables[name].model_copy(update={"best_only": False, "literature": [], **changes})
+        return accuracy_table(self.metrics, settings, self.reference, rows)
 
 
 @dataclass(frozen=True)
@@ -84,18 +80,18 @@ def find_side(compared: ComparedRow, name: str, evidence: Evidence) -> Side:
     if compared.table is None:
         assert compared.value is not None
         return Side("", constant=compared.value)
-    frame, rows = evidence.make_table(compared.table, name), list(evidence.rows[compared.table])
+    rows = evidence.rows[compared.table]
     try:
         experiment = compared.find_index({row.experiment: row for row in rows})
     except ValueError as error:
         raise TableError(str(error)) from None
-    candidates = [(row, line) for row, line in zip(rows, frame.to_dict("records"), strict=True)]
-    candidates = [pair for pair in candidates if pair[0].experiment == experiment]
-    chosen = _choose_row(compared, name, candidates, evidence)
-    label = name_of(candidates[0][0])
-    if chosen is None:
-        return Side(label, row=candidates[0][0])
-    row, line = chosen
+    candidates = sorted((row for row in rows if row.experiment == experiment), key=lambda row: row.weight or 0.0)
+    frame = evidence.make_table(compared.table, candidates, metrics=[name])
+    index = _choose_index(compared, name, candidates, frame, evidence)
+    label = name_of(candidates[0])
+    if index is None:
+        return Side(label, row=candidates[0])
+    row, paper = candidates[index], float(frame[f"paper_{name}"].iloc[index])
     measured, diverged, finished = split_by_outcome(evidence.metrics, row)
     seeds_diverged = frozenset(int(seed) for seed in diverged["seed"])
     if name == DIVERGENCE:
@@ -104,36 +100,38 @@ def find_side(compared: ComparedRow, name: str, evidence: Evidence) -> Side:
         of_metric = select_values(finished, name)
         values = {int(seed): float(value) for seed, value in zip(of_metric["seed"], of_metric["value"], strict=True)}
     weight = row.weight if row.weight is not None and row.has_other_weights else math.nan
-    return Side(label, weight, values, seeds_diverged, float(line[f"paper_{name}"]), row)
+    return Side(label, weight, values, seeds_diverged, paper, row)
 
 
-def _choose_row(
-    compared: ComparedRow, name: str, candidates: list[tuple[TableRow, dict[Any, Any]]], evidence: Evidence
-) -> tuple[TableRow, dict[Any, Any]] | None:
+def _choose_index(
+    compared: ComparedRow, name: str, candidates: Sequence[TableRow], frame: pd.DataFrame, evidence: Evidence
+) -> int | None:
     """Choose the row at the λ of the comparison; None if there are no runs to choose λ by.
 
-    If all runs diverged at all λ, the smallest λ is chosen.
+    `best` is chosen as in the table; `inner_best` by the compared metric on the validation split if it is measured
+    there, else as in the table. If all runs diverged at all λ, the smallest λ is chosen.
+
+    Args:
+        compared: the row and the choice of λ.
+        name: the compared metric.
+        candidates: the rows at all λ, ascending.
+        frame: their table.
+        evidence: results and tables.
     """
-    by_weight = sorted(candidates, key=lambda pair: pair[0].weight or 0.0)
-    if compared.weight == "min":
-        return by_weight[0]
-    if compared.weight == "max":
-        return by_weight[-1]
-    if compared.weight == "best":
-        best = next((pair for pair in candidates if pair[1]["best"]), None)
-        return best or (by_weight[0] if len(by_weight) == 1 else _choose_first_if_all_diverged(by_weight, evidence))
+    last = len(candidates) - 1
+    if compared.weight in ("min", "max"):
+        return 0 if compared.weight == "min" else last
+    if compared.weight not in ("best", "inner_best"):
+        weights = [row.weight or 0.0 for row in candidates]
+        return weights.index(compared.weight) if compared.weight in weights else None
+    first, is_best = 0, frame["best"]
     if compared.weight == "inner_best":
-        inner = by_weight[1:-1]
-        index = _choose_by_validation(inner, name, evidence)
-        return inner[index] if index is not None else _choose_first_if_all_diverged(inner, evidence)
-    return next((pair for pair in by_weight if (pair[0].weight or 0.0) == compared.weight), None)
-
-
-def _choose_first_if_all_diverged(
-    candidates: list[tuple[TableRow, dict[Any, Any]]], evidence: Evidence
-) -> tuple[TableRow, dict[Any, Any]] | None:
-    """Return the first row if all rows diverged at all seeds; None if a run did not diverge, or a row has no runs."""
-    return candidates[0] if all(_is_diverged(row, evidence) for row, _ in candidates) else None
+        first, candidates = 1, candidates[1:-1]
+        changes = {"best_by": name} if _is_measured_on_validation_split(name, candidates[0]) else {}
+        is_best = evidence.make_table(str(compared.table), candidates, metrics=[name], **changes)["best"]
+    if is_best.any():
+        return first + int(is_best.argmax())
+    return first if len(candidates) == 1 or all(_is_diverged(row, evidence) for row in candidates) else None
 
 
 def _is_diverged(row: TableRow, evidence: Evidence) -> bool:
@@ -142,30 +140,11 @@ def _is_diverged(row: TableRow, evidence: Evidence) -> bool:
     return finished.empty and not diverged.empty
 
 
-def _choose_by_validation(
-    candidates: list[tuple[TableRow, dict[Any, Any]]], name: str, evidence: Evidence
-) -> int | None:
-    """Return the index of the row that is best on the validation split; None if no row has a value there.
-
-    λ is chosen by the compared metric on the validation split; if :func:`_find_validation_metric` finds none, by the
-    metric that the table chooses by (its column `chosen_by`).
-    """
-    first, line_of_first = candidates[0]
-    of_metric = _find_validation_metric(name, first)
-    chosen_by = of_metric or line_of_first["chosen_by"]  # the same for all λ of an experiment
-    scores = []
-    for row, line in candidates:
-        measured, diverged, finished = split_by_outcome(evidence.metrics, row)
-        mean = line["validation"] if of_metric is None else select_values(finished, of_metric)["value"].mean()
-        scores.append(Score(float(mean), len(diverged), measured["seed"].nunique()))
-    return choose_best(scores, higher_is_better=metric(chosen_by).higher_is_better)
-
-
-def _find_validation_metric(name: str, row: TableRow) -> str | None:
-    """Return the metric that is `name` on the validation split; None if it is not measured, or cannot rank λ."""
+def _is_measured_on_validation_split(name: str, row: TableRow) -> bool:
+    """Return whether a metric is measured on the validation split too, and can rank λ."""
     on_validation = f"{VALIDATION_PREFIX}{name}"
     if find_registered_name(on_validation) not in METRICS:
-        return None
+        return False
     if on_validation not in METRICS and row.is_trained_on_real_images:
-        return None  # computed metrics have validation values for flows only
-    return on_validation if metric(on_validation).higher_is_better is not None else None
+        return False  # computed metrics have validation values for flows only
+    return metric(on_validation).higher_is_better is not None

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from nfpi.results.tables.summaries import MeasuredRow, Summary
 
+PRINTED_PROPERTIES = ("flow", "prior", "classifier", "augmentation")
+"""Properties that a table prints to identify its rows if its labels do not."""
 _RESERVED = re.compile(r"paper_.*|.*_(std|low|high|seeds|difference|test|p)")
 """Names of columns that follow from a metric's."""
 
@@ -41,8 +43,13 @@ class RowColumn:
     form: Callable[[float], str] | None = None
 
 
-def _is_printed(name: str) -> Callable[[pd.DataFrame], bool]:
-    return lambda frame: name in select_printed_properties(frame[frame["status"] != "cited"])
+def _property(name: str) -> RowColumn:
+    """Return the column of a property of rows that is shown if it tells rows apart."""
+
+    def is_shown(frame: pd.DataFrame) -> bool:
+        return name in select_printed_properties(frame[frame["status"] != "cited"])
+
+    return RowColumn("str", lambda measured: getattr(measured.row, name) or "", name.capitalize(), is_shown)
 
 
 ROW_COLUMNS = {
@@ -51,15 +58,11 @@ ROW_COLUMNS = {
     "dataset": RowColumn(
         "str", lambda measured: measured.row.dataset, "Data set", lambda frame: find_shared_dataset(frame) is None
     ),
-    "flow": RowColumn("str", lambda measured: measured.row.flow or "", "Flow", _is_printed("flow")),
-    "prior": RowColumn("str", lambda measured: measured.row.prior or "", "Prior", _is_printed("prior")),
+    "flow": _property("flow"),
+    "prior": _property("prior"),
     "lambda": RowColumn("float64", lambda measured: measured.row.weight, "λ", form=typeset_weight),
-    "classifier": RowColumn(
-        "str", lambda measured: measured.row.classifier or "", "Classifier", _is_printed("classifier")
-    ),
-    "augmentation": RowColumn(
-        "str", lambda measured: measured.row.augmentation or "", "Augmentation", _is_printed("augmentation")
-    ),
+    "classifier": _property("classifier"),
+    "augmentation": _property("augmentation"),
     "images": RowColumn(
         "Int64",
         lambda measured: measured.images,
@@ -138,7 +141,7 @@ def select_printed_properties(columns: Mapping[str, Sequence[str]] | pd.DataFram
     follows_from_labels = all(labels) and len(set(zip(labels, flows, strict=True))) == len(set(labels))
     printed = ["flow"] if len(set(flows) - {""}) > 1 and not follows_from_labels else []
     if not all(labels):
-        printed += [name for name in ("prior", "classifier", "augmentation") if len(set(columns[name])) > 1]
+        printed += [name for name in PRINTED_PROPERTIES[1:] if len(set(columns[name])) > 1]
     return printed
 
 

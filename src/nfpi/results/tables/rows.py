@@ -8,10 +8,9 @@ from typing import Any
 
 from nfpi.config.base import ConfigError
 from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock
-from nfpi.config.experiments import Experiment
 from nfpi.config.metrics import ACCURACIES
 from nfpi.config.settings import Config
-from nfpi.results.tables.columns import check_names, select_printed_properties
+from nfpi.results.tables.columns import PRINTED_PROPERTIES, check_names, select_printed_properties
 from nfpi.runs import Run, name_in_files, name_in_python
 
 
@@ -138,35 +137,24 @@ def check_tables(config: Config) -> None:
     """
     for name, table in config.tables.items():
         check_names(table.metrics)
-        _check_identities(name, table.experiments)
-
-
-def _check_identities(table: str, experiments: Sequence[Experiment]) -> None:
-    rows = [_list_properties(experiment) for experiment in experiments]
-    printed = select_printed_properties({name: [row[name] for row in rows] for name in rows[0]})
-    known: dict[tuple[Any, ...], int] = {}
-    for index, (experiment, row) in enumerate(zip(experiments, rows, strict=True)):
-        for weight in experiment.weights if experiment.lambdas else [None]:
-            identity = (experiment.label, experiment.dataset, weight, *(row[name] for name in printed))
-            first = known.setdefault(identity, index)
-            if first != index:
-                label = f"label '{experiment.label}'" if experiment.label else "no label"
-                label += f" on '{experiment.dataset}'" + ("" if weight is None else f" with λ = {weight:g}")
+        rows = list_table_rows(config, name)
+        printed = select_printed_properties(
+            {
+                "row": [row.label for row in rows],
+                **{key: [getattr(row, key) or "" for row in rows] for key in PRINTED_PROPERTIES},
+            }
+        )
+        known: dict[tuple[Any, ...], int] = {}
+        for row in rows:
+            identity = (row.label, row.dataset, row.weight, *(getattr(row, key) for key in printed))
+            first = known.setdefault(identity, row.experiment)
+            if first != row.experiment:
+                label = f"label '{row.label}'" if row.label else "no label"
+                label += f" on '{row.dataset}'" + ("" if row.weight is None else f" with λ = {row.weight:g}")
                 raise ConfigError(
-                    f"tables.{table}.experiments.{index}: expected a row that can be told apart from that of "
+                    f"tables.{name}.experiments.{row.experiment}: expected a row that can be told apart from that of "
                     f"experiments.{first}, received {label} in both: set another label"
                 )
-
-
-def _list_properties(experiment: Experiment) -> dict[str, str]:
-    """Return the properties of an experiment that its rows may show, as they are printed."""
-    return {
-        "row": experiment.label,
-        "flow": experiment.flow if experiment.prior is not None else "",
-        "prior": experiment.prior or "",
-        "classifier": experiment.classifier or "",
-        "augmentation": experiment.augmentation if experiment.classifier is not None else "",
-    }
 
 
 def list_tabled_runs(config: Config) -> list[Run]:
