@@ -207,15 +207,6 @@ def test_a_block_of_a_preset_without_a_folder_is_refused_before_anything_is_writ
     assert not (tmp_path / "out").exists()
 
 
-def test_seeds_that_the_preset_no_longer_has_are_kept_and_named(results: Results, caplog):
-    results.make_runs(0)
-    (results.root / "settings.json").write_text(results.stored.to_text())
-    assert main(["evidence", str(results.root), "--output", str(results.evidence)]) == 0
-    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    kept = ", ".join(map(str, results.stored.config.seeds))
-    assert warning == f"{results.evidence}: it has seeds 0, too, which the preset (seeds {kept}) does not have"
-
-
 def register_of(name: str, version: int) -> str:
     """A file that registers a metric."""
     return (

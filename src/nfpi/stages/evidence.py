@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config import Config, ConfigError, list_built_in_presets, resolve
+from nfpi.config import Config, ConfigError
 from nfpi.evidence.checksums import EvidenceError
 from nfpi.evidence.extensions import describe_changed_extensions
 from nfpi.results.recorded.runs import RecordedRun, find_runs
-from nfpi.results.recorded.settings import FILE, StoredSettings, read_settings
+from nfpi.results.recorded.settings import read_settings
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command
 
@@ -47,35 +47,25 @@ class KeepEvidence(Command):
         """Copy the evidence, and log what was copied."""
         from nfpi.evidence.copies import gather_evidence
 
-        root = self.results
-        if not root.is_dir():
-            raise FileNotFoundError(f"{root}: expected a folder of results, received none")
-        stored = _find_settings(root)
         done = gather_evidence(
-            root,
+            self.results,
             self.output,
-            stored,
+            read_settings(self.results),
             with_class_log_prob=self.class_log_prob,
             with_other_settings=self.with_other_settings,
         )
         _warn_of_changed_extensions(self.output, find_runs(self.output), read_settings(self.output).config)
-        others = sorted(set(done.seeds) - set(stored.config.seeds))
-        if others:
-            listed, known = (", ".join(map(str, seeds)) for seeds in (others, stored.config.seeds))
-            logger.warning(
-                "%s: it has seeds %s, too, which the preset (seeds %s) does not have", self.output, listed, known
-            )
-        missing = f", {done.missing} runs that the tables need are missing" if done.missing else ""
         logger.info(
-            "%s: %d runs of %s (%d of them new%s), seeds %s, %.1f MB%s",
+            "%s: %d runs of %s (%d new, %d replaced, %d of these with other values, %d missing), seeds %s, %.1f MB",
             self.output,
             done.runs,
-            root,
+            self.results,
             len(done.added),
-            f", {len(done.replaced)} replaced, {len(done.changed)} of these with other values" if done.replaced else "",
+            len(done.replaced),
+            len(done.changed),
+            done.missing,
             ", ".join(map(str, done.seeds)),
             done.size / 1e6,
-            missing,
         )
 
 
@@ -136,17 +126,3 @@ class RebuildTables(Command):
 def _warn_of_changed_extensions(folder: Path, runs: Sequence[RecordedRun], config: Config) -> None:
     for line in describe_changed_extensions(runs, config):
         logger.warning("%s: %s", folder, line)
-
-
-def _find_settings(root: Path) -> StoredSettings:
-    """Return the settings of the last call of the workflow, or else of the preset with the name of the folder.
-
-    Raises:
-        ConfigError: neither is found.
-    """
-    if (root / FILE).is_file():
-        return read_settings(root)
-    name = root.resolve().name
-    if Path("config.yaml").is_file() and name in list_built_in_presets(Path("presets")):
-        return StoredSettings.of(name, resolve(Path("config.yaml"), Path("presets"), {"preset": name}).config)
-    raise ConfigError(f"{root / FILE}: expected the settings that `snakemake` writes, received no such file")

@@ -17,6 +17,7 @@ from nfpi.runs import MODEL_FILES
 from nfpi.runtime.files import require_writable, write_atomically, written_together
 from nfpi.runtime.manifests import find_product
 from nfpi.stages.base import Command
+from nfpi.stages.printing import format_lines, print_rows
 from nfpi.stages.words import Words
 
 if TYPE_CHECKING:
@@ -108,7 +109,6 @@ class Classify(ModelCommand):
         import torch
 
         from nfpi.data.own_images import find_images, read_images
-        from nfpi.stages.printing import format_lines, print_rows
 
         files = find_images(self.images)
         self._check_output(self.output, files)
@@ -157,7 +157,6 @@ class Score(ModelCommand):
 
         from nfpi.data.own_images import find_labelled_images, read_images
         from nfpi.results.statistics.intervals import wilson_interval
-        from nfpi.stages.printing import print_rows
 
         model = self._read_model()
         files_by_class = find_labelled_images(self.folder, model.classes)

@@ -16,6 +16,7 @@ from nfpi.runtime.files import written_together
 from nfpi.runtime.manifests import remove_temporary
 from nfpi.stages.base import MANIFEST, Stage
 from nfpi.stages.prepare_data import list_meta_files
+from nfpi.stages.train_classifier import VALIDATION_CNN_ACC, VALIDATION_TOP1, TrainClassifier, name_validation_metric
 from nfpi.stages.words import Words
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ class TestClassifier(Stage):
 
     def finish(self) -> None:
         """Remove the weights that are not to be kept."""
-        from nfpi.stages.train_classifier import TrainClassifier
 
         for folder in self.candidates:
             manifest = folder / TrainClassifier.outputs[MANIFEST]  # every stage with a product has a manifest
@@ -71,7 +71,6 @@ class TestClassifier(Stage):
         from nfpi.results.recorded.predictions import write_predictions
         from nfpi.runtime.devices import describe_device, make_device
         from nfpi.runtime.tensors import load_tensors
-        from nfpi.stages.train_classifier import VALIDATION_CNN_ACC, name_validation_metric
 
         began = time.monotonic()
         run = Run.from_json(self.identity) if self.identity is not None else None
@@ -130,7 +129,6 @@ def _read_validation_accuracies(stage: TestClassifier) -> dict[Path, float | Non
         Diverged: all candidates diverged.
     """
     from nfpi.runtime.divergence import Diverged, raise_if_marked
-    from nfpi.stages.train_classifier import VALIDATION_CNN_ACC, VALIDATION_TOP1
 
     accuracies: dict[str, dict[Path, float | None]] = {}
     divergences: list[Diverged] = []
