@@ -28,8 +28,7 @@ from torch import nn
 from nfpi.augmentation import make_variants
 from nfpi.classifiers.data import ClassifierData
 from nfpi.classifiers.registry import build_classifier
-from nfpi.classifiers.training import ClassifierState
-from nfpi.classifiers.training import _train as train_classifier_steps
+from nfpi.classifiers.training import ClassifierState, ClassifierTraining
 from nfpi.config import ClassifierConfig, MatrixExponentialSettings, TrainingConfig
 from nfpi.config.generation import NfaConfig
 from nfpi.data.domain import PixelDomain
@@ -38,11 +37,11 @@ from nfpi.evaluation import evaluate_flow
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.priors import GaussianPrior
 from nfpi.projection.counting import SavedMemory, make_fake, make_fake_mode
-from nfpi.runtime.checkpoints import checkpointing
 from nfpi.runtime.device import Device
 from nfpi.sampling import sample_images
 from nfpi.training.batches import TrainingData, latent_statistics
-from nfpi.training.loop import _train as train_flow_steps
+from nfpi.training.flow import FlowTraining
+from nfpi.training.loop import train
 from nfpi.training.state import TrainingState
 
 CUDA = torch.device("cuda", 0)
@@ -150,7 +149,7 @@ def train_flow(
     with scenario.running(), scenario.saved.counting():
         state = TrainingState.new(flow, config, 0, data.steps_per_epoch)
         scenario.record_each_step(state.average, "update")
-        train_flow_steps(state, prior, data, 1, device, progress=False)
+        FlowTraining(state, prior, data, device, 1).run(None, None, progress=False)
     return scenario.describe_second_step()
 
 
@@ -196,10 +195,10 @@ def train_classifier(config: dict[str, Any], size: int = 32, precision: str = "3
         make_images(shape, STEPS * BATCH), make_images(shape, 0), settings, standard=settings.standard
     )
     model = make_fake(build_classifier(settings, CLASSES, 3, size), scenario.mode, CUDA)
-    with scenario.running(), scenario.saved.counting(), checkpointing(None, lambda: None) as checkpointer:
+    with scenario.running(), scenario.saved.counting():
         state = ClassifierState.new(model, settings, 0, data.steps_per_epoch)
         scenario.record_each_step(state.schedule, "step")
-        train_classifier_steps(state, data, DEVICES[precision], checkpointer)
+        train(ClassifierTraining(state, data, DEVICES[precision]), 1)
     return scenario.describe_second_step()
 
 

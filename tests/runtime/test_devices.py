@@ -88,7 +88,7 @@ def test_the_training_loop_imports_nothing_heavy():
     """A stage reaches its own work soon after torch is imported."""
     program = f"""
 import sys
-import nfpi.training.loop
+import nfpi.training.flow
 from nfpi.runtime.devices import make_device
 make_device()
 print([name for name in {HEAVY!r} if name in sys.modules])

@@ -30,7 +30,7 @@ from nfpi.runtime.fabric import FabricDevice
 from nfpi.runtime.processes import Processes
 from nfpi.runtime.tensors import load_tensors
 from nfpi.training.batches import TrainingData
-from nfpi.training.loop import continue_training, start_training
+from nfpi.training.flow import continue_training, start_training
 
 FLOW = {"num_flows": [1, 1], "num_blocks": [1, 0], "hidden_channels": [8, 8]}
 TRAINING = {

@@ -18,7 +18,7 @@ from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import Device
 from nfpi.runtime.devices import make_device
 from nfpi.training.batches import TrainingData
-from nfpi.training.loop import InitialState, continue_training, start_training
+from nfpi.training.flow import InitialState, continue_training, start_training
 from nfpi.training.state import TrainingState
 
 
@@ -96,7 +96,7 @@ def assert_equal_states(one: TrainingState, other: TrainingState) -> None:
         for key, value in left.items():
             assert torch.equal(value, right[key]), f"{name}: {key}"
     assert drop_seconds(one.log) == drop_seconds(other.log)
-    assert torch.equal(one.epoch_nll, other.epoch_nll)
+    assert torch.equal(one.epoch_loss, other.epoch_nll)
     assert_equal_learners(one.learner, other.learner)
 
 

@@ -12,10 +12,10 @@ from nfpi.flows.series import SeriesBounds
 from nfpi.priors import GaussianPrior
 from nfpi.runtime import compiler
 from nfpi.runtime.compiler import choose_compiler
-from nfpi.training import loop
+from nfpi.training import flow, loop
 from nfpi.training.batches import TrainingData
+from nfpi.training.flow import continue_training, start_training
 from nfpi.training.likelihood import NegativeLogLikelihood
-from nfpi.training.loop import continue_training, start_training
 from nfpi.training.state import TrainingState
 
 from .conftest import (
@@ -49,7 +49,7 @@ class Backend:
 def backend(monkeypatch) -> Backend:
     torch.compiler.reset()
     found = Backend(traces_backward=False)
-    monkeypatch.setattr(loop, "choose_compiler", lambda wanted, device: found)
+    monkeypatch.setattr(flow, "choose_compiler", lambda wanted, device: found)
     return found
 
 
@@ -145,8 +145,8 @@ def test_a_training_with_held_bounds_is_resumed(make_data, device, tmp_path, cut
     whole = train_in_one_go(data, device)
     assert_equal_states(state, whole)
     assert state.series_bounds == whole.series_bounds
-    for flow in (state.flow, state.averaged_flow):  # afterwards the couplings read their own bounds
-        assert [module.held_bound for module in flow.modules() if hasattr(module, "held_bound")] == [None] * 3
+    for trained in (state.flow, state.averaged_flow):  # afterwards the couplings read their own bounds
+        assert [module.held_bound for module in trained.modules() if hasattr(module, "held_bound")] == [None] * 3
 
 
 # ---- whether a training is compiled ----------------------------------------------------------------------------------

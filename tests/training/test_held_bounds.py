@@ -7,17 +7,17 @@ import torch
 
 from nfpi.flows.series import SeriesBounds
 from nfpi.runtime.tensors import FormatError, load_tensors, save_tensors
-from nfpi.training import loop
-from nfpi.training.loop import continue_training
+from nfpi.training import flow
+from nfpi.training.flow import continue_training
 from nfpi.training.state import TrainingState
 
-from .conftest import CPU, assert_equal_states, make_checkpoints, start
+from .conftest import CPU, make_checkpoints, start
 
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds are held, as on GPUs, and checked at the end of an epoch of four steps."""
-    monkeypatch.setattr(loop, "choose_compiler", lambda wanted, device: "eager")
+    monkeypatch.setattr(flow, "choose_compiler", lambda wanted, device: "eager")
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
 
 
@@ -62,20 +62,3 @@ def test_the_record_of_the_steps_is_in_the_file(make_data, device, tmp_path):
     save_tensors(file, tensors | {"series_largest": torch.zeros(2)}, header)
     with pytest.raises(FormatError, match="series_largest: expected one number for each of series_bounds"):
         TrainingState.load(file, data.config, data.steps_per_epoch, CPU)
-
-
-@pytest.mark.usefixtures("held")
-def test_a_file_without_the_record_is_resumed(make_data, device, tmp_path):
-    """That of an earlier version; no step of it exceeded a bound."""
-    data, file = make_data(), tmp_path / "state"
-    begun, again = start(data, device), start(data, device)
-    again.state.save(file, {})
-    tensors, header = load_tensors(file)
-    del tensors["series_largest"], header["precisions"]
-    save_tensors(file, tensors, header)
-    earlier, _ = TrainingState.load(file, data.config, data.steps_per_epoch, CPU)
-    assert earlier.series_largest is None
-    assert earlier.precisions == []
-    state = continue_training(earlier, again.prior, data, device)
-    assert_equal_states(state, continue_training(begun.state, begun.prior, data, device))
-    assert state.precisions == [(4, "32-true")]

@@ -15,7 +15,7 @@ from nfpi.config.registry import registering_from
 from nfpi.flows import FlowError, ImageFlow, check_flow, register_flow
 from nfpi.training.batches import TrainingData, draw_initialization_images
 from nfpi.training.divergence import TrainingDiverged
-from nfpi.training.loop import InitialState, start_training
+from nfpi.training.flow import InitialState, start_training
 
 from .conftest import SEED, assert_equal_states, make_checkpoints
 

@@ -18,7 +18,7 @@ from nfpi.runtime.device import Device
 from nfpi.runtime.devices import make_device
 from nfpi.sampling import balanced_labels, sample_images
 from nfpi.training.batches import TrainingData, latent_statistics
-from nfpi.training.loop import InitialState, continue_training
+from nfpi.training.flow import InitialState, continue_training
 
 from .conftest import CPU, LEARNED, SEED, start
 

@@ -9,7 +9,7 @@ from nfpi.config import ConfigError, Settings, TrainingConfig
 from nfpi.flows import ImageFlow
 from nfpi.runtime.files import file_digest
 from nfpi.runtime.tensors import FormatError, load_tensors, save_tensors
-from nfpi.training.loop import continue_training, start_training
+from nfpi.training.flow import continue_training, start_training
 from nfpi.training.state import TrainingState
 
 from .conftest import CPU, LEARNED, SEED, assert_equal_states, replace_config, start, train_in_one_go

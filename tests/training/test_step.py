@@ -11,7 +11,7 @@ import torch
 from nfpi.flows.networks import ResidualNet
 from nfpi.runtime.device import Device
 from nfpi.training.epoch_prior import FixedPrior
-from nfpi.training.loop import continue_training
+from nfpi.training.flow import continue_training
 from nfpi.training.state import TrainingState
 from nfpi.training.step import TrainingStep
 
@@ -41,7 +41,7 @@ def test_the_steps_of_a_training_are_these(make_data, device):
         float(data.domain.bits_per_dim(torch.cat(nll).mean(), 64)), rel=1e-6
     )
     by_hand.log.append(state.log[-1])
-    by_hand.epoch_nll = state.epoch_nll
+    by_hand.epoch_loss = state.epoch_nll
     assert_equal_states(by_hand, state)
 
 

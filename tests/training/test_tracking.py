@@ -19,7 +19,7 @@ from nfpi.data.domain import LatentDomain
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.sampling import balanced_labels, sample_images
 from nfpi.training import tracking
-from nfpi.training.loop import continue_training, start_training
+from nfpi.training.flow import continue_training, start_training
 
 from .conftest import (
     CPU,

@@ -29,7 +29,7 @@ from nfpi.runtime.devices import make_device, prepare_process
 from nfpi.runtime.divergence import Diverged
 from nfpi.runtime.precision import choose_precision, full_precision, outside_autocast
 from nfpi.training.batches import TrainingData
-from nfpi.training.loop import InitialState, continue_training, start_training
+from nfpi.training.flow import InitialState, continue_training, start_training
 from nfpi.training.state import TrainingState
 
 Validation = float | tuple[Any, Any] | None

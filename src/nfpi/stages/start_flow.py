@@ -71,7 +71,7 @@ class StartFlow(Stage):
         from nfpi.runtime.checkpoints import Checkpoints
         from nfpi.runtime.devices import make_device
         from nfpi.runtime.divergence import TrainingDiverged
-        from nfpi.training.loop import start_training
+        from nfpi.training.flow import start_training
 
         device = make_device(self.training.precision, self.devices)
         data = read_training_data(self.data, self.training, device)

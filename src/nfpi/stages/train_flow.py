@@ -73,7 +73,7 @@ class TrainFlow(Stage):
         from nfpi.runtime.checkpoints import Checkpoints
         from nfpi.runtime.devices import make_device
         from nfpi.runtime.divergence import TrainingDiverged
-        from nfpi.training.loop import continue_training
+        from nfpi.training.flow import continue_training
         from nfpi.training.state import TrainingState
 
         learned, learning = None, {}

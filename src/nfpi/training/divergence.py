@@ -6,9 +6,11 @@ import math
 
 import torch
 
+from nfpi.config.classifiers import ClassifierConfig
 from nfpi.config.training import TrainingConfig
 from nfpi.priors.fixed_point import FixedPointDiverged
 from nfpi.runtime.divergence import TrainingDiverged
+from nfpi.training.loop import State
 from nfpi.training.state import TrainingState
 
 __all__ = ["TrainingDiverged", "make_fit_error", "make_loss_error", "require_finite"]
@@ -43,8 +45,8 @@ def require_finite(state: TrainingState, config: TrainingConfig, epoch: int) -> 
                 state.step,
                 "learned Gaussians",
             ) from None
-    if not torch.isfinite(state.epoch_nll):
-        raise make_loss_error(state.step, state.seed, config)
+    if not torch.isfinite(state.epoch_loss):
+        raise make_loss_error(state, config)
 
 
 def make_fit_error(fault: FixedPointDiverged, state: TrainingState, epoch: int) -> TrainingDiverged:
@@ -56,12 +58,16 @@ def make_fit_error(fault: FixedPointDiverged, state: TrainingState, epoch: int) 
     return diverged
 
 
-def make_loss_error(step: int, seed: int, config: TrainingConfig) -> TrainingDiverged:
-    """Make the exception for a loss that became infinite or NaN at `step` or earlier."""
+def make_loss_error(
+    state: State, config: TrainingConfig | ClassifierConfig, step: int | None = None
+) -> TrainingDiverged:
+    """Make the exception for a loss that became infinite or NaN at `step` (None: that of the state) or earlier."""
+    step = state.step if step is None else step
+    setting = "max_learning_rate" if config.schedule == "one_cycle" else "learning_rate"
     return TrainingDiverged(
-        f"training: the loss is not finite by step {step} (seed {seed}): "
-        f"try a smaller learning_rate (now {config.learning_rate:g}) or a gradient_clip "
+        f"{'training' if state.name == 'flow' else state.name}: the loss is not finite by step {step} "
+        f"(seed {state.seed}): try a smaller {setting} (now {getattr(config, setting):g}) or a gradient_clip "
         f"(now {config.gradient_clip:g}; 0: off)",
         step,
-        "loss of the flow",
+        f"loss of the {state.name}",
     )

@@ -135,7 +135,7 @@ def _compute_statistics(
             prior = _cast_for_flow(learner.prior, data.device)
             return latent_statistics(state.flow, data, state.seed, prior, nll_range, next_epoch=len(state.log))
     except NOT_FINITE:
-        raise make_loss_error(state.step, state.seed, data.config) from None
+        raise make_loss_error(state, data.config) from None
 
 
 def compute_learning_progress(state: TrainingState, data: TrainingData) -> float:

@@ -1,333 +1,195 @@
-"""The training loop: initial state, statistics of the latents, and epochs under a fixed or a learned prior.
+"""The loop that trains flows and classifiers: steps and epochs, checkpoints, and the end when numbers are not finite.
 
-A run is split in two so that the runs of all λ share their first epochs: :func:`start_training` initialises the flow
-and the prior, trains the first epochs and returns the state; :func:`continue_training` resumes from this state, under
-the fitted prior or one that is learned along with the flow. All randomness depends only on the seed of the run, the
-epoch and the batch, so on a CPU a split run equals an unsplit one bit for bit.
+What differs is a :class:`Training`: how batches are read, what a step is, and what an epoch records. All randomness
+depends only on the seed of the run, the epoch and the batch, so on a CPU a resumed training equals an uninterrupted one
+bit for bit.
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from nfpi.config.base import Start
-from nfpi.config.priors import LearnedMethod
-from nfpi.evaluation import check_shapes, evaluate_flow
-from nfpi.linalg import precise_device
-from nfpi.priors.gaussian import GaussianPrior
-from nfpi.priors.registry import initial_prior, make_learner
-from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.checkpoints import Checkpoints, Snapshot, checkpointing
-from nfpi.runtime.compiler import choose_compiler
 from nfpi.runtime.device import Device
-from nfpi.runtime.divergence import NOT_FINITE
-from nfpi.runtime.job_log import record_epoch
-from nfpi.runtime.randomness import derive_seed, seed_default_generators
+from nfpi.runtime.divergence import NOT_FINITE, TrainingDiverged
 from nfpi.runtime.signals import Interruption
-from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, latent_statistics
-from nfpi.training.divergence import TrainingDiverged, make_loss_error, require_finite
-from nfpi.training.epoch_prior import (
-    FixedPrior,
-    LearnedPrior,
-    compute_learning_progress,
-    is_pass_due_before,
-    prepare_epoch_prior,
-)
-from nfpi.training.initial_flow import check_trained_flow, initialize_flow
-from nfpi.training.optimizers import compute_learning_rate
-from nfpi.training.state import LogRow, TrainingState
-from nfpi.training.step import TrainingStep
-from nfpi.training.tracking import tracking
+from nfpi.runtime.tensors import load_state
+from nfpi.training.optimizers import collect_moments, load_moments
 
-logger = logging.getLogger(__name__)
+LogRow = dict[str, float | int | None]
 
 _STEPS_BETWEEN_CHECKS = 20
 
 
-@dataclass(frozen=True)
-class InitialState:
-    """State from which the training under every λ resumes.
+@dataclass(kw_only=True)
+class State:
+    """What the next step of every training depends on.
 
     Attributes:
-        state: state of the training after the first epochs.
-        prior: initial Gaussians, under which the first epochs were trained; float64.
-        statistics: statistics of the training latents after these epochs, under the current (not the averaged) weights.
-    """
-
-    state: TrainingState
-    prior: GaussianPrior
-    statistics: ClassStatistics
-
-
-def start_training(
-    data: TrainingData,
-    flow: Mapping[str, Any],
-    start: Start,
-    seed: int,
-    device: Device,
-    checkpoints: Checkpoints | None = None,
-    tracked: Path | None = None,
-    progress: bool | None = None,
-) -> InitialState:
-    """Initialise the flow on data, make the initial Gaussians, and train the epochs before the fit.
-
-    Args:
-        data: images and settings of the training.
-        flow: description of the flow: `kind`, `shape` and `settings`, see :func:`nfpi.flows.registry.build_flow`.
-        start: kind of initial Gaussians, see :func:`nfpi.priors.initial_prior`.
+        name: what is trained, `flow` or `classifier`.
+        module: the module that is trained.
+        optimizer: its optimizer, with its moments.
         seed: seed of the run.
-        device: device of the training.
-        checkpoints: store of states, to resume from after an interruption; None: no states are saved.
-        tracked: folder of the files of :mod:`nfpi.training.tracking`; None: nothing is tracked.
-        progress: whether a bar shows the steps; None: on a terminal only.
-
-    Raises:
-        FlowError: the flow fails :func:`nfpi.flows.check.check_flow` before these epochs or, if an extension registered
-            it, after them.
-        TrainingDiverged: the loss is not finite.
-        Interrupted: a signal asked to stop during an epoch; the state is saved in the checkpoints. The passes over the
-            training images before the first epoch and after the last one neither handle signals nor save a state.
+        step: number of steps made.
+        epoch_loss: sum of the losses of the current epoch's images so far; shape ().
+        log: one row per epoch.
     """
-    with closing(data):
-        resumed, statistics = _resume(checkpoints, data), None
-        if resumed is not None:
-            state, tensors = resumed
-            prior = GaussianPrior(tensors["prior.mean"], tensors["prior.variance"]).to(precise_device(data.device))
-        else:
-            seed_default_generators(derive_seed(seed, "weights"), data.device)
-            new_flow = initialize_flow(flow, data, seed)
-            statistics = latent_statistics(new_flow, data, seed, next_epoch=0 if data.config.fit_after_epochs else None)
-            prior = initial_prior(statistics, start, seed)
-            state = TrainingState.new(new_flow, data.config, seed, data.steps_per_epoch)
-        if data.config.fit_after_epochs or statistics is None:
-            extra_tensors = {"prior.mean": prior.mean, "prior.variance": prior.variance}
-            until_epoch = data.config.fit_after_epochs
-            state = _train(
-                state,
-                prior,
-                data,
-                until_epoch,
-                device,
-                checkpoints,
-                tracked,
-                extra_tensors,
-                progress,
-                epoch_after=STATISTICS_EPOCH,
-            )
-            try:
-                statistics = latent_statistics(state.flow, data, seed)
-            except NOT_FINITE:  # the last step left weights for which the matrix exponential overflows
-                fault = make_loss_error(state.step, seed, data.config)
-                fault.log = state.log
-                raise fault from None
-            # checked only after the latents are known to be finite: otherwise a diverged flow would be reported as one
-            # with wrong formulas
-            check_trained_flow(state, data)
-        return InitialState(state, prior, statistics)
+
+    name: ClassVar[str]
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    seed: int
+    step: int = 0
+    epoch_loss: Tensor
+    log: list[LogRow] = field(default_factory=list)
+
+    def serialize(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the state as tensors and a JSON header."""
+        tensors = {f"{self.name}.{name}": value for name, value in self.module.state_dict().items()}
+        tensors |= {f"optimizer.{name}": value for name, value in collect_moments(self.optimizer, self.module).items()}
+        tensors["epoch_loss"] = self.epoch_loss
+        return tensors, {"seed": self.seed, "step": self.step, "log": self.log}
+
+    def restore(self, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+        """Restore the result of :meth:`serialize`, on the current device.
+
+        Raises:
+            KeyError, RuntimeError, TypeError, ValueError: it is of another model or optimizer.
+        """
+        load_state(self.module, select_prefix(tensors, f"{self.name}."))
+        load_moments(self.optimizer, self.module, select_prefix(tensors, "optimizer."))
+        self.seed, self.step, self.log = header["seed"], header["step"], list(header["log"])
+        self.epoch_loss.copy_(tensors["epoch_loss"])
 
 
-def continue_training(
-    state: TrainingState,
-    prior: GaussianPrior,
-    data: TrainingData,
-    device: Device,
-    checkpoints: Checkpoints | None = None,
-    learned: LearnedMethod | None = None,
-    tracked: Path | None = None,
-    progress: bool | None = None,
-) -> TrainingState:
-    """Train the remaining epochs under a prior that is fixed, or is learned from `fit_after_epochs` on.
+def select_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`, without it."""
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
-    A prior that is learned every epoch, or fitted again every few epochs, is updated before the first batch of the
-    epoch, from one pass over the training images under the current (not the averaged) weights; the epoch is trained
-    under the result. A prior that is learned every step is updated together with the flow, with the loss
-    mean(−log p(x | y)) + λ/(K²(K−1)) L_KLD (:class:`nfpi.priors.PriorLearner`). For classes of equal size this is Eq. 4
-    divided by K, as the likelihood in Eq. 4 is a sum over classes. Learned Gaussians are not averaged over steps: the
-    validation uses the current ones, and `state.learner.prior` has the final ones.
 
-    Args:
-        state: state of the training, from :func:`start_training`.
-        prior: K Gaussians in D = C·H·W dimensions; the initial ones if they are learned.
-        data: images and settings of the training.
-        device: device of the training.
-        checkpoints: store of states, to resume from after an interruption; None: no states are saved.
-        learned: method by which the Gaussians are learned; None: they are fixed.
-        tracked: folder of the files of :mod:`nfpi.training.tracking`; None: nothing is tracked.
-        progress: whether a bar shows the steps; None: on a terminal only.
+class Training(ABC):
+    """The part of a training that differs between flows and classifiers.
 
-    Raises:
-        ValueError: state, prior, images and settings do not fit together.
-        TrainingDiverged: the loss or a learned Gaussian is not finite.
-        Interrupted: a signal asked to stop; the state is saved in the checkpoints.
+    Attributes:
+        state: state of the training, updated in place.
+        device: device, precision and processes of the training.
+        steps_per_epoch: number of steps of an epoch.
     """
-    check_shapes(state.flow, prior, data.train)
-    if state.step != len(state.log) * data.steps_per_epoch:
-        raise ValueError(
-            f"state: expected {len(state.log)} epochs of {data.steps_per_epoch} steps, received step {state.step}: "
-            "was it trained on other images, or with another batch_size?"
-        )
-    resumed = _resume(checkpoints, data, prior)
-    if resumed is not None:
-        state = resumed[0]
-    if state.learner is None and learned is not None:
-        state.learner = make_learner(learned, prior.to(precise_device(data.device)))
-    found = state.learner.method if state.learner is not None else None
-    if found != learned:
-        raise ValueError(f"state: expected Gaussians learned by {learned!r}, received {found!r}")
-    with closing(data):
-        return _train(state, prior, data, data.config.epochs, device, checkpoints, tracked, progress=progress)
+
+    state: State
+    device: Device
+    steps_per_epoch: int
+
+    @abstractmethod
+    def load_batches(self, epoch: int, start_batch: int, interruption: Interruption) -> Iterator[tuple[Tensor, Tensor]]:
+        """Prepare an epoch, counted from 0, and iterate over its batches of images and labels on the device.
+
+        Args:
+            epoch: the epoch.
+            start_batch: number of batches to skip; the others do not depend on it.
+            interruption: lets a signal stop preparations that change no state.
+        """
+
+    @abstractmethod
+    def step(self, images: Tensor, labels: Tensor) -> None:
+        """Make a step on a batch, count it, and add the losses of its images to `epoch_loss`."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Check the state before it is saved, without changing it.
+
+        Raises:
+            TrainingDiverged: a number is not finite.
+        """
+
+    @abstractmethod
+    def end_epoch(self, seconds: float, interruption: Interruption) -> None:
+        """Add the epoch's row to the log, and set `epoch_loss` to 0; until then, a signal may stop an evaluation."""
+
+    @abstractmethod
+    def make_error(self) -> TrainingDiverged:
+        """Make the exception for a computation whose numbers are not finite."""
+
+    def check_steps(self) -> None:
+        """Check the state every 20 steps and at the end of an epoch; unlike :meth:`check`, this may change it."""
+        self.check()
+
+    def finish(self) -> None:  # noqa: B027 (most trainings have nothing to do here)
+        """Evaluate the state after the last epoch, without changing it: a signal may stop this at any point."""
+
+    def serialize(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the tensors and the header of a checkpoint."""
+        return self.state.serialize()
 
 
-def _resume(
-    checkpoints: Checkpoints | None, data: TrainingData, initial: GaussianPrior | None = None
-) -> tuple[TrainingState, Mapping[str, Tensor]] | None:
-    """Load the state in the latest checkpoint, and all tensors of the file; None if there is no checkpoint."""
-    with data.processes.first_before_others():  # as load removes damaged checkpoints
+def load_checkpoint(checkpoints: Checkpoints | None, device: Device) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Load the tensors and the header of the latest checkpoint, and the state of the device; None: there is none."""
+    with device.processes.first_before_others():  # as load removes damaged checkpoints
         found = checkpoints.load() if checkpoints is not None else None
-    if checkpoints is None or found is None:
-        return None
-    tensors, header = found
-    state = TrainingState.deserialize(
-        checkpoints.path, tensors, header, data.config, data.steps_per_epoch, data.device, initial
-    )
-    return state, tensors
+    if found is not None:
+        device.load_state_dict(found[1]["device"])
+    return found
 
 
-def _train(
-    state: TrainingState,
-    prior: GaussianPrior,
-    data: TrainingData,
-    until_epoch: int,
-    device: Device,
-    checkpoints: Checkpoints | None = None,
-    tracked: Path | None = None,
-    extra_tensors: Mapping[str, Tensor] | None = None,
-    progress: bool | None = None,
-    epoch_after: int | None = None,
-) -> TrainingState:
-    """Train until the log has `until_epoch` rows; as the last epoch ends, read ahead the images of epoch `epoch_after`.
+def train(
+    training: Training, until_epoch: int, checkpoints: Checkpoints | None = None, progress: bool | None = None
+) -> None:
+    """Train until the log has `until_epoch` rows.
 
     An epoch ends when its row is added to the log; a resumed state may have made all steps of an epoch that has no row.
+
+    Args:
+        training: the training, in a new or a resumed state.
+        until_epoch: number of epochs.
+        checkpoints: store of states, which the first process saves; None: no states are saved.
+        progress: whether a bar shows the steps; None: on a terminal only.
+
+    Raises:
+        TrainingDiverged: a number is not finite; the exception has the log.
+        Interrupted: a signal asked to stop; the state is saved in the checkpoints.
     """
-    config, steps_per_epoch, processes = data.config, data.steps_per_epoch, data.processes
-    steps = config.epochs * steps_per_epoch
-    own_slice = processes.get_slice(data.count_images(0))
-    compiler = choose_compiler(config.compile, data.device)
-    step = TrainingStep(state, config, device, steps, own_slice.stop - own_slice.start, compiler)
-    state.note_precision(device.precision)
-    resumed = checkpoints is not None and checkpoints.step is not None
-    epoch_began = time.monotonic()
+    state, steps_per_epoch = training.state, training.steps_per_epoch
     bar = tqdm(
         total=until_epoch * steps_per_epoch,
         initial=state.step,
-        desc="flow",
+        desc=state.name,
         unit="step",
         leave=False,
         disable=None if progress is None else not progress,
     )
 
     def take_snapshot() -> Snapshot:
-        require_finite(state, config, len(state.log) + 1)
-        tensors, header = state.serialize()
-        return state.step, {**tensors, **(extra_tensors or {})}, header
+        training.check()
+        tensors, header = training.serialize()
+        return state.step, tensors, {**header, "device": training.device.state_dict()}
 
     try:
-        with (
-            tracking(tracked if processes.first else None, data, state.log, resumed) as track,
-            checkpointing(checkpoints if processes.first else None, take_snapshot) as checkpointer,
-        ):
+        with checkpointing(checkpoints if training.device.processes.first else None, take_snapshot) as checkpointer:
             while len(state.log) < until_epoch:
-                epoch = len(state.log)
-                step.choose_bounds(epoch_begins=state.step == epoch * steps_per_epoch)
-                epoch_prior = prepare_epoch_prior(state, prior, data, checkpointer.interruption)
-                next_epoch = epoch_after
-                if epoch + 1 < until_epoch:
-                    next_epoch = STATISTICS_EPOCH if is_pass_due_before(epoch + 1, state, data) else epoch + 1
-                for x, labels in data.stream(state.seed, epoch, state.step - epoch * steps_per_epoch, next_epoch):
-                    # gradients are averaged over the processes; the factor gives every image the same weight
-                    share = len(labels) / data.count_images(state.step % steps_per_epoch)
-                    nll = step(epoch_prior, x, labels, share * processes.count, compute_learning_progress(state, data))
-                    state.epoch_nll += processes.sum(nll.sum())
+                began, epoch = time.monotonic(), len(state.log)
+                start_batch = state.step - epoch * steps_per_epoch
+                for images, labels in training.load_batches(epoch, start_batch, checkpointer.interruption):
+                    training.step(images, labels)
                     bar.update()
                     if state.step % _STEPS_BETWEEN_CHECKS == 0 or state.step % steps_per_epoch == 0:
-                        require_finite(state, config, epoch + 1)
-                        step.renew_exceeded_bounds()
+                        training.check_steps()
                         bar.set_postfix_str(f"epoch {epoch + 1}", refresh=False)
                     checkpointer.save_if_due()
-                seconds = time.monotonic() - epoch_began
-                prior_now = _close_epoch(
-                    state, epoch_prior, step.count_products(), data, seconds, checkpointer.interruption
-                )
-                track(state, prior_now)  # before the checkpoint: a run resumed from it does not track this epoch again
+                training.end_epoch(time.monotonic() - began, checkpointer.interruption)
                 checkpointer.save_if_due(epoch_ended=True)
-                epoch_began = time.monotonic()
+            with checkpointer.interruption.at_once():
+                training.finish()
     except NOT_FINITE as fault:
-        error = fault if isinstance(fault, TrainingDiverged) else make_loss_error(state.step, state.seed, config)
+        error = fault if isinstance(fault, TrainingDiverged) else training.make_error()
         error.log = state.log
         raise error from None
     finally:
-        step.release_bounds()
         bar.close()
-    return state
-
-
-def _close_epoch(
-    state: TrainingState,
-    epoch_prior: FixedPrior | LearnedPrior,
-    series_lengths: list[int],
-    data: TrainingData,
-    seconds: float,
-    interruption: Interruption,
-) -> GaussianPrior:
-    """Add the epoch's row to the log, with scores of the validation split where they are due; return the Gaussians.
-
-    A signal may interrupt the evaluation; the state changes only after the evaluation.
-    """
-    epoch = len(state.log) + 1
-    config, dimensions = data.config, torch.Size(data.train.shape).numel()
-    mean_nll = state.epoch_nll.cpu() / len(data.train)
-    prior, objective = epoch_prior.summarize_epoch(mean_nll.item())
-    row: LogRow = {
-        "epoch": epoch,
-        "step": state.step,
-        "learning_rate": compute_learning_rate(config, state.step, config.epochs * data.steps_per_epoch),
-        "train_bits_per_dim": float(data.domain.bits_per_dim(mean_nll, dimensions)),
-        "prior_loss": objective,
-        "validation_bits_per_dim": None,
-        "validation_nf_acc": None,
-        "series_terms": sum(series_lengths) / len(series_lengths) if series_lengths else None,
-        "series_terms_max": max(series_lengths, default=None),
-        "seconds": round(seconds, 3),
-    }
-    record_epoch(epoch, config.epochs)
-    line = f"epoch {epoch}/{config.epochs}: train {row['train_bits_per_dim']:.4f} bits/dim, {seconds:.1f} s"
-    if objective is not None:
-        line += f"; prior {objective:.6g}"
-    due = epoch % config.evaluate_every == 0 or epoch == config.epochs
-    if data.processes.first and data.validation is not None and due:
-        with interruption.at_once():
-            scores = evaluate_flow(
-                state.averaged_flow,
-                prior,
-                data.validation,
-                batch_size=config.batch_size,
-                seed=state.seed,
-                domain=data.domain,
-                device=data.device,
-            )
-        row |= {"validation_bits_per_dim": scores.bits_per_dim, "validation_nf_acc": scores.nf_acc}
-        line += f"; validation {scores.bits_per_dim:.4f} bits/dim, NF-Acc {scores.nf_acc:.2f} %"
-    state.epoch_nll.zero_()
-    state.log.append(row)
-    logger.info(line)
-    return prior

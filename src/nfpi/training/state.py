@@ -1,4 +1,4 @@
-"""The state of a training: everything that its next step depends on, and its file."""
+"""The state of a flow's training: everything that its next step depends on, and its file."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
 from nfpi.config.base import ConfigError, NonNegativeInt, Seed, explain
 from nfpi.config.priors import LearnedMethod
@@ -25,15 +25,14 @@ from nfpi.priors.registry import make_learner
 from nfpi.runtime.formats import FormatError, Record, check_record
 from nfpi.runtime.tensors import load_state, load_tensors, save_tensors
 from nfpi.training.average import WeightAverage
-from nfpi.training.optimizers import make_optimizer
+from nfpi.training.loop import LogRow, State, select_prefix
+from nfpi.training.optimizers import collect_moments, load_moments, make_optimizer
 
 logger = logging.getLogger(__name__)
 
-LogRow = dict[str, float | int | None]
-
 
 class _Learner(Record):
-    method: str = "gradient_descent"
+    method: str
     config: dict[str, Any]
     steps: NonNegativeInt
     loss: float | None
@@ -59,19 +58,14 @@ class _Header(Record):
     precisions: list[_Part] = []
 
 
-@dataclass
-class TrainingState:
-    """Everything that the next step depends on.
+@dataclass(kw_only=True)
+class TrainingState(State):
+    """Everything that the next step of a flow depends on; `epoch_loss` is the sum of −log p(x | y), in nats.
 
     Attributes:
-        flow: the flow that is trained.
+        module: the flow that is trained.
         average: exponential moving average of its weights, used for evaluation and sampling; equal to the weights
             during the first epoch.
-        optimizer: optimizer of the flow, with its moments.
-        seed: seed of the run.
-        step: number of steps made.
-        epoch_nll: sum of −log p(x | y) over the images of the current epoch so far, in nats; shape ().
-        log: one row per epoch.
         learner: Gaussians that are learned along with the flow, and their optimizer if they have one; None: no
             Gaussians are learned.
         series_bounds: bound of |S_ij| that each coupling holds (:class:`nfpi.flows.series.SeriesBounds`); None: no
@@ -82,13 +76,9 @@ class TrainingState:
             resumed on another kind of device.
     """
 
-    flow: ImageFlow
+    name: ClassVar[str] = "flow"
+    module: ImageFlow
     average: WeightAverage[ImageFlow]
-    optimizer: torch.optim.Optimizer
-    seed: int
-    step: int
-    epoch_nll: Tensor
-    log: list[LogRow] = field(default_factory=list)
     learner: PriorLearner | None = None
     series_bounds: list[float] | None = None
     series_largest: Tensor | None = None
@@ -106,7 +96,14 @@ class TrainingState:
             name = f"flow '{flow.kind}'" if flow.kind else type(flow).__name__
             raise ValueError(f"{name}: expected parameters to train (nn.Parameter), received none")
         average = WeightAverage(flow, config.ema_decay, config.ema_power, update_after_step=steps_per_epoch)
-        return cls(flow, average, make_optimizer(flow, config), seed, 0, torch.zeros((), device=first.device))
+        zero = torch.zeros((), device=first.device)
+        optimizer = make_optimizer(flow, config)
+        return cls(module=flow, average=average, optimizer=optimizer, seed=seed, epoch_loss=zero)
+
+    @property
+    def flow(self) -> ImageFlow:
+        """The flow that is trained."""
+        return self.module
 
     @property
     def averaged_flow(self) -> ImageFlow:
@@ -131,16 +128,11 @@ class TrainingState:
 
     def serialize(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the state as tensors and a JSON header."""
-        tensors = {f"flow.{name}": value for name, value in self.flow.state_dict().items()}
+        tensors, header = super().serialize()
         tensors |= {f"average.{name}": value for name, value in self.averaged_flow.state_dict().items()}
-        tensors |= {f"optimizer.{name}": value for name, value in _collect_moments(self.optimizer, self.flow).items()}
-        tensors["epoch_nll"] = self.epoch_nll
-        header: dict[str, Any] = {
+        header |= {
             "flow": self.flow.description,
             "optimizer": type(self.optimizer).__name__,
-            "seed": self.seed,
-            "step": self.step,
-            "log": self.log,
             "precisions": self.precision_parts,
         }
         if self.series_bounds is not None:
@@ -152,7 +144,7 @@ class TrainingState:
             # copies, as the file format refuses tensors that share memory
             tensors |= {f"gaussians.{name}": value.clone() for name, value in learner.state_dict().items()}
             if learner.optimizer is not None:
-                moments = _collect_moments(learner.optimizer, learner)
+                moments = collect_moments(learner.optimizer, learner)
                 tensors |= {f"adam.{name}": value for name, value in moments.items()}  # of any optimizer
             if learner.method is None:
                 raise ValueError(f"{type(learner).__name__}: expected a learner made by make_learner")
@@ -191,22 +183,17 @@ class TrainingState:
             FlowError: the builder of the flow does not return a valid :class:`ImageFlow`.
         """
 
-        def select_prefix(prefix: str) -> dict[str, Tensor]:
-            return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
         found = check_record(_Header, header, path, "a training state")
         try:
-            flow = build_flow(found.flow, select_prefix("flow."), path).to(device)
+            flow = build_flow(found.flow, select_prefix(tensors, "flow."), path).to(device)
             state = cls.new(flow, config, found.seed, steps_per_epoch)
             if found.optimizer != type(state.optimizer).__name__:
                 raise ValueError(f"trained by {found.optimizer}, not by {type(state.optimizer).__name__}")
-            load_state(state.averaged_flow, select_prefix("average."))
-            _load_moments(state.optimizer, flow, select_prefix("optimizer."))
-            state.step, state.log = found.step, list(header["log"])
-            state.epoch_nll.copy_(tensors["epoch_nll"])
+            state.restore(tensors, header)
+            load_state(state.averaged_flow, select_prefix(tensors, "average."))
             state.series_bounds = found.series_bounds
             state.precisions = [(part.after_step, part.precision) for part in found.precisions]
-            if "series_largest" in tensors:  # not in files of earlier versions
+            if "series_largest" in tensors:
                 state.series_largest = tensors["series_largest"].to(device)
                 if state.series_largest.shape != (len(found.series_bounds or ()),):
                     raise ValueError("series_largest: expected one number for each of series_bounds")
@@ -215,9 +202,9 @@ class TrainingState:
                     raise ValueError("its Gaussians are learned: expected the initial ones, received none")
                 method = LearnedMethod.from_json(found.learner.method, found.learner.config)
                 learner = make_learner(method, initial.to(precise_device(device)))
-                load_state(learner, select_prefix("gaussians."))
+                load_state(learner, select_prefix(tensors, "gaussians."))
                 if learner.optimizer is not None:
-                    _load_moments(learner.optimizer, learner, select_prefix("adam."))
+                    load_moments(learner.optimizer, learner, select_prefix(tensors, "adam."))
                 learner.steps, learner.loss = found.learner.steps, found.learner.loss
                 state.learner = learner
         except (ConfigError, FlowError, FormatError):
@@ -257,42 +244,3 @@ class TrainingState:
         """
         tensors, header = load_tensors(path)
         return cls.deserialize(path, tensors, header, config, steps_per_epoch, device, initial), header
-
-
-def _collect_moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
-    """Return the optimizer's moments of each parameter of a module, named `parameter.moment`."""
-    names = _list_optimized_names(optimizer, module)
-    return {
-        f"{names[index]}.{key}": value
-        for index, moments in optimizer.state_dict()["state"].items()
-        for key, value in moments.items()
-    }
-
-
-def _load_moments(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Restore the moments of :func:`_collect_moments`; `tensors` is empty before the first step.
-
-    Raises:
-        ValueError: a moment belongs to no parameter or has another shape, or parameters have different kinds of
-            moments. A parameter that has never had a gradient has none.
-    """
-    names, parameters = _list_optimized_names(optimizer, module), dict(module.named_parameters())
-    index_of = {name: index for index, name in enumerate(names)}
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        name, _, moment = key.rpartition(".")
-        if name not in index_of:
-            raise ValueError(f"moment of an unknown parameter '{name}'")
-        if value.dim() and value.shape != parameters[name].shape:
-            raise ValueError(f"{key}: expected {tuple(parameters[name].shape)}, received {tuple(value.shape)}")
-        state.setdefault(index_of[name], {})[moment] = value
-    if len({frozenset(moments) for moments in state.values()}) > 1:
-        raise ValueError("moments: expected the same kinds for every parameter, some are missing")
-    if state:
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-def _list_optimized_names(optimizer: torch.optim.Optimizer, module: nn.Module) -> list[str]:
-    """Return the names of the optimizer's parameters in a module, in the optimizer's order."""
-    name_of = {parameter: name for name, parameter in module.named_parameters()}
-    return [name_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]

@@ -80,7 +80,7 @@ class TrainingStep:
                 nll: Tensor = self._likelihood(prior.get_gaussians(), x, labels)
             except NOT_FINITE:  # a coupling cannot sum its series once its weights have diverged
                 require_finite(state, config, len(state.log) + 1)
-                raise make_loss_error(state.step + 1, state.seed, config) from None
+                raise make_loss_error(state, config, state.step + 1) from None
             self._optimizer.zero_grad()
             self._device.backward(prior.compute_loss(nll * weight))
         if config.gradient_clip:
