@@ -28,7 +28,7 @@ from nfpi.figures.style import STYLE
 from nfpi.runtime.devices import describe_device, make_device
 
 _STAGES = {
-    "train-flow": "nfpi.model.trained, nfpi.training.loop",
+    "train-flow": "nfpi.model.trained, nfpi.training.flow",
     "evaluate": "nfpi.model.trained, nfpi.evaluation, nfpi.results.metrics.measures, nfpi.sampling",
 }
 """stages → modules that they import when they run"""

@@ -96,7 +96,7 @@ def assert_equal_states(one: TrainingState, other: TrainingState) -> None:
         for key, value in left.items():
             assert torch.equal(value, right[key]), f"{name}: {key}"
     assert drop_seconds(one.log) == drop_seconds(other.log)
-    assert torch.equal(one.epoch_loss, other.epoch_nll)
+    assert torch.equal(one.epoch_loss, other.epoch_loss)
     assert_equal_learners(one.learner, other.learner)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from numbers import Real
@@ -16,8 +15,6 @@ from nfpi.results.statistics.intervals import wilson_interval
 
 _TAGS = ["normalizing-flow", "class-conditional", "image-classification", "image-generation"]
 _LICENSE_OF_PACKAGE = "MIT"
-_MARK = "<!-- written by nfpi, sha256 of the text above: "
-"""beginning of the last line of a card, which tells whether it was edited"""
 _DECIMALS = {"n": 0, "nf_acc": 2, "bits_per_dim": 3, "ece": 2, "worst_class_acc": 2}
 """metrics of :meth:`nfpi.ClassConditionalFlow.evaluate` that a card shows, in the order of its table"""
 _PERCENTAGES = {"nf_acc", "ece", "worst_class_acc"}
@@ -49,12 +46,7 @@ def make_card(model: TrainedFlow, metrics: Mapping[str, Any] | None = None, lice
         metrics: some or all of the metrics of :meth:`nfpi.ClassConditionalFlow.evaluate` on test images; None: the card
             has only the metrics on validation images, if any.
         license: identifier of the licence of the weights, e.g. "mit"; None: the card says "not stated".
-
-    Raises:
-        ValueError: `metrics` is not a mapping, or has entries but none of these metrics; or one of them is not a
-            number, or is a percentage outside 0 to 100.
     """
-    _check_metrics(metrics)
     name = model.data["name"]
     results = list(_make_results(metrics or {}, name or "images"))
     title = f"Class-conditional normalizing flow of {name or 'images'}"
@@ -91,39 +83,7 @@ def make_card(model: TrainedFlow, metrics: Mapping[str, Any] | None = None, lice
         "## How to cite",
         f"```bibtex\n{_CITATION}\n```",
     ]
-    text = f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n\n"
-    card = ModelCard(text)
-    card.text += f"{_mark(card.content)}\n"
-    return card
-
-
-def is_unedited_card(text: str) -> bool:
-    """Return whether the text of a card is as :func:`make_card` made it."""
-    above, found, _ = text.rpartition(_MARK)
-    return bool(found) and text.rstrip() == above + _mark(above)
-
-
-def _mark(text: str) -> str:
-    return f"{_MARK}{hashlib.sha256(text.encode()).hexdigest()} -->"
-
-
-def _check_metrics(metrics: Mapping[str, Any] | None) -> None:
-    """Raise ValueError unless `metrics` is None, empty, or maps some known names to possible values."""
-    if metrics is None:
-        return
-    if not isinstance(metrics, Mapping):
-        raise ValueError(
-            f"metrics: expected a mapping of names to numbers, as evaluate returns, received {type(metrics).__name__}"
-        )
-    if metrics and not metrics.keys() & _DECIMALS.keys():
-        expected, received = (", ".join(map(str, names)) for names in (_DECIMALS, metrics))
-        raise ValueError(f"metrics: expected some of {expected}, as evaluate returns, received {received}")
-    for name in [name for name in _DECIMALS if name in metrics]:
-        value = metrics[name]
-        if not isinstance(value, Real):
-            raise ValueError(f"metrics: expected a number for {name}, received {value!r}")
-        if name in _PERCENTAGES and (float(value) < 0 or float(value) > 100):  # NaN is "not measured"
-            raise ValueError(f"metrics: expected a percentage, 0 to 100, for {name}, received {value}")
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
 
 
 def _select_known(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -132,32 +92,21 @@ def _select_known(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in known.items() if isinstance(value, Real) and math.isfinite(value)}
 
 
-def _format_iterations(prior: Mapping[str, Any]) -> str:
-    return f" in {prior['iterations']} iterations" if "iterations" in prior else ""
-
-
 def _describe_method(model: TrainedFlow) -> str:
     """Describe how the Gaussians were obtained, as the end of a sentence."""
     if model.config.get("start") == "release":
         return ", read from a checkpoint of the paper's code"
     prior = model.config.get("prior", {})
-    match prior.get("method"):
-        case None:
-            return ", kept at their initial values" if prior else ""
-        case "fixed_point" if prior.get("converged") is False:
-            return f", fitted by fixed-point iteration, which did not converge{_format_iterations(prior)}"
-        case "fixed_point":
-            return ", fitted by fixed-point iteration"
-        case "repeated_fixed_point":
-            return ", fitted by fixed-point iteration, repeatedly during the training of f"
-        case "gradient_descent":
-            return ", learned along with f by gradient descent"
-        case method if method not in PRIORS:  # its extension is not loaded, which would tell how it works
-            return f", obtained by the method `{method}`"
-        case method if PRIORS[method].traits["learned"]:
-            return f", learned along with f by the method `{method}`"
-        case method:
-            return f", fitted by the method `{method}`"
+    method = prior.get("method")
+    if method is None:
+        return ", kept at their initial values" if prior else ""
+    if method not in PRIORS:  # its extension is not loaded, which would tell how it works
+        return f", obtained by the method `{method}`"
+    how = "learned along with f" if PRIORS[method].traits["learned"] else "fitted"
+    incomplete = prior.get("converged") is False
+    return f", {how} by the method `{method}`" + (
+        f", which did not converge in {prior['iterations']} iterations" if incomplete else ""
+    )
 
 
 def _describe_data(model: TrainedFlow) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,7 @@ from nfpi.model.compilation import CompiledNets
 from nfpi.model.fitting import Validation, fit_model
 from nfpi.model.hub import SharedFlow
 from nfpi.model.inference import choose_batch_size, decode_batches, device_of, encode_batches, strict_inference
-from nfpi.model.inputs import check_images, check_labels, check_latents, check_temperature, draw_seed
+from nfpi.model.inputs import check_images, check_labels, check_latents, draw_seed
 from nfpi.model.settings import parse_settings
 from nfpi.release import load_release_checkpoint, make_release_config
 from nfpi.sampling import sample_images
@@ -194,8 +194,6 @@ class ClassConditionalFlow(SharedFlow):
         """
         flow, prior = load_release_checkpoint(checkpoint, averaged)
         names = [str(name) for name in (range(prior.num_classes) if classes is None else classes)]
-        if len(names) != prior.num_classes:
-            raise ValueError(f"classes: expected the names of {prior.num_classes} classes, received {len(names)}")
         data: dict[str, Any] = {"name": None, "classes": names, "dtype": "uint8", "extra": {}}
         return cls(flow, prior, make_release_config(checkpoint, averaged, data))
 
@@ -352,14 +350,15 @@ class ClassConditionalFlow(SharedFlow):
             ValueError: a label is not a class, or the temperature is not a number of at least 0.
             FloatingPointError: images are still infinite or NaN after several draws of their latents.
         """
-        temperature = check_temperature(temperature)
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise ValueError(f"temperature: expected a number of at least 0, received {temperature!r}")
         indices = torch.from_numpy(check_labels(labels, self.classes))
         with strict_inference(self.flow, self._compiled):
             drawn = sample_images(
                 self.flow,
                 self.prior,
                 indices,
-                temperature=temperature,
+                temperature=float(temperature),
                 seed=draw_seed(generator),
                 batch_size=choose_batch_size(self.flow),
                 domain=self.domain,

@@ -114,24 +114,25 @@ def choose_training(
     Raises:
         ValueError: a setting is unknown or out of range.
     """
-    explicit = {} if epochs is None else {"epochs": epochs}
-    if isinstance(training, TrainingConfig):
-        return parse_settings(TrainingConfig, training.model_dump() | explicit, "training: ")
-    if training is not None:
-        _require_mapping(training, "training")
-    given = {**_TRAINING.get(kind, {}), **(training or {}), **explicit}
-    small = side <= _SMALL
-    sizes = {"epochs": given.get("epochs", _EPOCHS), "batch_size": given.get("batch_size", 128)}
-    checked = parse_settings(TrainingConfig, {**sizes, "fit_after_epochs": 0}, "training: ")
-    count, batch_size = checked.epochs, checked.batch_size
-    steps = count * -(-num_images // batch_size)
+    given = (
+        training.model_dump()
+        if isinstance(training, TrainingConfig)
+        else {**_TRAINING.get(kind, {}), **(training or {})}
+    )
+    given |= {} if epochs is None else {"epochs": epochs}
+    checked = parse_settings(
+        TrainingConfig, {"epochs": _EPOCHS, "batch_size": 128, **given, "fit_after_epochs": 0}, "training: "
+    )
+    steps = checked.epochs * -(-num_images // checked.batch_size)
     defaults = {
+        "epochs": checked.epochs,
+        "batch_size": checked.batch_size,
         "warmup_steps": min(100, steps // 4),
-        "augmentation": "none" if small else "shift",
-        "evaluate_every": count,
-        "fit_after_epochs": 0 if count == 1 else 1,
+        "augmentation": "none" if side <= _SMALL else "shift",
+        "evaluate_every": checked.epochs,
+        "fit_after_epochs": 0 if checked.epochs == 1 else 1,
     }
-    return parse_settings(TrainingConfig, {**sizes, **defaults, **given}, "training: ")
+    return parse_settings(TrainingConfig, {**defaults, **given}, "training: ")
 
 
 def choose_prior(prior: str | Mapping[str, Any] | PriorBlock | None) -> PriorBlock:
@@ -151,7 +152,6 @@ def choose_prior(prior: str | Mapping[str, Any] | PriorBlock | None) -> PriorBlo
 
 def _parse_block(registry: Any, block: Any, what: str) -> Any:
     """Validate a block of config.yaml; raises ValueError in one line that begins with `what`."""
-    _require_mapping(block, what)
     try:
         return registry.validate(dict(block))
     except ValidationError as error:
@@ -166,8 +166,3 @@ def parse_settings(model: type[S], values: Mapping[str, Any], where: str = "") -
         return model.model_validate(dict(values))
     except ValidationError as error:
         raise ValueError(f"{where}{explain(error)}") from None
-
-
-def _require_mapping(block: Any, what: str) -> None:
-    if not isinstance(block, Mapping):
-        raise ValueError(f"{what}: expected a mapping of settings, received {block!r}")

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import torch
 from pydantic import Field, field_validator
 
 from nfpi.config.base import NonNegativeFloat, Seed
 from nfpi.data.domain import Domain, choose_domain
+from nfpi.data.store import ImageSet
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow, check_description
 from nfpi.priors.files import deserialize_prior, serialize_prior
@@ -23,7 +22,10 @@ from nfpi.runs import MODEL_FILES
 from nfpi.runtime.divergence import raise_if_diverged
 from nfpi.runtime.files import write_atomically, written_together
 from nfpi.runtime.formats import FormatError, Record, check_divergence, check_record, read_json_object
-from nfpi.runtime.tensors import load_tensors, save_tensors
+from nfpi.runtime.tensors import load_tensors, save_tensors, select_prefix
+
+if TYPE_CHECKING:
+    from nfpi.training.state import TrainingState
 
 CONFIG, WEIGHTS = MODEL_FILES.values()
 _FORMAT = 1
@@ -60,6 +62,11 @@ class _Config(Record):
     validation: dict[str, Any] = {}
 
 
+def describe_images(images: ImageSet) -> dict[str, Any]:
+    """Return the part of the training images' metadata that later stages need, for `data` of a model's config."""
+    return {key: images.meta[key] for key in ("name", "classes", "dtype", "extra")}
+
+
 @dataclass(eq=False, repr=False)
 class TrainedFlow:
     """A flow f with K class Gaussians: log p(x | y) = log N(f(x); μ_y, Σ_y) + log |det ∂f/∂x|.
@@ -80,6 +87,35 @@ class TrainedFlow:
 
     def __post_init__(self) -> None:
         self._check_classes()
+
+    @classmethod
+    def from_training(
+        cls,
+        state: TrainingState,
+        prior: GaussianPrior,
+        *,
+        start: str | None,
+        prior_record: dict[str, Any],
+        training: dict[str, Any],
+        data: dict[str, Any],
+        **further: Any,
+    ) -> Self:
+        """Make a model from the final state of a training, with averaged weights.
+
+        Args:
+            state: state of the training, with the Gaussians if it learned them.
+            prior: the Gaussians of the training, if they were fixed.
+            start: kind of initial Gaussians.
+            prior_record: method, λ and settings of the Gaussians.
+            training: settings of the training.
+            data: description of the training images, see :func:`describe_images`.
+            further: further entries of the config.
+        """
+        final = state.learner.prior if state.learner is not None else prior
+        facts = {"seed": state.seed, "start": start, "step": state.step}
+        return cls(
+            state.averaged_flow, final, {**facts, "prior": prior_record, "training": training, "data": data, **further}
+        )
 
     def _check_classes(self) -> None:
         """Check that the names of the classes are distinct, and that the prior matches their number and the flow.
@@ -140,20 +176,15 @@ class TrainedFlow:
         """Write config.json and model.safetensors, together or not at all.
 
         Raises:
-            ValueError: :meth:`read` would refuse the files, e.g. because weights are float64, or the prior has more
-                classes than there are names.
+            ValueError: the prior has more classes than there are names, or the config is not that of a model.
         """
         folder = Path(folder)
         self._check_classes()
-        weights = self.flow.state_dict()
-        _require_loadable(self.flow, weights)
-        tensors = {f"flow.{name}": value for name, value in weights.items()}
+        tensors = {f"flow.{name}": value for name, value in self.flow.state_dict().items()}
         tensors |= {f"prior.{name}": value for name, value in serialize_prior(self.prior).items()}
         config = {"format": _FORMAT, "flow": self.flow.description, **self.config}
         text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False)
         check_record(_Config, json.loads(text), None, "the config of a model")
-        check_description(self.flow.description, None)
-        _ = self.domain  # raises if the config lacks what the domain needs
         with written_together():
             save_tensors(folder / WEIGHTS, tensors, {"format": _FORMAT})
             write_atomically(folder / CONFIG, text + "\n")
@@ -169,15 +200,12 @@ class TrainedFlow:
             Diverged: the files record a fit that diverged.
         """
         folder = Path(folder)
-        _refuse_files(folder)
-        _refuse_pickles(folder)
+        _refuse_others(folder)
         path = folder / CONFIG
         try:
             config = read_json_object(path)
         except FileNotFoundError:
-            inner = folder / "model"
-            hint = f"; did you mean {inner}?" if (inner / CONFIG).is_file() else ""
-            raise FormatError(f"{path}: there is no such file{hint}") from None
+            raise FormatError(f"{path}: there is no such file") from None
         check_divergence(config, path)
         raise_if_diverged(config)
         version, description = config.pop("format", None), config.pop("flow", None)
@@ -186,54 +214,24 @@ class TrainedFlow:
         check_record(_Config, config, path, "the config of a model")
         check_description(description, path)
         tensors, _ = load_tensors(folder / WEIGHTS)
-        others = [name for name in tensors if not name.startswith(("flow.", "prior."))]
-        if others:
-            raise FormatError(f"{folder / WEIGHTS}: expected weights of a flow and its prior, received {others[0]}")
-
-        def select_prefix(prefix: str) -> dict[str, torch.Tensor]:
-            return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-        prior = deserialize_prior(folder / WEIGHTS, select_prefix("prior."))
-        flow = build_flow(description, select_prefix("flow."), folder / WEIGHTS)
+        prior = deserialize_prior(folder / WEIGHTS, select_prefix(tensors, "prior."))
+        flow = build_flow(description, select_prefix(tensors, "flow."), folder / WEIGHTS)
         try:
             model = cls(flow, prior, config)
+            _ = model.domain  # raises if the config lacks what the domain needs
         except ValueError as error:
             raise FormatError(f"{path}: expected a config that matches {WEIGHTS}, received another ({error})") from None
-        try:
-            _ = model.domain
-        except ValueError as error:
-            raise FormatError(f"{path}: {error}") from None
         return model
 
 
-def _require_loadable(flow: ImageFlow, weights: Mapping[str, torch.Tensor]) -> None:
-    """Check that weights can be loaded again: in other dtypes than float32, only flows of some extensions can.
-
-    Raises:
-        ValueError: they cannot.
-    """
-    if all(value.dtype == torch.float32 for value in weights.values() if value.is_floating_point()):
-        return
-    try:
-        build_flow(flow.description, weights)
-    except FormatError as error:
-        raise ValueError(f"flow: {error}; model.flow.float() makes all weights float32") from None
-
-
-def _refuse_files(path: Path) -> None:
-    """Raise FormatError if the path is a file; the message says what to pass or call instead."""
-    if not path.is_file():
-        return
-    if path.name in (CONFIG, WEIGHTS):
-        advice = f"its folder is {path.parent}"
-    else:
-        advice = "for a checkpoint of the paper's code: ClassConditionalFlow.from_release"
-    raise FormatError(f"{path}: expected a folder with a model, received a file; {advice}")
-
-
-def _refuse_pickles(folder: Path) -> None:
-    """Raise FormatError if the weights of a folder are a pickle instead of a safetensors file."""
+def _refuse_others(folder: Path) -> None:
+    """Raise FormatError if the path is a file, or a folder whose weights are a pickle."""
+    if folder.is_file():
+        raise FormatError(
+            f"{folder}: expected a folder with a model, received a file; for a checkpoint of the paper's code: "
+            "ClassConditionalFlow.from_release"
+        )
     if folder.is_dir() and not (folder / WEIGHTS).exists():
-        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
-        if pickles:
-            raise FormatError(f"{folder}: expected {WEIGHTS}, received {pickles[0]}: pickles are never read")
+        pickle = next((path.name for path in sorted(folder.iterdir()) if path.suffix in _PICKLES), None)
+        if pickle is not None:
+            raise FormatError(f"{folder}: expected {WEIGHTS}, received {pickle}: pickles are never read")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, get_args
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args
 
 import torch
 
 from nfpi.config.base import ConfigError, Settings, Start
-from nfpi.config.priors import PRIORS, LearnedMethod
+from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock
 from nfpi.priors.fixed_point import FixedPointResult
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.learner import PriorLearner
@@ -110,6 +111,36 @@ def fit(
         return result
     _check(method, result, statistics.mean.shape)
     return result.to(dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class FittedPrior:
+    """Gaussians that a method fitted, and what is recorded of the fit.
+
+    Attributes:
+        prior: the Gaussians, float64.
+        record: method, λ and settings; of a fixed point also the number of iterations, and whether it converged.
+        residuals: changes of means and variances in each iteration of a fixed point; empty for other methods.
+    """
+
+    prior: GaussianPrior
+    record: dict[str, Any]
+    residuals: list[list[float]]
+
+
+def describe_prior(block: PriorBlock, weight: float) -> dict[str, Any]:
+    """Return the record of a block of `priors:` with λ, as JSON values."""
+    return {"method": block.method, "lambda": weight, "settings": block.model_dump(mode="json")}
+
+
+def fit_prior(block: PriorBlock, statistics: ClassStatistics, initial: GaussianPrior, weight: float) -> FittedPrior:
+    """Fit the class Gaussians by a block of `priors:` that does not learn them along with the flow; see :func:`fit`."""
+    fitted = fit(block.method, statistics, initial, weight, PRIORS.extract_settings(block))
+    record = describe_prior(block, weight)
+    if not isinstance(fitted, FixedPointResult):
+        return FittedPrior(fitted, record, [])
+    record |= {"iterations": fitted.iterations, "converged": fitted.converged}
+    return FittedPrior(fitted.prior, record, fitted.residuals.tolist())
 
 
 def make_learner(method: LearnedMethod, initial: GaussianPrior) -> PriorLearner:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from nfpi.classifiers.registry import build_classifier
-from nfpi.classifiers.training import make_optimizer
+from nfpi.training.optimizers import make_optimizer
 from nfpi.config import FLOWS, Config
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow

@@ -17,7 +17,15 @@ from nfpi.runtime.divergence import raise_if_diverged
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError, check_divergence, parse_json
 
-__all__ = ["FormatError", "load_state", "load_tensors", "require_finite", "save_tensors", "verify_archive"]
+__all__ = [
+    "FormatError",
+    "load_state",
+    "load_tensors",
+    "require_finite",
+    "save_tensors",
+    "select_prefix",
+    "verify_archive",
+]
 
 
 _TYPES = (
@@ -97,6 +105,11 @@ def load_state(module: nn.Module, weights: Mapping[str, Tensor], any_precision: 
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise ValueError(" ".join(lines[1:2] or lines)[:300]) from None
+
+
+def select_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`, without it."""
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def verify_archive(path: Path) -> None:

@@ -54,34 +54,28 @@ class FitPrior(Stage):
     def run(self) -> None:
         """Fit the Gaussians to the statistics of an initial state by the prior's method."""
         from nfpi.priors.files import load_prior, load_statistics, save_prior
-        from nfpi.priors.fixed_point import FixedPointDiverged, FixedPointResult
-        from nfpi.priors.registry import fit
+        from nfpi.priors.fixed_point import FixedPointDiverged
+        from nfpi.priors.registry import fit_prior
         from nfpi.runtime.divergence import Diverged
 
-        settings = PRIORS.extract_settings(self.prior)
         try:
             initial, header = load_prior(self.initial / "prior.safetensors")
             statistics = load_statistics(self.initial / "statistics.safetensors")
         except Diverged as fault:  # of the training before the fit
             self._record_divergence(fault, [])
             return
-        settings_json = self.prior.model_dump(mode="json")
-        header |= {"method": self.prior.method, "lambda": self.weight, "settings": settings_json}
         try:
-            fitted = fit(self.prior.method, statistics, initial, self.weight, settings)
+            fitted = fit_prior(self.prior, statistics, initial, self.weight)
         except Diverged as fault:
-            fault.context = {"seed": header.get("seed"), "prior": settings_json}
+            fault.context = {"seed": header.get("seed"), "prior": self.prior.model_dump(mode="json")}
             self._record_divergence(fault, fault.residuals if isinstance(fault, FixedPointDiverged) else [])
             return
-        residuals: list[Any] = []
-        if isinstance(fitted, FixedPointResult):
-            residuals = fitted.residuals.tolist()
-            logger.info("λ = %g: %d iterations, converged: %s", self.weight, fitted.iterations, fitted.converged)
-            header |= {"iterations": fitted.iterations, "converged": fitted.converged}
-        prior = fitted.prior if isinstance(fitted, FixedPointResult) else fitted
+        if "iterations" in fitted.record:
+            found = fitted.record["iterations"], fitted.record["converged"]
+            logger.info("λ = %g: %d iterations, converged: %s", self.weight, *found)
         with written_together():
-            self._write_residuals(residuals)
-            save_prior(self.get_path("prior"), prior, header)
+            self._write_residuals(fitted.residuals)
+            save_prior(self.get_path("prior"), fitted.prior, header | fitted.record)
 
     def _record_divergence(self, fault: Diverged, residuals: list[Any]) -> None:
         from nfpi.runtime.divergence import mark_diverged

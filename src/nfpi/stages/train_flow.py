@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import AfterValidator
 from pydantic_settings import CliPositionalArg
@@ -19,9 +19,6 @@ from nfpi.runtime.files import file_digest, run_after_commit, written_together
 from nfpi.stages.base import Stage
 from nfpi.stages.prepare_data import list_meta_files
 from nfpi.stages.start_flow import keep_divergence, read_training_data
-
-if TYPE_CHECKING:
-    from nfpi.data.store import ImageSet
 
 
 def _check_is_learned(prior: PriorBlock) -> PriorBlock:
@@ -68,8 +65,9 @@ class TrainFlow(Stage):
 
     def run(self) -> None:
         """Train the remaining epochs under Gaussians that are fixed or learned along with the flow."""
-        from nfpi.model.trained import TrainedFlow
+        from nfpi.model.trained import TrainedFlow, describe_images
         from nfpi.priors.files import load_prior
+        from nfpi.priors.registry import describe_prior
         from nfpi.runtime.checkpoints import Checkpoints
         from nfpi.runtime.devices import make_device
         from nfpi.runtime.divergence import TrainingDiverged
@@ -79,8 +77,7 @@ class TrainFlow(Stage):
         learned, learning = None, {}
         if self.learn is not None:
             learned = LearnedMethod.from_block(self.learn, self.weight)
-            settings = self.learn.model_dump(mode="json")
-            learning = {"method": self.learn.method, "lambda": self.weight, "settings": settings}
+            learning = describe_prior(self.learn, self.weight)
         prior_code = compute_code_digest(PRIORS[self.learn.method]) if self.learn is not None else ""
         prior_file = self.prior if self.prior is not None else self.initial / "prior.safetensors"
         state_file = self.initial / "state.safetensors"
@@ -111,21 +108,22 @@ class TrainFlow(Stage):
             return
         if not processes.first:
             return
-        final = state.learner.prior if state.learner is not None else prior
-        config = {
-            "seed": state.seed,
-            "start": header.get("start"),
-            "step": state.step,
-            "prior": {key: value for key, value in (prior_header | learning).items() if key not in ("start", "seed")},
-            "training": self.training.model_dump() | {"precision": device.precision},
-            "data": _select_metadata(data.train),
-            "devices": processes.count,
-        }
+        further: dict[str, Any] = {"devices": processes.count}
         if len(state.precisions) > 1:  # it changed when the training was resumed; `training.precision` is the last
-            config["precisions"] = state.precision_parts
+            further["precisions"] = state.precision_parts
+        record = {key: value for key, value in (prior_header | learning).items() if key not in ("start", "seed")}
+        model = TrainedFlow.from_training(
+            state,
+            prior,
+            start=header.get("start"),
+            prior_record=record,
+            training=self.training.model_dump() | {"precision": device.precision},
+            data=describe_images(data.train),
+            **further,
+        )
         with written_together():
             write_log(self.get_path("history"), state.log)
-            TrainedFlow(state.averaged_flow, final, config).write(self.get_path("config").parent)
+            model.write(self.get_path("config").parent)
         run_after_commit(checkpoints.clear)
 
 
@@ -150,7 +148,7 @@ class ImportRelease(Stage):
     def run(self) -> None:
         """Convert the weights and Gaussians of a released checkpoint."""
         from nfpi.data.store import read_image_set
-        from nfpi.model.trained import TrainedFlow
+        from nfpi.model.trained import TrainedFlow, describe_images
         from nfpi.release import load_release_checkpoint, make_release_config
 
         flow, prior = load_release_checkpoint(self.checkpoint, self.averaged)
@@ -160,10 +158,5 @@ class ImportRelease(Stage):
                 f"{self.data}: expected images {flow.shape} of {prior.num_classes} classes as in {self.checkpoint}, "
                 f"received {train.shape} of {train.num_classes}"
             )
-        config = make_release_config(self.checkpoint, self.averaged, _select_metadata(train))
+        config = make_release_config(self.checkpoint, self.averaged, describe_images(train))
         TrainedFlow(flow, prior, config).write(self.get_path("config").parent)
-
-
-def _select_metadata(train: ImageSet) -> dict[str, Any]:
-    """Return the part of the training images' metadata that later stages need."""
-    return {key: train.meta[key] for key in ("name", "classes", "dtype", "extra")}

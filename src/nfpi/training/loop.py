@@ -21,7 +21,7 @@ from nfpi.runtime.checkpoints import Checkpoints, Snapshot, checkpointing
 from nfpi.runtime.device import Device
 from nfpi.runtime.divergence import NOT_FINITE, TrainingDiverged
 from nfpi.runtime.signals import Interruption
-from nfpi.runtime.tensors import load_state
+from nfpi.runtime.tensors import load_state, select_prefix
 from nfpi.training.optimizers import collect_moments, load_moments
 
 LogRow = dict[str, float | int | None]
@@ -68,11 +68,6 @@ class State:
         load_moments(self.optimizer, self.module, select_prefix(tensors, "optimizer."))
         self.seed, self.step, self.log = header["seed"], header["step"], list(header["log"])
         self.epoch_loss.copy_(tensors["epoch_loss"])
-
-
-def select_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with `prefix`, without it."""
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 class Training(ABC):

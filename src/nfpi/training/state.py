@@ -23,9 +23,9 @@ from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.learner import PriorLearner
 from nfpi.priors.registry import make_learner
 from nfpi.runtime.formats import FormatError, Record, check_record
-from nfpi.runtime.tensors import load_state, load_tensors, save_tensors
+from nfpi.runtime.tensors import load_state, load_tensors, save_tensors, select_prefix
 from nfpi.training.average import WeightAverage
-from nfpi.training.loop import LogRow, State, select_prefix
+from nfpi.training.loop import LogRow, State
 from nfpi.training.optimizers import collect_moments, load_moments, make_optimizer
 
 logger = logging.getLogger(__name__)
