@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,29 +11,20 @@ import numpy as np
 import torch
 
 from nfpi.augmentation import augment_images
-from nfpi.config.flows import FlowBlock
 from nfpi.config.generation import NfaConfig
-from nfpi.config.priors import PriorBlock
-from nfpi.config.training import TrainingConfig
 from nfpi.data.store import ImageSet
 from nfpi.linalg import precise_dtype
 from nfpi.model.compilation import CompiledNets
-from nfpi.model.fitting import Validation, fit_model
+from nfpi.model.fitting import FittedFlow
 from nfpi.model.hub import SharedFlow
 from nfpi.model.inference import choose_batch_size, decode_batches, device_of, encode_batches, strict_inference
-from nfpi.model.inputs import check_images, check_labels, check_latents, draw_seed
+from nfpi.model.inputs import Images, Labels, check_images, check_labels, check_latents, draw_seed
 from nfpi.model.settings import parse_settings
 from nfpi.release import load_release_checkpoint, make_release_config
 from nfpi.sampling import sample_images
 
-Images = Any
-"""uint8 (N, H, W, C), an array or a tensor; grey images also (N, H, W). A flow on latents of an autoencoder takes
-these latents, float16 (N, H, W, C)."""
-Labels = Any
-"""(N,), indices in [0, K) or names of classes; an array, a tensor or a list."""
 
-
-class ClassConditionalFlow(SharedFlow):
+class ClassConditionalFlow(FittedFlow, SharedFlow):
     """A normalizing flow f with a Gaussian for each class: log p(x | y) = log N(f(x); μ_y, Σ_y) + log |det ∂f/∂x|.
 
     x is a dequantised image in [−1, 1]. Densities are deterministic: all images get the same draw of the
@@ -105,79 +96,6 @@ class ClassConditionalFlow(SharedFlow):
     def num_classes(self) -> int:
         """Number of classes, K."""
         return self.prior.num_classes
-
-    @classmethod
-    def fit(
-        cls,
-        images: Images,
-        labels: Labels,
-        *,
-        weight: float = 1e4,
-        validation: Validation = None,
-        epochs: int | None = None,
-        classes: Sequence[str] | None = None,
-        flow: str | Mapping[str, Any] | FlowBlock | None = None,
-        training: Mapping[str, Any] | TrainingConfig | None = None,
-        prior: str | Mapping[str, Any] | PriorBlock | None = None,
-        flip: bool = False,
-        name: str | None = None,
-        seed: int = 0,
-        device: torch.device | str | None = None,
-        progress: bool = True,
-    ) -> Self:
-        """Initialise a flow on images, fit the class Gaussians to its latents, and train it under them.
-
-        Calls the same functions as the stages of the workflow, without writing files. Called on a model, it returns a
-        new one, and leaves that model as it is.
-
-        Fits in several threads run one after the other. A fit uses torch's global random generator and restores it at
-        the end, so other threads must not use it meanwhile.
-
-        Args:
-            images: (N, H, W, C), uint8. Grey images may be (N, H, W), unless W is 1 to 4.
-            labels: (N,), indices of classes or their names.
-            weight: λ of Eq. 4, how strongly the Gaussians repel each other. The fixed point is fitted at 0 too, whereas
-                experiments of the workflow then keep the initial Gaussians.
-            validation: share of the images to hold out, or (images, labels); the model's card has the scores on them.
-            epochs: passes over the training images; None: those of `training`, 24 by default.
-            classes: names of the K classes that labels index; None: the names in `labels`, sorted, or
-                "0" … "K − 1".
-            flow: kind of flow ("matrix_exponential", "glow", "transformer") or its settings, as under `flows:` in
-                config.yaml; None: "matrix_exponential". The settings of a kind given by its name depend on the size of
-                the images, see :func:`nfpi.model.settings.choose_default_settings`.
-            training: a mapping of the settings that differ from those of
-                :func:`nfpi.model.settings.choose_training`, or a complete :class:`TrainingConfig`. As no files are
-                written, `checkpoint_minutes`, `tracking` and `sample_every_epochs` have no effect.
-            prior: method of the Gaussians or its settings, as under `priors:` in config.yaml; None: the fixed point.
-            flip: whether mirrored images still belong to their class, for augmentations that mirror; the
-                augmentation "flip" requires True.
-            name: name of the data set, for the model's card.
-            seed: seed of all random numbers.
-            device: device to train on; None: a GPU if available.
-            progress: whether to show a progress bar.
-
-        Raises:
-            ValueError: images, labels or a setting are invalid.
-            Diverged: the fit of the Gaussians or the training diverged; the message says what to change.
-        """
-        return cls(
-            *fit_model(
-                images,
-                labels,
-                weight=weight,
-                validation=validation,
-                epochs=epochs,
-                classes=classes,
-                flow=flow,
-                training=training,
-                prior=prior,
-                flip=flip,
-                name=name,
-                seed=seed,
-                device=device,
-                progress=progress,
-            )
-        )
 
     @classmethod
     def from_release(cls, checkpoint: Path | str, classes: Sequence[str] | None = None, averaged: bool = True) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,8 +14,7 @@ from nfpi.config.flows import FLOWS, FlowBlock
 from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock
 from nfpi.config.training import TrainingConfig
 from nfpi.data.store import ImageSet
-from nfpi.flows.image_flow import ImageFlow
-from nfpi.model.inputs import make_sets
+from nfpi.model.inputs import Images, Labels, make_sets
 from nfpi.model.settings import choose_flow, choose_prior, choose_training, parse_settings
 from nfpi.model.trained import TrainedFlow, describe_images
 from nfpi.priors.gaussian import GaussianPrior
@@ -45,66 +44,112 @@ class _Plain(Settings):
     seed: Seed
 
 
-def fit_model(
-    images: Any,
-    labels: Any,
-    *,
-    weight: float,
-    validation: Validation,
-    epochs: int | None,
-    classes: Sequence[str] | None,
-    flow: str | Mapping[str, Any] | FlowBlock | None,
-    training: Mapping[str, Any] | TrainingConfig | None,
-    prior: str | Mapping[str, Any] | PriorBlock | None,
-    flip: bool,
-    name: str | None,
-    seed: int,
-    device: torch.device | str | None,
-    progress: bool,
-) -> tuple[ImageFlow, GaussianPrior, dict[str, Any]]:
-    """Fit a flow and its Gaussians; see :meth:`nfpi.ClassConditionalFlow.fit`.
+class FittedFlow(TrainedFlow):
+    """A trained flow that can be fitted to images in memory; base class of :class:`nfpi.ClassConditionalFlow`."""
+
+    @classmethod
+    def fit(
+        cls,
+        images: Images,
+        labels: Labels,
+        *,
+        weight: float = 1e4,
+        validation: Validation = None,
+        epochs: int | None = None,
+        classes: Sequence[str] | None = None,
+        flow: str | Mapping[str, Any] | FlowBlock | None = None,
+        training: Mapping[str, Any] | TrainingConfig | None = None,
+        prior: str | Mapping[str, Any] | PriorBlock | None = None,
+        flip: bool = False,
+        name: str | None = None,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        progress: bool = True,
+    ) -> Self:
+        """Initialise a flow on images, fit the class Gaussians to its latents, and train it under them.
+
+        Calls the same functions as the stages of the workflow, without writing files. Called on a model, it returns a
+        new one, and leaves that model as it is.
+
+        Fits in several threads run one after the other. A fit uses torch's global random generator and restores it at
+        the end, so other threads must not use it meanwhile.
+
+        Args:
+            images: (N, H, W, C), uint8. Grey images may be (N, H, W), unless W is 1 to 4.
+            labels: (N,), indices of classes or their names.
+            weight: λ of Eq. 4, how strongly the Gaussians repel each other. The fixed point is fitted at 0 too, whereas
+                experiments of the workflow then keep the initial Gaussians.
+            validation: share of the images to hold out, or (images, labels); the model's card has the scores on them.
+            epochs: passes over the training images; None: those of `training`, 24 by default.
+            classes: names of the K classes that labels index; None: the names in `labels`, sorted, or
+                "0" … "K − 1".
+            flow: kind of flow ("matrix_exponential", "glow", "transformer") or its settings, as under `flows:` in
+                config.yaml; None: "matrix_exponential". The settings of a kind given by its name depend on the size of
+                the images, see :func:`nfpi.model.settings.choose_default_settings`.
+            training: a mapping of the settings that differ from those of
+                :func:`nfpi.model.settings.choose_training`, or a complete :class:`TrainingConfig`. As no files are
+                written, `checkpoint_minutes`, `tracking` and `sample_every_epochs` have no effect.
+            prior: method of the Gaussians or its settings, as under `priors:` in config.yaml; None: the fixed point.
+            flip: whether mirrored images still belong to their class, for augmentations that mirror; the
+                augmentation "flip" requires True.
+            name: name of the data set, for the model's card.
+            seed: seed of all random numbers.
+            device: device to train on; None: a GPU if available.
+            progress: whether to show a progress bar.
+
+        Raises:
+            ValueError: images, labels or a setting are invalid.
+            Diverged: the fit of the Gaussians or the training diverged; the message says what to change.
+        """
+        plain = parse_settings(_Plain, {"weight": weight, "flip": flip, "name": name, "seed": seed})
+        seed = plain.seed
+        train, held_out = make_sets(images, labels, classes, validation, flip=plain.flip, name=plain.name, seed=seed)
+        _, height, width = train.shape
+        block = choose_flow(flow, height, width)
+        if not isinstance(training, TrainingConfig):
+            training = {**block.training, **(training or {})}
+        config = choose_training(training, epochs, block.kind, max(height, width), len(train))
+        method = choose_prior(prior)
+        description = {
+            "kind": block.kind,
+            "shape": list(train.shape),
+            "settings": FLOWS.extract_settings(block).model_dump(mode="json"),
+        }
+        with _training_device(device, config.precision) as place:
+            data = TrainingData(train, held_out, config, place.device)
+            try:
+                state, given, record = _fit_and_train(data, description, method, plain, place, progress)
+            except Diverged as fault:
+                fault.message = f"{fault}{_describe_class(fault.class_index, train)}"
+                raise
+        return cls.from_training(
+            state,
+            given,
+            start=method.start,
+            prior_record=record,
+            training=config.model_dump() | {"precision": place.precision},
+            data=describe_images(train) | {"n": len(train)},
+            **_describe_validation(state, held_out),
+        )
+
+
+def _fit_and_train(
+    data: TrainingData, flow: Mapping[str, Any], prior: PriorBlock, plain: _Plain, device: Device, progress: bool
+) -> tuple[TrainingState, GaussianPrior, dict[str, Any]]:
+    """Train the first epochs, fit the Gaussians or learn them along with the flow, and train the remaining epochs.
 
     Returns:
-        the flow, with averaged weights; its prior; and the config of the model.
+        the final state, the Gaussians, and their record.
     """
-    plain = parse_settings(_Plain, {"weight": weight, "flip": flip, "name": name, "seed": seed})
-    seed = plain.seed
-    train, held_out = make_sets(images, labels, classes, validation, flip=plain.flip, name=plain.name, seed=seed)
-    _, height, width = train.shape
-    block = choose_flow(flow, height, width)
-    if not isinstance(training, TrainingConfig):
-        training = {**block.training, **(training or {})}
-    config = choose_training(training, epochs, block.kind, max(height, width), len(train))
-    method = choose_prior(prior)
-    description = {
-        "kind": block.kind,
-        "shape": list(train.shape),
-        "settings": FLOWS.extract_settings(block).model_dump(mode="json"),
-    }
-    with _training_device(device, config.precision) as place:
-        data = TrainingData(train, held_out, config, place.device)
-        try:
-            initial = start_training(data, description, method.start, seed, place, progress=progress)
-            given, learned, record = initial.prior, None, describe_prior(method, plain.weight)
-            if PRIORS[method.method].traits["learned"]:
-                learned = LearnedMethod.from_block(method, plain.weight)
-            else:
-                fitted = fit_prior(method, initial.statistics, initial.prior, plain.weight)
-                given, record = fitted.prior, fitted.record
-            state = continue_training(initial.state, given, data, place, learned=learned, progress=progress)
-        except Diverged as fault:
-            fault.message = f"{fault}{_describe_class(fault.class_index, train)}"
-            raise
-    model = TrainedFlow.from_training(
-        state,
-        given,
-        start=method.start,
-        prior_record=record,
-        training=config.model_dump() | {"precision": place.precision},
-        data=describe_images(train) | {"n": len(train)},
-        **_describe_validation(state, held_out),
-    )
-    return model.flow, model.prior, model.config
+    initial = start_training(data, flow, prior.start, plain.seed, device, progress=progress)
+    given, learned, record = initial.prior, None, describe_prior(prior, plain.weight)
+    if PRIORS[prior.method].traits["learned"]:
+        learned = LearnedMethod.from_block(prior, plain.weight)
+    else:
+        fitted = fit_prior(prior, initial.statistics, initial.prior, plain.weight)
+        given, record = fitted.prior, fitted.record
+    state = continue_training(initial.state, given, data, device, learned=learned, progress=progress)
+    return state, given, record
 
 
 def _describe_validation(state: TrainingState, held_out: ImageSet | None) -> dict[str, Any]:

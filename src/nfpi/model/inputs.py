@@ -10,6 +10,12 @@ import torch
 
 from nfpi.data.store import ImageSet
 
+Images = Any
+"""uint8 (N, H, W, C), an array or a tensor; grey images also (N, H, W). A flow on latents of an autoencoder takes
+these latents, float16 (N, H, W, C)."""
+Labels = Any
+"""(N,), indices in [0, K) or names of classes; an array, a tensor or a list."""
+
 _CHANNELS = (1, 2, 3, 4)
 """possible numbers of channels of images of unknown size"""
 
