@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from nfpi.classifiers.registry import build_classifier
-from nfpi.training.optimizers import make_optimizer
 from nfpi.config import FLOWS, Config
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow
 from nfpi.projection.counting import Counts, Step, count_classifier_step, count_flow_step, count_pass
 from nfpi.projection.work import LATENT_CHANNELS, Work, describe_batch
+from nfpi.training.optimizers import make_optimizer
 
 logger = logging.getLogger(__name__)
 
