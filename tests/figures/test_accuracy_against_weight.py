@@ -124,11 +124,11 @@ def test_axes_have_units():
 @pytest.mark.parametrize(
     ("other", "expected"),
     [
-        ({"prior": "mean_only"}, ["digits, fpi", "digits, mean_only"]),
-        ({"flow": "glow"}, ["digits, fpi, mef", "digits, fpi, glow"]),
-        ({"classifier": "swin"}, ["digits, fpi, resnet18", "digits, fpi, swin"]),
-        ({"prior": "mean_only", "row": "KLD on μ only"}, ["digits, fpi", "digits, KLD on μ only"]),
-        ({"prior": "mean_only", "row": "$1_ or $2"}, ["digits, fpi", r"digits, \$1_ or \$2"]),
+        ({"prior": "mean_only"}, ["digits, fpi, mef, resnet18", "digits, mean_only, mef, resnet18"]),
+        ({"flow": "glow"}, ["digits, fpi, mef, resnet18", "digits, fpi, glow, resnet18"]),
+        ({"classifier": "swin"}, ["digits, fpi, mef, resnet18", "digits, fpi, mef, swin"]),
+        ({"prior": "mean_only", "row": "KLD on μ only"}, ["digits, fpi, mef, resnet18", "digits, KLD on μ only"]),
+        ({"prior": "mean_only", "row": "$1_ or $2"}, ["digits, fpi, mef, resnet18", r"digits, \$1_ or \$2"]),
         ({"dataset": "cifar10"}, ["digits", "cifar10"]),
     ],
     ids=["priors", "flows", "classifiers", "labels", "dollars", "data sets"],

@@ -19,6 +19,19 @@ from nfpi.priors import ClassStatistics, FixedPointConfig, GaussianPrior, fit_fi
 from nfpi.priors.files import save_prior, save_statistics
 from nfpi.results import read_csv
 
+TYPES = {
+    "dataset": "str",
+    "alpha": "float64",
+    "fitted": "str",
+    "update": "str",
+    "scale": "str",
+    "lambda": "float64",
+    "outcome": "str",
+    "iterations": "int64",
+    "quantity": "str",
+    "class": "str",
+}
+
 # ---- computation ----------------------------------------------------------------------------------------------
 
 MAP = ConvergenceFigure(dataset="toy", lambdas=[1e6, 1, 30])
@@ -39,11 +52,11 @@ def initial(statistics) -> GaussianPrior:
 
 @pytest.fixture(scope="module")
 def table(statistics, initial) -> pd.DataFrame:
-    return pd.DataFrame(compute_convergence(statistics, initial, MAP), columns=list(COLUMNS))
+    return pd.DataFrame(compute_convergence(statistics, initial, MAP), columns=COLUMNS)
 
 
 def test_every_combination_is_tried_once(table):
-    assert list(table.columns) == list(COLUMNS)
+    assert list(table.columns) == COLUMNS
     keys = ["fitted", "update", "scale", "lambda"]
     assert len(table) == len(table[keys].drop_duplicates()) == 3 * 2 * 2 * 3
     assert set(table["outcome"]) == {"converged", "diverged"}
@@ -91,7 +104,7 @@ def test_a_map_is_made_from_the_files_of_an_initial_state(table, statistics, ini
     save_drawn(draw(MAP, FigureInputs(files)), tmp_path / "figures", "convergence_map")
     names = ["convergence_map.csv", "convergence_map.pdf", "convergence_map.png"]
     assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == names
-    read = read_csv(tmp_path / "figures/convergence_map.csv", COLUMNS)
+    read = read_csv(tmp_path / "figures/convergence_map.csv", TYPES)
     pd.testing.assert_frame_equal(read, table.fillna({"quantity": "", "class": ""}), check_dtype=False)
 
 
@@ -112,7 +125,7 @@ def fits(**changes) -> pd.DataFrame:
         for fitted, update, scale in combinations
         for index, weight in enumerate(WEIGHTS)
     ]
-    return pd.DataFrame(rows)[list(COLUMNS)]
+    return pd.DataFrame(rows)[COLUMNS]
 
 
 def cells(axes) -> list[list[str]]:

@@ -22,6 +22,19 @@ from nfpi.figures.style import get_class_style
 from nfpi.priors import ClassStatistics, FixedPointConfig, GaussianPrior, fit_fixed_point
 from nfpi.results import read_csv
 
+TYPES = {
+    "dataset": "str",
+    "variant": "str",
+    "panel": "str",
+    "lambda": "float64",
+    "outcome": "str",
+    "iterations": "Int64",
+    "quantity": "str",
+    "class": "str",
+    "x": "float64",
+    "y": "float64",
+}
+
 # ---- computation ----------------------------------------------------------------------------------------------
 
 FIGURE = EmbeddingFigure(
@@ -80,7 +93,7 @@ def test_a_class_of_two_images_has_no_covariance(images):
 
 
 def test_an_embedding_has_what_its_figures_need(embedding):
-    assert list(embedding.columns) == list(COLUMNS)
+    assert list(embedding.columns) == COLUMNS
     assert len(panel_of(embedding, "both", "images")) == 45
     for variant in ("diagonal", "full"):
         assert len(panel_of(embedding, variant, "data")) == 3 * 30
@@ -147,7 +160,7 @@ def table(*large, classes=("cat", "dog", "frog")):
             or [panel("diagonal", "large", {"lambda": 1e5, "outcome": "converged", "iterations": 34}, near, classes)]
         ),
     ]
-    return pd.concat(panels)[list(COLUMNS)].astype({"iterations": "Int64"})
+    return pd.concat(panels)[COLUMNS].astype({"iterations": "Int64"})
 
 
 def titles(figure):
@@ -290,7 +303,7 @@ def test_both_variants_and_the_points_are_made_from_images(make_image_set, tmp_p
 
 def test_written_points_give_the_same_pictures(embedding, tmp_path):
     save_drawn(Drawn({variant: draw_gaussians(embedding, variant) for variant in VARIANTS}, embedding), tmp_path, "a")
-    read = read_csv(tmp_path / "a.csv", COLUMNS)
+    read = read_csv(tmp_path / "a.csv", TYPES)
     save_drawn(Drawn({variant: draw_gaussians(read, variant) for variant in VARIANTS}), tmp_path / "read", "a")
     for variant in VARIANTS:
         assert (tmp_path / f"{variant}.png").read_bytes() == (tmp_path / "read" / f"{variant}.png").read_bytes()

@@ -125,12 +125,10 @@ def _compose_titles(panels: list[pd.DataFrame]) -> list[str]:
     """Return the titles of the panels: the data set, with what distinguishes several panels of one data set."""
     firsts = [rows.iloc[0] for rows in panels]
     datasets = [first["dataset"] for first in firsts]
-    differing = [name for name in ("flow", "classifier") if len({first.get(name) for first in firsts}) > 1]
     titles = []
     for first, dataset in zip(firsts, datasets, strict=True):
-        run = [first["prior"], *(first[name] for name in differing if first[name])]
-        distinct = [first["row"]] if first["row"] else run
-        titles.append(", ".join([dataset, *distinct] if datasets.count(dataset) > 1 else [dataset]))
+        run = [first["row"]] if first["row"] else [first["prior"], first.get("flow"), first.get("classifier")]
+        titles.append(", ".join(filter(None, [dataset, *run])) if datasets.count(dataset) > 1 else dataset)
     return titles
 
 

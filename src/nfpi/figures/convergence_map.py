@@ -24,19 +24,11 @@ if TYPE_CHECKING:
     from nfpi.priors.gaussian import GaussianPrior
     from nfpi.priors.statistics import ClassStatistics
 
-COLUMNS = {
-    "dataset": "str",
-    "alpha": "float64",
-    "fitted": "str",
-    "update": "str",
-    "scale": "str",
-    "lambda": "float64",
-    "outcome": "str",
-    "iterations": "int64",
-    "quantity": "str",
-    "class": "str",
-}
-"""Columns of a map of convergence and their types."""
+COLUMNS = [
+    *("dataset", "alpha", "fitted", "update", "scale", "lambda"),
+    *("outcome", "iterations", "quantity", "class"),
+]
+"""Columns of a map of convergence."""
 
 DIVERGENCE_CAUSES = {
     "A (not positive definite)": ("A", "matrix A not positive"),
@@ -97,7 +89,7 @@ def draw(settings: ConvergenceFigure, inputs: FigureInputs) -> Drawn:
     statistics = load_statistics(inputs.file("statistics"))
     initial, _ = load_prior(inputs.file("initial"))
     fits = compute_convergence(statistics, initial, settings)
-    table = pd.DataFrame(list(tqdm(fits, desc="map convergence", unit="fit", disable=None)), columns=list(COLUMNS))
+    table = pd.DataFrame(list(tqdm(fits, desc="map convergence", unit="fit", disable=None)), columns=COLUMNS)
     return Drawn({"convergence_map": draw_convergence_map(table)}, table)
 
 
@@ -213,7 +205,7 @@ def _draw_cell(axes: Axes, place: tuple[int, int], row: dict[str, Any], shades: 
 
     text, colour = "", "black"
     if row["outcome"] == "diverged":
-        style = {"facecolor": "0.85", "edgecolor": "white"}
+        style: dict[str, Any] = {"facecolor": "0.85", "edgecolor": "white"}
         text = DIVERGENCE_CAUSES.get(row["quantity"], row["quantity"])[0]
     elif row["outcome"] == "not_converged":
         style = {"facecolor": "white", "edgecolor": "0.5", "hatch": "//////"}

@@ -30,19 +30,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = {
-    "dataset": "str",
-    "variant": "str",
-    "panel": "str",
-    "lambda": "float64",
-    "outcome": "str",
-    "iterations": "Int64",
-    "quantity": "str",
-    "class": "str",
-    "x": "float64",
-    "y": "float64",
-}
-"""Columns of an embedding and their types."""
+COLUMNS = [
+    *("dataset", "variant", "panel", "lambda", "outcome", "iterations"),
+    *("quantity", "class", "x", "y"),
+]
+"""Columns of an embedding."""
 
 Variant = Literal["diagonal", "full"]
 VARIANTS: tuple[Variant, ...] = ("diagonal", "full")
@@ -205,7 +197,7 @@ def compute_embedding(image_set: ImageSet, settings: EmbeddingFigure) -> pd.Data
             samples = prior.sample(drawn, generator=make_generator("cpu", settings.seed, "embedding", "samples"))
             panels.append(tabulate(samples.numpy(), drawn.numpy(), **cells))
     table = pd.concat(panels, ignore_index=True)
-    table = table.assign(dataset=image_set.meta["name"]).reindex(columns=list(COLUMNS))
+    table = table.assign(dataset=image_set.meta["name"]).reindex(columns=COLUMNS)
     return table.astype({"iterations": "Int64"})
 
 

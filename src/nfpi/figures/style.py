@@ -66,7 +66,7 @@ def get_class_style(index: int) -> tuple[str, str]:
     return CLASS_COLOURS[digit], CLASS_MARKERS[(digit + decade) % len(CLASS_MARKERS)]
 
 
-def format_weight_label(weight: float, _position: int | None = None) -> str:
+def format_weight_label(weight: float, _position: float | None = None) -> str:
     """Format λ in math mode: 0, 500, 10³, 3·10⁴."""
     from nfpi.results.tables.table import split_weight
 
