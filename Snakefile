@@ -7,6 +7,7 @@ from snakemake.utils import available_cpu_count
 
 from nfpi.config import ConfigError, resolve
 from nfpi.config.base import NAME
+from nfpi.results.tables.rows import check_tables
 from nfpi.runs import (
     AUGMENTED,
     CANDIDATE,
@@ -57,6 +58,7 @@ try:
     plan = Plan(
         resolve(ROOT / "config.yaml", ROOT / "presets", config, overrides_name="--config or --configfile")
     )
+    check_tables(plan.config)
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
 
@@ -107,7 +109,6 @@ include: "workflow/rules/costs.smk"
 
 try:
     prepare_submission(workflow, jobs)
-    targets.check_names(rule.name for rule in workflow.rules)
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
 

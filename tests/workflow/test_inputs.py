@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from nfpi.runs import Run
 from nfpi.workflow import Inputs
 
 from .conftest import make_plan
@@ -78,23 +77,6 @@ def test_a_data_set_is_prepared_or_encoded() -> None:
     assert not re.fullmatch(inputs.dataset_pattern(encoded=False), "imagenet")
 
 
-@pytest.mark.parametrize(
-    ("prior", "fitted", "learned", "begins_with"),
-    [
-        ("fpi", True, False, f"{FOLDER}/fit/prior.safetensors"),
-        ("nfgd_linear", False, True, "results/demo/digits/mef/initial/data/seed=0/prior.safetensors"),
-        ("gmm", False, True, "results/demo/digits/mef/initial/random/seed=0/prior.safetensors"),
-        ("baseline", False, False, "results/demo/digits/mef/initial/data/seed=0/prior.safetensors"),
-        ("baseline-identity", False, False, "results/demo/digits/mef/initial/identity/seed=0/prior.safetensors"),
-    ],
-)
-def test_gaussians_are_fitted_or_learned_or_kept(prior: str, fitted: bool, learned: bool, begins_with: str) -> None:
-    inputs = make_inputs()
-    assert (inputs.is_fitted(prior), inputs.is_learned(prior)) == (fitted, learned)
-    assert bool(re.fullmatch(inputs.fitted_prior_pattern(), prior)) is fitted
-    assert inputs.prior_of_training(RUN | {"prior": prior}) == begins_with
-
-
 def test_one_classifier_is_chosen_from_one_for_each_temperature() -> None:
     inputs = make_inputs(
         generation={"temperatures": [0.7, 1, 1.0, "1e0"]},
@@ -142,34 +124,3 @@ def test_published_weights_are_downloaded_unless_the_user_has_some(settings: Any
     inputs = make_inputs("paper", classifiers={"eva02_pretrained": settings})
     wildcards = OF_REAL | {"dataset": "imagenet", "classifier": "eva02_pretrained"}
     assert inputs.published_weights(wildcards) == expected
-
-
-def test_a_table_is_made_from_the_metrics_of_its_runs_each_once() -> None:
-    rows = [{"dataset": "digits", "prior": prior, "lambdas": [0, 10]} for prior in ("fpi", "variance_only")]
-    inputs = make_inputs(seeds=[0, 1], tables={"mine": {"experiments": rows}})
-    runs = [
-        Run(dataset="digits", flow="mef", prior=prior, weight=weight, seed=seed, classifier=classifier)
-        for prior, weight in (("baseline", 0), ("fpi", 10), ("variance_only", 10))
-        for seed in (0, 1)
-        for classifier in (None, "resnet18")
-    ]
-    assert sorted(inputs.metrics_of_table({"table": "mine"})) == sorted(
-        f"results/demo/{run.folder}/{file}" for run in runs for file in ("metrics.json", "metrics.manifest.json")
-    )
-
-
-def test_a_figure_is_drawn_from_what_it_names() -> None:
-    inputs = make_inputs()
-    assert inputs.files_of_figure("accuracy_against_weight")({}) == {"table": ["results/demo/tables/table2.csv"]}
-    iterations = inputs.files_of_figure("residuals")({})["iterations"]
-    assert f"{FOLDER}/fit/fixed_point.csv" in iterations
-    model = inputs.files_of_figure("samples")({})["model"]
-    assert {path.rpartition("/")[2] for path in model} == {"config.json", "model.safetensors"}
-
-
-def test_a_table_of_one_seed_reads_the_predictions_that_it_compares() -> None:
-    one = make_inputs().predictions_of_table({"table": "table2"})
-    flow = "results/demo/digits/mef/fpi/lambda=1000/seed=0"
-    assert {f"{flow}/predictions.npz", f"{flow}/resnet18/predictions.npz"} <= set(one)
-    assert len(one) == len(set(one)) == 2 * 5
-    assert make_inputs(seeds=[0, 1]).predictions_of_table({"table": "table2"}) == []

@@ -64,42 +64,22 @@ def test_a_file_with_the_name_of_a_preset_of_the_project_is_refused(fresh_projec
     assert message.endswith("'demo' is the name of a preset of the project: rename the file")
 
 
-@pytest.mark.parametrize(
-    "name", ["all", "collect", "train_flow", "draw_samples", "benchmark", "unknown_target", "samples"]
-)
+@pytest.mark.parametrize("name", ["all", "train_flow", "unknown_target", "samples"])
 def test_a_table_is_not_called_like_another_target(fresh_project: Project, name: str) -> None:
-    message = fresh_project.read_refusal("table2", overlay={"tables": {name: TABLE7}})
-    assert message == f"config: {'figures' if name == 'samples' else 'tables'}.{name}: " + (
-        "another target has this name: choose another name"
-    )
+    refused = fresh_project.run_snakemake("table2", "-n", overlay={"tables": {name: TABLE7}}, check=False)
+    assert refused.returncode != 0
+    assert f" {name} " in refused.stdout
+    assert "Traceback" not in refused.stdout
 
 
 @pytest.mark.parametrize(
-    ("target", "preset", "message"),
-    [
-        (
-            "tabel2",
-            "demo",
-            "preset demo has no target 'tabel2' (did you mean 'table2'?); targets: all, table1, table2, ",
-        ),
-        ("residual", "demo", "preset demo has no target 'residual' (did you mean 'residuals'?); targets: all, "),
-        ("my-table.3+x", "demo", "preset demo has no target 'my-table.3+x' (did you mean 'table3'?)"),
-        ("demo", "demo", "preset demo has no target 'demo' (known: all, table1, "),
-        ("table5", "cifar10_small", "preset cifar10_small has no target 'table5' (did you mean 'table4'?); targets: "),
-        (
-            "figure2",
-            "fashion_mnist_small",
-            "preset fashion_mnist_small has no target 'figure2': add it under `figures:`; targets: all, table1, "
-            "table2, table3, table4, accuracy_against_weight, samples, residuals, claims, benchmark",
-        ),
-    ],
+    ("target", "preset", "named"),
+    [("tabel2", "demo", "'table2'"), ("my-table.3+x", "demo", "'table3'"), ("demo", "demo", "all, table1, ")],
 )
-def test_an_unknown_target_names_those_there_are(
-    fresh_project: Project, target: str, preset: str, message: str
-) -> None:
+def test_an_unknown_target_names_those_there_are(fresh_project: Project, target: str, preset: str, named: str) -> None:
     line = fresh_project.read_refusal(target, "--config", f"preset={preset}")
-    assert line.startswith(f"ConfigError: {message}")
-    assert "benchmark" in line
+    assert f"'{target}'" in line
+    assert named in line
 
 
 def test_a_prior_may_become_one_that_is_learned_along_with_the_flow(fresh_project: Project) -> None:

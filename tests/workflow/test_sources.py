@@ -183,25 +183,6 @@ def test_a_new_preset_is_planned_as_it_was_written(
     assert {("prepare-data", "pets/splits"), ("table", "tables/table2")} < planned
 
 
-def test_a_size_that_does_not_divide_is_refused_in_the_dry_run(fresh_project: Project, tmp_path: Path) -> None:
-    images = make_images(tmp_path / "images", side=9)
-    line = fresh_project.read_refusal("own", overlay=settings(images))
-    first = images / "train/ant/0.bmp"
-    assert f"datasets.mine: {first}: expected width and height divisible by 4" in line
-    assert line.endswith("for the 2 levels of flows.mef, received 9×9; image_size resizes the images")
-    line = fresh_project.read_refusal("own", overlay=settings(images, image_size=10))
-    assert "datasets.mine: image_size: expected" in line
-    assert fresh_project.plan_jobs("own", overlay=settings(images, image_size=12)) == ALL
-
-
-def test_a_published_size_that_does_not_divide_is_refused() -> None:
-    sources = Sources(
-        make_plan("paper", tables={"table2": {"experiments": [{"dataset": "fashion_mnist", "lambdas": [0]}]}})
-    )
-    with pytest.raises(ConfigError, match=r"fashion_mnist: expected width and height divisible by 8, .* 28×28"):
-        sources.check_files({"dataset": "fashion_mnist", "splits": "splits"})
-
-
 def test_a_process_that_runs_a_job_lists_no_files(tmp_path: Path) -> None:
     plan = make_plan(**settings(tmp_path / "nowhere"))
     job = Sources(plan, is_main_process=False)

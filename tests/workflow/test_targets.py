@@ -22,7 +22,8 @@ def make_targets(preset: str = "demo", **overrides: Any) -> Targets:
 def test_every_table_and_figure_of_the_preset_is_a_target() -> None:
     targets = make_targets("fashion_mnist_small", tables={"mine": TABLE})
     tables = ["table1", "table2", "table3", "table4", "mine"]
-    assert targets.names == [*tables, "accuracy_against_weight", "samples", "residuals", "claims"]
+    assert targets.names[:5] == tables
+    assert set(targets.names[5:]) == {"accuracy_against_weight", "samples", "residuals", "claims"}
 
 
 def test_a_figure_that_is_left_out_is_none() -> None:
@@ -55,49 +56,20 @@ def test_all_files_are_named_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tables", "message"),
-    [
-        ({"collect": TABLE}, "tables.collect: another target has this name: choose another name"),
-        ({"all": TABLE}, "tables.all: another target has this name: choose another name"),
-        ({"samples": TABLE}, "figures.samples: another target has this name: choose another name"),
-    ],
+    ("target", "named"),
+    [("tabel2", "'table2'"), ("benchmrak", "'benchmark'"), ("xyz", "all, table1, table2, "), ("samples", "figures:")],
 )
-def test_a_name_stands_for_one_thing(tables: dict[str, Any], message: str) -> None:
-    targets = make_targets(tables=tables)
-    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        targets.check_names(["collect", "table"])
-
-
-def test_other_names_are_free() -> None:
-    make_targets(tables={"demo": TABLE, "my-table.2": TABLE}).check_names(["collect", "table", "draw_samples"])
-
-
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [
-        (
-            "tabel2",
-            "preset cifar10_small has no target 'tabel2' (did you mean 'table2'?); targets: all, table1, table2, ",
-        ),
-        ("benchmrak", "preset cifar10_small has no target 'benchmrak' (did you mean 'benchmark'?); targets: all, "),
-        ("xyz", "preset cifar10_small has no target 'xyz' (known: all, table1, table2, table3, table4, "),
-        (
-            "samples",
-            "preset cifar10_small has no target 'samples': add it under `figures:`; targets: all, table1, table2, ",
-        ),
-    ],
-)
-def test_an_unknown_target_names_those_there_are(target: str, message: str) -> None:
+def test_an_unknown_target_names_those_there_are(target: str, named: str) -> None:
     refuse = make_targets("cifar10_small", figures={"samples": None}).reject_unknown(["benchmark"])
-    with pytest.raises(ConfigError, match=f"^{re.escape(message)}.*benchmark"):
+    with pytest.raises(ConfigError, match=f"cifar10_small .*'{target}'.*{named}"):
         refuse({"target": target})
 
 
 def test_claims_that_were_dropped_are_told_where_none_is_left() -> None:
     others = dict.fromkeys(claim for claim in make_plan().config.claims if claim != "repulsion")
     refuse = make_targets(tables={"table3": TABLE}, claims=others).reject_unknown([])
-    message = "has no target 'claims': inherited claims were dropped, such as repulsion (comparisons.0.first: table "
-    with pytest.raises(ConfigError, match=re.escape(message)):
+    with pytest.raises(ConfigError, match=re.escape("repulsion (comparisons.0.first: table ")):
         refuse({"target": "claims"})
-    with pytest.raises(ConfigError, match=r"has no target 'claims': it has no claims; targets: "):
-        make_targets(claims=dict.fromkeys(make_plan().config.claims)).reject_unknown([])({"target": "claims"})
+    without = make_targets(claims=dict.fromkeys(make_plan().config.claims)).reject_unknown([])
+    with pytest.raises(ConfigError, match="'claims'"):
+        without({"target": "claims"})
