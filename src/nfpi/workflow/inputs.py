@@ -195,5 +195,5 @@ def _select_rows_of_side(config: Config, side: ComparedRow) -> list[TableRow]:
     rows = list_table_rows(config, str(side.table))
     index = side.find_index({row.experiment: row for row in rows})
     rows = [row for row in rows if row.experiment == index]
-    among = {"best": rows, "inner_best": rows, "min": rows[:1], "max": rows[-1:]}
+    among: dict[object, list[TableRow]] = {"best": rows, "inner_best": rows, "min": rows[:1], "max": rows[-1:]}
     return among.get(side.weight) or [row for row in rows if (row.weight or 0.0) == side.weight]
