@@ -9,7 +9,7 @@ import pytest
 from nfpi.evidence.blocks import fill_blocks, find_blocks, find_outdated_blocks
 from nfpi.evidence.checksums import EvidenceError
 from nfpi.evidence.rebuilding import RebuiltResults
-from nfpi.results.tables.writing import to_markdown
+from nfpi.results.tables.layout import to_markdown
 
 from .conftest import Results
 

@@ -18,7 +18,7 @@ from nfpi.results.recorded.logs import write_log
 from nfpi.results.recorded.predictions import write_predictions
 from nfpi.results.recorded.records import write_metrics
 from nfpi.results.tables.building import table_columns
-from nfpi.results.tables.writing import write_table
+from nfpi.results.tables.layout import write_table
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 

@@ -7,7 +7,7 @@ import pytest
 from nfpi.config import METRICS
 from nfpi.config.metrics import register_metric
 from nfpi.page.overview import explain_metrics
-from nfpi.results.metrics.calibration import BINS
+from nfpi.results.metrics.measures import BINS
 
 
 @pytest.mark.parametrize("name", [name for name in METRICS if not name.startswith("validation_")])

@@ -18,14 +18,13 @@ import pandas as pd
 import pytest
 
 from nfpi.cli import main
-from nfpi.config import Config, load_extensions, resolve
+from nfpi.config import resolve
 from nfpi.data.store import read_image_set
 from nfpi.page.descriptions import FILE, describe_preset, read_descriptions, write_descriptions
 from nfpi.page.overview import WEIGHT, lay_out_costs, lay_out_overview
 from nfpi.page.write import read_page, write_page
 from nfpi.results.recorded import runs
 from nfpi.results.recorded.runs import OUTDATED, find_runs
-from nfpi.results.recorded.settings import StoredSettings, write_settings
 from nfpi.runs import Run
 from nfpi.runtime.manifests import SUFFIX, read_manifest, write_manifest
 from nfpi.workflow import Plan
@@ -312,44 +311,6 @@ def test_what_is_not_made_yet_is_named(results):
 def test_a_table_has_its_title_without_the_preset(results):
     (results.root / FILE).unlink()
     assert TITLE in text_of(write_page(results.root))
-
-
-def test_a_metric_whose_extension_is_not_loaded_is_named_with_the_option_that_loads_it(results, tmp_path, caplog):
-    """Other extensions that are not loaded, such as priors, leave the page as it is."""
-    file = tmp_path / "brier.py"
-    file.write_text(
-        "from nfpi.results import register_metric\n"
-        "register_metric('brier_of_mine', lambda log_prob, labels: 0.5, label='Brier score', decimals=2)\n"
-    )
-    stored = StoredSettings("mine", Config.model_validate({}), ("brier.py",))
-    write_settings(results.root, stored)
-    page = ["page", str(results.root)]
-    expected = (
-        "brier_of_mine: shown without label and unit, which extensions of the preset may define: expected "
-        f"`nfpi --extensions brier.py page {results.root}`, received no brier.py"
-    )
-    assert main(page) == 0
-    text = text_of(results.root / "index.html")
-    assert "Missing or damaged" in text
-    assert expected in text
-    assert expected in caplog.messages
-    caplog.clear()
-    write_settings(results.root, replace(stored, extensions=("brier.py", "prior.py")))
-    try:
-        assert main(["--extensions", str(file), *page]) == 0
-    finally:
-        load_extensions([])
-    text = text_of(results.root / "index.html")
-    assert "Brier score 0.50" in text
-    assert "Missing or damaged" not in text
-    assert not [record for record in caplog.records if record.levelname == "WARNING"]
-
-
-@pytest.mark.parametrize("content", [None, "[]", '{"extensions": "brier.py"}'])
-def test_a_metric_of_no_extension_of_the_preset_is_shown_by_its_name(results, content):
-    if content is not None:
-        (results.root / "settings.json").write_text(content)
-    assert read_page(results.root).problems == []
 
 
 def test_no_time_is_rounded_to_zero():

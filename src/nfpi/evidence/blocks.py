@@ -15,7 +15,7 @@ from nfpi.evidence.checksums import EvidenceError
 from nfpi.evidence.rebuilding import RebuiltResults
 from nfpi.results.claims.layout import NAME as CLAIMS
 from nfpi.results.claims.layout import claims_to_markdown
-from nfpi.results.tables.writing import to_markdown, to_short_markdown
+from nfpi.results.tables.layout import to_markdown, to_short_markdown
 
 _BEGIN = re.compile(r"<!-- evidence: *(\S+?)( short)? *-->")
 _ANY_BEGIN = re.compile(r"<!-- *evidence\b")

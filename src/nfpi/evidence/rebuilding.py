@@ -27,8 +27,8 @@ from nfpi.results.recorded.runs import RecordedRun, find_runs
 from nfpi.results.recorded.settings import FILE as SETTINGS
 from nfpi.results.recorded.settings import read_settings
 from nfpi.results.tables.building import accuracy_table, read_reference
+from nfpi.results.tables.layout import write_table
 from nfpi.results.tables.rows import list_table_rows
-from nfpi.results.tables.writing import write_table
 from nfpi.runs import FIGURES_FOLDER, METRICS_FILE, PREDICTIONS_FILE, TABLES_FOLDER, Layout, Run
 
 _REFERENCE = "workflow/reference/paper.csv"

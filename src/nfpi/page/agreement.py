@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nfpi.page.pictures import Picture, embed_array
-from nfpi.results.metrics.calibration import Bin, compute_bins
+from nfpi.results.metrics.measures import Bin, compute_bins
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.results.recorded.records import MetricsError
 

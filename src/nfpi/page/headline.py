@@ -53,15 +53,14 @@ def select_headlines(recorded: Sequence[RecordedRun], tables: Sequence[Product])
         flow, of_real_images = (_find_best_run(groups, diverged, is_real) for is_real in (False, True))
         best = [("nf_acc", flow)]
         best += [
-            ("cnn_acc", run)
-            for run in groups
-            if run.classifier
-            and run.augmentation is None
-            and run.of_flow == flow
-            and _list_values(groups[run], "cnn_acc")
+            ("cnn_acc", run) for run in groups if run.classifier and run.augmentation is None and run.of_flow == flow
         ]
         best += [("top1", of_real_images)]
-        shown += [_make_headline(name, run, groups, tables) for name, run in best if run is not None]
+        shown += [
+            _make_headline(name, run, groups, tables)
+            for name, run in best
+            if run is not None and _list_values(groups[run], name)
+        ]
     return shown
 
 

@@ -1,15 +1,11 @@
-"""Settings, versions, devices and extensions of the runs on a page."""
+"""Settings, versions and devices of the runs on a page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from nfpi.config.extensions import get_loaded_names
-from nfpi.config.metrics import METRICS, find_registered_name
 from nfpi.results.recorded.runs import RecordedRun
-from nfpi.results.recorded.settings import read_extension_names
 
 
 @dataclass(frozen=True)
@@ -57,25 +53,6 @@ def list_versions(recorded: Sequence[RecordedRun]) -> list[tuple[str, str]]:
         for name, value in item.software.items():
             values.setdefault(name, {})[value] = None
     return [(name, ", ".join(texts)) for name, texts in values.items()]
-
-
-def describe_missing_extensions(root: Path, metrics: Iterable[str]) -> str:
-    """Return one line on metrics that are shown without label and unit; empty if there are none.
-
-    Args:
-        root: folder of results; its settings name the extensions of the preset.
-        metrics: names of metrics on the page.
-    """
-    loaded = {path.name for path in get_loaded_names()}
-    missing = [name for name in read_extension_names(root) if name not in loaded]
-    unknown = sorted({name for name in metrics if find_registered_name(name) not in METRICS})
-    if not (missing and unknown):
-        return ""
-    options = " ".join(f"--extensions {name}" for name in missing)
-    return (
-        f"{', '.join(unknown)}: shown without label and unit, which extensions of the preset may define: expected "
-        f"`nfpi {options} page {root}`, received no {' or '.join(missing)}"
-    )
 
 
 def _describe_kind(recorded: RecordedRun) -> str:

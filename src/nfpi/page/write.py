@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -13,19 +12,16 @@ from nfpi.page.descriptions import FILE, Descriptions, describe_registered_figur
 from nfpi.page.headline import Headline, select_headlines
 from nfpi.page.overview import WEIGHT, explain_metrics, lay_out_costs, lay_out_overviews
 from nfpi.page.products import Product, read_figures, read_shown_claims, read_tables
-from nfpi.page.recorded import SettingsOfKind, compare_settings, describe_missing_extensions, list_versions
+from nfpi.page.recorded import SettingsOfKind, compare_settings, list_versions
 from nfpi.page.runs import ShownRun, show_runs
 from nfpi.results.costs import read_jobs
 from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
-from nfpi.results.tables.columns import list_metrics
 from nfpi.results.tables.markup import load_templates
 from nfpi.results.tables.table import Table
 from nfpi.runs import Run
 from nfpi.runtime.durations import format_duration
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
-
-logger = logging.getLogger(__name__)
 
 PAGE = "index.html"
 _MOST_PROBLEMS = 12
@@ -41,7 +37,7 @@ class Page:
         headlines: main results.
         meanings: explanations of their metrics and of λ.
         facts: names and values of properties of all runs.
-        problems: one line per missing or damaged file, one if there are outdated runs, and one on missing extensions.
+        problems: one line per missing or damaged file, and one if there are outdated runs.
         title_of_problems: heading of these lines.
         claims, tables, figures, runs: contents of the sections.
         not_made: names of the preset's tables and figures, and of collected metrics, without a table or figure yet.
@@ -100,15 +96,9 @@ def read_page(root: Path) -> Page:
     figures = read_figures(root, described.figures)
     runs = show_runs(root, recorded, kinds)
     jobs = read_jobs(root).dropna(subset=["hours", "memory"])
-    metrics = [name for item in recorded for name in item.metrics]
-    metrics += [name for table in tables if table.frame is not None for name in list_metrics(table.frame.columns)]
-    missing = describe_missing_extensions(root, metrics)
-    if missing:
-        logger.warning("%s", missing)
     outdated = sum(item.is_outdated for item in recorded)
     untabled = _find_untabled_runs(recorded, described)
     best = select_headlines([item for item in recorded if not (item.is_outdated or item.run in untabled)], tables)
-    problems += [missing] if missing else []
     problems += [_describe_outdated(outdated)] if outdated else []
     problems += [fault for product in (claims, *tables, *figures) for fault in product.faults]
     problems += [fault for flow in runs for run in flow.with_classifiers for fault in run.faults]

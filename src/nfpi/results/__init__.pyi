@@ -20,11 +20,11 @@ from .recorded.records import write_metrics as write_metrics
 from .tables.building import accuracy_table as accuracy_table
 from .tables.building import read_reference as read_reference
 from .tables.building import read_table as read_table
+from .tables.layout import to_latex as to_latex
+from .tables.layout import to_markdown as to_markdown
+from .tables.layout import write_table as write_table
 from .tables.rows import TableRow as TableRow
 from .tables.summaries import TableError as TableError
-from .tables.writing import to_latex as to_latex
-from .tables.writing import to_markdown as to_markdown
-from .tables.writing import write_table as write_table
 
 __all__ = [
     "CsvError",

@@ -95,7 +95,7 @@ class MakeTable(Stage):
         """Write a table in all its formats."""
         from nfpi.results.recorded.collect import read_collected
         from nfpi.results.tables.building import accuracy_table, read_reference
-        from nfpi.results.tables.writing import write_table
+        from nfpi.results.tables.layout import write_table
 
         table = TableSettings.model_validate(self.table)
         reference = read_reference(self.reference)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.results.metrics.calibration import BINS, assign_bins, compute_bins
-from nfpi.results.metrics.measures import expected_calibration_error
+from nfpi.results.metrics.measures import BINS, assign_bins, compute_bins, expected_calibration_error
 from nfpi.results.statistics.intervals import wilson_interval
 
 

@@ -16,8 +16,8 @@ from nfpi.results.recorded.csv_files import write_csv
 from nfpi.results.recorded.logs import CsvError
 from nfpi.results.tables.building import TableError, accuracy_table, read_table
 from nfpi.results.tables.columns import ROW_COLUMNS, list_metrics, table_columns
+from nfpi.results.tables.layout import to_markdown
 from nfpi.results.tables.rows import list_table_rows
-from nfpi.results.tables.writing import to_markdown
 from nfpi.runs import BASELINE, Run
 
 ROOT = Path(__file__).parents[3]

@@ -14,14 +14,12 @@ from nfpi.config.claims import DIVERGENCE
 from nfpi.results.claims.judging import COLUMNS
 from nfpi.results.metrics import find_metric
 from nfpi.results.recorded.csv_files import read_csv
-from nfpi.results.tables.markup import tables_to_markdown
+from nfpi.results.tables.markup import tables_to_markdown, write_tables
 from nfpi.results.tables.notes import describe_correction
 from nfpi.results.tables.table import Table, format_number, make_number_column, make_text_column, typeset_weight
-from nfpi.results.tables.writing import write_tables
 
 _TITLE = "Claims, and whether the runs support them"
 _TITLE_OF_PAPER = "Claims of the paper, and whether the runs support them"
-COMPARISONS_TITLE = "Comparisons that decide the claims"
 NAME = "claims"
 """Name of the files, without suffix."""
 
@@ -82,7 +80,7 @@ def lay_out_claims(verdicts: pd.DataFrame) -> list[tuple[str, Table]]:
     ]
     return [
         (title, Table(claims, [False] * len(firsts))),
-        (COMPARISONS_TITLE, Table(comparisons, [False] * len(rows), list(_compose_notes(verdicts)))),
+        ("Comparisons that decide the claims", Table(comparisons, [False] * len(rows), list(_compose_notes(verdicts)))),
     ]
 
 

@@ -2,18 +2,29 @@
 
 `log_prob` (N, K) is log p(x | y) of a flow or the log-softmax of a classifier; under equal class frequencies the
 posterior of both is softmax(log_prob).
+
+The confidence of a prediction is the largest posterior max_y p(y | x). Its bins B_1, …, B_15 have equal width:
+(m − 1) / 15 < confidence ≤ m / 15 in B_m (Guo et al., 2017, "On calibration of modern neural networks").
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from nfpi.config.metrics import METRICS
-from nfpi.results.metrics.calibration import BINS, assign_bins
 from nfpi.results.recorded.records import MetricsError, to_finite_float
+from nfpi.results.statistics.intervals import wilson_interval
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BINS = 15
+"""Number of bins."""
+_EDGES = np.linspace(0, 1, BINS + 1)
 
 
 def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> dict[str, float]:
@@ -44,8 +55,6 @@ def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> d
 def expected_calibration_error(log_prob: Tensor, labels: Tensor) -> float:
     """Compute ECE = Σ_m |B_m| / N · |accuracy(B_m) − confidence(B_m)| in percent.
 
-    The bins B_m of the confidence are those of :mod:`nfpi.results.metrics.calibration`: 15 of equal width.
-
     Args:
         log_prob: (N, K).
         labels: indices of classes, (N,).
@@ -53,8 +62,8 @@ def expected_calibration_error(log_prob: Tensor, labels: Tensor) -> float:
     _check(log_prob, labels)
     confidence, predicted = log_prob.detach().double().softmax(1).max(1)
     correct = (predicted == labels).double()
-    bins = torch.from_numpy(assign_bins(confidence.cpu().numpy())).to(log_prob.device)
-    gaps = torch.zeros(BINS, dtype=torch.float64, device=log_prob.device)
+    bins = labels.new_tensor(assign_bins(confidence.cpu().numpy()))
+    gaps = confidence.new_zeros(BINS)
     gaps.index_add_(0, bins, correct - confidence)  # the sum over B_m is |B_m| · (accuracy − confidence)
     return float(100 * gaps.abs().sum() / len(labels))
 
@@ -89,3 +98,53 @@ def _check(log_prob: Tensor, labels: Tensor) -> None:
             "expected log_prob (N, K) and labels (N,), N ≥ 1, received "
             f"{tuple(log_prob.shape)} and {tuple(labels.shape)}"
         )
+
+
+# ---- bins of the confidence -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Images whose confidence is in one bin.
+
+    Attributes:
+        low, high: bounds of the bin, from 0 to 1.
+        n: number of images.
+        confidence: mean confidence.
+        accuracy: share of correct predictions.
+        interval: 95 % interval of the accuracy.
+    """
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    accuracy: float
+    interval: tuple[float, float]
+
+
+def assign_bins(confidence: np.ndarray) -> np.ndarray:
+    """Return the bin m − 1 of each image, 0 to 14, (N,) int64.
+
+    Args:
+        confidence: max_y p(y | x), from 0 to 1, (N,).
+    """
+    return np.searchsorted(_EDGES[1:-1], confidence)
+
+
+def compute_bins(confidence: np.ndarray, is_correct: np.ndarray) -> list[Bin]:
+    """Compute mean confidence and accuracy of the bins that have images, in increasing order.
+
+    Args:
+        confidence: max_y p(y | x), from 0 to 1, (N,).
+        is_correct: whether each prediction is correct, (N,) bool.
+    """
+    bin_indices = assign_bins(confidence)
+    bins = []
+    for index in np.unique(bin_indices):
+        members = bin_indices == index
+        n, accuracy = int(members.sum()), float(is_correct[members].mean())
+        low, high = wilson_interval(100 * accuracy, n)
+        mean = float(confidence[members].mean())
+        bins.append(Bin(float(_EDGES[index]), float(_EDGES[index + 1]), n, mean, accuracy, (low / 100, high / 100)))
+    return bins

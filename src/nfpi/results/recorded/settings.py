@@ -91,19 +91,6 @@ def read_settings(folder: Path) -> StoredSettings:
     return StoredSettings(stored.preset, config, tuple(stored.extensions))
 
 
-def read_extension_names(folder: Path) -> list[str]:
-    """Read the file names of a preset's extensions from the file of :func:`write_settings`, without its settings.
-
-    Returns:
-        The names; empty if the file is missing or has another form.
-    """
-    try:
-        content = read_json_object(folder / FILE)
-        return check_record(_Stored, content, folder / FILE, "the settings of a preset").extensions
-    except (FormatError, OSError):
-        return []
-
-
 def _restore_config(settings: Mapping[str, Any]) -> Config:
     return Config.model_validate(_strip_folders(settings))
 

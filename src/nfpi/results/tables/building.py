@@ -110,7 +110,7 @@ def read_reference(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read the csv file of a table written by :func:`nfpi.results.tables.writing.write_table`.
+    """Read the csv file of a table written by :func:`nfpi.results.tables.layout.write_table`.
 
     Raises:
         CsvError: a column is missing or of another type.

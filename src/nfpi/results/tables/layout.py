@@ -1,8 +1,10 @@
-"""Layout of a table of results: its columns as texts, with notes."""
+"""Layout of a table of results: its columns as texts, with notes; the table in each format."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
@@ -11,6 +13,7 @@ from nfpi.config.metrics import Metric
 from nfpi.results.metrics import find_metric
 from nfpi.results.tables.columns import ROW_COLUMNS, count_shared_seeds, list_metrics, table_columns
 from nfpi.results.tables.comparisons import is_equal_to_best
+from nfpi.results.tables.markup import INTERVAL, table_to_markdown, tables_to_latex, tables_to_markdown, write_tables
 from nfpi.results.tables.notes import compose_notes
 from nfpi.results.tables.summaries import TableError, is_best, is_weight_chosen
 from nfpi.results.tables.table import (
@@ -45,6 +48,53 @@ def lay_out(frame: pd.DataFrame) -> Table:
         columns += _make_metric_columns(frame, entry, _ARROWS.get(entry.higher_is_better, "") if with_direction else "")
     columns.append(make_text_column("Status", frame["status"].replace(["ok", "cited"], "")))
     return Table(columns, is_best(frame).tolist(), compose_notes(frame, shown))
+
+
+def write_table(frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, title: str) -> None:
+    """Write a table of results as `name`.csv (full precision), .md, .tex and .html, either all of them or none.
+
+    Raises:
+        TableError: a column is missing.
+    """
+    write_tables(frame, folder, name, [(title, lay_out(frame))])
+
+
+def to_markdown(frame: pd.DataFrame, title: str) -> str:
+    """Return a table of results as GitHub Markdown, with title and notes.
+
+    Raises:
+        TableError: a column is missing.
+    """
+    return tables_to_markdown([(title, lay_out(frame))])
+
+
+def to_latex(frame: pd.DataFrame, title: str) -> str:
+    r"""Return a table of results as LaTeX for ``\input``, in ASCII; it needs the packages booktabs and graphicx.
+
+    Raises:
+        TableError: a column is missing.
+    """
+    return tables_to_latex([(title, lay_out(frame))])
+
+
+def to_short_markdown(frame: pd.DataFrame) -> str:
+    """Return only our values with their standard deviations as Markdown, without title and notes.
+
+    Raises:
+        TableError: a column is missing.
+    """
+    table = lay_out(frame)
+    columns = [
+        replace(column, cells=[INTERVAL.sub("", cell).replace("†", "") for cell in column.cells])
+        if column.heading == "ours"
+        else column
+        for column in table.columns
+        if column.heading in ("ours", "λ") or not (column.group or column.is_numeric)
+    ]
+    return table_to_markdown(replace(table, columns=columns)) + "\n"
+
+
+# ---- columns ------------------------------------------------------------------------------------------------
 
 
 def _find_metrics(frame: pd.DataFrame) -> list[Metric]:

@@ -1,4 +1,4 @@
-"""Tables of texts as Markdown, LaTeX and HTML."""
+"""Tables of texts as Markdown, LaTeX and HTML, and their files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pylatexenc.latexencode import RULE_DICT, UnicodeToLatexConversionRule, UnicodeToLatexEncoder
 
+from nfpi.results.recorded.csv_files import write_csv
 from nfpi.results.tables.table import Column, Table
+from nfpi.runtime.files import write_atomically, written_together
 
 INTERVAL = re.compile(r" (\[[^]]*\])")
 """An interval in the cell of a number."""
@@ -197,3 +199,17 @@ def read_title(path: Path) -> str | None:
 
 def _mark_interval(cell: str) -> Markup:
     return Markup(INTERVAL.sub(r' <span class="interval">\1</span>', html.escape(cell)))
+
+
+# ---- files --------------------------------------------------------------------------------------------------
+
+
+def write_tables(
+    frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, tables: Sequence[tuple[str, Table]]
+) -> None:
+    """Write a frame as csv, and laid-out tables of it in the other formats, either all files or none."""
+    texts = {"md": tables_to_markdown(tables), "tex": tables_to_latex(tables), "html": tables_to_html(tables)}
+    with written_together():
+        write_csv(frame, Path(folder) / f"{name}.csv")
+        for suffix, text in texts.items():
+            write_atomically(Path(folder) / f"{name}.{suffix}", text)

@@ -16,9 +16,9 @@ import pytest
 from nfpi.config import Config, TableSettings, resolve
 from nfpi.results.recorded.collect import COLUMNS
 from nfpi.results.tables.building import accuracy_table
+from nfpi.results.tables.layout import to_latex
 from nfpi.results.tables.markup import escape_latex
 from nfpi.results.tables.rows import list_table_rows
-from nfpi.results.tables.writing import to_latex
 
 ROOT = Path(__file__).parents[3]
 PRESETS = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))

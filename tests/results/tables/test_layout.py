@@ -7,11 +7,12 @@ import math
 import pandas as pd
 import pytest
 
-from nfpi.results.tables import writing
+from nfpi.results.tables import markup
 from nfpi.results.tables.building import TableError
 from nfpi.results.tables.columns import ROW_COLUMNS, table_columns
+from nfpi.results.tables.layout import lay_out, to_latex, to_markdown, write_table
+from nfpi.results.tables.markup import tables_to_html
 from nfpi.results.tables.table import split_weight
-from nfpi.results.tables.writing import to_html, to_latex, to_markdown, write_table
 from nfpi.runtime.files import write_atomically
 
 RUN = {"experiment": 0, "flow": "mef", "prior": "fpi", "classifier": "resnet18", "augmentation": "standard", "row": ""}
@@ -56,6 +57,10 @@ def table() -> pd.DataFrame:
     )
 
 
+def to_html(frame: pd.DataFrame, title: str) -> str:
+    return tables_to_html([(title, lay_out(frame))])
+
+
 def grid_of(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("|")]
 
@@ -76,7 +81,7 @@ def test_a_table_is_written_as_a_whole(table, tmp_path, monkeypatch):
             raise OSError("no space left")
         return write_atomically(path, content)
 
-    monkeypatch.setattr(writing, "write_atomically", fail_at_tex)
+    monkeypatch.setattr(markup, "write_atomically", fail_at_tex)
     with pytest.raises(OSError, match="no space left"):
         write_table(table, tmp_path, "table2", "Table 2")
     assert not list(tmp_path.iterdir())
