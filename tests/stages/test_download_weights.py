@@ -25,12 +25,12 @@ def test_weights_that_cannot_be_had_are_one_line_and_leave_nothing(tmp_path, mon
     monkeypatch.setattr(eva02, "pretrained_eva02", unreachable)
     assert main(["download-weights", "--output", str(tmp_path)]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith(
-        "nfpi: error: classifier: published weights of eva02 cannot be obtained (no route to the hub"
-    )
+    assert error.startswith("nfpi: error: ")
+    assert "eva02" in error
+    assert "no route to the hub" in error
     assert list(tmp_path.iterdir()) == []
 
 
 def test_only_what_is_published_can_be_fetched():
-    with pytest.raises(ValueError, match="resnet18 has no published weights"):
+    with pytest.raises(ValueError, match="resnet18"):
         published_weights("resnet18")

@@ -41,7 +41,7 @@ def test_a_released_flow_is_evaluated_as_the_one_it_was_made_of(trained_run, che
     assert {**released.config, "data": model.config["data"]} == model.config
     assert (released.encode(images := np.zeros((2, 8, 8, 1), np.uint8)) == model.encode(images)).all()
     assert ClassConditionalFlow.from_release(checkpoint).classes == model.classes
-    with pytest.raises(ValueError, match=r"^classes: expected the names of 10 classes, received 3$"):
+    with pytest.raises(ValueError, match=r"^classes: .* 10 .* 3$"):
         ClassConditionalFlow.from_release(checkpoint, ["ant", "bee", "cat"])
     run = {**trained_run.identity.to_json(), "seed": 0}
     check_call(
@@ -71,5 +71,5 @@ def test_images_of_another_form_are_refused(checkpoint, make_images, tmp_path, c
     images = make_images((1, 8, 8))
     write_image_set(tmp_path / "splits/train", images.images, images.labels, images.classes, name="toy", flip=False)
     assert call("import-release", checkpoint, "--data", tmp_path / "splits", "--output", tmp_path / "new") == 1
-    assert "expected images (1, 8, 8) of 10 classes as in" in read_error_line(capsys)
+    assert "(1, 8, 8) of 10 classes" in read_error_line(capsys)
     assert not (tmp_path / "new").exists()

@@ -54,8 +54,7 @@ def test_results_say_in_what_their_classifier_was_trained(complete_run, tmp_path
 )
 def test_a_precision_that_a_cpu_does_not_have_is_refused_in_one_line(complete_run, tmp_path, capsys, stage, settings):
     assert call(*complete_run.make_command(stage, **settings, output=tmp_path)) == 1
-    assert (
-        "precision: expected auto or one that this device (CPU) supports, 32-true, bf16-mixed; received"
-        in read_error_line(capsys)
-    )
+    line = read_error_line(capsys)
+    assert "precision: " in line
+    assert "32-true, bf16-mixed" in line
     assert list_files(tmp_path) == set()
