@@ -85,7 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=7, help="rounds of which medians are taken")
     parser.add_argument("--smallest", action="store_true", help="a trial with the smallest sizes")
     chosen = parser.parse_args(arguments)
-    sizes, scales = Sizes(), SCALES
+    sizes: Sizes = Sizes()
+    scales: tuple[Scale, ...] = SCALES
     if chosen.smallest:
         sizes, scales = SMALLEST, tuple(replace(scale, sizes=scale.sizes[:1]) for scale in SCALES)
     torch.manual_seed(0)

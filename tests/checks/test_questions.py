@@ -163,7 +163,7 @@ def test_the_hours_of_a_stage_are_its_batches_at_their_measured_speed(make_subje
     config = one.resolved.config
     training, nfa = config.resolve_training("digits", "mef"), config.for_dataset("digits").nfa
     hours = Counter({"augment": -(-nfa.variants * 1150 // nfa.batch_size) + -(-1150 // nfa.batch_size)})
-    assert lines["augment"] == f"augment: {hours['augment']} h for all runs"
+    assert lines["augment"] == f"augment: about {hours['augment']} h for all runs"
     longest = 144 * (training.epochs - 1)
     assert f"{longest:.3g} h for the longest training" in lines["train_flow"]
     assert "all stages" in lines
@@ -177,7 +177,7 @@ def test_the_longest_training_on_generated_images_is_of_one_temperature(make_sub
     steps = resnet.epochs * -(-resnet.repeats * own.generation.per_class * 10 // resnet.batch_size)
     (line,) = [line for line in how_many_hours(one) if "longest" in line.text]
     assert f", {steps:.3g} h for the longest training" in line.text
-    assert f": {3 * steps:.3g} h for all runs" in line.text
+    assert f": about {3 * steps:.3g} h for all runs" in line.text
 
 
 def test_stages_whose_time_or_number_of_images_is_unknown_are_named(make_subject):
@@ -216,7 +216,7 @@ def test_a_loader_that_cannot_keep_up_is_slow(make_subject, monkeypatch, workers
     for needed, verdict in ((800 / enough / 1.01, "ok"), (800 / enough * 1.01, "slow")):
         line = only(does_the_loader_keep_up(measure_as(make_subject(training={"workers": workers}), 8 / needed)))
         assert line.verdict == verdict
-        assert ("training.workers: " in line.text) == (verdict == "slow")
+        assert ("training.workers" in line.text) == (verdict == "slow")
     one = measure_as(make_subject(training={"workers": 7}), 1e-9)
     assert "more cores" in only(does_the_loader_keep_up(one)).text
 

@@ -195,7 +195,7 @@ def does_it_fit(subject: Subject) -> Iterator[Line]:
         if found.fault:
             yield Line("memory", "FAILED", f"{text}: {found.fault}")
         elif not subject.on_gpu:
-            yield Line("memory", "ok", f"{text}: a step works; its memory is measured only on a GPU")
+            yield Line("memory", "ok", f"{text}: a smaller step works; memory is measured only on a GPU")
         else:
             card = torch.cuda.get_device_properties(subject.device).total_memory / 2**30
             text += f": {found.memory:.1f} of {card:.1f} GiB"
@@ -214,11 +214,9 @@ def does_the_loader_keep_up(subject: Subject) -> Iterator[Line]:
     margin = _MARGIN_WITH_WORKERS if workers else _MARGIN_WITHOUT_WORKERS
     if math.isnan(seconds) or rate >= margin * need:
         yield Line("loader", "ok", text)
-    elif workers < cores - 1:
-        wanted = min(int(max(1, workers) * _MARGIN_WITH_WORKERS * need / rate) + 1, cores - 1)
-        yield Line("loader", "slow", f"{text}: set training.workers: {wanted}")
     else:
-        yield Line("loader", "slow", f"{text}: ask for more cores, and add workers")
+        text += f": set training.workers to more than {workers}" if workers < cores - 1 else ": ask for more cores"
+        yield Line("loader", "slow", text)
 
 
 def count_cores() -> int:
@@ -260,7 +258,7 @@ def how_many_hours(subject: Subject) -> Iterator[Line]:
         found = subject.measure(work)
         if not found.fault:
             text = f"{work.kind.replace('_', ' ')}, {work.subject} on {work.dataset}, batch {work.batch}"
-            yield Line("speed", "ok", f"{text}: {1000 * found.seconds:.3g} ms")
+            yield Line("speed", "ok", f"{text}: {subject.about}{1000 * found.seconds:.3g} ms")
     hours: defaultdict[str, float] = defaultdict(float)
     longest: defaultdict[str, float] = defaultdict(float)
     unknown = set()
@@ -275,7 +273,8 @@ def how_many_hours(subject: Subject) -> Iterator[Line]:
     for label, value in sorted(hours.items()):
         yield _judge_hours(subject, label, value, longest.get(label))
     if hours:
-        yield Line("hours", "ok", f"all stages: {sum(hours.values()):.3g} h, uncompiled, on one device of this kind")
+        total = f"all stages: {subject.about}{sum(hours.values()):.3g} h, uncompiled, on one device of this kind"
+        yield Line("hours", "ok", total)
     if unknown:
         text = "wholly or partly left out, as the time or the number of images is not known: "
         yield Line("hours", "missing", text + ", ".join(sorted(unknown)))
@@ -283,7 +282,7 @@ def how_many_hours(subject: Subject) -> Iterator[Line]:
 
 def _judge_hours(subject: Subject, label: str, hours: float, longest: float | None) -> Line:
     """Return the line of a stage, which advises more retries if the jobs of the cluster profiles are too short."""
-    text = f"{label}: {hours:.3g} h for all runs"
+    text = f"{label}: {subject.about}{hours:.3g} h for all runs"
     if longest is not None:
         text += f", {longest:.3g} h for the longest training"
     limit = subject.resolved.config.resources.get(label.partition(":")[0])

@@ -68,6 +68,11 @@ class Subject:
         """Whether the device is a CUDA GPU."""
         return self.device.type == "cuda"
 
+    @property
+    def about(self) -> str:
+        """Qualifier of times: on a CPU, those of large batches are projected."""
+        return "" if self.on_gpu else "about "
+
     def list_steps(self, *kinds: str) -> Iterator[Work]:
         """Yield one item of work for each kind of batch; training steps of any model if no kinds are given."""
         distinct: dict[tuple[object, ...], Work] = {}
