@@ -35,7 +35,7 @@ from .conftest import only
 
 def keep_first(subject: Subject, *kinds: str) -> Subject:
     """Keep the work of the first batch of each kind."""
-    subject.work = [next(subject.list_steps(kind)) for kind in kinds]
+    subject.work = [next(subject.list_distinct(kind)) for kind in kinds]
     return subject
 
 
@@ -280,14 +280,14 @@ def test_an_autoencoder_that_is_not_there_is_missing(make_subject, tmp_path):
     assert one.main.shape == (4, 8, 8)
     assert [line.verdict for line in are_weights_there(one) if "vae" in line.text] == ["missing"]
     one = make_subject(datasets={"digits": settings | {"vae": str(tmp_path)}})
-    assert all(one.measure(work).fault for work in one.list_steps("vae_encode"))
+    assert all(one.measure(work).fault for work in one.list_distinct("vae_encode"))
 
 
 def test_steps_that_are_alike_are_measured_once(resolve_demo):
     one = Subject.find(resolve_demo(preset="paper"), torch.device("cpu"), None, None)
     alike = [work for work in one.work if (work.kind, work.subject, work.shape) == ("flow_step", "mef", (3, 32, 32))]
     assert len({work.dataset for work in alike}) > 2
-    assert [work for work in one.list_steps("flow_step") if work in alike] == alike[:1]
+    assert [work for work in one.list_distinct("flow_step") if work in alike] == alike[:1]
 
 
 def test_a_promised_gpu_that_is_not_there_fails_and_ends_the_list(make_subject, resolve_demo, monkeypatch):

@@ -189,7 +189,7 @@ def does_it_resume(subject: Subject) -> Iterator[Line]:
 
 def does_it_fit(subject: Subject) -> Iterator[Line]:
     """Compare the peak memory of a step of each training with that of the card."""
-    for work in subject.list_steps():
+    for work in subject.list_distinct():
         found = subject.measure(work)
         text = f"{work.subject} on {work.dataset}, batch {work.batch}"
         if found.fault:
@@ -254,7 +254,7 @@ def how_many_hours(subject: Subject) -> Iterator[Line]:
 
     Reading images, fits of priors and figures are not counted.
     """
-    for work in subject.list_steps("flow_step", "flow_forward", "flow_inverse", "classifier_step"):
+    for work in subject.list_distinct("flow_step", "flow_forward", "flow_inverse", "classifier_step"):
         found = subject.measure(work)
         if not found.fault:
             text = f"{work.kind.replace('_', ' ')}, {work.subject} on {work.dataset}, batch {work.batch}"

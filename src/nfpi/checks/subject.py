@@ -55,7 +55,7 @@ class Subject:
             if dataset in (None, one.dataset) and (flow in (None, one.subject) or not one.kind.startswith("flow"))
         ]
         subject = cls(resolved, device, work, prepared)
-        if not list(subject.list_steps("flow_step")):
+        if not list(subject.list_distinct("flow_step")):
             pairs = sorted({f"{one.subject} on {one.dataset}" for one in everything if one.kind == "flow_step"})
             raise ValueError(
                 f"preset {resolved.preset}: expected a flow that its tables train, received {flow or 'any flow'} on "
@@ -73,7 +73,7 @@ class Subject:
         """Qualifier of times: on a CPU, those of large batches are projected."""
         return "" if self.on_gpu else "about "
 
-    def list_steps(self, *kinds: str) -> Iterator[Work]:
+    def list_distinct(self, *kinds: str) -> Iterator[Work]:
         """Yield one item of work for each kind of batch; training steps of any model if no kinds are given."""
         distinct: dict[tuple[object, ...], Work] = {}
         for work in self.work:
@@ -84,7 +84,7 @@ class Subject:
     @property
     def main(self) -> Work:
         """Training steps of the first flow."""
-        return next(self.list_steps("flow_step"))
+        return next(self.list_distinct("flow_step"))
 
     def limit_batch(self, work: Work) -> Work:
         """Return the work, on a CPU with a small batch."""
