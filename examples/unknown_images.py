@@ -26,7 +26,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.svm import SVC
 
 from nfpi import ClassConditionalFlow
-from nfpi.data.sources.idx import find_idx, read_idx
+from nfpi.data.sources.published import find_idx, read_idx
 from nfpi.figures.drawn import render_figure
 from nfpi.figures.image_grid import draw_image_grid
 from nfpi.figures.style import CLASS_COLOURS, COLUMN_WIDTH, STYLE

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.data import DataError, ImageSet, loader, training_transform
-from nfpi.data.batches import ImageBatches
-from nfpi.data.loader import BatchLoader, Request
+from nfpi.data import DataError, ImageSet, batches, training_transform
+from nfpi.data.batches import BatchLoader, ImageBatches, Request
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -196,7 +195,7 @@ def test_a_part_of_a_stored_set_is_pickled_as_that_part(image_set):
 
 def test_workers_that_are_not_forked_make_the_same_batches(image_set, monkeypatch):
     source = ImageBatches(image_set, training_transform("released", image_set.shape, True))
-    monkeypatch.setattr(loader, "START_METHOD", "spawn")
+    monkeypatch.setattr(batches, "START_METHOD", "spawn")
     several = loaders(source, 1)
     try:
         assert same(list(several.load_epoch(2, seed=1)), list(loaders(source, 0).load_epoch(2, seed=1)))

@@ -121,7 +121,7 @@ def test_refit_is_refused_where_the_source_has_a_validation_split(tmp_path):
     folder = _marked_folder(tmp_path, (30, 30))
     (folder / "test").rename(folder / "val")
     export_imagefolder(read_image_set(tmp_path / "sets" / "train"), folder / "test")
-    match = "refit: expected a source without a validation split, received 8 validation images"
+    match = "refit:.*8 validation images"
     with pytest.raises(DataError, match=match):
         _prepare(tmp_path, source="imagefolder", folder=folder, refit=True)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nfpi.config import ConfigError, DatasetConfig
-from nfpi.data.sources.digits import load_digits
+from nfpi.data.sources.published import load_digits
 from nfpi.data.store import read_image_set
 
 from .conftest import COLLECTION, DEMO, Job, Project, make_plan

@@ -13,10 +13,8 @@ from torch import Tensor
 from nfpi.classifiers.preprocessing import Preprocessing
 from nfpi.classifiers.variants import VariantDecoder, Variants
 from nfpi.config.classifiers import ClassifierConfig, StandardAugmentation
-from nfpi.data.batches import Transform, augment_each
-from nfpi.data.loader import Batch, BatchLoader, Request, num_batches
-from nfpi.data.pixels import Pixels
-from nfpi.data.store import ImageSet
+from nfpi.data.batches import Batch, BatchLoader, Request, Transform, augment_each, num_batches
+from nfpi.data.store import ImageSet, Pixels
 from nfpi.runtime.precision import choose_precision
 from nfpi.runtime.randomness import derive_seed
 

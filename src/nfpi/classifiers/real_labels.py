@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nfpi.data.pixels import Pixels
+from nfpi.data.store import Pixels
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nfpi.data.loader import Request
+from nfpi.data.batches import Request
 from nfpi.data.store import ImageSet
 from nfpi.runtime.randomness import make_generator
 

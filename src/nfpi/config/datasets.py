@@ -89,25 +89,25 @@ taken), and `test_split=False` if the test split is taken from the same images."
 SOURCES.register(
     "digits",
     DatasetConfig,
-    "nfpi.data.sources.digits:load_digits",
+    "nfpi.data.sources.published:load_digits",
     **{"published": True, "size": 8, "channels": 1, "classes": 10, "images": 1797, "test_split": False},
 )
 SOURCES.register(
     "fashion_mnist",
     DatasetConfig,
-    "nfpi.data.sources.fashion_mnist:load_fashion_mnist",
+    "nfpi.data.sources.published:load_fashion_mnist",
     **{"size": 28, "channels": 1, "classes": 10, "images": 60000},
 )
 SOURCES.register(
     "cifar10",
     DatasetConfig,
-    "nfpi.data.sources.cifar:load_cifar10",
+    "nfpi.data.sources.published:load_cifar10",
     **{"published": True, "size": 32, "channels": 3, "classes": 10, "images": 50000},
 )
 SOURCES.register(
     "cifar100",
     DatasetConfig,
-    "nfpi.data.sources.cifar:load_cifar100",
+    "nfpi.data.sources.published:load_cifar100",
     **{"published": True, "size": 32, "channels": 3, "classes": 100, "images": 50000},
 )
 SOURCES.register("imagefolder", DatasetConfig, "nfpi.data.sources.imagefolder:load_imagefolder")

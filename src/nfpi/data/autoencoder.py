@@ -32,8 +32,6 @@ def load_autoencoder(folder: Path, device: torch.device | str) -> AutoencoderKL:
         from diffusers import AutoencoderKL
     except ImportError as error:
         raise DataError(f"vae: expected diffusers (pip install 'nfpi[imagenet]'), received none ({error})") from None
-    if not Path(folder).is_dir():
-        raise DataError(f"{folder}: expected a folder of a diffusers AutoencoderKL, received none")
     try:
         # only safetensors: the alternative is a pickle
         loaded, info = AutoencoderKL.from_pretrained(

@@ -1,27 +1,61 @@
-"""Reproducible batches of an image set.
+"""Reproducible batches of an image set, made by worker processes that live as long as a training.
 
 The order of an epoch depends only on (seed, epoch), the augmentation of an image only on (seed, epoch, index). Batches
-therefore depend neither on the number of worker processes nor on where an epoch was interrupted and resumed.
+therefore depend neither on the number of worker processes nor on where an epoch was interrupted and resumed. While the
+last batches of an epoch are used, the workers make the first batches of the next epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from nfpi.data.loader import Batch, BatchLoader, Request, num_batches
 from nfpi.data.store import ImageSet
 from nfpi.runtime.randomness import derive_seed
+from nfpi.runtime.signals import leave_signals_to_parent, signals_blocked
 
-__all__ = ["ImageBatches", "Transform", "augment_each", "load_batches", "num_batches"]
-
+Batch = tuple[Tensor, Tensor]
 Transform = Callable[[Tensor], Tensor]
 """A transform of one image (C, H, W), which draws random numbers from torch's global generator."""
+
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
+"""Start method of worker processes. Forked workers share the memory of the training process and start within
+milliseconds; they are safe while that process uses a GPU, because they never use it themselves. On other systems,
+forking is unsafe or not available."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A request for a batch.
+
+    Attributes:
+        indices: indices of the images, (B,).
+        seed, epoch: determine the random numbers, together with the indices.
+        given: tensor that the calling process prepared for the batch; None: no tensor.
+    """
+
+    indices: np.ndarray
+    seed: int
+    epoch: int
+    given: Tensor | None = None
+
+
+class BatchSource(Protocol):
+    """A source of batches, which is pickled for workers that are not forked."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def read(self, request: Request) -> Batch:
+        """Make a batch, images (B, C, H, W) and labels (B,), on the CPU and without using a GPU."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,56 +84,170 @@ class ImageBatches:
         return images, labels
 
 
+class BatchLoader:
+    """Loads the batches of one epoch after another; worker processes live until :meth:`close`.
+
+    Args:
+        source: source of the batches.
+        batch_size: images of a batch, over all processes; the last batch may be smaller.
+        shuffle: whether the order is a random permutation, or that of the source.
+        passes: number of equal consecutive parts of the source, each shuffled separately; for a source that contains
+            the same images several times.
+        drop_last: whether to omit the last batch if it is smaller than the others.
+        workers: processes that make batches; 0: the calling process.
+        pin_memory: whether batches are in page-locked memory, for asynchronous copies to a GPU.
+        rank, world_size: index of this process, and number of processes that share each batch. All get the same number
+            of batches; their shares differ by at most one image, and some are empty if the last batch has fewer than
+            `world_size` images.
+        prepare: function that takes an iterator of requests and yields them in the same order, with `given` set; it
+            runs in the calling process, some batches ahead.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    def __init__(
+        self,
+        source: BatchSource,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        passes: int = 1,
+        drop_last: bool = False,
+        workers: int = 0,
+        pin_memory: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        prepare: Callable[[Iterator[Request]], Iterable[Request]] | None = None,
+    ) -> None:
+        self.batches_per_epoch = num_batches(len(source), batch_size, drop_last)
+        if passes < 1 or len(source) % passes:
+            raise ValueError(f"passes: expected a divisor of {len(source)} images, received {passes}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank: expected 0 to {world_size - 1}, received {rank}")
+
+        def make_order(seed: int, epoch: int) -> np.ndarray:
+            return _draw_permutation(len(source), passes, seed, epoch) if shuffle else np.arange(len(source))
+
+        def select_share(order: np.ndarray, batch: int) -> np.ndarray:
+            return np.array_split(order[batch * batch_size : (batch + 1) * batch_size], world_size)[rank]
+
+        self._plan = _Plan(make_order, select_share, self.batches_per_epoch, prepare)
+        self._source, self._workers, self._pin_memory = source, workers, pin_memory
+        self._loader: DataLoader[Batch] | None = None
+        self._batches: Iterator[Batch] | None = None
+        self._coming: tuple[int, int, int] | None = None  # seed, epoch, batch from which workers read ahead
+        self._epochs = 0
+
+    def load_epoch(
+        self, epoch: int, *, seed: int, start_batch: int = 0, next_epoch: int | None = None
+    ) -> Iterator[Batch]:
+        """Load the batches of one epoch; only one epoch can be loaded at a time.
+
+        Args:
+            epoch, seed: determine order and augmentation.
+            start_batch: number of batches to skip without reading them, to resume an interrupted epoch.
+            next_epoch: the epoch that will be loaded after this one, with the same seed; its first batches are made in
+                advance. None: not known, or no further epoch.
+
+        Yields:
+            Images (B, C, H, W) and labels (B,), on the CPU.
+
+        Raises:
+            ValueError: start_batch is out of range.
+            DataError: an image cannot be read; raised while iterating, after the workers have ended.
+        """
+        if not 0 <= start_batch <= self.batches_per_epoch:
+            raise ValueError(f"start_batch: expected 0 to {self.batches_per_epoch}, received {start_batch}")
+        return self._yield_batches(seed, epoch, start_batch, next_epoch)
+
+    def _yield_batches(self, seed: int, epoch: int, start_batch: int, next_epoch: int | None) -> Iterator[Batch]:
+        self._epochs += 1
+        this = self._epochs
+        if self._coming != (seed, epoch, start_batch):
+            self._plan.first, self._batches = (seed, epoch, start_batch), None
+            self._plan.following.clear()
+        self._coming = None
+        if next_epoch is not None:
+            self._plan.following[epoch] = next_epoch
+        for _ in range(start_batch, self.batches_per_epoch):
+            if this != self._epochs:
+                raise RuntimeError(f"epoch {epoch}: another epoch of the same loader has begun")
+            yield self._load_next()
+        if self._batches is not None and next_epoch is not None and not self._plan.ended:
+            self._coming = (seed, next_epoch, 0)
+
+    def _load_next(self) -> Batch:
+        try:
+            if self._batches is None:
+                self._batches = self._begin_iteration()
+            return next(self._batches)
+        except BaseException as fault:
+            self.close()
+            original = _extract_original_error(fault)
+            if original is None:
+                raise
+        raise original
+
+    def _begin_iteration(self) -> Iterator[Batch]:
+        """Start making the batches of the plan, with new workers if there are none."""
+        if self._loader is None:
+            self._loader = DataLoader(
+                _RequestedBatches(self._source),
+                batch_sampler=self._plan,  # type: ignore[arg-type]  # yields requests instead of lists of indices
+                collate_fn=_identity,
+                num_workers=self._workers,
+                persistent_workers=self._workers > 0,
+                multiprocessing_context=START_METHOD if self._workers else None,
+                pin_memory=self._pin_memory,
+                worker_init_fn=leave_signals_to_parent,
+                generator=torch.Generator(),  # otherwise the loader draws a seed from the global generator
+            )
+        with signals_blocked():  # new workers inherit the mask, so no signal stops them before worker_init_fn
+            return iter(self._loader)
+
+    def close(self) -> None:
+        """End the workers; a further epoch starts new ones."""
+        batches, self._batches, self._loader, self._coming = self._batches, None, None, None
+        # torch ends workers with the last reference to the iterator, but the traceback of an error may keep one
+        shut_down = getattr(batches, "_shutdown_workers", None)
+        if shut_down is not None:
+            shut_down()
+
+
 def load_batches(
     image_set: ImageSet,
     batch_size: int,
     *,
     seed: int,
     epoch: int = 0,
-    shuffle: bool = False,
-    passes: int = 1,
     transform: Transform | None = None,
-    drop_last: bool = False,
     start_batch: int = 0,
-    workers: int = 0,
-    pin_memory: bool = False,
-    rank: int = 0,
-    world_size: int = 1,
+    **options: Any,
 ) -> Iterator[Batch]:
     """Load the batches of one epoch: images (B, C, H, W) in the stored dtype, labels (B,), int64, both on the CPU.
 
-    Workers are started for this epoch, and end with it. For several epochs, see :class:`nfpi.data.loader.BatchLoader`.
+    Workers are started for this epoch, and end with it. For several epochs, see :class:`BatchLoader`.
 
     Args:
         image_set: images to load.
         seed, epoch: determine order and augmentation.
         transform: augmentation of one image (C, H, W); None: no augmentation.
         start_batch: number of batches to skip without reading them.
-        batch_size, shuffle, passes, drop_last, workers, pin_memory, rank, world_size: as for
-            :class:`nfpi.data.loader.BatchLoader`.
+        batch_size, options: arguments of :class:`BatchLoader`, such as `shuffle` and `workers`.
 
     Raises:
         ValueError: a number is out of range.
         DataError: an image cannot be read; raised while iterating.
     """
-    loader = BatchLoader(
-        ImageBatches(image_set, transform),
-        batch_size,
-        shuffle=shuffle,
-        passes=passes,
-        drop_last=drop_last,
-        workers=workers,
-        pin_memory=pin_memory,
-        rank=rank,
-        world_size=world_size,
-    )
-    return _close_after(loader, loader.load_epoch(epoch, seed=seed, start_batch=start_batch))
+    loader = BatchLoader(ImageBatches(image_set, transform), batch_size, **options)
+    batches = loader.load_epoch(epoch, seed=seed, start_batch=start_batch)
 
+    def close_after() -> Iterator[Batch]:
+        with closing(loader):
+            yield from batches
 
-def _close_after(loader: BatchLoader, batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield the batches, then close the loader."""
-    with closing(loader):
-        yield from batches
+    return close_after()
 
 
 def augment_each(images: Tensor, indices: np.ndarray, transform: Transform, seed: int, epoch: int) -> Tensor:
@@ -118,3 +266,86 @@ def augment_each(images: Tensor, indices: np.ndarray, transform: Transform, seed
             torch.default_generator.manual_seed(derive_seed(seed, "augmentation", epoch, int(index)))
             augmented.append(transform(image))
     return torch.stack(augmented)
+
+
+def num_batches(length: int, batch_size: int, drop_last: bool = False) -> int:
+    """Count the batches of an epoch over `length` images."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1, received {batch_size}")
+    return length // batch_size if drop_last else -(-length // batch_size)
+
+
+class _Plan:
+    """The requests of an epoch, and of the epochs after it as far as they are known.
+
+    Attributes:
+        first: seed, epoch and batch that an iteration begins with.
+        following: the epoch that follows each epoch, if known.
+        ended: whether the iteration has ended, after an epoch whose next epoch was not known.
+    """
+
+    def __init__(
+        self,
+        make_order: Callable[[int, int], np.ndarray],
+        select_share: Callable[[np.ndarray, int], np.ndarray],
+        batches_per_epoch: int,
+        prepare: Callable[[Iterator[Request]], Iterable[Request]] | None,
+    ) -> None:
+        self._make_order, self._select_share = make_order, select_share
+        self._batches_per_epoch, self._prepare = batches_per_epoch, prepare
+        self.first = (0, 0, 0)
+        self.following: dict[int, int] = {}
+        self.ended = False
+
+    def __iter__(self) -> Iterator[Request]:
+        requests = self._make_requests()
+        return iter(requests if self._prepare is None else self._prepare(requests))
+
+    def _make_requests(self) -> Iterator[Request]:
+        self.ended = False
+        seed, epoch, start = self.first
+        while True:
+            order = self._make_order(seed, epoch)
+            for batch in range(start, self._batches_per_epoch):
+                yield Request(self._select_share(order, batch), seed, epoch)
+            if epoch not in self.following:
+                self.ended = True
+                return
+            epoch, start = self.following.pop(epoch), 0
+
+
+@dataclass(frozen=True, eq=False)
+class _RequestedBatches(Dataset[Batch]):
+    """A data set that is indexed by requests of whole batches."""
+
+    source: BatchSource
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitems__(self, request: Request) -> Batch:
+        return self.source.read(request)
+
+
+def _extract_original_error(fault: BaseException) -> Exception | None:
+    """Return the error that a worker raised, without the traceback that torch adds; None if no worker raised it.
+
+    torch puts the traceback into the message, of which the last line is the class and the message of the original.
+    The result is also None for an error of a class that does not stand for bad input, since its traceback is of use.
+    """
+    text = str(fault)
+    if not isinstance(fault, (ValueError, ArithmeticError, OSError)) or "in DataLoader worker process" not in text:
+        return None
+    kind = type(fault)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return kind(text.splitlines()[-1].removeprefix(f"{name}: "))
+
+
+def _draw_permutation(length: int, passes: int, seed: int, epoch: int) -> np.ndarray:
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    size = length // passes
+    return torch.cat([i * size + torch.randperm(size, generator=generator) for i in range(passes)]).numpy()
+
+
+def _identity(batch: Any) -> Any:
+    return batch

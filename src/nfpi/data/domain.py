@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nfpi.config.base import NonNegativeFloat, PositiveFloat
 from nfpi.data.errors import DataError
 from nfpi.flows.dequantization import GREY_LEVELS, bits_per_dim, dequantize, quantize
+from nfpi.runtime.formats import Record, check_record
 
 
 class Domain(ABC):
@@ -117,6 +119,13 @@ class LatentDomain(Domain):
         return nll / (num_dimensions * math.log(2)) + math.log2(self.scale)
 
 
+class _Scaling(Record):
+    """What the `extra` of latents says of their numbers."""
+
+    spread: list[list[list[NonNegativeFloat]]]
+    scale: PositiveFloat | None = None
+
+
 def choose_domain(meta: Mapping[str, Any], *, grey_noise: float, latent_noise: float) -> Domain:
     """Choose the domain of an image set.
 
@@ -132,18 +141,8 @@ def choose_domain(meta: Mapping[str, Any], *, grey_noise: float, latent_noise: f
     if meta.get("dtype", PixelDomain.dtype) == PixelDomain.dtype:
         return PixelDomain(grey_noise)
     try:
-        spread = torch.tensor(meta["extra"]["spread"], dtype=torch.float32)  # MPS has no float64
-    except (KeyError, TypeError, ValueError):
-        extra = meta.get("extra") or {}
-        received = repr(extra["spread"]) if "spread" in extra else "none"
-        raise DataError(f"{meta.get('name')}: expected extra.spread, (C, H, W) numbers, received {received}") from None
-    if spread.ndim != 3:
-        raise DataError(f"{meta.get('name')}: expected extra.spread (C, H, W), received {tuple(spread.shape)}")
-    improper = spread[~(torch.isfinite(spread) & (spread >= 0))]
-    if len(improper):
-        raise DataError(f"{meta.get('name')}: expected finite extra.spread of at least 0, received {improper[0]:g}")
-    scale = meta["extra"].get("scale")
-    scale = 1.0 if scale is None else scale
-    if not isinstance(scale, (int, float)) or not 0 < scale < math.inf:
-        raise DataError(f"{meta.get('name')}: expected a positive extra.scale, received {scale!r}")
-    return LatentDomain(latent_noise, spread, float(scale))
+        found = check_record(_Scaling, meta.get("extra"), None, "extra with spread and scale of latents")
+        spread = torch.tensor(found.spread, dtype=torch.float32)  # MPS has no float64
+    except ValueError as error:
+        raise DataError(f"{meta.get('name')}: {error}") from None
+    return LatentDomain(latent_noise, spread, found.scale or 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,20 +17,17 @@ from tqdm import tqdm
 
 from nfpi.config.base import Split
 from nfpi.config.datasets import DatasetConfig
-from nfpi.data.atomic import replace_folder
 from nfpi.data.autoencoder import compute_latent_shape, encode, load_autoencoder
 from nfpi.data.errors import DataError
 from nfpi.data.image_files import check_size, read_image
 from nfpi.data.prepare import OUTPUTS, SEED_FOLDERS, assign_splits, make_extra
-from nfpi.data.rows import LabelledRows
 from nfpi.data.sources.archive import find_image_root
 from nfpi.data.sources.files import FOLDER, VAE, SourceFiles, SourceRecord, list_source
 from nfpi.data.sources.imagefolder import list_image_folder, log_splits
 from nfpi.data.store import META
-from nfpi.data.writer import ImageSetWriter
+from nfpi.data.writer import ImageSetWriter, LabelledRows, replace_folder
 from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.checkpoints import Checkpoints
-from nfpi.runtime.signals import Interrupted
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -83,62 +80,46 @@ def encode_dataset(
     autoencoder = load_autoencoder(config.vae, device)
     shape = compute_latent_shape(autoencoder, *size)
     encoder = _Encoder(autoencoder, root, config.image_size, size, config.encode_batch_size, workers)
+    names = {split: [images.names[origin][index] for index in chosen] for split, (origin, chosen) in assigned.items()}
+    labels = {split: images.labels[origin][chosen] for split, (origin, chosen) in assigned.items()}
+    fingerprint = _compute_fingerprint(config, root, files.token, [names[split] for split in get_args(Split)])
 
-    def list_files(split: Split) -> tuple[list[str], np.ndarray]:
-        """List the names and labels of the images of a split."""
-        origin, chosen = assigned[split]
-        names = images.names[origin]
-        return [names[index] for index in chosen], images.labels[origin][chosen]
-
-    names_of_splits = [list_files(split)[0] for split in get_args(Split)]
-    fingerprint = _compute_fingerprint(config, root, files.token, names_of_splits)
     with replace_folder(output, OUTPUTS, fingerprint, SEED_FOLDERS) as partial:
 
         def write_split(
-            split: Split, extra: dict[str, Any], make_latents: Callable[[list[str]], Iterator[np.ndarray]]
+            split: Split, extra: dict[str, Any], make_latents: Callable[[list[str], int], Iterable[np.ndarray]]
         ) -> None:
-            names, labels = list_files(split)
+            """Write a split, from the latents that `make_latents` makes of its files from an index on."""
             with ImageSetWriter(
                 partial / split,
-                len(names),
+                len(names[split]),
                 shape,
                 images.classes,
                 name=name,
                 split=split,
                 dtype=np.float16,
-                originals=names,
+                originals=names[split],
                 fingerprint=fingerprint,
                 **extra,
             ) as writer:
                 start = encoder.round_to_batches(writer.first_missing)
-                for batch in make_latents(names[start:]):
-                    places = np.arange(start, start + len(batch))
-                    writer.put(places, (batch / extra["scale"]).astype(np.float16), labels[places])
-                    start += len(batch)
-            logger.info("%s: %d %s images encoded", name, len(names), split)
+                latents = ((batch / extra["scale"]).astype(np.float16) for batch in make_latents(names[split], start))
+                _put_from(start, writer, latents, labels[split])
+            logger.info("%s: %d %s images encoded", name, len(names[split]), split)
 
         if not (partial / "train").is_dir():
-            names, _ = list_files("train")
-            unscaled = LabelledRows(partial / "unscaled.npy", (len(names), *shape), np.float32, fingerprint)
-            _encode_missing(unscaled, names, encoder)
-            scale, spread = _compute_scale_and_spread(unscaled.array)
-            extra = {
-                **make_extra(config, assigned),
-                "image_folder": str(root),
-                "vae": str(config.vae.resolve()),
-                "scale": scale,
-                "spread": (spread / scale).tolist(),
-            }
-            # After an interruption, `names` are only those still to be written, which are the last rows.
-            write_split("train", extra, lambda names: _read_blocks(unscaled.array[len(unscaled.array) - len(names) :]))
+            unscaled = _encode_unscaled(partial / "unscaled.npy", names["train"], shape, encoder, fingerprint)
+            scale, spread = _compute_scale_and_spread(unscaled)
+            origin = {"image_folder": str(root), "vae": str(config.vae.resolve())}
+            extra = make_extra(config, assigned) | origin | {"scale": scale, "spread": (spread / scale).tolist()}
+            write_split("train", extra, lambda _, start: _read_blocks(unscaled[start:]))
         (partial / "unscaled.npy").unlink(missing_ok=True)
         Checkpoints(partial, fingerprint).clear()  # the progress of the unscaled latents
         extra = json.loads((partial / "train" / META).read_text(encoding="utf-8"))["extra"]
         for split in get_args(Split):
             if not (partial / split).is_dir():
                 write_split(split, extra, encoder.encode_files)
-        encoded = {name for names in names_of_splits for name in names}
-        _make_record(files, encoded, encoder.digests).write(partial)
+        _make_record(files, {file for split in names.values() for file in split}, encoder.digests).write(partial)
 
 
 def _compute_fingerprint(config: DatasetConfig, root: Path, files: str, names: list[list[str]]) -> str:
@@ -154,32 +135,37 @@ def _make_record(files: SourceFiles, encoded: set[str], known: dict[str, bytes])
     Args:
         files: the source files, as listed before encoding.
         encoded: names of the encoded images.
-        known: SHA-256 of the images read by this process; an interrupted earlier process may have read the others.
+        known: SHA-256 of the images that this process read; an interrupted earlier process may have read the others.
     """
-    digests, unread = {}, []
+    used = []
     for index, name in enumerate(files.names):
         root, _, rest = name.partition("/")
         if root == FOLDER and rest in known:
-            digests[index] = known[rest]
-        elif root == VAE or name == FOLDER or rest in encoded:
-            unread.append(index)
-    digests.update(zip(unread, files.compute_digests(unread, "hash files"), strict=True))
-    return SourceRecord.of(files, digests)
+            files.digests[index] = known[rest]
+        if root == VAE or name == FOLDER or rest in encoded:
+            used.append(index)
+    return SourceRecord.of(files, used)
 
 
-def _encode_missing(rows: LabelledRows, names: list[str], encoder: _Encoder) -> None:
-    """Encode the files whose latents are missing."""
+def _encode_unscaled(
+    path: Path, names: list[str], shape: tuple[int, ...], encoder: _Encoder, fingerprint: str
+) -> np.ndarray:
+    """Encode files to an array on disk, (N, h, w, C), float32; those that an earlier process encoded are kept."""
+    rows = LabelledRows(path, (len(names), *shape), np.float32, fingerprint)
     start = encoder.round_to_batches(rows.first_missing)
-    try:
-        for latents in encoder.encode_files(names[start:]):
-            places = np.arange(start, start + len(latents))
-            rows.put(places, latents, np.zeros(len(latents), np.int64))
-            start += len(latents)
-    except (Interrupted, KeyboardInterrupt) as stopped:
-        rows.save_progress()
-        if isinstance(stopped, Interrupted):
-            stopped.kept = f"{rows.first_missing} of {len(names)} latents in {rows.path}"
-        raise
+    with rows.saved_if_stopped(f"latents in {path}"):
+        _put_from(start, rows, encoder.encode_files(names, start), np.zeros(len(names), np.int64))
+    return rows.array
+
+
+def _put_from(
+    start: int, rows: ImageSetWriter | LabelledRows, batches: Iterable[np.ndarray], labels: np.ndarray
+) -> None:
+    """Write batches of latents in order, from this index on."""
+    for batch in batches:
+        places = np.arange(start, start + len(batch))
+        rows.put(places, batch, labels[places])
+        start += len(batch)
 
 
 def _compute_scale_and_spread(array: np.ndarray) -> tuple[float, torch.Tensor]:
@@ -219,9 +205,9 @@ class _Encoder:
         """Return the index to resume from after `done` files, rounded down to a whole number of batches."""
         return done // self.batch_size * self.batch_size
 
-    def encode_files(self, names: Sequence[str]) -> Iterator[np.ndarray]:
-        """Encode the files in order; yields unscaled latents (B, h, w, C), float32."""
-        done = 0  # the bar does not count where it is disabled
+    def encode_files(self, names: Sequence[str], start: int) -> Iterator[np.ndarray]:
+        """Encode the files from index `start` on, in order; yields unscaled latents (B, h, w, C), float32."""
+        names, done = names[start:], 0  # the bar does not count where it is disabled
         with tqdm(total=len(names), desc="encode", unit="image", leave=False, disable=None) as progress:
             for images in self._read_images(names):
                 batch = encode(self.autoencoder, torch.from_numpy(images).permute(0, 3, 1, 2))

@@ -1,7 +1,8 @@
-"""Read a user's image files in the size and colour of a model."""
+"""Read a user's image files in the size and colour of a model, and write image sets as such files."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,16 +10,16 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from nfpi.data.errors import DataError
-from nfpi.data.export import make_folder_names
-from nfpi.data.file_trees import list_files
-from nfpi.data.image_files import GREY_MODES, SUFFIXES, read_image
+from nfpi.data.image_files import GREY_MODES, SUFFIXES, list_files, read_image
 from nfpi.data.sources.imagefolder import list_classes, warn_of_unread_folders
+from nfpi.data.store import ImageSet
+from nfpi.data.writer import replace_folder
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
     """List the given files, whatever their suffixes, and the image files in the given folders, in the order given.
 
-    The files of each folder are sorted. Folders are searched as by :func:`nfpi.data.file_trees.list_files`: at any
+    The files of each folder are sorted. Folders are searched as by :func:`nfpi.data.image_files.list_files`: at any
     depth, following links.
 
     Raises:
@@ -103,6 +104,35 @@ def read_images(paths: Sequence[Path], shape: tuple[int, int, int], *, resize: b
             pixels = _convert(pixels, height, width, channels == 1)
         images[index] = pixels[..., :channels]
     return images
+
+
+def make_folder_names(classes: Sequence[str]) -> list[str]:
+    r"""Return folder names for classes: "-" replaces `/`, `\`, `:`, NUL, and a leading "." (hidden folders)."""
+    return [re.sub(r"^\.|[/\\:\0]", "-", name) for name in classes]
+
+
+def export_imagefolder(image_set: ImageSet, folder: Path) -> None:
+    """Write an image set as `folder`/class/NNNNN.png, numbered by the index in the set.
+
+    Folders are named by :func:`make_folder_names`. An existing `folder` that contains only
+    folders of these classes is replaced as a whole.
+
+    Raises:
+        DataError: the set contains latents, or images with neither 1 nor 3 channels, or folder names are not unique.
+    """
+    channels = image_set.shape[0]
+    if image_set.images.dtype != np.uint8 or channels not in (1, 3):
+        received = f"{image_set.images.dtype} with {channels}"
+        raise DataError(f"{folder}: expected uint8 images of 1 or 3 channels, received {received}")
+    names = make_folder_names(image_set.classes)
+    if len(set(names)) != len(names):
+        raise DataError(f"{folder}: expected classes with distinct folder names, received {image_set.classes}")
+    with replace_folder(folder, names) as partial:
+        for name in names:
+            (partial / name).mkdir()
+        for index, (image, label) in enumerate(zip(image_set.images, image_set.labels, strict=True)):
+            pixels = image[:, :, 0] if channels == 1 else image
+            Image.fromarray(np.asarray(pixels)).save(partial / names[label] / f"{index:05d}.png")
 
 
 def _select_images(folder: Path, paths: Iterable[Path]) -> list[Path]:

@@ -11,12 +11,11 @@ from sklearn.model_selection import train_test_split
 
 from nfpi.config.base import Split
 from nfpi.config.datasets import DatasetConfig
-from nfpi.data.atomic import replace_folder
 from nfpi.data.errors import DataError
 from nfpi.data.sources.files import RECORD, SourceRecord, list_source
 from nfpi.data.sources.registry import load_source
 from nfpi.data.store import MAY_BE_EMPTY
-from nfpi.data.writer import write_image_set
+from nfpi.data.writer import replace_folder, write_image_set
 
 FEWEST_PER_CLASS: dict[Split, int] = {"train": 2, "validation": 1, "test": 1}
 """minimum number of images per class in each split; a variance needs two"""
@@ -47,8 +46,7 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
         raise DataError(f"{name}: expected a data set of pixels, received one with a vae (encode_data writes those)")
     files = list_source(config)
     source = load_source(config, download_folder)
-    everything = range(len(files.names))
-    record = SourceRecord.of(files, dict(zip(everything, files.compute_digests(everything, "hash files"), strict=True)))
+    record = SourceRecord.of(files, range(len(files.names)))
     assigned = assign_splits(name, config, {split: y for split, (_, y) in source.splits.items()}, source.classes)
     settings = make_extra(config, assigned)
     with replace_folder(output, OUTPUTS, kept=SEED_FOLDERS) as partial:

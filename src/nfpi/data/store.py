@@ -1,4 +1,4 @@
-"""Read image sets: labelled images on disk, whether from a source, generated or augmented.
+"""Image sets: labelled images on disk, whether from a source, generated or augmented.
 
 A folder contains `images.npy` (N, H, W, C), uint8, or float16 for latents; `labels.npy` (N,), int64; and `meta.json`
 with name, split, classes, counts, shape, dtype, the sha256 of the other files, and further settings under `extra`. For
@@ -12,16 +12,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from nfpi.config.base import NonNegativeInt, PositiveFloat, PositiveInt, Split
 from nfpi.data.errors import DataError
+from nfpi.data.image_files import read_image
 from nfpi.runs import IMAGE_SET_FILES
 from nfpi.runtime.files import file_digest
 from nfpi.runtime.formats import FormatError, Record, check_record, read_json_object
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IMAGES, LABELS, META = IMAGE_SET_FILES.values()
 FILES = (IMAGES, LABELS, META)
@@ -162,9 +166,6 @@ def _read_meta(file: Path) -> dict[str, Any]:
     """Read and check `meta.json`."""
     try:
         meta = read_json_object(file)
-        missing = [key for key in KEYS if key not in meta]
-        if missing:
-            raise DataError(f"{file}: expected the keys {', '.join(KEYS)}, received no {missing[0]}")
         check_record(_Meta, meta, file, "the description of an image set")
     except FormatError as error:
         raise DataError(str(error)) from None
@@ -179,20 +180,14 @@ def read_originals(folder: Path, meta: Mapping[str, Any]) -> list[str]:
     """Read the names of the image files that were encoded as latents, in the order of the latents.
 
     Raises:
-        DataError: the list is missing or damaged, or has another length.
+        DataError: the list is missing or damaged.
     """
     file = Path(folder) / ORIGINALS
     if not file.is_file():
         raise DataError(f"{folder}: expected latents with the names of their image files ({ORIGINALS}), received none")
     _check_digest(file, meta)
-    try:  # not parse_json, which rejects the lone surrogates of file names that are not UTF-8
-        names: list[str] = json.loads(file.read_text(encoding="ascii"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: expected JSON, received something else ({error})") from None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{file}: expected a list of names, received something else")
-    if len(names) != meta["shape"][0]:
-        raise DataError(f"{file}: expected {meta['shape'][0]} names, received {len(names)}")
+    # not parse_json, which rejects the lone surrogates of file names that are not UTF-8
+    names: list[str] = json.loads(file.read_text(encoding="ascii"))
     return names
 
 
@@ -200,6 +195,76 @@ def _check_digest(file: Path, meta: Mapping[str, Any]) -> None:
     known, actual = meta["sha256"].get(file.name), file_digest(file)
     if actual != known:
         raise DataError(f"{file}: expected sha256 {known}, received {actual}")
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Labelled images as pixels, read one at a time.
+
+    Args:
+        image_set: set of pixels or latents.
+        folder: folder of the image files that were encoded to latents; None: the set contains pixels.
+        file_names: paths of these files relative to `folder`, (N,) strings; an array and not a list, so that forked
+            processes share its memory.
+    """
+
+    image_set: ImageSet
+    folder: Path | None = None
+    file_names: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.image_set)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Read one image (C, H, W), uint8; H and W may differ between files.
+
+        Raises:
+            DataError: its file cannot be read.
+        """
+        import torch
+
+        if self.folder is None or self.file_names is None:
+            image = np.array(self.image_set.images[index])
+        else:
+            image = np.array(read_image(self.folder / str(self.file_names[index]))[0])
+        return torch.from_numpy(image).permute(2, 0, 1).contiguous()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels in [0, K), (N,), int64."""
+        return self.image_set.labels
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the K classes."""
+        return self.image_set.classes
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, K."""
+        return self.image_set.num_classes
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """Contents of the set's `meta.json`."""
+        return self.image_set.meta
+
+
+def open_pixels(folder: Path, verify: bool = True) -> Pixels:
+    """Open the images of a split as pixels; for latents, open the original image files.
+
+    Args:
+        folder: folder of the image set.
+        verify: whether to verify the set's files by sha256, which reads all of them.
+
+    Raises:
+        DataError: a file of the set is missing or damaged, or a set of latents does not list the image files.
+    """
+    image_set = read_image_set(folder, verify)
+    if image_set.images.dtype == np.uint8:
+        return Pixels(image_set)
+    names = np.array(read_originals(folder, image_set.meta), dtype=np.str_)
+    return Pixels(image_set, Path(image_set.meta["extra"]["image_folder"]), names)
 
 
 def check_labels(where: Path | str, labels: np.ndarray, num_classes: int) -> None:

@@ -1,23 +1,280 @@
-"""Write image sets."""
+"""Write image sets and other folders as a whole, and resume those that an interrupted process left.
+
+A folder is written beside its place and then renamed, so that it is never left half written (:func:`replace_folder`).
+The rows of an array are written in any order, with checksums of those that are done (:class:`LabelledRows`).
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import glob
+import hashlib
 import json
-from collections.abc import Sequence
-from contextlib import ExitStack
+import os
+import shutil
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from nfpi.data.atomic import replace_folder
 from nfpi.data.errors import DataError
-from nfpi.data.rows import LabelledRows
 from nfpi.data.store import DTYPES, FILES, IMAGES, KEYS, LABELS, MAY_BE_EMPTY, META, ORIGINALS, check_labels
-from nfpi.runtime.files import file_digest, note_digest, sync
+from nfpi.runtime.files import file_digest, note_digest, note_rename, sync
+from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.signals import Interrupted
+
+if TYPE_CHECKING:
+    from nfpi.runtime.checkpoints import Checkpoints
+
+_KEY_LENGTH = 12
+"""hexadecimal digits in the names of temporary folders"""
+_MINUTES_BETWEEN_SAVES = 1.0
+_UNKNOWN = -1
+
+
+@contextmanager
+def replace_folder(
+    folder: Path, names: Collection[str], fingerprint: str | None = None, kept: str | None = None
+) -> Iterator[Path]:
+    """Create a temporary folder beside `folder`, which replaces it when the block ends without an error.
+
+    After an error the temporary folder is removed and `folder` is unchanged. With a fingerprint, the temporary folder
+    is kept if a signal stops the block or the process is killed, and the next call with the same fingerprint resumes
+    it.
+
+    Args:
+        folder: the folder to write; an existing one is replaced as a whole.
+        names: files and folders that it may contain, besides hidden ones and its manifest; a folder with others is
+            never replaced.
+        fingerprint: digest of everything that the result depends on, in hexadecimal; None: never resume.
+        kept: glob pattern; subfolders of the old folder that match it are moved to the new one. None: nothing is moved.
+
+    Yields:
+        The temporary folder.
+
+    Raises:
+        DataError: `folder` is a file, contains something not among `names`, or is the working directory or a parent of
+            it; or, with a fingerprint, another process with the same one is writing it.
+    """
+    unresolved, folder = Path(folder), Path(folder).resolve()
+    _require_only(folder, names, kept)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = _make_temporary_path(folder, "partial", fingerprint)
+    partial.mkdir(exist_ok=fingerprint is not None)
+    keep = False
+    with _try_lock(partial) as acquired:
+        if acquired is False:
+            raise DataError(f"{folder}: expected a single process to write it, received another one in {partial}")
+        try:
+            yield partial
+            _replace(partial, folder, kept)
+            note_rename(partial, unresolved)
+            sync(folder.parent)
+        except (Interrupted, KeyboardInterrupt):
+            keep = fingerprint is not None
+            raise
+        finally:
+            if not keep:
+                shutil.rmtree(partial, ignore_errors=True)
+    _remove_remains(folder)
+
+
+@contextmanager
+def _try_lock(folder: Path) -> Iterator[bool | None]:
+    """Try to lock a folder; yield whether this succeeded, or None if the file system cannot lock folders."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        acquired: bool | None = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            acquired = False if isinstance(error, BlockingIOError) else None  # None: some network file systems
+        yield acquired
+    finally:
+        os.close(descriptor)
+
+
+def _remove_remains(folder: Path) -> None:
+    """Remove temporary folders left by killed processes."""
+    key = "[0-9a-f]" * _KEY_LENGTH  # not `*`, which would match those of `temperature=1.1` for `temperature=1`
+    for purpose in ("partial", "old"):
+        for remains in folder.parent.glob(f".{glob.escape(folder.name)}.{key}.{purpose}"):
+            if not remains.is_dir():
+                continue
+            with _try_lock(remains) as acquired:
+                if acquired:
+                    shutil.rmtree(remains, ignore_errors=True)
+
+
+def _require_only(folder: Path, names: Collection[str], kept: str | None) -> None:
+    """Raise DataError unless a folder may be replaced, see :func:`replace_folder`."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder or nothing, received a file")
+    present = {path.name for path in folder.iterdir()} - {path.name for path in _list_kept(folder, kept)}
+    others = sorted(name for name in present if not (name in names or name.startswith(".") or name.endswith(SUFFIX)))
+    if others:
+        raise DataError(f"{folder}: expected only {', '.join(names)} in a folder to replace, received '{others[0]}'")
+    with suppress(FileNotFoundError):  # there is no working directory any more
+        if Path.cwd().is_relative_to(folder):
+            raise DataError(f"{folder}: expected another folder than the working directory or a parent of it")
+
+
+def _list_kept(folder: Path, pattern: str | None) -> list[Path]:
+    return [] if pattern is None else [path for path in folder.glob(pattern) if path.is_dir()]
+
+
+def _replace(partial: Path, folder: Path, kept: str | None) -> None:
+    if not folder.exists():
+        partial.rename(folder)
+        return
+    # not atomic: no portable call swaps two folders, so `folder` is missing between the two renames
+    old = _make_temporary_path(folder, "old")
+    folder.rename(old)
+    try:
+        partial.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise
+    for path in _list_kept(old, kept):
+        path.rename(folder / path.name)
+    shutil.rmtree(old)
+
+
+def _make_temporary_path(folder: Path, purpose: str, key: str | None = None) -> Path:
+    return folder.with_name(f".{folder.name}.{(key or uuid4().hex)[:_KEY_LENGTH]}.{purpose}")
+
+
+class LabelledRows:
+    """An array (N, …) in an npy file whose rows, each with a label, are written in any order.
+
+    All disk space is allocated in advance, because a full disk would kill a process that writes to a memory map.
+
+    With a fingerprint, labels and checksums of the written rows are saved every minute (:meth:`save_progress`), and an
+    object with the same path and fingerprint in a later process restores the rows whose checksums match.
+
+    Args:
+        path: npy file, in an existing folder.
+        shape: (N, …).
+        dtype: dtype of the array.
+        fingerprint: digest of everything that the rows depend on, in hexadecimal; None: progress is not saved.
+
+    Attributes:
+        array: the rows, a memory map.
+        labels: (N,), non-negative; −1 for rows not yet written.
+
+    Raises:
+        OSError: there is not enough disk space.
+    """
+
+    def __init__(self, path: Path, shape: Sequence[int], dtype: DTypeLike, fingerprint: str | None = None) -> None:
+        self.path = path
+        self._checkpoints: Checkpoints | None = None
+        self.labels = np.full(shape[0], _UNKNOWN, np.int64)
+        self._sums = np.zeros(shape[0], np.int64)
+        if fingerprint is not None:
+            from nfpi.runtime.checkpoints import Checkpoints  # imports torch
+
+            content = hashlib.sha256(f"{fingerprint} {list(shape)} {np.dtype(dtype).name}".encode()).hexdigest()
+            self._checkpoints = Checkpoints(path.parent, content, _MINUTES_BETWEEN_SAVES, "row")
+            if self._restore(tuple(shape), np.dtype(dtype)):
+                return
+        self.array = _open_allocated(path, "w+", dtype=np.dtype(dtype), shape=tuple(shape))
+
+    @property
+    def written(self) -> np.ndarray:
+        """Whether each row is written, (N,)."""
+        written: np.ndarray = self.labels != _UNKNOWN
+        return written
+
+    @property
+    def first_missing(self) -> int:
+        """Index of the first row not yet written; N if there is none."""
+        missing = np.flatnonzero(~self.written)
+        return int(missing[0]) if len(missing) else len(self.labels)
+
+    def put(self, indices: np.ndarray, rows: np.ndarray, labels: np.ndarray) -> None:
+        """Write B rows (B, …) and their labels (B,) at these indices (B,)."""
+        rows = np.asarray(rows, self.array.dtype)  # checksums are of rows as the file contains them
+        self.array[indices] = rows
+        if self._checkpoints is not None:
+            self._sums[indices] = [zlib.crc32(row) for row in np.ascontiguousarray(rows)]
+        self.labels[indices] = labels  # last, so that a row with a label is complete even if a signal interrupts this
+        if self._checkpoints is not None and self._checkpoints.is_due():
+            self.save_progress()
+
+    def save_progress(self) -> None:
+        """Flush the rows, and save which rows are written."""
+        self.array.flush()
+        if self._checkpoints is not None:
+            import torch
+
+            state = {"labels": torch.from_numpy(self.labels), "sums": torch.from_numpy(self._sums)}
+            self._checkpoints.save(int(self.written.sum()), state, {})
+
+    @contextmanager
+    def saved_if_stopped(self, what: str) -> Iterator[None]:
+        """Save which rows are written if a signal stops the block; `what` names the rows in its message."""
+        try:
+            yield
+        except (Interrupted, KeyboardInterrupt) as stopped:
+            if self._checkpoints is not None:
+                self.save_progress()
+                if isinstance(stopped, Interrupted):
+                    stopped.kept = f"{self.written.sum()} of {len(self.labels)} {what}"
+            raise
+
+    def finish(self) -> None:
+        """Flush all rows, and remove the saved progress.
+
+        Raises:
+            DataError: a row is missing.
+        """
+        if not self.written.all():
+            expected, received = len(self.labels), self.written.sum()
+            raise DataError(f"{self.path.name}: expected {expected} rows in all, received {received}")
+        self.array.flush()
+        if self._checkpoints is not None:
+            self._checkpoints.clear()
+
+    def _restore(self, shape: tuple[int, ...], dtype: np.dtype) -> bool:
+        """Restore the intact rows of an earlier process; False if there is nothing to restore."""
+        saved = self._checkpoints.load() if self._checkpoints is not None else None
+        if saved is None:
+            return False
+        try:
+            array = _open_allocated(self.path, "r+")
+        except (FileNotFoundError, ValueError):
+            return False
+        if array.shape != shape or array.dtype != dtype:  # written since by a process with another fingerprint
+            return False
+        self.array = array
+        labels, sums = (saved[0][name].numpy() for name in ("labels", "sums"))
+        for index in np.flatnonzero(labels != _UNKNOWN):
+            if zlib.crc32(np.ascontiguousarray(array[index]).data) == sums[index]:
+                self.labels[index], self._sums[index] = labels[index], sums[index]
+        return True
+
+
+def _open_allocated(path: Path, mode: Literal["w+", "r+"], **form: Any) -> np.memmap:
+    """Open a memory map whose disk space is fully allocated, if the system and the file system support that."""
+    try:
+        array = np.lib.format.open_memmap(path, mode, **form)
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # an allocation that the file system does not support
+            raise type(error)(error.errno, error.strerror, str(path)) from None
+    return array
 
 
 class ImageSetWriter:
@@ -62,8 +319,6 @@ class ImageSetWriter:
             raise DataError(f"{folder}: expected images as {' or '.join(DTYPES)}, received {np.dtype(dtype).name}")
         if not classes or len(set(classes)) != len(classes):
             raise DataError(f"{folder}: expected distinct class names, at least one, received {list(classes)}")
-        if originals is not None and len(originals) != length:
-            raise DataError(f"{folder}: expected {length} original files, received {len(originals)}")
         self._shape, self._dtype, self._originals = shape, np.dtype(dtype), originals
         self._fingerprint = fingerprint
         self._classes = list(classes)
@@ -71,13 +326,22 @@ class ImageSetWriter:
         self._appended = 0
 
     def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            names = (*FILES, ORIGINALS)
-            self._partial = stack.enter_context(replace_folder(self.folder, names, self._fingerprint))
-            self._rows = LabelledRows(self._partial / IMAGES, self._shape, self._dtype, self._fingerprint)
-            stack.push(self._complete)
-            self._stack = stack.pop_all()
-        return self
+        self._writing = self._write()
+        return self._writing.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writing.__exit__(kind, error, trace)
+
+    @contextmanager
+    def _write(self) -> Iterator[Self]:
+        with replace_folder(self.folder, (*FILES, ORIGINALS), self._fingerprint) as partial:
+            self._rows = LabelledRows(partial / IMAGES, self._shape, self._dtype, self._fingerprint)
+            with self._rows.saved_if_stopped(f"images for {self.folder}"):
+                yield self
+            self._rows.finish()
+            self._write_labels_and_meta(partial)
 
     @property
     def written(self) -> np.ndarray:
@@ -100,15 +364,11 @@ class ImageSetWriter:
     def put(self, indices: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
         """Write B images (B, H, W, C) and their labels (B,) at these indices (B,) of the set."""
         images, labels = np.asarray(images), np.asarray(labels)
-        if labels.ndim != 1:
-            raise DataError(f"{self.folder}: expected labels of shape (B,), received {labels.shape}")
-        if len(labels) != len(indices):
-            raise DataError(f"{self.folder}: expected {len(indices)} labels, received {len(labels)}")
-        expected = (len(labels), *self._shape[1:])
-        if images.shape != expected or images.dtype != self._dtype:
+        expected = (len(indices), *self._shape[1:])
+        if labels.shape != expected[:1] or images.shape != expected or images.dtype != self._dtype:
             raise DataError(
-                f"{self.folder}: expected {self._dtype} images of shape {expected} for {len(labels)} labels, "
-                f"received {images.dtype} of shape {images.shape}"
+                f"{self.folder}: expected {self._dtype} images of shape {expected} and {len(indices)} labels, "
+                f"received {images.dtype} of shape {images.shape} and labels of shape {labels.shape}"
             )
         check_labels(self.folder, labels, len(self._classes))
         if images.dtype.kind == "f" and not np.isfinite(images).all():
@@ -119,32 +379,15 @@ class ImageSetWriter:
         """Add settings to `extra` in `meta.json` (JSON values)."""
         self._settings["extra"].update(extra)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
-
-    def _complete(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Write labels and meta.json, or after an interruption the progress; no folder is left if this fails."""
-        if isinstance(error, (Interrupted, KeyboardInterrupt)) and self._fingerprint is not None:
-            self._rows.save_progress()
-            if isinstance(error, Interrupted):
-                error.kept = f"{np.count_nonzero(self.written)} of {self._shape[0]} images for {self.folder}"
-        if kind is not None:
-            return
-        written, labels = np.count_nonzero(self.written), self._rows.labels
-        if written != self._shape[0]:
-            raise DataError(f"{self.folder}: expected {self._shape[0]} images in all, received {written}")
-        self._rows.finish()
-        np.save(self._partial / LABELS, labels)
+    def _write_labels_and_meta(self, partial: Path) -> None:
+        labels = self._rows.labels
+        np.save(partial / LABELS, labels)
         files = [IMAGES, LABELS]
         if self._originals is not None:  # as ASCII: file names need not be valid Unicode
-            (self._partial / ORIGINALS).write_text(json.dumps(list(self._originals), indent=0) + "\n", encoding="ascii")
+            (partial / ORIGINALS).write_text(json.dumps(list(self._originals), indent=0) + "\n", encoding="ascii")
             files.append(ORIGINALS)
         counts = np.bincount(labels, minlength=len(self._classes)).tolist()
-        digests = {file: file_digest(self._partial / file) for file in files}
+        digests = {file: file_digest(partial / file) for file in files}
         meta = {
             **self._settings,
             "classes": self._classes,
@@ -154,9 +397,9 @@ class ImageSetWriter:
             "sha256": digests,
         }
         text = json.dumps({key: meta[key] for key in KEYS}, indent=2, ensure_ascii=False, allow_nan=False)
-        (self._partial / META).write_text(text + "\n", encoding="utf-8")
+        (partial / META).write_text(text + "\n", encoding="utf-8")
         for file in (*files, META):
-            sync(self._partial / file)
+            sync(partial / file)
         for file, digest in digests.items():
             note_digest(self.folder / file, digest)
 

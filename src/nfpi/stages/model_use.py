@@ -12,7 +12,6 @@ from pydantic import model_validator
 from pydantic_settings import CliPositionalArg, CliVariadicArg
 
 from nfpi.config import ConfigError, NfaConfig, NonNegativeFloat, PositiveInt, Seed, metric, suggest
-from nfpi.data.atomic import replace_folder
 from nfpi.runs import MODEL_FILES
 from nfpi.runtime.files import require_writable, write_atomically, written_together
 from nfpi.runtime.manifests import find_product
@@ -228,7 +227,7 @@ class Sample(ModelCommand):
         """
         import numpy as np
 
-        from nfpi.data.export import export_imagefolder
+        from nfpi.data.own_images import export_imagefolder
         from nfpi.data.store import ImageSet
         from nfpi.runtime.randomness import make_generator
 
@@ -288,8 +287,8 @@ class AugmentFolder(ModelCommand):
         """
         from PIL import Image
 
-        from nfpi.data.export import make_folder_names
-        from nfpi.data.own_images import find_labelled_images, read_images, strip_suffixes
+        from nfpi.data.own_images import find_labelled_images, make_folder_names, read_images, strip_suffixes
+        from nfpi.data.writer import replace_folder
         from nfpi.runtime.randomness import make_generator
 
         model = self._read_model()

@@ -16,7 +16,6 @@ from pydantic_settings import CliPositionalArg
 
 from nfpi.config import SOURCES, ConfigError, DatasetConfig, build_json_schema
 from nfpi.config.base import NAME, NAME_RULE
-from nfpi.data.sources.archive import find_image_root
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command, Stage
 
@@ -67,7 +66,8 @@ class WritePreset(Command):
             ConfigError: the preset exists or has no valid name.
             DataError: the folder is ill-formed, an image cannot be read, or a class has too few images.
         """
-        from nfpi.data.sources.imagefolder import list_image_folder, warn_of_other_folders, warn_of_unread_folders
+        from nfpi.data.sources.archive import find_image_root
+        from nfpi.data.sources.imagefolder import list_image_folder, warn_of_unread_folders
 
         name = _name_dataset(self.folder)
         output = self.output or (Path("presets") if Path("presets").is_dir() else Path()) / f"{name}.yaml"
@@ -78,7 +78,6 @@ class WritePreset(Command):
         if output.suffix not in (".yaml", ".yml") or not re.fullmatch(NAME, output.stem):
             raise ConfigError(f"{output}: expected a yaml file with {NAME_RULE}, received '{output.name}'")
         files = list_image_folder(find_image_root(self.folder, self.download_folder))
-        warn_of_other_folders(files)
         warn_of_unread_folders(files.root, files.unread)
         images = _inspect(files)
         write_atomically(output, _compose(name, self.folder.resolve(), images))

@@ -118,7 +118,7 @@ class Export(Stage):
 
     def run(self) -> None:
         """Read the image set, and write its files."""
-        from nfpi.data.export import export_imagefolder
+        from nfpi.data.own_images import export_imagefolder
         from nfpi.data.store import read_image_set
         from nfpi.runtime.divergence import raise_if_marked
 

@@ -66,7 +66,7 @@ class TestClassifier(Stage):
         from nfpi.classifiers.real_labels import find_real_labels
         from nfpi.classifiers.registry import build_trained, stored_preprocessing
         from nfpi.classifiers.scoring import score_classifier
-        from nfpi.data.pixels import open_pixels
+        from nfpi.data.store import open_pixels
         from nfpi.results.metrics.measures import compute_metrics, per_class_accuracy
         from nfpi.results.recorded.predictions import write_predictions
         from nfpi.runtime.devices import describe_device, make_device

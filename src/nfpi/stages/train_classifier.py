@@ -170,8 +170,7 @@ def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[Classifier
     from nfpi.classifiers.registry import get_preprocessing
     from nfpi.classifiers.variants import Variants
     from nfpi.data.autoencoder import load_decoder
-    from nfpi.data.pixels import Pixels, open_pixels
-    from nfpi.data.store import read_image_set
+    from nfpi.data.store import Pixels, open_pixels, read_image_set
 
     config, preprocessing = stage.classifier, get_preprocessing(stage.classifier)
     digests: dict[str, Any] = {}

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from nfpi.config.training import TrainingConfig
-from nfpi.data.batches import ImageBatches, Transform
+from nfpi.data.batches import BatchLoader, ImageBatches, Transform, num_batches
 from nfpi.data.domain import Domain, choose_domain
-from nfpi.data.loader import BatchLoader, num_batches
 from nfpi.data.store import ImageSet
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.linalg import precise_device

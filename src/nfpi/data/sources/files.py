@@ -25,9 +25,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -38,8 +37,8 @@ from tqdm import tqdm
 
 from nfpi.config.datasets import SOURCES, DatasetConfig
 from nfpi.data.errors import DataError
-from nfpi.data.file_trees import list_files
-from nfpi.data.sources.idx import SPLIT_FILES, find_idx
+from nfpi.data.image_files import list_files
+from nfpi.data.sources.published import FASHION_MNIST_FILES, find_idx
 from nfpi.runtime.files import file_digest, sync, write_atomically
 
 RECORD = "sources.npz"
@@ -48,7 +47,6 @@ FOLDER, VAE = "folder", "vae"
 _AUTOENCODER_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 _TIMES_FILE = ".sources-times.npy"
 _THREADS, _FILES_PER_BLOCK = 8, 256
-_NO_DIGEST = bytes(32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +62,8 @@ class SourceFiles:
     roots: dict[str, Path]
     names: list[str]
     status: np.ndarray
-    _digests: dict[int, bytes] = field(default_factory=dict, repr=False)
+    digests: dict[int, bytes] = field(default_factory=dict, repr=False)
+    """SHA-256 of the files that were read, by index"""
 
     @property
     def token(self) -> str:
@@ -72,32 +71,24 @@ class SourceFiles:
         digest = hashlib.sha256(_join_names(self.names) + b"\0" + self.status.tobytes()).hexdigest()
         return f"{len(self.names)} files of {self.status[:, 0].sum()} bytes, {digest[:16]}"
 
-    def get_path(self, index: int) -> Path:
-        """Return the path of a file."""
-        root, _, rest = self.names[index].partition("/")
-        return self.roots[root] / rest
-
-    def compute_digests(self, indices: Iterable[int], label: str) -> Iterator[bytes]:
+    def compute_digests(self, indices: Sequence[int], label: str) -> Iterator[bytes]:
         """Yield the SHA-256 digests of these files, in order; each file is read at most once.
 
         Raises:
             DataError: a file cannot be read, or has changed since it was listed.
         """
-        indices = list(indices)
         options = {"desc": label, "total": len(indices), "unit": "file", "leave": False, "disable": None, "delay": 1}
         with ThreadPoolExecutor(_THREADS) as pool, tqdm(**options) as progress:
             for start in range(0, len(indices), _FILES_PER_BLOCK):  # reading and hashing release the GIL
-                for digest in pool.map(self._get_digest, indices[start : start + _FILES_PER_BLOCK]):
+                for digest in pool.map(self._compute_digest, indices[start : start + _FILES_PER_BLOCK]):
                     progress.update()
                     yield digest
 
-    def _get_digest(self, index: int) -> bytes:
-        if index not in self._digests:
-            self._digests[index] = self._compute_digest(index)
-        return self._digests[index]
-
     def _compute_digest(self, index: int) -> bytes:
-        path = self.get_path(index)
+        if index in self.digests:
+            return self.digests[index]
+        root, _, rest = self.names[index].partition("/")
+        path = self.roots[root] / rest
         try:
             digest = bytes.fromhex(file_digest(path))
             status = path.stat()
@@ -105,6 +96,7 @@ class SourceFiles:
             raise DataError(f"{path}: expected a file that can be read, received none ({error.strerror})") from None
         if (status.st_size, status.st_ctime_ns) != tuple(self.status[index]):
             raise DataError(f"{path}: expected a file that does not change, received one that has changed: try again")
+        self.digests[index] = digest
         return digest
 
 
@@ -116,32 +108,28 @@ def list_source(config: DatasetConfig) -> SourceFiles:
     Raises:
         DataError: a folder is missing, or does not have the structure that its source expects.
     """
+    folder, is_images = config.folder, config.source == "imagefolder"
     roots: dict[str, Path] = {}
     names: list[str] = []
     status: list[np.ndarray] = []
-    published = SOURCES[config.source].traits.get("published", False)
-    if published and config.folder is not None and not config.folder.is_dir():
-        received = "a file" if config.folder.is_file() else "none"
-        raise DataError(f"{config.folder}: expected a folder with the files of {config.source}, received {received}")
-    if config.folder is not None and not published:
-        roots[FOLDER] = config.folder
-        if config.folder.is_file() and config.source == "fashion_mnist":  # whose loader reads no archive
-            raise DataError(f"{config.folder}: expected a folder with the files of {config.source}, received a file")
-        if config.folder.is_file():
-            _check_archive(config.folder)
-            names.append(FOLDER)
-            status.append(_read_status([config.folder]))
-        elif config.source == "imagefolder":
+    if folder is not None and not SOURCES[config.source].traits.get("published", False):
+        roots[FOLDER] = folder
+        if folder.is_file():  # an archive
+            names, status = [FOLDER], [_read_status([folder])]
+        elif is_images:
             from nfpi.data.sources.imagefolder import list_image_folder  # imports Pillow
 
-            images = list_image_folder(config.folder)
-            names += [f"{FOLDER}/{name}" for split_names in images.names.values() for name in split_names]
-            status += images.status.values()
+            images = list_image_folder(folder)
+            names = [f"{FOLDER}/{name}" for split_names in images.names.values() for name in split_names]
+            status = [*images.status.values()]
         else:
-            files = _find_idx_files(config.folder) if config.source == "fashion_mnist" else _find_files(config.folder)
-            names += [f"{FOLDER}/{file.relative_to(config.folder)}" for file in files]
-            status.append(_read_status(files))
-    elif config.source == "imagefolder":
+            if not folder.is_dir():
+                raise DataError(f"{folder}: expected a folder or an archive, received none")
+            is_fashion = config.source == "fashion_mnist"  # in torchvision's folder, beside other data sets
+            wanted = [name for pair in FASHION_MNIST_FILES.values() for name in pair]
+            files = [find_idx(folder, name) for name in wanted] if is_fashion else list_files(folder)
+            names, status = [f"{FOLDER}/{file.relative_to(folder)}" for file in files], [_read_status(files)]
+    elif is_images:
         raise DataError("folder: expected a folder of class folders, or of train and test (or val), received none")
     if config.vae is not None:
         roots[VAE] = config.vae
@@ -167,10 +155,11 @@ class SourceRecord:
     digests: np.ndarray
 
     @classmethod
-    def of(cls, files: SourceFiles, digests: Mapping[int, bytes]) -> SourceRecord:
-        """Create a record from the digests of the files that were read, by their index."""
-        content = b"".join(digests.get(index, _NO_DIGEST) for index in range(len(files.names)))
-        array = np.frombuffer(content, np.uint8).reshape(-1, 32)
+    def of(cls, files: SourceFiles, used: Sequence[int]) -> SourceRecord:
+        """Create a record with the digests of the files that were used, given by their indices."""
+        array = np.zeros((len(files.names), 32), np.uint8)
+        for index, digest in zip(used, files.compute_digests(used, "hash files"), strict=True):
+            array[index] = np.frombuffer(digest, np.uint8)
         return cls(files.token, _join_names(files.names), files.status, array)
 
     def write(self, folder: Path) -> None:
@@ -248,27 +237,6 @@ def _write_times(folder: Path, times: np.ndarray) -> None:
 
 def _join_names(names: list[str]) -> bytes:
     return os.fsencode("\0".join(names))
-
-
-def _check_archive(file: Path) -> None:
-    try:
-        known = zipfile.is_zipfile(file) or tarfile.is_tarfile(file)
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{file}: expected a zip or tar archive, received one that cannot be read ({error})") from None
-    if not known:
-        raise DataError(
-            f"{file}: expected a folder, or a whole zip or tar archive, received a damaged one or another file"
-        )
-
-
-def _find_idx_files(folder: Path) -> list[Path]:
-    return [find_idx(folder, name) for names in SPLIT_FILES.values() for name in names]
-
-
-def _find_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: expected a folder or an archive, received none")
-    return list_files(folder)
 
 
 def _read_status(files: Iterable[Path]) -> np.ndarray:

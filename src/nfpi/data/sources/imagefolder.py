@@ -14,8 +14,7 @@ import numpy as np
 from nfpi.config.base import Split
 from nfpi.config.datasets import DatasetConfig
 from nfpi.data.errors import DataError
-from nfpi.data.file_trees import is_folder
-from nfpi.data.image_files import GREY_MODES, SUFFIXES, check_size, read_image
+from nfpi.data.image_files import GREY_MODES, SUFFIXES, check_size, is_folder, read_image
 from nfpi.data.sources.archive import OF_MACOS, SPLIT_NAMES, find_image_root
 from nfpi.data.sources.registry import SourceImages
 
@@ -23,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 _THREADS = 8
 """threads that list folders; faster than one, unless the file system is cached"""
-
-_MAX_SUFFIXES, _MAX_OTHERS = 3, 3
-"""maximum numbers of suffixes and of other folders in a message"""
+_MAX_NAMES = 3
+"""maximum number of names in a message"""
+_LARGEST_SIZE = 2**14
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +37,8 @@ class ImageFolder:
         names: paths of the files of each split relative to `root`, sorted by class, then by name.
         labels: labels of each split, (N,), int64 in [0, K).
         status: size in bytes and time of the last change in ns of the files of each split, (N, 2), int64.
-        unread: paths of the folders inside class folders, relative to `root`, whose images are not listed.
-        others: names of the folders beside the splits, whose images are not listed.
+        unread: paths, relative to `root`, of the folders beside the splits and inside class folders, whose images are
+            not listed.
     """
 
     root: Path
@@ -48,7 +47,6 @@ class ImageFolder:
     labels: dict[Split, np.ndarray]
     status: dict[Split, np.ndarray]
     unread: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
 
 
 def load_imagefolder(config: DatasetConfig, download_folder: Path) -> SourceImages:
@@ -64,11 +62,40 @@ def load_imagefolder(config: DatasetConfig, download_folder: Path) -> SourceImag
     read: dict[Split, tuple[np.ndarray, bool]] = {}
     shape = None
     for split, names in folder.names.items():
-        images, grey = read_image_files(folder.root, names, config.image_size, shape)
+        images, grey = _read_image_files(folder.root, names, config.image_size, shape)
         read[split], shape = (images, grey), images.shape[1:3]
     channels = 1 if all(grey for _, grey in read.values()) else 3
     splits = {split: (x[..., :channels], folder.labels[split]) for split, (x, _) in read.items()}
     return SourceImages(folder.classes, splits)
+
+
+def read_image_folder(folder: Path | str, size: int | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Read a folder `class/image`, with one subfolder of image files per class.
+
+    Images have one channel if all files are grey, otherwise all are converted to RGB. Folders inside class folders are
+    not read, which is logged.
+
+    Args:
+        folder: folder of the class folders.
+        size: size that images are resized and centre-cropped to; None: all must have the same size.
+
+    Returns:
+        Images (N, H, W, C), uint8, C = 1 or 3; labels (N,), int64; and the sorted names of the K classes, which labels
+        index.
+
+    Raises:
+        DataError: the folder has another structure, or an image cannot be read or has another size than the first.
+        ValueError: `size` is not from 1 to 16384.
+    """
+    if size is not None and not 1 <= size <= _LARGEST_SIZE:
+        raise ValueError(f"size: expected a whole number from 1 to {_LARGEST_SIZE} or None, received {size!r}")
+    root = Path(folder)
+    files = list_image_folder(root)
+    if len(files.names) > 1:
+        raise DataError(f"{root}: expected a folder for each class, received splits: name one, e.g. {root / 'train'}")
+    warn_of_unread_folders(root, files.unread)
+    images, grey = _read_image_files(root, files.names["train"], size, setting="size")
+    return np.ascontiguousarray(images[..., : 1 if grey else 3]), files.labels["train"], files.classes
 
 
 def list_image_folder(root: Path) -> ImageFolder:
@@ -78,7 +105,7 @@ def list_image_folder(root: Path) -> ImageFolder:
 
     Raises:
         DataError: the folder has another structure (see :func:`find_split_folders`), only one class, a class without
-            images, a broken link, or a class name that is not UTF-8.
+            images, or a broken link.
     """
     places = find_split_folders(root)
     first, *others = places.values()
@@ -91,21 +118,17 @@ def list_image_folder(root: Path) -> ImageFolder:
             raise DataError(
                 f"{place}: expected the same classes as in train, received a difference in '{different[0]}'"
             )
-    names: dict[Split, list[str]] = {}
-    labels: dict[Split, np.ndarray] = {}
-    status: dict[Split, np.ndarray] = {}
-    unread: list[str] = []
+    folder = ImageFolder(root, classes, {}, {}, {}, [] if root in places.values() else _list_other_folders(root))
     with ThreadPoolExecutor(_THREADS) as pool:
         for split, place in places.items():
             prefix = "" if place == root else f"{place.name}/"
             listed = list(pool.map(lambda name, place=place: _list_class_images(place / name), classes))
             by_class = list(zip(classes, listed, strict=True))
-            names[split] = [f"{prefix}{name}/{file}" for name, (files, *_) in by_class for file in files]
-            labels[split] = np.repeat(np.arange(len(classes)), [len(files) for files, *_ in listed])
-            status[split] = np.concatenate([status for _, status, _ in listed])
-            unread += [f"{prefix}{name}/{folder}" for name, (*_, folders) in by_class for folder in folders]
-    beside = [] if root in places.values() else _list_other_folders(root)
-    return ImageFolder(root, classes, names, labels, status, unread, beside)
+            folder.names[split] = [f"{prefix}{name}/{file}" for name, (files, *_) in by_class for file in files]
+            folder.labels[split] = np.repeat(np.arange(len(classes)), [len(files) for files, *_ in listed])
+            folder.status[split] = np.concatenate([status for _, status, _ in listed])
+            folder.unread.extend(f"{prefix}{name}/{inner}" for name, (*_, folders) in by_class for inner in folders)
+    return folder
 
 
 def find_split_folders(root: Path) -> dict[Split, Path]:
@@ -142,13 +165,6 @@ def find_split_folders(root: Path) -> dict[Split, Path]:
     return places
 
 
-def _list_other_folders(root: Path) -> list[str]:
-    """Return the names of the folders in `root`, or links to such, that are no splits, without hidden ones."""
-    with os.scandir(root) as entries:
-        known = (*SPLIT_NAMES, OF_MACOS)
-        return sorted(entry.name for entry in entries if _is_subfolder(entry) and entry.name not in known)
-
-
 def find_first_image(root: Path) -> Path:
     """Return the first training image of a folder.
 
@@ -162,7 +178,7 @@ def find_first_image(root: Path) -> Path:
 
 
 def log_splits(folder: ImageFolder, config: DatasetConfig) -> None:
-    """Log how the splits that a folder lacks are obtained."""
+    """Log how the splits that a folder lacks are obtained, and which folders are not read."""
     drawn = f"drawn from each class with split_seed {config.split_seed}"
     if "test" not in folder.names:
         share = config.test_fraction
@@ -172,58 +188,37 @@ def log_splits(folder: ImageFolder, config: DatasetConfig) -> None:
     if "validation" not in folder.names and not config.refit:
         share = config.validation_fraction
         logger.info("%s: %g of the training images are the validation split, %s", folder.root, share, drawn)
-    warn_of_other_folders(folder)
     warn_of_unread_folders(folder.root, folder.unread)
 
 
-def warn_of_other_folders(folder: ImageFolder) -> None:
-    """Log in one line that folders beside the splits are not read."""
-    if folder.others:
-        logger.warning(
-            "%s: expected train, test and validation (or val), received also %s, not read",
-            folder.root,
-            ", ".join(f"'{name}'" for name in folder.others[:_MAX_OTHERS])
-            + (", …" if len(folder.others) > _MAX_OTHERS else ""),
-        )
-
-
 def warn_of_unread_folders(root: Path, unread: Sequence[str]) -> None:
-    """Log in one line that folders inside class folders are not read.
+    """Log in one line that folders are not read.
 
     Args:
         root: folder of the images.
-        unread: paths of these folders relative to `root`.
+        unread: paths, relative to `root`, of folders beside the splits or inside class folders.
     """
     if unread:
-        folders = f"{unread[0]}{', ...' if len(unread) > 1 else ''}"
-        logger.warning(
-            "%s: expected images directly in the class folders, received %s in them, not read: %s",
-            root,
-            _format_count(len(unread), "folder"),
-            folders,
-        )
+        logger.warning("%s: images are read from class folders only, not from %s", root, _list_few(unread))
 
 
 def list_classes(folder: Path) -> list[str]:
     """Return the names of the class folders in `folder`, or links to such, sorted; a label is an index into them.
 
     Raises:
-        DataError: there are no class folders, a name is not UTF-8, or a link is broken.
+        DataError: there are no class folders, or a link is broken.
     """
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and _is_folder(path))
     if not names:
         raise DataError(f"{folder}: expected a folder for each class, received {_describe_contents(folder)}")
-    for name in names:
-        if not _is_unicode(name):
-            raise DataError(f"{folder}: expected names of classes in UTF-8, received {os.fsencode(name)!r}")
     return names
 
 
-def read_image_files(
+def _read_image_files(
     root: Path,
     names: Sequence[str],
-    image_size: int | None = None,
-    shape: tuple[int, int] | None = None,
+    image_size: int | None,
+    shape: tuple[int, ...] | None = None,
     setting: str = "image_size",
 ) -> tuple[np.ndarray, bool]:
     """Read image files into memory.
@@ -237,20 +232,23 @@ def read_image_files(
 
     Returns:
         Images (N, H, W, 3), uint8, with equal channels of grey files; and whether all files are grey.
-
-    Raises:
-        DataError: an image cannot be read, has another size, or more than 8 bits.
     """
     height, width = shape or read_image(root / names[0], image_size)[0].shape[:2]
     images = np.empty((len(names), height, width, 3), np.uint8)
     grey = True
     for index, name in enumerate(names):
-        path = root / name
-        image, mode = read_image(path, image_size)
-        check_size(path, image, images.shape[1:3], setting)
+        image, mode = read_image(root / name, image_size)
+        check_size(root / name, image, images.shape[1:3], setting)
         images[index] = image
         grey &= mode in GREY_MODES
     return images, grey
+
+
+def _list_other_folders(root: Path) -> list[str]:
+    """Return the names of the folders in `root`, or links to such, that are no splits, without hidden ones."""
+    with os.scandir(root) as entries:
+        known = (*SPLIT_NAMES, OF_MACOS)
+        return sorted(entry.name for entry in entries if _is_subfolder(entry) and entry.name not in known)
 
 
 def _is_subfolder(entry: os.DirEntry[str]) -> bool:
@@ -275,46 +273,25 @@ def _list_class_images(folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
     Returns:
         Their sorted names; their sizes and times of change, (N, 2); and the names of folders, which are not listed.
     """
-    place = os.open(folder, os.O_RDONLY)  # avoids resolving the path of the folder for each file
-    try:
-        with os.scandir(place) as entries:
-            listed = list(entries)
-        names = sorted(
-            entry.name for entry in listed if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
-        )
-        unread = sorted(entry.name for entry in listed if _is_subfolder(entry))
-        numbers: list[int] = []
-        for name in names:
+    with os.scandir(folder) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
+    numbers: dict[str, tuple[int, int]] = {}
+    for entry in listed:
+        if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith("."):
             try:
-                status = os.stat(name, dir_fd=place)
+                status = entry.stat()
             except OSError as error:  # a broken link
-                raise DataError(f"{folder / name}: expected an image, received none ({error.strerror})") from None
-            numbers += status.st_size, status.st_ctime_ns
-    finally:
-        os.close(place)
-    if not names:
+                raise DataError(f"{entry.path}: expected an image, received none ({error.strerror})") from None
+            numbers[entry.name] = status.st_size, status.st_ctime_ns
+    if not numbers:
         raise DataError(f"{folder}: expected images ({', '.join(SUFFIXES)}), received {_describe_contents(folder)}")
-    return names, np.array(numbers, np.int64).reshape(-1, 2), unread
+    return list(numbers), np.array([*numbers.values()], np.int64), [e.name for e in listed if _is_subfolder(e)]
 
 
 def _describe_contents(folder: Path) -> str:
-    """Describe the contents of a folder."""
-    visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    folders = sum(path.is_dir() for path in visible)
-    suffixes = sorted({path.suffix.lower() or "no suffix" for path in visible if not path.is_dir()})
-    counts = [_format_count(folders, "folder"), _format_count(len(visible) - folders, "file")]
-    if suffixes:
-        counts[1] += f" ({', '.join(suffixes[:_MAX_SUFFIXES])}{', …' if len(suffixes) > _MAX_SUFFIXES else ''})"
-    return " and ".join(text for text in counts if not text.startswith("0")) or "an empty folder"
+    """Name the first files and folders in a folder."""
+    return _list_few(sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))) or "an empty folder"
 
 
-def _format_count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _list_few(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names[:_MAX_NAMES]) + (", …" if len(names) > _MAX_NAMES else "")

@@ -32,41 +32,28 @@ class SourceImages:
     splits: dict[Split, tuple[np.ndarray, np.ndarray]]
 
     def __post_init__(self) -> None:
-        for name in self.classes:
-            if not isinstance(name, str):
-                raise DataError(
-                    f"source: classes: expected names as text, received {name!r}; use [str(name) for name in …]"
-                )
-        # the names may come as a NumPy array or a tuple
-        object.__setattr__(self, "classes", list(map(str, self.classes)))
-        if len(set(self.classes)) != len(self.classes):
-            raise DataError(f"source: classes: expected distinct names, received {self.classes}")
-        first = None
+        names = list(self.classes)  # they may come as a NumPy array or a tuple
+        if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+            raise DataError(f"source: classes: expected distinct names as text, received {names}")
+        object.__setattr__(self, "classes", list(map(str, names)))
+        shapes = set()
         for split, arrays in self.splits.items():
             if split not in get_args(Split):
                 raise DataError(f"source: splits: unknown split '{split}'{suggest(str(split), get_args(Split))}")
-            shape = _check_arrays(split, arrays, len(self.classes))
-            first = first or (split, shape)
-            if shape != first[1]:
-                expected = f"images (H, W, C) = {first[1]} as in {first[0]}"
-                raise DataError(f"source: {split}: expected {expected}, received {shape}")
-
-
-def _check_arrays(split: Split, arrays: object, num_classes: int) -> tuple[int, ...]:
-    """Check the images and labels of a split of a source of K classes, and return the shape (H, W, C) of an image."""
-    if not isinstance(arrays, (tuple, list)) or len(arrays) != 2 or not all(isinstance(x, np.ndarray) for x in arrays):
-        types = [type(x).__name__ for x in arrays] if isinstance(arrays, (tuple, list)) else [type(arrays).__name__]
-        received = f"({', '.join(types)})"
-        raise DataError(f"source: {split}: expected NumPy arrays (images, labels), received {received}")
-    images, labels = arrays
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype != np.uint8:
-        received = f"{images.shape} of {images.dtype}"
-        raise DataError(f"source: {split}: expected images (N, H, W, C) of uint8, C = 1 or 3, received {received}")
-    if labels.shape != images.shape[:1]:
-        raise DataError(f"source: {split}: expected {len(images)} labels, received {labels.shape}")
-    check_labels(f"source: {split}", labels, num_classes)
-    shape: tuple[int, ...] = images.shape[1:]
-    return shape
+            images, labels = arrays if isinstance(arrays, (tuple, list)) and len(arrays) == 2 else (None, None)
+            if not isinstance(images, np.ndarray) or not isinstance(labels, np.ndarray):
+                raise DataError(f"source: {split}: expected NumPy arrays (images, labels), received something else")
+            if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype != np.uint8:
+                received = f"{images.shape} of {images.dtype}"
+                raise DataError(
+                    f"source: {split}: expected images (N, H, W, C) of uint8, C = 1 or 3, received {received}"
+                )
+            if labels.shape != images.shape[:1]:
+                raise DataError(f"source: {split}: expected {len(images)} labels, received {labels.shape}")
+            check_labels(f"source: {split}", labels, len(names))
+            shapes.add(images.shape[1:])
+        if len(shapes) > 1:
+            raise DataError(f"source: splits: expected images of one shape (H, W, C), received {sorted(shapes)}")
 
 
 Loader = Callable[[DatasetConfig, Path], SourceImages]

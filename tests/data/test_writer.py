@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from nfpi.data import DataError, ImageSetWriter, read_image_set
-from nfpi.data.atomic import replace_folder
-from nfpi.data.rows import LabelledRows
+from nfpi.data.writer import LabelledRows, replace_folder
 from nfpi.runtime.signals import Interrupted
 
 FINGERPRINT, OTHER = "ab" * 32, "cd" * 32
