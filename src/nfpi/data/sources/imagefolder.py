@@ -290,7 +290,8 @@ def _list_class_images(folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
 
 def _describe_contents(folder: Path) -> str:
     """Name the first files and folders in a folder."""
-    return _list_few(sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))) or "an empty folder"
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    return _list_few(names) or "an empty folder"
 
 
 def _list_few(names: Sequence[str]) -> str:
