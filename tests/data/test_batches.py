@@ -124,7 +124,6 @@ def test_an_empty_share_has_the_shape_of_images(image_set, released):
         ({"batch_size": 0}, "batch_size:.*0"),
         ({"start_batch": 5}, "start_batch:.*5"),
         ({"start_batch": -1}, "start_batch:.*-1"),
-        ({"rank": 2, "world_size": 2}, "rank:.*2"),
     ],
 )
 def test_wrong_numbers_are_refused_at_once(image_set, settings, match):

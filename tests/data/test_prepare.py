@@ -131,7 +131,7 @@ def test_meta_tells_name_split_and_seed(tmp_path):
     meta = _prepare(tmp_path, source="digits", split_seed=5, flip=False)["validation"].meta
     assert (meta["name"], meta["split"]) == ("set", "validation")
     held_out = {"test": 0.2, "validation": 0.05}
-    assert meta["extra"] == {"source": "digits", "split_seed": 5, "flip": False, "held_out": held_out}
+    assert meta["extra"] == {"source": "digits", "split_seed": 5, "flip": False, "refit": False, "held_out": held_out}
 
 
 @pytest.mark.parametrize(

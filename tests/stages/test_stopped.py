@@ -22,7 +22,7 @@ import pandas as pd
 import pytest
 
 from nfpi.classifiers import training as classifier_training
-from nfpi.data import rows
+from nfpi.data import writer
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.tensors import load_tensors
@@ -120,7 +120,7 @@ def run_and_strike(arguments: tuple[str, ...], number: signal.Signals, steps: in
 
     owner, name = STEP[arguments[0]]
     setattr(owner, name, counted(getattr(owner, name)))
-    rows._MINUTES_BETWEEN_SAVES = 0.0002
+    writer._MINUTES_BETWEEN_SAVES = 0.0002
     status = 99
     try:
         status = call(*arguments)

@@ -121,10 +121,6 @@ class BatchLoader:
         prepare: Callable[[Iterator[Request]], Iterable[Request]] | None = None,
     ) -> None:
         self.batches_per_epoch = num_batches(len(source), batch_size, drop_last)
-        if passes < 1 or len(source) % passes:
-            raise ValueError(f"passes: expected a divisor of {len(source)} images, received {passes}")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank: expected 0 to {world_size - 1}, received {rank}")
 
         def make_order(seed: int, epoch: int) -> np.ndarray:
             return _draw_permutation(len(source), passes, seed, epoch) if shuffle else np.arange(len(source))

@@ -53,8 +53,6 @@ def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder, found none")
     index_of = {name: index for index, name in enumerate(make_folder_names(classes))}
-    if len(index_of) < len(classes):
-        raise DataError(f"{folder}: expected classes with distinct folder names, received {list(classes)}")
     files: list[list[Path]] = [[] for _ in classes]
     unread: list[str] = []
     for name in list_classes(folder):
@@ -107,8 +105,15 @@ def read_images(paths: Sequence[Path], shape: tuple[int, int, int], *, resize: b
 
 
 def make_folder_names(classes: Sequence[str]) -> list[str]:
-    r"""Return folder names for classes: "-" replaces `/`, `\`, `:`, NUL, and a leading "." (hidden folders)."""
-    return [re.sub(r"^\.|[/\\:\0]", "-", name) for name in classes]
+    r"""Return folder names for classes: "-" replaces `/`, `\`, `:`, NUL, and a leading "." (hidden folders).
+
+    Raises:
+        DataError: the names are not distinct.
+    """
+    names = [re.sub(r"^\.|[/\\:\0]", "-", name) for name in classes]
+    if len(set(names)) != len(names):
+        raise DataError(f"classes: expected distinct folder names, received {names}")
+    return names
 
 
 def export_imagefolder(image_set: ImageSet, folder: Path) -> None:
@@ -125,8 +130,6 @@ def export_imagefolder(image_set: ImageSet, folder: Path) -> None:
         received = f"{image_set.images.dtype} with {channels}"
         raise DataError(f"{folder}: expected uint8 images of 1 or 3 channels, received {received}")
     names = make_folder_names(image_set.classes)
-    if len(set(names)) != len(names):
-        raise DataError(f"{folder}: expected classes with distinct folder names, received {image_set.classes}")
     with replace_folder(folder, names) as partial:
         for name in names:
             (partial / name).mkdir()

@@ -133,6 +133,6 @@ def test_links_of_a_source_of_the_users_own_end_where_they_began(tmp_path, caplo
         (tmp_path / "set/deep" / name).symlink_to(tmp_path / "set")
     found = list_source(DatasetConfig(source="mine", folder=tmp_path / "set"))
     assert found.names == ["folder/deep/1.npy", "folder/linked/2.npy"]
-    assert sorted(caplog.messages) == [
-        f"{tmp_path / 'set/deep' / name}: not read: a link to a folder that contains it" for name in ("top", "up")
+    assert [message.split(":")[0] for message in sorted(caplog.messages)] == [
+        str(tmp_path / "set/deep" / name) for name in ("top", "up")
     ]

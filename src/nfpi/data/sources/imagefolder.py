@@ -14,7 +14,7 @@ import numpy as np
 from nfpi.config.base import Split
 from nfpi.config.datasets import DatasetConfig
 from nfpi.data.errors import DataError
-from nfpi.data.image_files import GREY_MODES, SUFFIXES, check_size, is_folder, read_image
+from nfpi.data.image_files import GREY_MODES, SUFFIXES, check_size, read_image
 from nfpi.data.sources.archive import OF_MACOS, SPLIT_NAMES, find_image_root
 from nfpi.data.sources.registry import SourceImages
 
@@ -253,7 +253,7 @@ def _list_other_folders(root: Path) -> list[str]:
 
 def _is_subfolder(entry: os.DirEntry[str]) -> bool:
     """Return whether an entry of a folder is a visible folder or a link to one, and not named as an image."""
-    return not entry.name.startswith(".") and not entry.name.lower().endswith(SUFFIXES) and is_folder(entry)
+    return not entry.name.startswith(".") and not entry.name.lower().endswith(SUFFIXES) and Path(entry.path).is_dir()
 
 
 def _is_folder(path: Path) -> bool:
