@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Protocol, TypeGuard
+from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
@@ -28,15 +28,6 @@ DIVERGENCE = "divergence"
 """Metric: percentage of the seeds whose run diverged; derived from all seeds, not recorded by a run."""
 
 
-class ExperimentIdentity(Protocol):
-    """What identifies an experiment in claims: fields of its settings and of its rows in tables."""
-
-    label: Any
-    dataset: Any
-    prior: Any
-    classifier: Any
-
-
 class ComparedRow(Settings):
     """A row of a table at one λ, or a constant."""
 
@@ -57,7 +48,7 @@ class ComparedRow(Settings):
             raise ValueError("expected a row (table, row) or a constant (value), and not both")
         return self
 
-    def find_index(self, experiments: Mapping[int, ExperimentIdentity]) -> int:
+    def find_index(self, experiments: Mapping[int, Any]) -> int:
         """Return the position of the experiment in its table.
 
         Args:
@@ -218,8 +209,8 @@ Claims = Annotated[dict[Name, Claim], NULLABLE_BLOCKS]
 """Claims by name; null removes a claim inherited from another preset, `"*": null` all of them."""
 
 
-def name_of(experiment: ExperimentIdentity) -> str:
-    """Return the name by which claims refer to an experiment."""
+def name_of(experiment: Any) -> str:
+    """Return the name by which claims refer to an experiment, from its settings or from one of its rows in a table."""
     return experiment.label or experiment.prior or str(experiment.classifier)
 
 
