@@ -147,3 +147,18 @@ def test_results_may_lie_where_a_variable_says(fresh_project: Project) -> None:
     assert fresh_project.read_refusal("table2", "--config", setting) == (
         "config: results: environment variable $NFPI_TEST_SCRATCH is not set"
     )
+
+
+def test_a_profile_without_its_plugin_is_refused_by_snakemake(fresh_project: Project) -> None:
+    hidden = """
+import pkgutil
+
+find = pkgutil.iter_modules
+pkgutil.iter_modules = lambda *args: (m for m in find(*args) if not m.name.startswith("snakemake_executor_plugin_"))
+"""
+    fresh_project.write("hidden/sitecustomize.py", hidden)
+    process = fresh_project.run_snakemake(
+        "--profile", "slurm", "table2", check=False, PYTHONPATH=str(fresh_project.folder / "hidden")
+    )
+    assert process.returncode != 0
+    assert "argument --executor/-e: invalid choice: 'slurm'" in process.stdout.splitlines()[-1]
