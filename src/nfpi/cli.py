@@ -163,9 +163,7 @@ def _describe_error(error: Exception, command: str) -> str | None:
         return f"{command}: expected JSON ({error.__cause__})"
     if isinstance(error, ConfigError | Interrupted):
         return str(error)
-    return (
-        describe_exhausted_resource(error, command) or describe_extension_fault(error) or describe_fault(error, command)
-    )
+    return describe_exhausted_resource(error) or describe_extension_fault(error) or describe_fault(error)
 
 
 def _describe_wrong_usage(fault: str, command: type[Command]) -> str:

@@ -35,8 +35,7 @@ from nfpi.model import ClassConditionalFlow
 from nfpi.priors.files import load_prior, load_statistics
 from nfpi.release import load_release_checkpoint
 from nfpi.results.recorded.collect import collect, read_collected
-from nfpi.results.recorded.csv_files import read_csv
-from nfpi.results.recorded.logs import read_column
+from nfpi.results.recorded.csv_files import read_column, read_csv
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.results.recorded.records import read_record
 from nfpi.results.tables.building import accuracy_table, read_reference, read_table
@@ -301,7 +300,7 @@ def outcome(reader: Reader, file: Path) -> tuple[str, Any]:
     except Diverged as fault:
         return "read", (fault.record, str(fault))
     except (Exception, TimeLimit) as error:
-        line = None if isinstance(error, TimeLimit) else describe_fault(error, "evaluate")
+        line = None if isinstance(error, TimeLimit) else describe_fault(error)
         if line is None:
             return "traceback", "".join(traceback.format_exception(error)[-3:])
         named = str(file.parent) in line and "\n" not in line

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-import nfpi.runtime.devices
-from nfpi.runtime.device import Device
-from nfpi.runtime.devices import describe_device, make_device
+import nfpi.runtime.device
+from nfpi.runtime.device import Device, describe_device, make_device
 from nfpi.runtime.fabric import FabricDevice
 
 HEAVY = (
@@ -22,7 +21,7 @@ HEAVY = (
 
 @pytest.fixture
 def without_gpus(monkeypatch):
-    monkeypatch.setattr(nfpi.runtime.devices, "count_visible_gpus", lambda: 0)
+    monkeypatch.setattr(nfpi.runtime.device, "count_visible_gpus", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
@@ -89,7 +88,7 @@ def test_the_training_loop_imports_nothing_heavy():
     program = f"""
 import sys
 import nfpi.training.flow
-from nfpi.runtime.devices import make_device
+from nfpi.runtime.device import make_device
 make_device()
 print([name for name in {HEAVY!r} if name in sys.modules])
 """

@@ -7,49 +7,34 @@ import re
 import pytest
 import torch
 
-from nfpi.runtime.faults import describe_fault
+from nfpi.runtime.faults import describe_exhausted_resource, describe_fault
 
 
 @pytest.mark.parametrize(
-    ("error", "stage", "line"),
+    ("error", "named"),
     [
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of"),
-            "augment",
-            "out of memory (CUDA out of memory): try a smaller --nfa.batch-size or a machine with more",
+            ["out of memory", "CUDA out of memory", "batch size"],
         ),
-        (
-            MemoryError("Unable to allocate 7.45 GiB for an array"),
-            "collect",
-            "out of memory (Unable to allocate 7.45 GiB for an array): try a machine with more",
-        ),
-        (
-            RuntimeError("DataLoader worker (pid 31) is killed by signal: Killed. "),
-            "train-flow",
-            "a worker process was killed, perhaps out of memory (DataLoader worker (pid 31) is killed by signal: "
-            "Killed): try fewer workers",
-        ),
-        (
-            OSError(122, "Disk quota exceeded", "/x"),
-            "evaluate",
-            "/x: the quota is used up: free some of it, or write to another folder "
-            "(`results:` in config.yaml, or --output)",
-        ),
+        (MemoryError("Unable to allocate 7.45 GiB for an array"), ["out of memory", "7.45 GiB"]),
+        (RuntimeError("DataLoader worker (pid 31) is killed by signal: Killed. "), ["pid 31", "fewer workers"]),
+        (OSError(122, "Disk quota exceeded", "/x"), ["/x: ", "quota", "--output"]),
     ],
 )
-def test_faults_of_other_machines_are_described_in_one_line(error, stage, line):
-    assert describe_fault(error, stage) == line
+def test_faults_of_other_machines_are_described_in_one_line(error, named):
+    line = describe_fault(error)
+    assert line is not None
+    assert "\n" not in line
+    assert all(part in line for part in named)
 
 
 def test_exhausted_memory_of_a_cpu_is_described_without_torchs_assertion():
     with pytest.raises(RuntimeError) as raised:
         torch.empty(10**14)
-    line = describe_fault(raised.value, "evaluate")
-    assert re.fullmatch(
-        r"out of memory \(\w+: can't allocate memory: you tried to allocate 400000000000000 bytes\): "
-        r"try a smaller --evaluation.batch-size or a machine with more",
-        line,
-    )
+    line = describe_exhausted_resource(raised.value, "evaluation.batch_size")
+    assert re.match(r"out of memory \(\w+: can't allocate memory: you tried to allocate 400000000000000 bytes\)", line)
+    assert "evaluation.batch_size" in line
 
 
 @pytest.mark.parametrize(
@@ -57,4 +42,4 @@ def test_exhausted_memory_of_a_cpu_is_described_without_torchs_assertion():
     [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), KeyError("x"), TypeError(), ZeroDivisionError("by 0")],
 )
 def test_a_bug_keeps_its_traceback(error):
-    assert describe_fault(error, "evaluate") is None
+    assert describe_fault(error) is None

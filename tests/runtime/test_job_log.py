@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 FAILING = ("evaluate", "--data", "d", "--output", "o")
-ERROR = "evaluate: --model is required (see nfpi evaluate --help)"
+ERROR = "evaluate.model: Field required"
 LINE = f"nfpi: error: {ERROR}\n"
 
 
@@ -38,7 +38,7 @@ def test_the_state_of_a_job_counts_its_attempts_until_one_ends_well(tmp_path):
     for number in (1, 2):
         log.unlink(missing_ok=True)  # as Snakemake does before it tries a job again
         done = run(log, *FAILING)
-        assert (done.returncode, done.stdout, done.stderr) == (2, "", LINE)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", LINE)
         first, said = log.read_text().splitlines(keepends=True)
         assert said == LINE
         found = re.fullmatch(r"attempt (\d) of evaluate, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, \S+?(?:; (.*))?\n", first)
@@ -100,7 +100,7 @@ sys.exit(run_with_log(Path("job.log"), "work", work))
 @pytest.mark.parametrize("limit", [0, 60])
 def test_a_log_that_cannot_be_written_gives_way_to_stderr(tmp_path, limit):
     done = run(tmp_path / "stage.log", *FAILING, limit=limit)
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert done.stderr.endswith(LINE)
     assert done.stderr.count("nfpi: error") == 1
 
@@ -113,5 +113,5 @@ def test_a_log_that_cannot_be_opened_gives_way_to_stderr(tmp_path):
         text=True,
         cwd=tmp_path,
     )
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert done.stderr == "nfpi: file/stage.log: no log is written: File exists\n" + LINE

@@ -11,10 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nfpi.runtime.device import Device
-from nfpi.runtime.devices import make_device
+from nfpi.runtime.device import Device, make_device
 from nfpi.runtime.fabric import FabricDevice
-from nfpi.runtime.precision import choose_convolution_format, choose_precision, full_precision, tensor_float32
+from nfpi.runtime.precision import (
+    choose_convolution_format,
+    choose_precision,
+    cpu_by_default,
+    full_precision,
+    standard_defaults,
+    tensor_float32,
+)
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 VOLTA, TURING, AMPERE, HOPPER = (7, 0), (7, 5), (8, 0), (9, 0)
@@ -219,6 +225,33 @@ def test_tf32_ends_as_it_began(restored):
         with pytest.raises(RuntimeError, match="stop"), tensor_float32():
             raise RuntimeError("stop")
         assert torch.backends.cudnn.allow_tf32 == before
+
+
+# ---- new tensors ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other_defaults():
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+
+
+@pytest.mark.usefixtures("other_defaults")
+def test_new_tensors_are_float32_on_the_cpu():
+    with standard_defaults():
+        inside = torch.zeros(1)
+    outside = torch.zeros(1)
+    assert (inside.dtype, inside.device.type) == (torch.float32, "cpu")
+    assert (outside.dtype, outside.device.type) == (torch.float64, "meta")
+    with cpu_by_default():
+        assert torch.zeros(1).device.type == "cpu"
+    with pytest.raises(ZeroDivisionError), standard_defaults():
+        _ = 1 / 0
+    assert torch.get_default_dtype() == torch.float64
+    assert torch.zeros(1).device.type == "meta"
 
 
 # ---- the order of an image's numbers ------------------------------------------------------------------------

@@ -19,13 +19,13 @@ import pytest
 import torch
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
 
-import nfpi.runtime.devices
+import nfpi.runtime.device
 import nfpi.runtime.processes
 from nfpi.cli import main
 from nfpi.config import TrainingConfig
 from nfpi.config.priors import GradientDescentSettings, LearnedMethod
 from nfpi.data.store import ImageSet
-from nfpi.runtime.devices import make_device
+from nfpi.runtime.device import make_device
 from nfpi.runtime.fabric import FabricDevice
 from nfpi.runtime.processes import Processes
 from nfpi.runtime.tensors import load_tensors
@@ -49,7 +49,7 @@ def as_two(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], object]
     """Do something in two processes that are forked from this one, which has torch loaded."""
 
     def run(function: Callable[[int], object]) -> None:
-        monkeypatch.setattr(nfpi.runtime.devices, "count_visible_gpus", lambda: 2)
+        monkeypatch.setattr(nfpi.runtime.device, "count_visible_gpus", lambda: 2)
         monkeypatch.setattr(nfpi.runtime.processes, "_other_processes", lambda *_: nullcontext())
         monkeypatch.setattr(nfpi.runtime.processes, "_end_with_first", lambda: None)
         port, children = find_free_network_port(), []
@@ -133,9 +133,9 @@ def test_a_batch_that_leaves_a_process_without_an_image_is_refused(make_images):
 
 def test_no_more_processes_than_gpus(monkeypatch):
     for gpus in (0, 1):
-        monkeypatch.setattr(nfpi.runtime.devices, "count_visible_gpus", lambda gpus=gpus: gpus)
+        monkeypatch.setattr(nfpi.runtime.device, "count_visible_gpus", lambda gpus=gpus: gpus)
         assert make_device(devices=4).processes.count == 1
-    monkeypatch.setattr(nfpi.runtime.devices, "count_visible_gpus", lambda: 3)
+    monkeypatch.setattr(nfpi.runtime.device, "count_visible_gpus", lambda: 3)
     monkeypatch.setenv("SLURM_NTASKS", "1")
     monkeypatch.setenv("SLURM_JOB_NAME", "train")
     assert make_device(devices=4).processes.count == 3
@@ -156,9 +156,9 @@ def test_the_tasks_of_a_slurm_job_are_not_those_of_a_training(monkeypatch):
 
 COMMAND = """
 import sys, torch
-import nfpi.runtime.devices
+import nfpi.runtime.device
 torch.set_num_threads(1)
-nfpi.runtime.devices.count_visible_gpus = lambda: 2  # here they are processors
+nfpi.runtime.device.count_visible_gpus = lambda: 2  # here they are processors
 from nfpi.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -237,8 +237,8 @@ KILLED = "import os; os.kill(os.getpid(), {})"
     ("other", "words"),
     [
         (FAULT, "an image is damaged"),
-        (KILLED.format(9), "process 1 of this run was ended by SIGKILL, perhaps"),
-        (KILLED.format(35), "process 1 of this run was ended by signal 35, perhaps"),  # real-time, without a name
+        (KILLED.format(9), "process 1 of this run was ended by signal 9 "),
+        (KILLED.format(35), "process 1 of this run was ended by signal 35 "),  # real-time, without a name
     ],
 )
 def test_if_one_process_fails_all_end_with_its_error(monkeypatch, tmp_path, other, words, waits):

@@ -22,7 +22,7 @@ from nfpi.checks.subject import Subject
 from nfpi.config import Resolved
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.runtime.allocation import DeviceError, uses_cpu_on_purpose
-from nfpi.runtime.devices import count_visible_gpus, describe_device, make_device
+from nfpi.runtime.device import count_visible_gpus, describe_device, make_device
 from nfpi.runtime.faults import describe_fault
 from nfpi.runtime.signals import Interrupted
 from nfpi.training.batches import TrainingData
@@ -336,7 +336,7 @@ def answer(question: Question, subject: Subject) -> Iterator[Line]:
     except Interrupted:
         raise
     except Exception as error:
-        text = describe_fault(error, "check-device") or f"{type(error).__name__}: {format_error(error)}"
+        text = describe_fault(error) or f"{type(error).__name__}: {format_error(error)}"
         yield Line(question.__name__.replace("_", " "), "FAILED", text)
     finally:
         release_memory()

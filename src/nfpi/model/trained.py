@@ -19,9 +19,9 @@ from nfpi.flows.registry import build_flow, check_description
 from nfpi.priors.files import deserialize_prior, serialize_prior
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runs import MODEL_FILES
-from nfpi.runtime.divergence import raise_if_diverged
+from nfpi.runtime.divergence import find_divergence
 from nfpi.runtime.files import write_atomically, written_together
-from nfpi.runtime.formats import FormatError, Record, check_divergence, check_record, read_json_object
+from nfpi.runtime.formats import FormatError, Record, check_record, read_json_object
 from nfpi.runtime.tensors import load_tensors, save_tensors, select_prefix
 
 if TYPE_CHECKING:
@@ -206,8 +206,9 @@ class TrainedFlow:
             config = read_json_object(path)
         except FileNotFoundError:
             raise FormatError(f"{path}: there is no such file") from None
-        check_divergence(config, path)
-        raise_if_diverged(config)
+        diverged = find_divergence(config, path)
+        if diverged is not None:
+            raise diverged
         version, description = config.pop("format", None), config.pop("flow", None)
         if version != _FORMAT:
             raise FormatError(f"{path}: expected format {_FORMAT}, received {version}: made by another version of nfpi")

@@ -13,13 +13,27 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
-from safetensors.numpy import save
+from pydantic import Field
 
+from nfpi.config.base import NonNegativeFloat, NonNegativeInt, PositiveInt
 from nfpi.runtime.files import write_atomically, written_together
-from nfpi.runtime.formats import check_divergence, read_json_object
+from nfpi.runtime.formats import Record, check_record, read_json_object
+
+
+class _Divergence(Record):
+    iteration: PositiveInt
+    class_index: NonNegativeInt | None
+    quantity: str
+    weight: Annotated[NonNegativeFloat | None, Field(alias="lambda")]
+    context: dict[str, Any] = {}
+    message: str = ""
+
+
+class _Diverged(Record):
+    diverged: _Divergence
+
 
 _FIELDS = {"iteration": "iteration", "class_index": "class_index", "quantity": "quantity", "lambda": "weight"}
 """Keys of a divergence in files, and the attributes of :class:`Diverged` that they hold."""
@@ -85,13 +99,18 @@ class TrainingDiverged(Diverged):
         self.log: list[Any] = []
 
 
-def raise_if_diverged(header: Mapping[str, Any]) -> None:
-    """Raise the divergence that a file's header or metadata holds, if it holds one."""
-    record = header.get("diverged")
-    if isinstance(record, Mapping) and all(key in record for key in _FIELDS):
-        fault = Diverged(**{name: record[key] for key, name in _FIELDS.items()}, message=record.get("message", ""))
-        fault.context = dict(record.get("context", {}))
-        raise fault
+def find_divergence(content: Mapping[str, Any], path: Path) -> Diverged | None:
+    """Return the divergence that a file's content or header holds, if there is one.
+
+    Raises:
+        FormatError: its record is incomplete.
+    """
+    if "diverged" not in content:
+        return None
+    record = check_record(_Diverged, content, path, "a divergence").diverged
+    fault = Diverged(record.iteration, record.class_index, record.quantity, record.weight, record.message)
+    fault.context = record.context
+    return fault
 
 
 def raise_if_marked(path: Path) -> None:
@@ -101,10 +120,9 @@ def raise_if_marked(path: Path) -> None:
         Diverged: the file holds a divergence.
         FormatError: the file is not a JSON object, or its record of the divergence is incomplete.
     """
-    if path.is_file():
-        content = read_json_object(path)
-        check_divergence(content, path)
-        raise_if_diverged(content)
+    fault = find_divergence(read_json_object(path), path) if path.is_file() else None
+    if fault is not None:
+        raise fault
 
 
 def mark_diverged(paths: Iterable[Path], fault: Diverged) -> None:
@@ -123,6 +141,9 @@ def mark_diverged(paths: Iterable[Path], fault: Diverged) -> None:
 
 
 def _encode_mark(path: Path, fault: Diverged) -> bytes | str:
+    import numpy as np  # not needed where marks are only read
+    from safetensors.numpy import save
+
     record = {"diverged": fault.record}
     match path.suffix:
         case ".safetensors":

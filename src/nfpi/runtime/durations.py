@@ -1,14 +1,10 @@
-"""Human-readable durations."""
-
-from __future__ import annotations
+"""Names of :mod:`nfpi.results.recorded.times`."""
 
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60))
 
 
 def format_duration(seconds: float) -> str:
-    """Format a duration in its largest unit, and also in the next smaller one if the largest has fewer than 10 units:
-    `8 s`, `2 min 5 s`, `20 h`.
-    """
+    """See :func:`nfpi.results.recorded.times.format_duration`."""
     if seconds < 0.5:
         return "< 1 s"
     seconds = max(1, round(seconds))

@@ -14,26 +14,11 @@ _NO_SPACE = {
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "unable to mmap", "shared memory")
 _LOST_WORKER = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
 _ASSERTION = re.compile(r"^\[enforce fail at [^\]]*\] [^.]*\. ")
-_BATCH_SIZES = {
-    "encode-data": "--dataset.encode-batch-size",
-    "start-flow": "--training.batch-size",
-    "train-flow": "--training.batch-size",
-    "evaluate": "--evaluation.batch-size",
-    "generate": "--batch-size",
-    "augment": "--nfa.batch-size",
-    "train-classifier": "--classifier.batch-size",
-}
-"""Option of each stage that reduces its memory."""
 
 
-def describe_fault(error: BaseException, stage: str) -> str | None:
-    """Describe in one line an error that a user can fix; None for an error of the program.
-
-    Args:
-        error: error that ended the stage.
-        stage: name of its subcommand.
-    """
-    exhausted = describe_exhausted_resource(error, stage)
+def describe_fault(error: BaseException) -> str | None:
+    """Describe in one line an error that a user can fix; None for an error of the program."""
+    exhausted = describe_exhausted_resource(error)
     if exhausted is not None:
         return exhausted
     if isinstance(error, OSError) and error.strerror and error.filename:
@@ -43,21 +28,19 @@ def describe_fault(error: BaseException, stage: str) -> str | None:
     return None
 
 
-def describe_exhausted_resource(error: BaseException, stage: str, batch_size: str = "") -> str | None:
+def describe_exhausted_resource(error: BaseException, batch_size: str = "batch size") -> str | None:
     """Describe in one line that memory or disk space is exhausted; None for another error.
 
     Args:
-        error: error that ended the stage.
-        stage: name of its subcommand.
-        batch_size: setting that reduces the memory; empty: an option of the stage.
+        error: error that ended a stage.
+        batch_size: setting that reduces the memory.
     """
     text = " ".join(str(error).split())
     if isinstance(error, RuntimeError) and _LOST_WORKER.search(text):
         return f"a worker process was killed, perhaps out of memory ({_keep_first_sentence(text)}): try fewer workers"
     if _is_out_of_memory(error, text):
-        batch_size = batch_size or _BATCH_SIZES.get(stage, "")
-        option = f"a smaller {batch_size} or " if batch_size else ""
-        return f"out of memory ({_keep_first_sentence(text) or type(error).__name__}): try {option}a machine with more"
+        reason = _keep_first_sentence(text) or type(error).__name__
+        return f"out of memory ({reason}): try a smaller {batch_size} or a machine with more"
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{_NO_SPACE[error.errno]}"

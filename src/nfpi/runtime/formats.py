@@ -6,11 +6,11 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nfpi.config.base import NonNegativeFloat, NonNegativeInt, PositiveInt, explain
+from nfpi.config.base import explain
 
 _LARGEST = 2**64
 
@@ -28,27 +28,14 @@ class Record(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
 
-class _Divergence(Record):
-    iteration: PositiveInt
-    class_index: NonNegativeInt | None
-    quantity: str
-    weight: Annotated[NonNegativeFloat | None, Field(alias="lambda")]
-    context: dict[str, Any] = {}
-    message: str = ""
-
-
-class _Diverged(Record):
-    diverged: _Divergence
-
-
 R = TypeVar("R", bound=Record)
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON with finite numbers, distinct keys, and strings that can be encoded as UTF-8.
+    """Parse JSON with finite numbers, and strings that can be encoded as UTF-8.
 
-    Python's own parser accepts NaN, rounds 1e999 to infinity, keeps the last of equal keys, accepts lone surrogates,
-    and raises RecursionError for deeply nested brackets.
+    Python's own parser accepts NaN, rounds 1e999 to infinity, accepts lone surrogates, and raises RecursionError for
+    deeply nested brackets.
 
     Args:
         text: JSON; bytes are decoded as UTF-8.
@@ -62,8 +49,7 @@ def parse_json(text: str | bytes) -> Any:
             text,
             parse_int=_parse_whole_number,
             parse_float=_parse_finite_number,
-            parse_constant=_refuse_constant,
-            object_pairs_hook=_build_object,
+            parse_constant=_parse_finite_number,
         )
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -110,16 +96,6 @@ def check_record(model: type[R], content: object, path: Path | None, what: str) 
         raise FormatError(f"{source}expected {what}, received something else ({reason})") from None
 
 
-def check_divergence(content: Mapping[str, Any], path: Path) -> None:
-    """Check that the record of a divergence in a file is complete, if there is one.
-
-    Raises:
-        FormatError: the record is incomplete.
-    """
-    if "diverged" in content:
-        check_record(_Diverged, content, path, "a divergence")
-
-
 def _parse_whole_number(text: str) -> int:
     number = int(text)
     if abs(number) >= _LARGEST:
@@ -132,18 +108,6 @@ def _parse_finite_number(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"expected finite numbers, received {text[:40]}")
     return number
-
-
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"expected finite numbers, received {text}")
-
-
-def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"expected distinct keys, received {next(key for key in keys if keys.count(key) > 1)!r} twice")
-    return content
 
 
 def _name_type(content: object) -> str:

@@ -1,11 +1,5 @@
-"""Environment variables that decide whether a GPU is used; importing them loads no torch."""
+"""Names of :mod:`nfpi.runtime.allocation`."""
 
-from __future__ import annotations
-
-from typing import Final
-
-CHOICE: Final = "NFPI_DEVICE"
-"""`auto` (default), `cpu` (even if a GPU is allocated), `cuda` (a GPU, or an error)."""
-VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
-HIDING = frozenset({"", "-1", "NoDevFiles", "none", "void"})
-"""Values of :data:`VISIBLE` that hide all GPUs; NoDevFiles is SLURM's."""
+from nfpi.runtime.allocation import CHOICE as CHOICE
+from nfpi.runtime.allocation import HIDING as HIDING
+from nfpi.runtime.allocation import VISIBLE as VISIBLE

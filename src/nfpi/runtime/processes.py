@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nfpi.runtime.job_log import RANK_AND_PORT, print_error
-from nfpi.runtime.signals import SIGNALS
+from nfpi.runtime.signals import signals_blocked
 
 ADDRESS = "127.0.0.1"
 _CPU = torch.device("cpu")
@@ -154,8 +154,7 @@ def _other_processes(count: int, port: int) -> Iterator[None]:
 
 def _start(rank: int, port: int, errors: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start another process with signals blocked, because the first one handles them."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*SIGNALS, signal.SIGINT})
-    try:
+    with signals_blocked():
         return subprocess.Popen(
             [sys.executable, *sys.orig_argv[1:]],
             env=os.environ | {RANK_AND_PORT: f"{rank} {port}"},
@@ -163,8 +162,6 @@ def _start(rank: int, port: int, errors: IO[bytes]) -> subprocess.Popen[bytes]:
             stdout=subprocess.DEVNULL,
             stderr=errors,
         )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _watch(rank: int, child: subprocess.Popen[bytes], errors: IO[bytes], closing: threading.Event) -> None:
@@ -176,19 +173,13 @@ def _watch(rank: int, child: subprocess.Popen[bytes], errors: IO[bytes], closing
     text = errors.read().decode(errors="replace")
     if status < 0:
         sys.stderr.write(text)
-        print_error(f"process {rank} of this run was ended by {_name_signal(-status)}, perhaps out of memory")
+        name = signal.strsignal(-status)
+        print_error(f"process {rank} of this run was ended by signal {-status} ({name}), perhaps out of memory")
     else:
         *before, last = text.splitlines() or [f"process {rank} of this run failed"]
         sys.stderr.write("".join(f"{line}\n" for line in before))
         print_error(last.removeprefix("nfpi: error: "))
     os._exit(max(status, 1))
-
-
-def _name_signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # most real-time signals have no name
-        return f"signal {number}"
 
 
 def _end_with_first() -> None:

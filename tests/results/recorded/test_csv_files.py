@@ -7,8 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from nfpi.results.recorded.csv_files import read_csv, read_header, write_csv
-from nfpi.results.recorded.logs import CsvError
+from nfpi.results.recorded.csv_files import CsvError, read_csv, read_header, write_csv
 from nfpi.runtime.files import write_atomically
 
 COLUMNS = {"name": "str", "value": "float64", "count": "Int64", "index": "int64", "best": "bool"}

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfpi.results.recorded.csv_files import read_csv, write_csv
-from nfpi.results.recorded.logs import CsvError, read_column, write_rows
+from nfpi.results.recorded.csv_files import CsvError, read_column, read_csv, write_csv, write_rows
 from nfpi.runtime.files import write_atomically
 
 COLUMNS = {"name": "str", "value": "float64", "count": "Int64", "index": "int64", "best": "bool"}
@@ -43,7 +42,7 @@ def test_every_float_is_read_back(tmp_path_factory, values):
 
 def test_rows_are_written_without_pandas(tmp_path):
     code = (
-        "import sys; from nfpi.results.recorded.logs import write_rows; "
+        "import sys; from nfpi.results.recorded.csv_files import write_rows; "
         f"write_rows({str(tmp_path / 'rows.csv')!r}, ['a'], [{{'a': 1}}]); assert 'pandas' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

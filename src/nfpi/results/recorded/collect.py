@@ -10,8 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from nfpi.results.recorded.csv_files import read_csv
-from nfpi.results.recorded.logs import CsvError
+from nfpi.results.recorded.csv_files import CsvError, read_csv
 from nfpi.results.recorded.records import MetricsError, describe_divergence, read_record
 from nfpi.runs import METRICS_FILE, Run
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nfpi.results.recorded.planned import FILE, read_planned
 from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
-from nfpi.results.recorded.times import read_seconds
+from nfpi.results.recorded.settings import PLANNED_FILE, read_planned
+from nfpi.results.recorded.times import format_duration, read_seconds
 from nfpi.runs import (
     BENCHMARKS_FOLDER,
     LOGS_FOLDER,
@@ -20,7 +20,6 @@ from nfpi.runs import (
     Run,
     parse_run_folder,
 )
-from nfpi.runtime.durations import format_duration
 from nfpi.runtime.job_log import STATE_SUFFIX, JobState, read_state
 from nfpi.runtime.locks import read_holder
 
@@ -74,7 +73,7 @@ def require_root(folder: Path) -> None:
 
 
 def _is_root(folder: Path) -> bool:
-    return (folder / LOGS_FOLDER).is_dir() or (folder / FILE).is_file()
+    return (folder / LOGS_FOLDER).is_dir() or (folder / PLANNED_FILE).is_file()
 
 
 def read_progress(root: Path) -> list[Progress]:

@@ -18,8 +18,9 @@ from typing import Any
 from nfpi.config.base import NonNegativeFloat, NonNegativeInt, Seed
 from nfpi.config.extensions import get_loaded_versions
 from nfpi.runs import Run
+from nfpi.runtime.divergence import find_divergence
 from nfpi.runtime.files import write_atomically
-from nfpi.runtime.formats import FormatError, Record, check_divergence, check_record, read_json_object
+from nfpi.runtime.formats import FormatError, Record, check_record, read_json_object
 
 PACKAGES = (
     *("nfpi", "torch", "torchvision", "lightning-fabric", "timm", "diffusers", "numpy", "scipy", "scikit-learn"),
@@ -105,7 +106,7 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         record = read_json_object(Path(path))
         if "diverged" in record:
-            check_divergence(record, Path(path))
+            find_divergence(record, Path(path))
             return record
         checked = check_record(_Metrics, record, Path(path), "the metrics of a run")
     except FormatError as error:

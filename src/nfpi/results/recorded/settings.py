@@ -1,9 +1,9 @@
-"""Storage of the resolved settings of a preset, from which :class:`nfpi.config.Config` is restored."""
+"""Records of a call of the workflow: the settings of its preset, and the runs that it requested."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -12,12 +12,16 @@ from pydantic import Field, ValidationError
 
 from nfpi.config.base import explain
 from nfpi.config.settings import Config
+from nfpi.runs import Run, parse_run_folder
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError, Record, check_record, read_json_object
 
 FILE = "settings.json"
+"""File of the settings, from which :class:`nfpi.config.Config` is restored."""
 FORMAT = 1
-"""Version of the format."""
+"""Version of its format."""
+PLANNED_FILE = "planned.json"
+"""File of the requested runs, which include those not started yet."""
 _MACHINE_SETTINGS = {"resources", "cluster", "extensions"}
 """Settings that do not affect results, or that contain paths of this machine."""
 
@@ -89,6 +93,22 @@ def read_settings(folder: Path) -> StoredSettings:
         hint = f"; load its extensions: nfpi {options} …" if stored.extensions else ""
         raise FormatError(f"{path}: expected settings of this version, received {explain(error)}{hint}") from None
     return StoredSettings(stored.preset, config, tuple(stored.extensions))
+
+
+def write_planned(root: Path, runs: Iterable[Run]) -> None:
+    """Write the folders of the requested runs to results/{preset}/planned.json."""
+    folders = list(dict.fromkeys(run.folder for run in runs))
+    write_atomically(root / PLANNED_FILE, json.dumps({"runs": folders}, indent=2) + "\n")
+
+
+def read_planned(root: Path) -> list[Run]:
+    """Read the requested runs; empty if the file is missing or damaged."""
+    try:
+        folders = read_json_object(root / PLANNED_FILE)["runs"]
+        runs = [parse_run_folder(folder) for folder in folders]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [run for run in runs if run is not None]
 
 
 def _restore_config(settings: Mapping[str, Any]) -> Config:

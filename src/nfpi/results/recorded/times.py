@@ -1,4 +1,4 @@
-"""Durations of jobs, from Snakemake's benchmarks/."""
+"""Durations of jobs, from Snakemake's benchmarks/, and their text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 
 from nfpi.runs import BENCHMARKS_FOLDER
+
+_UNITS = (("d", 86400), ("h", 3600), ("min", 60))
 
 
 def read_times(root: Path) -> dict[str, list[float]]:
@@ -40,6 +42,22 @@ def read_benchmark(path: Path) -> dict[str, float]:
     return (
         {name: value for name, cell in rows[-1].items() if (value := _parse_number(cell)) is not None} if rows else {}
     )
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration in its largest unit, and also in the next smaller one if the largest has fewer than 10 units:
+    `8 s`, `2 min 5 s`, `20 h`.
+    """
+    if seconds < 0.5:
+        return "< 1 s"
+    seconds = max(1, round(seconds))
+    for index, (unit, size) in enumerate(_UNITS):
+        if seconds >= size:
+            whole, rest = divmod(seconds, size)
+            smaller, smaller_size = _UNITS[index + 1] if index + 1 < len(_UNITS) else ("s", 1)
+            text, more = f"{whole} {unit}", rest // smaller_size
+            return f"{text} {more} {smaller}" if whole < 10 and more else text
+    return f"{seconds} s"
 
 
 def _parse_number(cell: object) -> float | None:
