@@ -191,7 +191,8 @@ def _compose(name: str, folder: Path, images: _Images) -> str:
         },
     }
     about = _ABOUT.format(summary=images.summary, levels=levels, width=width, height=height, **splits)
-    return about + yaml.safe_dump(preset, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    text: str = yaml.safe_dump(preset, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    return about + text
 
 
 def _count_images(name: str, dataset: Mapping[str, Any], folder: ImageFolder) -> dict[str, np.ndarray]:
