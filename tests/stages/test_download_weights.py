@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import nfpi.classifiers.eva02 as eva02
+import nfpi.classifiers.models as eva02
 from nfpi.classifiers import published_weights, read_weights
 from nfpi.cli import main
 

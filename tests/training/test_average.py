@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from nfpi.training.average import WeightAverage
+from nfpi.training.state import WeightAverage
 
 
 def module_with_buffers() -> nn.Module:

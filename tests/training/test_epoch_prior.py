@@ -17,13 +17,13 @@ from nfpi.priors import (
     repeated_fixed_point,
 )
 from nfpi.priors.registry import make_learner
+from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.runtime.signals import Interruption
 from nfpi.training import flow
 from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, latent_statistics
-from nfpi.training.divergence import TrainingDiverged, require_finite
 from nfpi.training.epoch_prior import LearnedPrior, prepare_epoch_prior
 from nfpi.training.flow import continue_training
-from nfpi.training.state import TrainingState
+from nfpi.training.state import TrainingState, require_finite
 
 from .conftest import (
     CPU,

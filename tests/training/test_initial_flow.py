@@ -13,8 +13,8 @@ import torch
 from nfpi.config.flows import FLOWS
 from nfpi.config.registry import registering_from
 from nfpi.flows import FlowError, ImageFlow, check_flow, register_flow
+from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.training.batches import TrainingData, draw_initialization_images
-from nfpi.training.divergence import TrainingDiverged
 from nfpi.training.flow import InitialState, start_training
 
 from .conftest import SEED, assert_equal_states, make_checkpoints

@@ -11,8 +11,8 @@ import torch
 from nfpi.config import TrainingConfig
 from nfpi.flows import FlowError, MatrixExponentialFlow
 from nfpi.priors import FixedPointConfig, GaussianPrior, fit_fixed_point, initial_prior
+from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.training.batches import TrainingData
-from nfpi.training.divergence import TrainingDiverged
 from nfpi.training.flow import continue_training, start_training
 from nfpi.training.state import TrainingState
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nfpi.config import PRIORS, Settings
 from nfpi.config.priors import LearnedMethod
 from nfpi.priors import ClassStatistics, FixedPointDiverged, GaussianPrior, PriorLearner, register_prior
-from nfpi.training.divergence import TrainingDiverged
+from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.training.flow import continue_training
 
 from .conftest import assert_equal_states, make_checkpoints, start, train_in_one_go

@@ -3,13 +3,15 @@ from .data import concatenate as concatenate
 from .data import resize_images as resize_images
 from .preprocessing import Preprocessing as Preprocessing
 from .preprocessing import channel_statistics as channel_statistics
-from .real_labels import RealLabels as RealLabels
 from .registry import build_classifier as build_classifier
 from .registry import build_trained as build_trained
 from .registry import get_preprocessing as get_preprocessing
+from .registry import load_weights as load_weights
 from .registry import published_weights as published_weights
+from .registry import read_weights as read_weights
 from .registry import register_classifier as register_classifier
 from .registry import stored_preprocessing as stored_preprocessing
+from .scoring import RealLabels as RealLabels
 from .scoring import Scores as Scores
 from .scoring import score_classifier as score_classifier
 from .training import ClassifierState as ClassifierState
@@ -18,8 +20,6 @@ from .training import train_classifier as train_classifier
 from .transforms import BatchAugmentation as BatchAugmentation
 from .transforms import classifier_transform as classifier_transform
 from .variants import Variants as Variants
-from .weights import load_weights as load_weights
-from .weights import read_weights as read_weights
 
 __all__ = [
     "BatchAugmentation",

@@ -1,8 +1,9 @@
-"""Registration and construction of classifier models."""
+"""Registration and construction of classifier models, and their weights."""
 
 from __future__ import annotations
 
 import pkgutil
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import Field, ValidationError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nfpi.classifiers.preprocessing import PUBLISHED, RGB, Preprocessing
-from nfpi.classifiers.weights import load_weights, read_weights
 from nfpi.config.base import PositiveFloat, PositiveInt, Seed, Settings, Share, explain
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.registry import Variant
 from nfpi.runtime.formats import FormatError, Record, check_record
+from nfpi.runtime.tensors import load_state, require_finite, verify_archive
 
 Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
 
@@ -87,6 +89,47 @@ def stored_preprocessing(config: ClassifierConfig, header: Mapping[str, Any], pa
     return get_preprocessing(config, (tuple(found.mean), tuple(found.std)))
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read named weights from a file of safetensors or of `torch.save`, without executing code in it.
+
+    Raises:
+        FormatError: the file is missing, damaged, or holds something else, or a number in it is not finite.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            if zipfile.is_zipfile(path):  # files of torch < 1.6 are not zip archives
+                verify_archive(path)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # loading a damaged pickle may raise any exception
+        raise FormatError(f"{path}: expected a file of tensors only, as of a state_dict ({_shorten(error)})") from None
+    for key in ("state_dict", "model"):  # common keys of checkpoints that contain more than weights
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    named = isinstance(content, Mapping) and all(isinstance(name, str) for name in content)
+    if not named or not all(isinstance(value, Tensor) for value in content.values()):
+        raise FormatError(f"{path}: expected tensors by name, received something else")
+    require_finite(path, content)
+    return dict(content)
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path | None) -> None:
+    """Load weights of any floating-point precision into a model; errors name `path`.
+
+    Raises:
+        FormatError: names or shapes differ.
+    """
+    try:
+        load_state(model, weights, any_precision=True)
+    except ValueError as error:
+        raise FormatError(f"{path}: expected the weights of this classifier, received others ({error})") from None
+
+
+def _shorten(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def build_classifier(config: ClassifierConfig, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     """Build a classifier of normalised images (B, C, S, S) → (B, K) logits, on the CPU.
 
@@ -100,7 +143,7 @@ def build_classifier(config: ClassifierConfig, num_classes: int, in_channels: in
 
     Raises:
         ValueError: the architecture is impossible, there are no published weights of the model, or a model that is not
-            trained (`epochs: 0`) has weights for another number of classes.
+            trained (`epochs: 0`) has no head or one for another number of classes.
         FormatError: the file of weights is missing, damaged, or of another architecture.
         OSError: the published weights cannot be obtained.
     """
@@ -110,17 +153,13 @@ def build_classifier(config: ClassifierConfig, num_classes: int, in_channels: in
         return _build(variant, size, config.settings)
     if "weights_from" in variant.traits:
         model = _build_pretrained(variant, size, config.settings, weights, config.weights)
-        head = weights.get("head.weight") if weights is not None else None
-        if weights is not None and head is None and not config.epochs:
-            received = next((name for name in weights if name.endswith(".head.weight")), "none")  # with a prefix
-            raise FormatError(
-                f"{config.weights}: without training (epochs: 0) expected head.weight, received {received}"
-            )
-        known = len(head) if head is not None else variant.traits["published"]["num_classes"]
+        known = variant.traits["published"]["num_classes"]
+        if weights is not None:
+            known = len(weights.get("head.weight", ()))
         if not config.epochs and num_classes != known:
             raise ValueError(
-                f"classifier: {config.model} without training (epochs: 0) expected the {known} classes of its "
-                f"weights, received images of {num_classes} classes"
+                f"classifier: {config.model} without training (epochs: 0) expected weights of {num_classes} classes "
+                f"(head.weight), received weights of {known}"
             )
         return model
     if weights is None:
@@ -259,22 +298,22 @@ def _build_pretrained(
         model: nn.Module = _get_trait(variant, "weights_from")(*size, settings, weights)
     except Exception as error:  # the hub's errors have no common base
         if path is not None and isinstance(error, _ARCHITECTURE_ERRORS):
-            reason = " ".join(str(error).split())[:300]
+            reason = _shorten(error)
             raise FormatError(f"{path}: expected the weights of this classifier, received others ({reason})") from None
-        if isinstance(error, OSError) or not isinstance(error, _ARCHITECTURE_ERRORS):
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise OSError(f"classifier: published weights of {variant.name} cannot be obtained ({reason})") from None
-        raise _make_architecture_error(variant, size, settings, error) from None
+        if path is None and isinstance(error, _ARCHITECTURE_ERRORS) and not isinstance(error, OSError):
+            raise _make_architecture_error(variant, size, settings, error) from None
+        raise OSError(
+            f"classifier: published weights of {variant.name} cannot be obtained ({_shorten(error)})"
+        ) from None
     return model
 
 
 def _make_architecture_error(
     variant: Variant, size: tuple[int, int, int], settings: Settings, error: Exception
 ) -> ValueError:
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
     images = "{} classes of images with {} channels and {} pixels a side".format(*size)
     architecture = settings.model_dump(exclude_unset=True)
     return ValueError(
         f"classifier: expected a possible {variant.name} for {images}, "
-        f"received the architecture {architecture} ({reason})"
+        f"received the architecture {architecture} ({_shorten(error)})"
     )

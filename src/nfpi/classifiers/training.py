@@ -22,8 +22,7 @@ from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.runtime.job_log import record_epoch
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.signals import Interruption
-from nfpi.training.divergence import make_loss_error
-from nfpi.training.loop import LogRow, State, Training, load_checkpoint, train
+from nfpi.training.loop import LogRow, State, Training, load_checkpoint, make_loss_error, train
 from nfpi.training.optimizers import make_optimizer, make_schedule
 
 logger = logging.getLogger(__name__)

@@ -77,14 +77,14 @@ class Eva02Settings(Settings):
     drop_path_rate: Fraction | None = None
 
 
-CLASSIFIERS.register("resnet18", ResNet18Settings, "nfpi.classifiers.resnet18:resnet18")
-CLASSIFIERS.register("swin", SwinSettings, "nfpi.classifiers.swin:swin")
+CLASSIFIERS.register("resnet18", ResNet18Settings, "nfpi.classifiers.models:resnet18")
+CLASSIFIERS.register("swin", SwinSettings, "nfpi.classifiers.models:swin")
 CLASSIFIERS.register(
     "eva02",
     Eva02Settings,
-    "nfpi.classifiers.eva02:eva02",
-    weights_from="nfpi.classifiers.eva02:pretrained_eva02",
-    preprocessing="nfpi.classifiers.eva02:get_eva02_preprocessing",
+    "nfpi.classifiers.models:eva02",
+    weights_from="nfpi.classifiers.models:pretrained_eva02",
+    preprocessing="nfpi.classifiers.models:get_eva02_preprocessing",
     published={"num_classes": 1000, "image_size": 448},
 )
 

@@ -63,9 +63,8 @@ class TestClassifier(Stage):
     def run(self) -> None:
         """Choose a classifier by its validation accuracy, and test it."""
         from nfpi.classifiers.data import resize_images
-        from nfpi.classifiers.real_labels import find_real_labels
         from nfpi.classifiers.registry import build_trained, stored_preprocessing
-        from nfpi.classifiers.scoring import score_classifier
+        from nfpi.classifiers.scoring import find_real_labels, score_classifier
         from nfpi.data.store import open_pixels
         from nfpi.results.metrics.measures import compute_metrics, per_class_accuracy
         from nfpi.results.recorded.predictions import write_predictions

@@ -75,9 +75,8 @@ class TrainClassifier(Stage):
         """Train a classifier on the images given by `train_on`."""
         import torch
 
-        from nfpi.classifiers.registry import build_classifier
+        from nfpi.classifiers.registry import build_classifier, load_weights
         from nfpi.classifiers.training import train_classifier
-        from nfpi.classifiers.weights import load_weights
         from nfpi.runtime.checkpoints import Checkpoints
         from nfpi.runtime.devices import describe_device, make_device
         from nfpi.runtime.divergence import TrainingDiverged, mark_diverged, raise_if_marked

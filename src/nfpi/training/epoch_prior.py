@@ -13,8 +13,8 @@ from nfpi.runtime.divergence import NOT_FINITE
 from nfpi.runtime.processes import ALONE, Processes
 from nfpi.runtime.signals import Interruption
 from nfpi.training.batches import TrainingData, latent_statistics
-from nfpi.training.divergence import make_fit_error, make_loss_error, require_finite
-from nfpi.training.state import TrainingState
+from nfpi.training.loop import make_loss_error
+from nfpi.training.state import TrainingState, make_fit_error, require_finite
 
 
 class FixedPrior:

@@ -28,12 +28,11 @@ from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.compiler import choose_compiler
 from nfpi.runtime.device import Device
-from nfpi.runtime.divergence import NOT_FINITE
+from nfpi.runtime.divergence import NOT_FINITE, TrainingDiverged
 from nfpi.runtime.job_log import record_epoch
 from nfpi.runtime.randomness import derive_seed, seed_default_generators
 from nfpi.runtime.signals import Interruption
 from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, latent_statistics
-from nfpi.training.divergence import TrainingDiverged, make_loss_error, require_finite
 from nfpi.training.epoch_prior import (
     FixedPrior,
     LearnedPrior,
@@ -42,9 +41,9 @@ from nfpi.training.epoch_prior import (
     prepare_epoch_prior,
 )
 from nfpi.training.initial_flow import check_trained_flow, initialize_flow
-from nfpi.training.loop import LogRow, Training, load_checkpoint, train
+from nfpi.training.loop import LogRow, Training, load_checkpoint, make_loss_error, train
 from nfpi.training.optimizers import compute_learning_rate
-from nfpi.training.state import TrainingState
+from nfpi.training.state import TrainingState, require_finite
 from nfpi.training.step import TrainingStep
 from nfpi.training.tracking import tracking
 

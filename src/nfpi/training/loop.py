@@ -17,12 +17,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from nfpi.config.classifiers import ClassifierConfig
+from nfpi.config.training import TrainingConfig
 from nfpi.runtime.checkpoints import Checkpoints, Snapshot, checkpointing
 from nfpi.runtime.device import Device
 from nfpi.runtime.divergence import NOT_FINITE, TrainingDiverged
 from nfpi.runtime.signals import Interruption
 from nfpi.runtime.tensors import load_state, select_prefix
 from nfpi.training.optimizers import collect_moments, load_moments
+
+__all__ = ["LogRow", "State", "Training", "TrainingDiverged", "load_checkpoint", "make_loss_error", "train"]
 
 LogRow = dict[str, float | int | None]
 
@@ -68,6 +72,21 @@ class State:
         load_moments(self.optimizer, self.module, select_prefix(tensors, "optimizer."))
         self.seed, self.step, self.log = header["seed"], header["step"], list(header["log"])
         self.epoch_loss.copy_(tensors["epoch_loss"])
+
+
+def make_loss_error(
+    state: State, config: TrainingConfig | ClassifierConfig, step: int | None = None
+) -> TrainingDiverged:
+    """Make the exception for a loss that became infinite or NaN at `step` (None: that of the state) or earlier."""
+    step = state.step if step is None else step
+    setting = "max_learning_rate" if config.schedule == "one_cycle" else "learning_rate"
+    return TrainingDiverged(
+        f"{'training' if state.name == 'flow' else state.name}: the loss is not finite by step {step} "
+        f"(seed {state.seed}): try a smaller {setting} (now {getattr(config, setting):g}) or a gradient_clip "
+        f"(now {config.gradient_clip:g}; 0: off)",
+        step,
+        f"loss of the {state.name}",
+    )
 
 
 class Training(ABC):

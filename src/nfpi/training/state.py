@@ -1,16 +1,18 @@
-"""The state of a flow's training: everything that its next step depends on, and its file."""
+"""The state of a flow's training: everything that its next step depends on, its file, and when it has diverged."""
 
 from __future__ import annotations
 
+import copy
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from nfpi.config.base import ConfigError, NonNegativeInt, Seed, explain
 from nfpi.config.priors import LearnedMethod
@@ -19,16 +21,19 @@ from nfpi.flows.check import FlowError
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow
 from nfpi.linalg import precise_device
+from nfpi.priors.fixed_point import FixedPointDiverged
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.learner import PriorLearner
 from nfpi.priors.registry import make_learner
+from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.runtime.formats import FormatError, Record, check_record
 from nfpi.runtime.tensors import load_state, load_tensors, save_tensors, select_prefix
-from nfpi.training.average import WeightAverage
-from nfpi.training.loop import LogRow, State
+from nfpi.training.loop import LogRow, State, make_loss_error
 from nfpi.training.optimizers import collect_moments, load_moments, make_optimizer
 
 logger = logging.getLogger(__name__)
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class _Learner(Record):
@@ -56,6 +61,47 @@ class _Header(Record):
     learner: _Learner | None = None
     series_bounds: list[float] | None = None
     precisions: list[_Part] = []
+
+
+class WeightAverage(Generic[Module]):
+    """Exponential moving average θ̄ ← d θ̄ + (1 − d) θ of a module's parameters and buffers.
+
+    The decay grows with the steps, d = min(decay, 1 − (1 + n)^−power) with n = step − update_after_step − 1; for n ≤ 0,
+    θ̄ equals θ. Integer buffers are copied.
+
+    Args:
+        module: module whose weights are averaged.
+        decay: largest decay.
+        power: exponent of the growth of the decay.
+        update_after_step: step after which averaging begins.
+
+    Attributes:
+        module: a copy of the module with averaged weights, in evaluation mode.
+    """
+
+    def __init__(self, module: Module, decay: float, power: float, update_after_step: int) -> None:
+        self.module = copy.deepcopy(module).eval()
+        self._decay, self._power, self._update_after_step = decay, power, update_after_step
+        self._source = module
+        # optimizers and load_state_dict change parameters in place; buffers may be replaced
+        self._averaged: list[Tensor] = list(self.module.parameters())
+        self._current: list[Tensor] = list(module.parameters())
+
+    def compute_decay(self, step: int) -> float:
+        """Compute the decay of a step, counted from 1."""
+        averaged_steps = step - self._update_after_step - 1
+        return min(self._decay, 1 - (1 + averaged_steps) ** -self._power) if averaged_steps > 0 else 0.0
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Update the average with the weights after a step, counted from 1."""
+        weight = 1 - self.compute_decay(step)
+        torch._foreach_lerp_(self._averaged, self._current, weight=weight)
+        for averaged, current in zip(self.module.buffers(), self._source.buffers(), strict=True):
+            if averaged.is_floating_point():
+                averaged.lerp_(current, weight)
+            else:
+                averaged.copy_(current)
 
 
 @dataclass(kw_only=True)
@@ -244,3 +290,45 @@ class TrainingState(State):
         """
         tensors, header = load_tensors(path)
         return cls.deserialize(path, tensors, header, config, steps_per_epoch, device, initial), header
+
+
+def require_finite(state: TrainingState, config: TrainingConfig, epoch: int) -> None:
+    """Check that the learned Gaussians are valid and the loss is finite.
+
+    Args:
+        state: state of the training.
+        config: settings of the training.
+        epoch: current epoch, counted from 1, for the error message.
+
+    Raises:
+        TrainingDiverged: a value is not finite, or a covariance not positive definite. The Gaussians are checked first,
+            because their message names a class.
+    """
+    learner = state.learner
+    if learner is not None:
+        try:
+            learner.prior.check()
+            if learner.loss is not None and not math.isfinite(learner.loss):
+                raise ValueError("prior: objective is not finite")
+        except ValueError as fault:
+            method = learner.method
+            rate = getattr(method.settings, "learning_rate", None) if method is not None else None
+            of_gaussians = f" of the Gaussians (now {rate:g}) or" if isinstance(rate, int | float) else ""
+            weight = f", or a smaller weight (now {method.weight:g})" if method is not None and method.weight else ""
+            raise TrainingDiverged(
+                f"training: epoch {epoch}, step {state.step}: learned {fault} (seed {state.seed}): try a smaller "
+                f"learning_rate{of_gaussians} of the flow (now {config.learning_rate:g}){weight}",
+                state.step,
+                "learned Gaussians",
+            ) from None
+    if not torch.isfinite(state.epoch_loss):
+        raise make_loss_error(state, config)
+
+
+def make_fit_error(fault: FixedPointDiverged, state: TrainingState, epoch: int) -> TrainingDiverged:
+    """Make the exception for a fit that diverged before `epoch` (counted from 1), with its class and quantity."""
+    diverged = TrainingDiverged(
+        f"training: epoch {epoch}, step {state.step}: {fault} (seed {state.seed})", state.step, fault.quantity
+    )
+    diverged.class_index = fault.class_index
+    return diverged

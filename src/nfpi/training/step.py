@@ -8,11 +8,11 @@ from nfpi.config.training import TrainingConfig
 from nfpi.flows.series import SeriesBounds
 from nfpi.runtime.device import Device
 from nfpi.runtime.divergence import NOT_FINITE
-from nfpi.training.divergence import make_loss_error, require_finite
 from nfpi.training.epoch_prior import FixedPrior, LearnedPrior
 from nfpi.training.likelihood import NegativeLogLikelihood
+from nfpi.training.loop import make_loss_error
 from nfpi.training.optimizers import compute_learning_rate
-from nfpi.training.state import TrainingState
+from nfpi.training.state import TrainingState, require_finite
 
 
 class TrainingStep:
