@@ -24,7 +24,8 @@ from nfpi.config.base import Split as Split
 from nfpi.config.base import Start as Start
 from nfpi.config.base import explain as explain
 from nfpi.config.base import list_execution_settings as list_execution_settings
-from nfpi.config.base import split_settings as split_settings
+from nfpi.config.base import select_result_settings as select_result_settings
+from nfpi.config.base import subtract_settings as subtract_settings
 from nfpi.config.base import suggest as suggest
 from nfpi.config.claims import Claim as Claim
 from nfpi.config.claims import ComparedRow as ComparedRow

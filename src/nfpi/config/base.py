@@ -115,26 +115,29 @@ class Settings(BaseModel):
 
     def select_result_settings(self) -> dict[str, Any]:
         """Return the settings that a result depends on, as in JSON."""
-        return split_settings(self)[0]
+        return select_result_settings(self)
 
 
-def split_settings(settings: BaseModel) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split settings into those that a result depends on and those annotated with :data:`EXECUTION`, as in JSON."""
-    dumped = settings.model_dump(mode="json")
+def select_result_settings(settings: BaseModel) -> dict[str, Any]:
+    """Return all settings but those annotated with :data:`EXECUTION`, as in JSON."""
     result: dict[str, Any] = {}
-    execution: dict[str, Any] = {}
-    for name, field in type(settings).model_fields.items():
-        value, key = getattr(settings, name), field.alias or name
-        if key not in dumped:
-            continue
-        if EXECUTION in field.metadata:
-            execution[key] = dumped[key]
-        elif isinstance(value, BaseModel):
-            result[key], of_execution = split_settings(value)
-            execution |= {key: of_execution} if of_execution else {}
-        else:
-            result[key] = dumped[key]
-    return result, execution
+    for key, dumped in settings.model_dump(mode="json").items():
+        name = next(name for name, field in type(settings).model_fields.items() if key in (name, field.alias))
+        value = getattr(settings, name)
+        if EXECUTION not in type(settings).model_fields[name].metadata:
+            result[key] = select_result_settings(value) if isinstance(value, BaseModel) else dumped
+    return result
+
+
+def subtract_settings(settings: Mapping[str, Any], selected: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings, as in JSON, that are not among the selected ones."""
+    rest: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key not in selected:
+            rest[key] = value
+        elif isinstance(value, Mapping) and (inner := subtract_settings(value, selected[key])):
+            rest[key] = inner
+    return rest
 
 
 def list_execution_settings(*classes: type[BaseModel]) -> set[str]:

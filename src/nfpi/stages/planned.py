@@ -1,0 +1,89 @@
+"""The settings of a preset, and what its jobs need to know of its tables and claims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nfpi.config import METRICS, Config, TableSettings, hash_extension
+from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, find_registered_name
+from nfpi.results.tables.rows import TableRow, list_table_rows
+from nfpi.runs import Run
+
+Wildcards = Mapping[str, str]
+"""The wildcards of a job, as in the path templates of :mod:`nfpi.runs`."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The settings of a preset, from which :meth:`Stage.select_options` takes those of a job."""
+
+    config: Config
+
+    def get_run(self, wildcards: Wildcards) -> Run:
+        """Return the run of a job."""
+        return Run.from_wildcards({name: wildcards[name] for name in wildcards.keys()})  # noqa: SIM118
+
+    def list_rows(self, table: str) -> list[TableRow]:
+        """Return the rows of a table, with the runs of all seeds."""
+        return list_table_rows(self.config, table)
+
+    def list_digests(self, wildcards: Wildcards, *blocks: str, metrics: Iterable[str] = ()) -> list[str]:
+        """Return the digests of the user's files that define what a job uses.
+
+        Args:
+            wildcards: wildcards of the job.
+            blocks: wildcards that name a block of settings: `dataset`, `flow`, `prior`, `classifier`.
+            metrics: names of metrics.
+        """
+        config = self.config.for_dataset(wildcards["dataset"]) if blocks else self.config
+        files = config.list_extensions(**{block: wildcards[block] for block in blocks})
+        return digest_files([*files, *(METRICS[find_registered_name(name)].extension for name in metrics)])
+
+    def list_own_metrics(self, run: Run) -> list[str]:
+        """Return the user's metrics to compute for a run; built-in metrics are always computed."""
+        return sorted(self._own_metrics.get(run, ()))
+
+    @cached_property
+    def _own_metrics(self) -> dict[Run, set[str]]:
+        """For each run, the user's metrics of the tables that show it, and of the claims about these tables."""
+        found: dict[Run, set[str]] = {}
+        for table, settings in self.config.tables.items():
+            names = {*list_metrics(settings), *self._list_claimed_metrics(table)}
+            prefixed = {name for name in names if name.startswith(GENERATED_PREFIX)}
+            of_generated, own = _select_own(prefixed), _select_own(names - prefixed)
+            for row in self.list_rows(table) if own | of_generated else ():
+                for run in row.flow_runs:
+                    found.setdefault(run, set()).update(own)
+                for run in row.classifier_runs:
+                    found.setdefault(run, set()).update(own if row.is_trained_on_real_images else of_generated)
+        return found
+
+    def _list_claimed_metrics(self, table: str) -> list[str]:
+        """Return the metrics on which claims compare rows of a table."""
+        comparisons = [comparison for claim in self.config.claims.values() for comparison in claim.comparisons]
+        return [comparison.metric for comparison in comparisons if any(row.table == table for row in comparison.rows)]
+
+
+def digest_files(files: Iterable[Path | None]) -> list[str]:
+    """Return the digests of the user's files, sorted; None, which stands for built-in code, is omitted."""
+    return sorted(hash_extension(file) for file in {file for file in files if file is not None})
+
+
+def list_metrics(table: TableSettings) -> list[str]:
+    """Return the metrics of a table, and the metric that selects λ."""
+    return [*table.metrics, *([f"{VALIDATION_PREFIX}{table.best_by}"] if table.best_by is not None else [])]
+
+
+def _select_own(metrics: Iterable[str]) -> set[str]:
+    """Select the metrics that the user's code computes, under the names that they are registered by."""
+    names = map(find_registered_name, metrics)
+    return {name for name in names if METRICS[name].extension is not None and METRICS[name].builder is not None}
+
+
+def keep_first_seed(rows: Iterable[TableRow]) -> list[dict[str, Any]]:
+    """Return rows as JSON with the runs of their first seed: all runs are those of this seed at each of the seeds."""
+    return [row.with_seeds([row.runs[0].seed]).to_json() for row in rows]
