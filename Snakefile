@@ -29,13 +29,16 @@ from nfpi.stages import (
     Evaluate,
     FitPrior,
     Generate,
+    JudgeClaims,
+    MakeFigure,
+    MakeTable,
     PrepareData,
     StartFlow,
     TestClassifier,
     TrainClassifier,
     TrainFlow,
 )
-from nfpi.workflow import Inputs, Jobs, Params, Plan, Sources, Targets
+from nfpi.workflow import Declarations, Inputs, Jobs, Plan, Sources, Targets
 from nfpi.workflow.ending import show_results, write_page_at_end
 from nfpi.workflow.internals import (
     find_rules_with_jobs,
@@ -72,7 +75,7 @@ if workflow.is_main_process:
         logger.warning(warning)
 
 inputs, jobs, targets = Inputs(plan), Jobs(plan), Targets(plan)
-params, sources = Params(plan, inputs), Sources(plan, is_main_process=workflow.is_main_process)
+declarations, sources = Declarations(plan), Sources(plan, is_main_process=workflow.is_main_process)
 ENVIRONMENT = ROOT / "environment.yml"
 REFERENCE = shorten_path(ROOT / "workflow/reference/paper.csv")
 

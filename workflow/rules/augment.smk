@@ -17,17 +17,13 @@ rule augment:
     resources:
         **jobs.resources("augment"),
     params:
+        **declarations.of(Augment),
         data=subpath(input.train_images, ancestor=2),
         model=subpath(input.config, parent=True),
-        nfa=params.nfa,
-        displacement=params.displacement,
-        code=params.code("flow"),
-        extensions=params.extension_options,
         folder=subpath(output.images, parent=True),
     message:
-        "Augment the latents of {wildcards.dataset} ({params.displacement}): {wildcards.flow}, {wildcards.prior},"
-        " λ = {wildcards.weight}, seed {wildcards.seed}"
+        "Augment the latents of {wildcards.dataset} ({wildcards.variants}): {wildcards.flow}, {wildcards.prior},"
+        " λ = {wildcards.weight}, seed {wildcards.seed}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} augment --data {params.data:q} --model {params.model:q} --nfa {params.nfa:q}"
-        " --displacement {params.displacement} --seed {wildcards.seed}"
-        " {params.extensions:q} --output {params.folder:q}"
+        "exec nfpi --log {log:q} augment {params.settings:q} {params.execution:q}"
+        " --data {params.data:q} --model {params.model:q} --output {params.folder:q}"

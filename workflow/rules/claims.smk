@@ -26,17 +26,11 @@ if plan.config.claims:
         resources:
             **jobs.resources("table"),
         params:
-            claims=params.claims,
-            tables=params.tables_of_claims,
-            rows=params.rows_of_claims,
-            seeds=params.seeds,
-            code=params.code_of_claims,
+            **declarations.of(JudgeClaims),
             root=plan.layout.root,
-            extensions=params.extension_options,
             folder=subpath(output.csv, parent=True),
         message:
-            "Judge the claims"
+            "Judge the claims{params.changed}"
         shell:
-            "exec nfpi --log {log:q} claims --claims {params.claims:q} --tables {params.tables:q} --rows {params.rows:q}"
-            " --seeds {params.seeds:q} --root {params.root:q} --reference {input.reference:q} {params.extensions:q}"
-            " --output {params.folder:q}"
+            "exec nfpi --log {log:q} claims {params.settings:q} {params.execution:q}"
+            " --root {params.root:q} --reference {input.reference:q} --output {params.folder:q}"

@@ -16,20 +16,17 @@ rule train_classifier:
     resources:
         **jobs.resources("train_classifier"),
     params:
+        **declarations.of(TrainClassifier),
         data=subpath(input.train_images, ancestor=2),
         generated=subpath(input.generated_images, parent=True),
-        classifier=params.classifier,
-        compared=params.classifier_result_settings,
-        code=params.code("classifier"),
-        extensions=params.extension_options,
         folder=subpath(output.model, parent=True),
     message:
         "Train {wildcards.classifier} for {wildcards.dataset}: {wildcards.flow}, {wildcards.prior},"
         " λ = {wildcards.weight}, seed {wildcards.seed}, temperature {wildcards.temperature}"
+        "{params.changed}"
     shell:
-        "exec nfpi --log {log:q} train-classifier --data {params.data:q} --generated {params.generated:q}"
-        " --name {wildcards.classifier}"
-        " --classifier {params.classifier:q} --seed {wildcards.seed} {params.extensions:q}"
+        "exec nfpi --log {log:q} train-classifier {params.settings:q} {params.execution:q}"
+        " --data {params.data:q} --generated {params.generated:q}"
         " --output {params.folder:q}"
 
 
@@ -53,20 +50,16 @@ rule test_classifier:
     resources:
         **jobs.resources("test_classifier"),
     params:
+        **declarations.of(TestClassifier),
         data=subpath(input.test_images, ancestor=2),
-        run=params.run,
         candidates=inputs.candidate_folders,
-        metrics=params.metric_options,
-        code=params.code("classifier", "metrics"),
-        extensions=params.extension_options,
         folder=subpath(output.metrics, parent=True),
     message:
         "Test the best {wildcards.classifier} for {wildcards.dataset}: {wildcards.flow}, {wildcards.prior},"
-        " λ = {wildcards.weight}, seed {wildcards.seed}"
+        " λ = {wildcards.weight}, seed {wildcards.seed}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} test-classifier --data {params.data:q}"
-        " --identity {params.run:q} {params.metrics:q} {params.extensions:q}"
-        " --output {params.folder:q} {params.candidates:q}"
+        "exec nfpi --log {log:q} test-classifier {params.settings:q} {params.execution:q}"
+        " --data {params.data:q} --output {params.folder:q} {params.candidates:q}"
 
 
 rule train_classifier_on_real:
@@ -89,21 +82,16 @@ rule train_classifier_on_real:
     resources:
         **jobs.resources("train_classifier"),
     params:
+        **declarations.of(TrainClassifier),
         data=subpath(input.train_images, ancestor=2),
-        learns_from=params.classifier_options,
-        classifier=params.classifier,
-        compared=params.classifier_result_settings,
-        code=params.code("classifier"),
-        extensions=params.extension_options,
+        files=inputs.options_of_real_classifier,
         folder=subpath(output.model, parent=True),
     message:
         "Train {wildcards.classifier} on {wildcards.dataset}: augmentation {wildcards.augmentation},"
-        " {wildcards.source}, seed {wildcards.seed}"
+        " {wildcards.source}, seed {wildcards.seed}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} train-classifier --data {params.data:q} --name {wildcards.classifier}"
-        " {params.learns_from:q}"
-        " --classifier {params.classifier:q} --seed {wildcards.seed} {params.extensions:q}"
-        " --output {params.folder:q}"
+        "exec nfpi --log {log:q} train-classifier {params.settings:q} {params.execution:q}"
+        " --data {params.data:q} {params.files:q} --output {params.folder:q}"
 
 
 rule test_classifier_on_real:
@@ -124,17 +112,13 @@ rule test_classifier_on_real:
     resources:
         **jobs.resources("test_classifier"),
     params:
+        **declarations.of(TestClassifier),
         data=subpath(input.test_images, ancestor=2),
-        run=params.run,
         candidate=subpath(input.model, parent=True),
-        real_labels=params.real_label_options,
-        metrics=params.metric_options,
-        code=params.code("classifier", "metrics"),
-        extensions=params.extension_options,
         folder=subpath(output.metrics, parent=True),
     message:
         "Test {wildcards.classifier} on {wildcards.dataset}: augmentation {wildcards.augmentation},"
-        " {wildcards.source}, seed {wildcards.seed}"
+        " {wildcards.source}, seed {wildcards.seed}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} test-classifier --data {params.data:q} --identity {params.run:q} {params.real_labels:q}"
-        " {params.metrics:q} {params.extensions:q} --output {params.folder:q} {params.candidate:q}"
+        "exec nfpi --log {log:q} test-classifier {params.settings:q} {params.execution:q}"
+        " --data {params.data:q} --output {params.folder:q} {params.candidate:q}"

@@ -10,7 +10,7 @@ rule costs:
         ENVIRONMENT
     params:
         root=plan.layout.root,
-        extensions=params.extension_options,
+        extensions=declarations.extensions,
     message:
         "Add up times and memory"
     shell:

@@ -22,19 +22,15 @@ rule prepare_data:
     resources:
         **jobs.resources("prepare_data"),
     params:
-        dataset=params.dataset,
-        split=params.split_remark,
-        compared=params.dataset_content_settings,
+        **declarations.of(PrepareData),
         content=sources.compute_content_token,
-        code=params.code("dataset"),
-        extensions=params.extension_options,
+        split=inputs.split_remark,
         downloads=plan.downloads,
         folder=subpath(output.train_images, ancestor=2),
     message:
-        "Prepare {wildcards.dataset}{params.split}"
+        "Prepare {wildcards.dataset}{params.split}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} prepare-data --name {wildcards.dataset:q} --dataset {params.dataset:q}"
-        " {params.extensions:q}"
+        "exec nfpi --log {log:q} prepare-data {params.settings:q} {params.execution:q}"
         " --download-folder {params.downloads:q} --output {params.folder:q}"
 
 
@@ -57,20 +53,16 @@ rule encode_data:
     resources:
         **jobs.resources("encode_data"),
     params:
-        dataset=params.dataset,
-        split=params.split_remark,
-        compared=params.dataset_content_settings,
+        **declarations.of(EncodeData),
         content=sources.compute_content_token,
-        code=params.code("dataset"),
-        extensions=params.extension_options,
+        split=inputs.split_remark,
         downloads=plan.downloads,
         folder=subpath(output.train_images, ancestor=2),
     message:
-        "Encode {wildcards.dataset}{params.split}"
+        "Encode {wildcards.dataset}{params.split}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} encode-data --name {wildcards.dataset:q} --dataset {params.dataset:q}"
-        " --workers {threads}"
-        " {params.extensions:q} --download-folder {params.downloads:q} --output {params.folder:q}"
+        "exec nfpi --log {log:q} encode-data {params.settings:q} {params.execution:q}"
+        " --workers {threads} --download-folder {params.downloads:q} --output {params.folder:q}"
 
 
 rule download_weights:
@@ -90,8 +82,10 @@ rule download_weights:
     resources:
         **jobs.resources("prepare_data"),
     params:
+        **declarations.of(DownloadWeights),
         folder=subpath(output.weights, parent=True),
     message:
-        "Download the weights of {wildcards.model}"
+        "Download the weights of {wildcards.model}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} download-weights --model {wildcards.model} --output {params.folder:q}"
+        "exec nfpi --log {log:q} download-weights {params.settings:q} {params.execution:q}"
+        " --output {params.folder:q}"

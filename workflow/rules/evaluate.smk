@@ -16,18 +16,14 @@ rule evaluate:
     resources:
         **jobs.resources("evaluate"),
     params:
+        **declarations.of(Evaluate),
         data=subpath(input.test_images, ancestor=2),
         model=subpath(input.config, parent=True),
-        run=params.run,
-        evaluation=params.evaluation,
-        metrics=params.metric_options,
-        code=params.code("flow", "metrics"),
-        extensions=params.extension_options,
         folder=subpath(output.metrics, parent=True),
     message:
         "Evaluate {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight},"
-        " seed {wildcards.seed}"
+        " seed {wildcards.seed}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} evaluate --data {params.data:q} --model {params.model:q} --history {input.history:q}"
-        " --identity {params.run:q} --evaluation {params.evaluation:q} {params.metrics:q} {params.extensions:q}"
+        "exec nfpi --log {log:q} evaluate {params.settings:q} {params.execution:q}"
+        " --data {params.data:q} --model {params.model:q} --history {input.history:q}"
         " --output {params.folder:q}"

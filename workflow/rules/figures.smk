@@ -30,16 +30,12 @@ for name, figure in plan.config.figures.items():
         resources:
             **jobs.resources("figure", gpu=None if figure.uses_gpu else 0),
         params:
-            name=name,
-            figure=params.figure(name),
-            files=params.files_of_figure(name),
-            reads=params.settings_read_by_figure(name),
-            code=params.code_of_figure(name),
-            caption=params.caption(name),
-            extensions=params.extension_options,
+            **declarations.of(MakeFigure, name=name),
+            files=inputs.options_of_figure(name),
+            caption=targets.caption(name),
             folder=subpath(output[0], parent=True),
         message:
-            f"Draw {figure.title or name}"
+            f"Draw {figure.title or name}" "{params.changed}"
         shell:
-            "exec nfpi --log {log:q} figure --name {params.name:q} --figure {params.figure:q} --files {params.files:q}"
-            " --reads {params.reads:q} {params.extensions:q} --output {params.folder:q}"
+            "exec nfpi --log {log:q} figure {params.settings:q} {params.execution:q} {params.files:q}"
+            " --output {params.folder:q}"

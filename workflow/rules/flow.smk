@@ -15,21 +15,16 @@ rule start_flow:
     resources:
         **jobs.resources("start_flow"),
     params:
+        **declarations.of(StartFlow),
         data=subpath(input.train_images, ancestor=2),
-        flow=params.flow,
-        code=params.code("flow"),
-        training=params.training,
-        compared=params.initial_state_settings,
         devices=jobs.devices("start_flow"),
-        extensions=params.extension_options,
         folder=subpath(output.state, parent=True),
     message:
         "Initialise {wildcards.flow} on {wildcards.dataset}: initial Gaussians {wildcards.start}, seed {wildcards.seed}"
+        "{params.changed}"
     shell:
-        "exec nfpi --log {log:q} start-flow --data {params.data:q} --flow {params.flow:q} --training"
-        " {params.training:q}"
-        " --start {wildcards.start} --seed {wildcards.seed} --devices {params.devices} {params.extensions:q}"
-        " --output {params.folder:q}"
+        "exec nfpi --log {log:q} start-flow {params.settings:q} {params.execution:q}"
+        " --devices {params.devices} --data {params.data:q} --output {params.folder:q}"
 
 
 rule train_flow:
@@ -54,20 +49,16 @@ rule train_flow:
     resources:
         **jobs.resources("train_flow"),
     params:
+        **declarations.of(TrainFlow),
         data=subpath(input.train_images, ancestor=2),
         initial=subpath(input.state, parent=True),
-        prior=params.prior_options,
-        run=params.run,
-        code=params.code("flow", "learned_prior"),
-        training=params.training,
-        compared=params.training_result_settings,
+        prior=inputs.fitted_prior_options,
         devices=jobs.devices("train_flow"),
-        extensions=params.extension_options,
         folder=subpath(output.history, parent=True),
     message:
         "Train {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight}, seed {wildcards.seed}"
+        "{params.changed}"
     shell:
-        "exec nfpi --log {log:q} train-flow --data {params.data:q} --initial {params.initial:q} {params.prior:q}"
-        " --identity {params.run:q}"
-        " --training {params.training:q} --devices {params.devices} {params.extensions:q}"
-        " --output {params.folder:q}"
+        "exec nfpi --log {log:q} train-flow {params.settings:q} {params.execution:q}"
+        " --devices {params.devices} --data {params.data:q} --initial {params.initial:q}"
+        " {params.prior:q} --output {params.folder:q}"

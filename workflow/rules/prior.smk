@@ -19,15 +19,12 @@ rule fit_prior:
     resources:
         **jobs.resources("fit_prior"),
     params:
+        **declarations.of(FitPrior),
         initial=subpath(input.initial, parent=True),
-        prior=params.prior,
-        code=params.code("prior"),
-        extensions=params.extension_options,
         folder=subpath(output.prior, parent=True),
     message:
         "Fit the Gaussians of {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight},"
-        " seed {wildcards.seed}"
+        " seed {wildcards.seed}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} fit-prior --initial {params.initial:q} --prior {params.prior:q}"
-        " --weight {wildcards.weight}"
-        " {params.extensions:q} --output {params.folder:q}"
+        "exec nfpi --log {log:q} fit-prior {params.settings:q} {params.execution:q}"
+        " --initial {params.initial:q} --output {params.folder:q}"

@@ -19,14 +19,13 @@ rule collect:
     resources:
         **jobs.resources("collect"),
     params:
-        runs=params.runs_of_table,
-        seeds=params.seeds,
+        **declarations.of(Collect),
         root=plan.layout.root,
         folder=subpath(output.metrics, parent=True),
     message:
-        "Collect the metrics of {wildcards.table}"
+        "Collect the metrics of {wildcards.table}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} collect --name {wildcards.table:q} --runs {params.runs:q} --seeds {params.seeds:q}"
+        "exec nfpi --log {log:q} collect {params.settings:q} {params.execution:q}"
         " --root {params.root:q} --output {params.folder:q}"
 
 
@@ -57,17 +56,12 @@ rule table:
     resources:
         **jobs.resources("table"),
     params:
-        table=params.table,
-        rows=params.rows_of_table,
-        seeds=params.seeds,
-        code=params.code_of_table,
-        extensions=params.extension_options,
+        **declarations.of(MakeTable),
         root=plan.layout.root,
         folder=subpath(output.csv, parent=True),
     message:
-        "Write {wildcards.table}"
+        "Write {wildcards.table}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} table --name {wildcards.table:q} --metrics {input.metrics:q}"
-        " --root {params.root:q} --reference {input.reference:q}"
-        " --table {params.table:q} --rows {params.rows:q} --seeds {params.seeds:q} {params.extensions:q}"
+        "exec nfpi --log {log:q} table {params.settings:q} {params.execution:q}"
+        " --metrics {input.metrics:q} --root {params.root:q} --reference {input.reference:q}"
         " --output {params.folder:q}"

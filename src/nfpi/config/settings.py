@@ -12,7 +12,7 @@ from nfpi.config.base import UNIQUE, ConfigError, LocalPath, Name, Seed, Setting
 from nfpi.config.claims import Claims, check_claims
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.cluster import Cluster, JobName, Resources
-from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock
+from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock, DatasetConfig
 from nfpi.config.experiments import Experiment, Tables
 from nfpi.config.figures import Figures
 from nfpi.config.flows import FLOWS, FlowConfig
@@ -28,6 +28,7 @@ from nfpi.runs import (
     RESERVED_PRIORS,
     SPLITS_OF_SEED,
     Run,
+    parse_splits_seed,
 )
 
 
@@ -102,6 +103,30 @@ class Config(Settings):
         """
         starts = {baseline: start for start, baseline in BASELINE.items()}
         return starts[prior] if prior in starts else self.priors[prior].start
+
+    def is_fitted(self, prior: str) -> bool:
+        """Return whether the Gaussians of a prior, named as in paths, are fitted once, to the initial state."""
+        return prior in self.priors and not PRIORS[self.priors[prior].method].traits["learned"]
+
+    def is_learned(self, prior: str) -> bool:
+        """Return whether the Gaussians of a prior are learned along with the flow."""
+        return prior in self.priors and not self.is_fitted(prior)
+
+    def get_dataset(self, name: str, splits: str) -> DatasetConfig:
+        """Return the settings of a data set, with the split seed that the wildcard `splits` names.
+
+        Settings for other groups and stages are left out.
+
+        Raises:
+            ConfigError: the data set has no such splits.
+        """
+        block, seed = self.datasets[name], parse_splits_seed(splits)
+        if (block.split_seed == PER_SEED) != (seed is not None):
+            expected = COMMON_SPLITS if seed is not None else SPLITS_OF_SEED
+            given = f"as split_seed is {block.split_seed}, received {splits}"
+            raise ConfigError(f"datasets.{name}: expected splits in {expected}, {given}")
+        dataset = block.with_split_seed(seed if seed is not None else int(block.split_seed))
+        return dataset.model_copy(update={"overrides": {}, "real_labels": False})
 
     def fine_tuned_from(self, run: Run) -> Run | None:
         """Return the run whose classifier is fine-tuned in this run (`start_from`); None: there is none."""

@@ -45,6 +45,7 @@ class Manifest(BaseModel):
             kind with different contents have the digest of these contents.
         facts: properties of the run that the outputs belong to: `seed`, `lambda`.
         temporary: the `files` that are removed once the stage that reads them has ended.
+        settings: all that the outputs depend on apart from the inputs (`nfpi.stages.base.Stage.declaration`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -57,6 +58,7 @@ class Manifest(BaseModel):
     made_from: dict[str, str]
     facts: dict[str, Any]
     temporary: list[str] = []
+    settings: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -109,6 +111,7 @@ def write_manifest(
     facts: Mapping[str, Any],
     digests: Mapping[Path, str],
     temporary: Collection[Path] = (),
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the manifest of a stage whose outputs are all in place.
 
@@ -121,6 +124,7 @@ def write_manifest(
         made_from, facts: see :class:`Manifest`.
         digests: known SHA-256 of outputs, by absolute path.
         temporary: outputs that are removed once the stage that reads them has ended.
+        settings: all that the outputs depend on apart from the inputs.
     """
     files, content = {}, {}
     for file in outputs:
@@ -137,6 +141,7 @@ def write_manifest(
         "made_from": dict(made_from),
         "facts": dict(facts),
         "temporary": [file.relative_to(path.parent).as_posix() for file in temporary],
+        "settings": dict(settings or {}),
     }
     record["sha256"] = compute_digest(record)
     write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from nfpi.runtime.manifests import SUFFIX
+from nfpi.config import merge, select_result_settings, subtract_settings
+from nfpi.runtime.manifests import SUFFIX, compute_digest
+from nfpi.stages.planned import Planned, Wildcards
 
 MANIFEST = "manifest"
 """name of the output that is written last"""
@@ -57,6 +60,10 @@ class Stage(Command):
         common: kinds of product that exist once: no two inputs may depend on different products of such a kind; None:
             the inputs belong to different runs, and are not compared.
         replaces_folder: whether the stage replaces its whole folder, including files that it did not write.
+        blocks: names in config.yaml of options that have another name there, with wildcards in braces.
+
+    An option that affects how a job runs, but not its result, is annotated with :data:`nfpi.config.EXECUTION`; options
+    that are paths only locate files. The result depends on all other options, and on the content of the input files.
     """
 
     outputs: ClassVar[dict[str, str]] = {}
@@ -66,9 +73,54 @@ class Stage(Command):
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {}
     common: ClassVar[tuple[str, ...] | None] = ONE_RUN
     replaces_folder: ClassVar[bool] = False
+    blocks: ClassVar[dict[str, str]] = {}
 
     output: Path
     """folder of the outputs"""
+    code: list[str] = []
+    """SHA-256 of the user's files (`--extensions`) that define what the stage uses"""
+    settings: dict[str, Any] = Field(default={}, exclude=True)
+    """options that affect the result, as one JSON object; options given one by one take precedence"""
+    execution: dict[str, Any] = Field(default={}, exclude=True)
+    """options that do not affect the result, as one JSON object"""
+    seal: str = Field(default="", exclude=True)
+    """digest of the settings; with other ones the stage does not start"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _merge_options(cls, data: Any) -> Any:
+        """Merge the options given by `settings` and `execution` with those given one by one."""
+        given = [data[name] for name in ("settings", "execution") if data.get(name)] if isinstance(data, dict) else []
+        if not given or not all(isinstance(options, dict) for options in given):
+            return data  # options of a wrong type are named by the validation of their field
+        return merge({}, *given, data)
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job of the workflow, except paths."""
+        return {}
+
+    @classmethod
+    def plan(cls, planned: Planned, wildcards: Wildcards) -> Self:
+        """Create the stage of a job of the workflow without its paths, for :attr:`declaration`."""
+        return cls.model_construct(**cls.select_options(planned, wildcards))
+
+    @property
+    def declaration(self) -> dict[str, Any]:
+        """All that the result depends on apart from the content of the input files, as in JSON."""
+        return self._drop_paths(select_result_settings(self))
+
+    def compute_seal(self) -> str:
+        """Compute the digest of the declaration."""
+        return compute_digest(self.declaration)[:16]
+
+    def select_execution(self) -> dict[str, Any]:
+        """Return the options that are neither paths nor part of the declaration, as in JSON."""
+        return self._drop_paths(subtract_settings(self.model_dump(mode="json"), self.declaration))
+
+    @classmethod
+    def _drop_paths(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in options.items() if not _is_path(cls.model_fields[name].annotation)}
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
@@ -124,6 +176,11 @@ class Stage(Command):
     def get_facts(self) -> dict[str, Any]:
         """Return the facts of the run given by the options, see :class:`nfpi.runtime.manifests.Manifest`."""
         return {}
+
+
+def _is_path(annotation: Any) -> bool:
+    """Return whether an option is a path, or a collection of paths."""
+    return annotation is Path or any(_is_path(inner) for inner in get_args(annotation))
 
 
 def _collect_paths(value: Any) -> list[Path]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nfpi.config import Claim, Seed
+from nfpi.config import Claim, ComparedRow, Config, Seed
 from nfpi.config.experiments import TableSettings
-from nfpi.results.tables.rows import TableRow
+from nfpi.config.metrics import ACCURACIES
+from nfpi.results.tables.rows import TableRow, list_table_rows
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.runtime.files import written_together
 from nfpi.stages.base import Stage
+from nfpi.stages.planned import Planned, Wildcards, keep_first_seed
+
+_IGNORED = {"experiments", "title", "best_only", "metrics", "literature"}
+"""settings of a table that claims do not depend on, besides the rows that they compare"""
 
 
 class JudgeClaims(Stage):
@@ -39,6 +44,20 @@ class JudgeClaims(Stage):
     """folder of the runs, results/{preset}; runs that do not exist count as missing"""
     reference: Path
     """the paper's numbers (csv)"""
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of the job except paths."""
+        claims, tables = planned.config.claims, planned.config.tables
+        rows = select_claimed_rows(planned.config)
+        metrics = {comparison.metric for claim in claims.values() for comparison in claim.comparisons}
+        return {
+            "claims": {name: claim.model_dump(mode="json") for name, claim in claims.items()},
+            "tables": {name: tables[name].model_dump(mode="json", exclude=_IGNORED) for name in rows},
+            "rows": {name: keep_first_seed(of_table) for name, of_table in rows.items()},
+            "seeds": planned.config.seeds,
+            "code": planned.list_digests(wildcards, metrics=sorted(metrics)),
+        }
 
     def list_input_files(self) -> list[Path]:
         """Return the metrics of the runs that exist."""
@@ -77,3 +96,40 @@ class JudgeClaims(Stage):
         with written_together():
             write_claims(verdicts, self.output)
             save_drawn(Drawn({NAME: draw_claims(verdicts)}), self.output, NAME)
+
+
+def select_claimed_rows(config: Config) -> dict[str, list[TableRow]]:
+    """Return the rows of tables that the claims compare, by table, in the order of the table.
+
+    Where λ is chosen by validation, these are the rows of all λ of the experiment.
+    """
+    claimed: dict[str, list[TableRow]] = {}
+    for claim in config.claims.values():
+        for side in (row for comparison in claim.comparisons for row in comparison.rows):
+            claimed.setdefault(str(side.table), []).extend(_select_rows_of_side(config, side))
+    return {table: [row for row in list_table_rows(config, table) if row in named] for table, named in claimed.items()}
+
+
+def list_claimed_runs(config: Config) -> list[Run]:
+    """Return the runs whose metrics the claims compare."""
+    return [run for rows in select_claimed_rows(config).values() for row in rows for run in row.runs]
+
+
+def list_runs_compared_by_image(config: Config) -> list[Run]:
+    """Return the runs whose predictions the claims compare image by image."""
+    found: list[Run] = []
+    for comparison in (comparison for claim in config.claims.values() for comparison in claim.comparisons):
+        if comparison.needs_predictions(len(config.seeds)):
+            is_of_flow = ACCURACIES[comparison.metric] == "flow"
+            for row in (row for side in comparison.rows for row in _select_rows_of_side(config, side)):
+                found += row.flow_runs if is_of_flow else row.classifier_runs
+    return found
+
+
+def _select_rows_of_side(config: Config, side: ComparedRow) -> list[TableRow]:
+    """Return the table rows of one side of a comparison, by ascending λ."""
+    rows = list_table_rows(config, str(side.table))
+    index = side.find_index({row.experiment: row for row in rows})
+    rows = [row for row in rows if row.experiment == index]
+    among: dict[object, list[TableRow]] = {"best": rows, "inner_best": rows, "min": rows[:1], "max": rows[-1:]}
+    return among.get(side.weight) or [row for row in rows if (row.weight or 0.0) == side.weight]

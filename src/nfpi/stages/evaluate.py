@@ -16,6 +16,7 @@ from nfpi.results.recorded.records import write_metrics
 from nfpi.runs import METRICS_FILE, MODEL_FILES, PREDICTIONS_FILE, Run
 from nfpi.runtime.files import written_together
 from nfpi.stages.base import Stage
+from nfpi.stages.planned import Planned, Wildcards
 from nfpi.stages.prepare_data import list_meta_files
 
 if TYPE_CHECKING:
@@ -50,6 +51,18 @@ class Evaluate(Stage):
     metrics: list[str] = []
     """names of additional metrics to compute, defined by extensions"""
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        run = planned.get_run(wildcards)
+        metrics = planned.list_own_metrics(run)
+        return {
+            "identity": run.to_json(),
+            "metrics": metrics,
+            "evaluation": planned.config.for_dataset(run.dataset).evaluation,
+            "code": planned.list_digests(wildcards, "flow", metrics=metrics),
+        }
 
     def run(self) -> None:
         """Evaluate on the test split and, unless it is empty, the validation split; and time sampling."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nfpi import __version__
+from nfpi.config import ConfigError
 from nfpi.config.extensions import list_loaded_digests
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
@@ -48,11 +49,13 @@ def _run_stage(stage: Stage) -> None:
     if its inputs and options were the same; otherwise the stage runs, resuming from the last checkpoint.
 
     Raises:
+        ConfigError: the settings, or the user's files, are not those of the command's seal.
         ManifestError: an input is damaged, or two inputs do not belong together.
         LockedError: another process runs this stage, and this is not a job of the workflow.
         Diverged: a fit or training diverged, and the stage declares no outputs that could record it.
         OSError: the outputs cannot be written.
     """
+    _check_seal(stage)
     require_writable(stage.output)
     task = compute_digest([stage.command, stage.model_dump_json(), __version__, list_loaded_digests()])
     manifest_before, other_task = _identify_manifest(stage), ""
@@ -91,8 +94,24 @@ def _run_stage(stage: Stage) -> None:
                 facts=facts,
                 digests=written.digests,
                 temporary=stage.temporary,
+                settings=stage.declaration,
             )
         stage.finish()
+
+
+def _check_seal(stage: Stage) -> None:
+    """Check that the settings and the user's files are those that the command was written with.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if stage.seal and stage.seal != stage.compute_seal():
+        raise ConfigError(
+            f"--seal: expected settings with the digest {stage.seal}, received {stage.compute_seal()}: leave out "
+            "--seal to run with other settings"
+        )
+    if not set(stage.code) <= set(list_loaded_digests()):
+        raise ConfigError("--extensions: expected the files with the digests in `code`, received changed ones")
 
 
 def _identify_manifest(stage: Stage) -> tuple[int, int] | None:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 
 from nfpi.config import FIGURES
 from nfpi.stages.base import Stage
+from nfpi.stages.planned import Planned, Wildcards, digest_files
 
 
 class MakeFigure(Stage):
@@ -21,6 +22,7 @@ class MakeFigure(Stage):
     label = "{name}"
     inputs = {"files": ()}
     common = None
+    blocks = {"figure": "figures.{name}", "reads": ""}
 
     name: Annotated[str, AfterValidator(FIGURES.check_name)]
     figure: dict[str, Any] = {}
@@ -29,6 +31,17 @@ class MakeFigure(Stage):
     """files that the figure is drawn from"""
     reads: dict[str, dict[str, Any]] = {}
     """other settings that the figure depends on"""
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        name, figure = wildcards["name"], planned.config.figures[wildcards["name"]]
+        return {
+            "name": name,
+            "figure": figure.model_dump(mode="json"),
+            "reads": {key: block.model_dump(mode="json") for key, block in figure.reads(planned.config).items()},
+            "code": digest_files([FIGURES[name].extension]),
+        }
 
     def run(self) -> None:
         """Compute, draw and write a figure."""

@@ -13,6 +13,7 @@ from nfpi.config.priors import PriorBlock
 from nfpi.results.recorded.logs import write_rows
 from nfpi.runtime.files import written_together
 from nfpi.stages.base import Stage
+from nfpi.stages.planned import Planned, Wildcards
 
 if TYPE_CHECKING:
     from nfpi.runtime.divergence import Diverged
@@ -39,6 +40,7 @@ class FitPrior(Stage):
     outputs = {"prior": "prior.safetensors", "iterations": "fixed_point.csv"}
     product = "prior"
     inputs = {"initial": ("prior.safetensors", "statistics.safetensors")}
+    blocks = {"prior": "priors.{prior}"}
 
     initial: Path
     """folder of an initial state, with its statistics and Gaussians"""
@@ -46,6 +48,15 @@ class FitPrior(Stage):
     """method of the prior and its settings"""
     weight: NonNegativeFloat
     """λ of Eq. 4"""
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        return {
+            "prior": planned.config.priors[wildcards["prior"]],
+            "weight": planned.get_run(wildcards).weight,
+            "code": planned.list_digests(wildcards, "prior"),
+        }
 
     def get_facts(self) -> dict[str, Any]:
         """Return λ of the run."""

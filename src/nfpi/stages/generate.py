@@ -13,9 +13,10 @@ from nfpi.config import FLOWS, NfaConfig, PositiveFloat, PositiveInt, Seed
 from nfpi.config.extensions import compute_code_digest
 from nfpi.config.generation import Displacement
 from nfpi.results.recorded.records import config_hash
-from nfpi.runs import IMAGE_SET_FILES, MODEL_FILES
+from nfpi.runs import IMAGE_SET_FILES, MODEL_FILES, VARIANTS
 from nfpi.runtime.files import file_digest
 from nfpi.stages.base import Stage
+from nfpi.stages.planned import Planned, Wildcards
 from nfpi.stages.prepare_data import list_meta_files
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Generate(Stage):
     product = "generated images"
     replaces_folder = True
     inputs = {"model": tuple(MODEL_FILES.values())}
+    blocks = {"per_class": "generation.per_class", "batch_size": "generation.batch_size"}
 
     model: Path
     """folder of the model"""
@@ -44,6 +46,18 @@ class Generate(Stage):
     per_class: PositiveInt = 5000
     batch_size: PositiveInt = 1000
     seed: Seed = 0
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        generation = planned.config.for_dataset(wildcards["dataset"]).generation
+        return {
+            "temperature": float(wildcards["temperature"]),
+            "per_class": generation.per_class,
+            "batch_size": generation.batch_size,
+            "seed": int(wildcards["seed"]),
+            "code": planned.list_digests(wildcards, "flow"),
+        }
 
     def run(self) -> None:
         """Sample images, and write them batch by batch."""
@@ -107,6 +121,17 @@ class Augment(Stage):
     displacement: Displacement = "mix"
     """mix: move each latent towards another of its class (NFA); noise: by the same distance in a random direction"""
     seed: Seed = 0
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        displacements = {VARIANTS["nfa"]: "mix", VARIANTS["noise"]: "noise"}
+        return {
+            "nfa": planned.config.for_dataset(wildcards["dataset"]).nfa,
+            "displacement": displacements[wildcards["variants"]],
+            "seed": int(wildcards["seed"]),
+            "code": planned.list_digests(wildcards, "flow"),
+        }
 
     def run(self) -> None:
         """Make variants class by class, and write them batch by batch.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from nfpi.config import DatasetConfig, Name, PositiveInt
+from nfpi.config import EXECUTION, DatasetConfig, Name, PositiveInt
 from nfpi.runs import IMAGE_SET_FILES
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Stage
+from nfpi.stages.planned import Planned, Wildcards
 
 META = IMAGE_SET_FILES["meta"]
 """file of an image set with the digests of its other files"""
@@ -35,12 +36,22 @@ class PrepareData(Stage):
     product = "data"
     timed = ("sources",)
     replaces_folder = True
+    blocks = {"dataset": "datasets.{dataset}"}
 
     name: Name = "digits"
     """name of the data set"""
     dataset: DatasetConfig = DatasetConfig()
     download_folder: Path = Path("results/downloads")
     """folder where downloads are kept"""
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        return {
+            "name": wildcards["dataset"],
+            "dataset": planned.config.get_dataset(wildcards["dataset"], wildcards["splits"]),
+            "code": planned.list_digests(wildcards, "dataset"),
+        }
 
     def run(self) -> None:
         """Write the train, validation and test splits."""
@@ -60,6 +71,7 @@ class EncodeData(Stage):
     product = "data"
     timed = ("sources",)
     replaces_folder = True
+    blocks = {"dataset": "datasets.{dataset}"}
 
     name: Name
     """name of the data set"""
@@ -67,8 +79,17 @@ class EncodeData(Stage):
     """data set whose source is imagefolder, with a `vae`"""
     download_folder: Path = Path("results/downloads")
     """folder where an archive is unpacked"""
-    workers: PositiveInt = 1
+    workers: Annotated[PositiveInt, EXECUTION] = 1
     """threads that read images; the result does not depend on them"""
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        return {
+            "name": wildcards["dataset"],
+            "dataset": planned.config.get_dataset(wildcards["dataset"], wildcards["splits"]),
+            "code": planned.list_digests(wildcards, "dataset"),
+        }
 
     def run(self) -> None:
         """Encode the three splits, and write their latents."""
@@ -91,6 +112,11 @@ class DownloadWeights(Stage):
     label = "{model}"
 
     model: Literal["eva02"] = "eva02"
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        return {"model": wildcards["model"]}
 
     def run(self) -> None:
         """Download the weights, and write them."""

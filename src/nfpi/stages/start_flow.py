@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import model_validator
 
-from nfpi.config import FLOWS, FlowConfig, PositiveInt, Seed, Start, TrainingConfig
+from nfpi.config import EXECUTION, FLOWS, FlowConfig, PositiveInt, Seed, Start, TrainingConfig
 from nfpi.config.extensions import compute_code_digest
 from nfpi.results.recorded.logs import write_log
 from nfpi.results.recorded.records import config_hash
 from nfpi.runs import LOG_FILE
 from nfpi.runtime.files import run_after_commit, written_together
 from nfpi.stages.base import Stage
+from nfpi.stages.planned import Planned, Wildcards
 from nfpi.stages.prepare_data import list_meta_files
 
 if TYPE_CHECKING:
@@ -42,18 +43,36 @@ class StartFlow(Stage):
     product = "initial state"
     timed = ("history",)
     inputs = {"data": list_meta_files("train", "validation")}
+    blocks = {"flow": "flows.{flow}"}
 
     data: Path
     """folder of the splits"""
     flow: FlowConfig = FLOWS.validate({})
     """the backbone: its kind and settings"""
     training: TrainingConfig = TrainingConfig()
-    devices: PositiveInt = 1
+    devices: Annotated[PositiveInt, EXECUTION] = 1
     """GPUs that train together, one process each; all if the machine has fewer; results differ in their last bits"""
     start: Start = "data"
     """initial Gaussians: class means with the class variances (data), with one variance per class (isotropic) or with
     identity covariances (identity), or means drawn from N(0, I) with identity covariances (random)"""
     seed: Seed = 0
+
+    @property
+    def declaration(self) -> dict[str, Any]:
+        """All that the initial state depends on; of the training, what its epochs before the fit depend on."""
+        return super().declaration | {"training": self.training.select_initial_state_settings()}
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        dataset, flow = wildcards["dataset"], wildcards["flow"]
+        return {
+            "flow": planned.config.for_dataset(dataset).flows[flow].model_copy(update={"training": {}}),
+            "training": planned.config.resolve_training(dataset, flow),
+            "start": wildcards["start"],
+            "seed": int(wildcards["seed"]),
+            "code": planned.list_digests(wildcards, "flow"),
+        }
 
     @model_validator(mode="after")
     def _check_flow(self) -> StartFlow:

@@ -11,6 +11,7 @@ from nfpi.config.experiments import TableSettings
 from nfpi.results.tables.rows import TableRow, list_runs_to_compare
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.stages.base import Stage
+from nfpi.stages.planned import Planned, Wildcards, keep_first_seed, list_metrics
 from nfpi.stages.words import JsonList
 
 
@@ -34,6 +35,13 @@ class Collect(Stage):
     """seeds of all runs; if given, each run is collected at each of these seeds"""
     root: Path
     """folder of the runs, results/{preset}"""
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        runs = dict.fromkeys(run for row in planned.list_rows(wildcards["table"]) for run in row.runs)
+        of_first_seed = [run.to_json() for run in runs if run.seed == planned.config.seeds[0]]
+        return {"name": wildcards["table"], "runs": of_first_seed, "seeds": planned.config.seeds}
 
     def list_input_files(self) -> list[Path]:
         """Return the metrics files of the runs."""
@@ -63,6 +71,7 @@ class MakeTable(Stage):
     product = "table"
     label = "{name}"
     common = None
+    blocks = {"table": "tables.{table}"}
 
     name: Name
     """name of the table, and of its files"""
@@ -78,6 +87,18 @@ class MakeTable(Stage):
     """the paper's numbers (csv)"""
     root: Path | None = None
     """folder of the runs, results/{preset}; a table whose runs have a single seed compares their predictions"""
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        table = planned.config.tables[wildcards["table"]]
+        return {
+            "name": wildcards["table"],
+            "table": table.model_dump(mode="json", exclude={"experiments"}),
+            "rows": keep_first_seed(planned.list_rows(wildcards["table"])),
+            "seeds": planned.config.seeds,
+            "code": planned.list_digests(wildcards, metrics=list_metrics(table)),
+        }
 
     def list_input_files(self) -> list[Path]:
         """Return the metrics, and the predictions that exist."""

@@ -15,6 +15,7 @@ from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.runtime.files import written_together
 from nfpi.runtime.manifests import remove_temporary
 from nfpi.stages.base import MANIFEST, Stage
+from nfpi.stages.planned import Planned, Wildcards
 from nfpi.stages.prepare_data import list_meta_files
 from nfpi.stages.train_classifier import VALIDATION_CNN_ACC, VALIDATION_TOP1, TrainClassifier, name_validation_metric
 from nfpi.stages.words import Words
@@ -51,6 +52,19 @@ class TestClassifier(Stage):
     """identity of the run, recorded with the metrics"""
     metrics: list[str] = []
     """names of additional metrics to compute, defined by extensions"""
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        run = planned.get_run(wildcards)
+        metrics = planned.list_own_metrics(run)
+        is_real = run.augmentation is not None
+        return {
+            "identity": run.to_json(),
+            "metrics": metrics,
+            "real_labels": is_real and planned.config.datasets[run.dataset].real_labels,
+            "code": planned.list_digests(wildcards, "classifier", metrics=metrics),
+        }
 
     def finish(self) -> None:
         """Remove the weights that are not to be kept."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from nfpi.config import CLASSIFIERS, Augmentation, ClassifierConfig, Name, Seed
 from nfpi.config.extensions import compute_code_digest
 from nfpi.results.recorded.logs import write_log
 from nfpi.results.recorded.records import config_hash, write_metrics
-from nfpi.runs import LOG_FILE, METRICS_FILE
+from nfpi.runs import LOG_FILE, METRICS_FILE, VARIANTS, get_variants_folder
 from nfpi.runtime.files import file_digest, run_after_commit, written_together
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.stages.base import Stage
+from nfpi.stages.planned import Planned, Wildcards
 from nfpi.stages.prepare_data import META, list_meta_files
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class TrainClassifier(Stage):
         "augmented": (META,),
         "start_from": (),
     }
+    blocks = {"classifier": "classifiers.{classifier}"}
 
     data: Path
     """folder of the splits"""
@@ -54,11 +56,35 @@ class TrainClassifier(Stage):
     """folder of the generated images, if the classifier is trained on them"""
     augmented: Path | None = None
     """folder of latent-augmented variants, which replace a share of the real training images"""
-    augmentation: Literal["none", "standard"] = "standard"
-    """whether to apply the classifier's standard augmentations"""
+    augmentation: Augmentation = "standard"
+    """augmentation of real images: the classifier's `standard` one, latent variants (nfa, noise), or both; the variants
+    are those in the folder `augmented`"""
     start_from: Path | None = None
     """model.safetensors of a classifier of the same architecture to fine-tune"""
     seed: Seed = 0
+
+    @property
+    def declaration(self) -> dict[str, Any]:
+        """All that the classifier depends on, without settings of augmentations that are not applied."""
+        declared = super().declaration
+        if "standard" not in self.augmentation:
+            del declared["classifier"]["standard"]
+        if get_variants_folder(self.augmentation) is None:
+            del declared["classifier"]["nfa_probability"]
+        return declared
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        classifiers = planned.config.for_dataset(wildcards["dataset"]).classifiers
+        return {
+            "name": wildcards["classifier"],
+            "classifier": classifiers[wildcards["classifier"]],
+            # generated images, whose paths name no augmentation, get the standard one
+            "augmentation": wildcards.get("augmentation", "standard"),
+            "seed": int(wildcards["seed"]),
+            "code": planned.list_digests(wildcards, "classifier"),
+        }
 
     @property
     def temporary(self) -> list[Path]:
@@ -111,7 +137,7 @@ class TrainClassifier(Stage):
         settings = {
             "name": self.name,
             "classifier": config.model_dump(mode="json") | {"precision": device.precision},
-            "augmentation": _name_augmentation(self),
+            "augmentation": self.augmentation,
             "size": size,
             "temperature": temperature,
             "images": len(data.train),
@@ -139,27 +165,25 @@ def name_validation_metric(config: ClassifierConfig) -> str:
     return VALIDATION_TOP1 if config.train_on == "real" else VALIDATION_CNN_ACC
 
 
-def _name_augmentation(stage: TrainClassifier) -> Augmentation:
-    """Return the name that experiments give to the training augmentation, e.g. `standard+nfa`."""
+def _check_options(stage: TrainClassifier) -> None:
+    """Raise ValueError if folders, `train_on` and `augmentation` contradict each other."""
     from nfpi.data.store import read_image_set
 
-    if stage.augmented is None:
-        return stage.augmentation
-    noisy = read_image_set(stage.augmented, verify=False).meta["extra"].get("displacement") == "noise"
-    if stage.augmentation == "none":
-        return "noise" if noisy else "nfa"
-    return "standard+noise" if noisy else "standard+nfa"
-
-
-def _check_options(stage: TrainClassifier) -> None:
-    """Raise ValueError if folders and `train_on` contradict each other."""
     train_on = stage.classifier.train_on
-    if train_on == "real" and stage.generated is not None:
-        raise ValueError("--generated: expected no folder with train_on 'real', received one")
-    if train_on != "real" and stage.generated is None:
-        raise ValueError(f"--generated: expected a folder with train_on '{train_on}', received none")
-    if train_on != "real" and stage.augmented is not None:
+    if (train_on != "real") != (stage.generated is not None):
+        expected = "no folder" if train_on == "real" else "a folder"
+        raise ValueError(f"--generated: expected {expected} with train_on '{train_on}', received {stage.generated}")
+    variants = get_variants_folder(stage.augmentation)
+    if (variants is not None) != (stage.augmented is not None):
+        expected = "no folder" if variants is None else "a folder"
+        raise ValueError(f"--augmented: expected {expected} with '{stage.augmentation}', received {stage.augmented}")
+    if stage.augmented is None:
+        return
+    if train_on != "real":
         raise ValueError(f"--augmented: expected train_on 'real' for latent augmentation, received '{train_on}'")
+    displacement = read_image_set(stage.augmented, verify=False).meta["extra"].get("displacement")
+    if (displacement == "noise") != (variants == VARIANTS["noise"]):
+        raise ValueError(f"{stage.augmented}: expected variants for '{stage.augmentation}', received '{displacement}'")
 
 
 def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[ClassifierData, dict[str, Any], float | None]:
@@ -198,7 +222,7 @@ def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[Classifier
             variants = Variants.from_image_set(stored, train, load_decoder(stored.meta, device), digests["real"])
     if config.normalization == "dataset":
         preprocessing = get_preprocessing(config, channel_statistics(train))
-    standard = config.standard if stage.augmentation == "standard" else None
+    standard = config.standard if "standard" in stage.augmentation else None
     return ClassifierData(train, validation, config, preprocessing, standard, variants), digests, temperature
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config import FLOWS, PRIORS, NonNegativeFloat, PositiveInt, PriorConfig, TrainingConfig
+from nfpi.config import EXECUTION, FLOWS, PRIORS, NonNegativeFloat, PositiveInt, PriorConfig, TrainingConfig
 from nfpi.config.extensions import compute_code_digest
 from nfpi.config.priors import LearnedMethod, PriorBlock
 from nfpi.data.errors import DataError
@@ -17,6 +17,7 @@ from nfpi.results.recorded.records import config_hash
 from nfpi.runs import LOG_FILE, MODEL_FILES
 from nfpi.runtime.files import file_digest, run_after_commit, written_together
 from nfpi.stages.base import Stage
+from nfpi.stages.planned import Planned, Wildcards
 from nfpi.stages.prepare_data import list_meta_files
 from nfpi.stages.start_flow import keep_divergence, read_training_data
 
@@ -42,6 +43,7 @@ class TrainFlow(Stage):
         "initial": ("state.safetensors", "prior.safetensors"),
         "prior": (),
     }
+    blocks = {"learn": "priors.{prior}"}
 
     data: Path
     """folder of the splits"""
@@ -54,10 +56,27 @@ class TrainFlow(Stage):
     weight: NonNegativeFloat = 0.0
     """λ of Eq. 4, if the Gaussians are learned"""
     training: TrainingConfig = TrainingConfig()
-    devices: PositiveInt = 1
+    devices: Annotated[PositiveInt, EXECUTION] = 1
     """GPUs that train together, one process each; all if the machine has fewer; results differ in their last bits"""
     identity: dict[str, Any] | None = None
     """identity of the run, which the initial state and the Gaussians must belong to"""
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        run = planned.get_run(wildcards)
+        options = {
+            "training": planned.config.resolve_training(wildcards["dataset"], wildcards["flow"]),
+            "identity": run.to_json(),
+            "code": planned.list_digests(wildcards, "flow"),
+        }
+        if planned.config.is_learned(wildcards["prior"]):
+            options |= {
+                "learn": planned.config.priors[wildcards["prior"]],
+                "weight": run.weight,
+                "code": planned.list_digests(wildcards, "flow", "prior"),
+            }
+        return options
 
     def get_facts(self) -> dict[str, Any]:
         """Return λ of the run if the Gaussians are learned."""

@@ -1,4 +1,4 @@
-"""What rules pass to their stages: the settings that the result depends on, and apart from them how the job runs."""
+"""What rules pass to their stages: the settings that a result depends on and, apart from them, how the job runs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from nfpi.runtime.manifests import ManifestError, read_manifest
-from nfpi.stages import Planned, Stage
+from nfpi.stages.base import MANIFEST, Stage
+from nfpi.stages.planned import Planned
 from nfpi.workflow.changes import list_differences
-from nfpi.workflow.plan import Plan, Wildcards
-
-Param = Callable[..., Any]
+from nfpi.workflow.plan import Plan, Wildcards, as_dict
 
 
 @dataclass(frozen=True)
 class Declarations:
-    """The params of the rules, as in `params: **declarations.of(TrainFlow)`."""
+    """The params of the rules that are not paths.
+
+    Args:
+        plan: the settings of the call.
+    """
 
     plan: Plan
 
@@ -28,34 +31,66 @@ class Declarations:
         """The settings from which stages select the options of a job."""
         return Planned(self.plan.config)
 
-    def of(self, stage: type[Stage], **wildcards: str) -> dict[str, Param]:
-        """Return the params of a rule whose shell command has `{params.settings:q} {params.execution:q}`.
+    @property
+    def extensions(self) -> list[str]:
+        """Options that load the user's files."""
+        return [text for file in self.plan.config.extensions for text in ("--extensions", file.as_posix())]
 
-        settings: options with the stage's declaration, i.e. all that the result depends on apart from its input files.
-            Snakemake compares them with those of the last run, and makes the output again if they differ.
-        execution: options that do not affect the result. Snakemake does not compare a function of `threads`.
-        changed: the settings that differ from those recorded in the output, for the message of the rule.
+    def of(self, stage: type[Stage], **values: str) -> dict[str, Callable[..., Any]]:
+        """Return the params functions of a rule, as in `params: **declarations.of(TrainFlow)`.
+
+        settings: options of the command with the declaration of the stage, i.e. all that the result depends on apart
+            from the content of the inputs. Snakemake compares them with those of the last run.
+        execution: options of the command that do not affect the result. Snakemake does not compare them, since the
+            function has the argument `threads`.
+        changed: remark for the message of the rule that names the settings that have changed since the output was made.
 
         Args:
             stage: the stage.
-            wildcards: values in addition to the wildcards of the rule.
+            **values: values in addition to the wildcards of the rule.
         """
 
-        def select(of_job: Wildcards) -> Stage:
-            values = {name: of_job[name] for name in of_job.keys()} | wildcards  # noqa: SIM118
-            return stage.plan(self.planned, values)
+        def plan_job(wildcards: Wildcards) -> Stage:
+            return stage.plan(self.planned, as_dict(wildcards) | values)
 
         def settings(wildcards: Wildcards) -> list[str]:
-            declaration = select(wildcards).declaration
-            return ["--settings", json.dumps(declaration, ensure_ascii=False), "--seal", compute_seal(declaration)]
+            job = plan_job(wildcards)
+            return ["--settings", _write_json(job.declaration), "--seal", job.compute_seal()]
 
         def execution(wildcards: Wildcards, threads: int) -> list[str]:
-            extensions = [text for file in self.plan.config.extensions for text in ("--extensions", file.as_posix())]
-            options = select(wildcards).execution
-            return [*(["--execution", json.dumps(options)] if options else []), *extensions]
+            options = plan_job(wildcards).select_execution()
+            return [*(["--execution", _write_json(options)] if options else []), *self.extensions]
 
         def changed(wildcards: Wildcards, output: Any) -> str:
-            changes = list(find_changes(output.get("manifest"), select(wildcards).declaration))
+            manifest = Path(getattr(output, MANIFEST, ""))
+            if not manifest.is_file():
+                return ""
+            changes = find_changes(plan_job(wildcards), manifest, as_dict(wildcards) | values)
             return f" [{', '.join(changes)}]" if changes else ""
 
         return {"settings": settings, "execution": execution, "changed": changed}
+
+
+def find_changes(job: Stage, manifest: Path, wildcards: Mapping[str, str]) -> list[str]:
+    """List the settings of a job that differ from those in a manifest, as `training.epochs: 40 → 12`.
+
+    Args:
+        job: stage with the current settings.
+        manifest: path of the manifest; a damaged one has no settings.
+        wildcards: wildcards of the job, for the names of settings in config.yaml.
+    """
+    try:
+        before = read_manifest(manifest).settings
+    except (ManifestError, OSError):
+        return []
+    now = job.declaration
+    changes: list[str] = []
+    for option in now if before else ():
+        name = job.blocks.get(option, option).format_map(wildcards)
+        old, new = ({name: settings.get(option)} if name else settings.get(option, {}) for settings in (before, now))
+        changes += list_differences(old, new)
+    return changes
+
+
+def _write_json(options: Mapping[str, Any]) -> str:
+    return json.dumps(options, ensure_ascii=False)

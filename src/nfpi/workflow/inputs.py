@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import get_args
 
-from nfpi.config import CLASSIFIERS, PRIORS, Augmentation, ComparedRow, Config
-from nfpi.config.metrics import ACCURACIES
-from nfpi.results.tables.rows import TableRow, list_runs_to_compare, list_table_rows
+from nfpi.config import CLASSIFIERS, Augmentation
+from nfpi.results.tables.rows import list_runs_to_compare, list_table_rows
 from nfpi.runs import (
     AUGMENTED,
     BASELINE,
@@ -24,9 +24,11 @@ from nfpi.runs import (
     Run,
     format_weight,
     get_variants_folder,
+    parse_splits_seed,
 )
 from nfpi.stages import Augment, Evaluate, FitPrior, TrainClassifier
 from nfpi.stages.base import MANIFEST
+from nfpi.stages.claims import list_claimed_runs, list_runs_compared_by_image
 from nfpi.workflow.plan import Plan, Wildcards, as_dict
 
 
@@ -63,29 +65,25 @@ class Inputs:
         names = [name for name, dataset in self.plan.config.datasets.items() if (dataset.vae is not None) == encoded]
         return _make_pattern(names)
 
-    def is_fitted(self, prior: str) -> bool:
-        """Return whether the Gaussians of a prior, named as in paths, are fitted once, to the initial state."""
-        priors = self.plan.config.priors
-        return prior in priors and not PRIORS[priors[prior].method].traits["learned"]
-
-    def is_learned(self, prior: str) -> bool:
-        """Return whether the Gaussians of a prior are learned along with the flow."""
-        return prior in self.plan.config.priors and not self.is_fitted(prior)
-
     def fitted_prior_pattern(self) -> str:
         """Return a regular expression of the priors that are fitted."""
-        return _make_pattern([name for name in self.plan.config.priors if self.is_fitted(name)])
+        return _make_pattern([name for name in self.plan.config.priors if self.plan.config.is_fitted(name)])
 
     def prior_of_training(self, wildcards: Wildcards) -> str:
         """Return the file of the Gaussians that a training begins with, fitted or initial."""
         return self._find_prior_file("prior", wildcards)
+
+    def fitted_prior_options(self, wildcards: Wildcards) -> list[str]:
+        """Return the option of a training that names the file of its fitted Gaussians, if there is one."""
+        is_fitted = self.plan.config.is_fitted(wildcards["prior"])
+        return ["--prior", self.prior_of_training(wildcards)] if is_fitted else []
 
     def manifest_of_prior(self, wildcards: Wildcards) -> str:
         """Return the manifest of the Gaussians that a training begins with."""
         return self._find_prior_file(MANIFEST, wildcards)
 
     def _find_prior_file(self, name: str, wildcards: Wildcards) -> str:
-        if self.is_fitted(wildcards["prior"]):
+        if self.plan.config.is_fitted(wildcards["prior"]):
             return f"{self.plan.fill_path(FIT, wildcards)}/{FitPrior.outputs[name]}"
         return self.plan.initial_file(name)(wildcards)
 
@@ -115,6 +113,20 @@ class Inputs:
             return []
         folder = self.plan.fill_path(TRAINED_CLASSIFIER, other.wildcards)
         return [f"{folder}/{TrainClassifier.outputs[name]}" for name in ("model", MANIFEST)]
+
+    def options_of_real_classifier(self, wildcards: Wildcards) -> list[str]:
+        """Return the options that name variants and initial weights of a classifier trained on real images."""
+        options = [text for path in self.published_weights(wildcards) for text in ("--classifier.weights", path)]
+        for path in self.weights_to_fine_tune(wildcards)[:1]:
+            options += ["--start-from", path]
+        for path in self.augmented_images(wildcards)[:1]:
+            options += ["--augmented", path.rpartition("/")[0]]
+        return options
+
+    def split_remark(self, wildcards: Wildcards) -> str:
+        """Return a remark for messages that names the seed of the split; empty if all seeds share it."""
+        seed = parse_splits_seed(wildcards["splits"])
+        return "" if seed is None else f", split of seed {seed}"
 
     def published_weights(self, wildcards: Wildcards) -> list[str]:
         """Return the file of a classifier's pretrained weights, if any, given by the user or downloaded."""
@@ -146,7 +158,7 @@ class Inputs:
 
     def predictions_of_claims(self, wildcards: Wildcards) -> list[str]:
         """Return the predictions of the runs that the claims compare image by image."""
-        return self._files_of_runs(_list_runs_compared_by_image(self.plan.config), "predictions")
+        return self._files_of_runs(list_runs_compared_by_image(self.plan.config), "predictions")
 
     def _files_of_runs(self, runs: Iterable[Run], *names: str) -> list[str]:
         """Return files of runs, each once; the names are those of outputs that flows and classifiers share."""
@@ -156,44 +168,12 @@ class Inputs:
         """Make an input function (to be unpacked) of the files that a figure is drawn from."""
         return lambda wildcards: self.plan.config.figures[name].files(self.plan.config, self.plan.layout)
 
+    def options_of_figure(self, name: str) -> Callable[[Wildcards], list[str]]:
+        """Make a params function that returns the option with the files that a figure is drawn from."""
+        files = self.files_of_figure(name)
+        return lambda wildcards: ["--files", json.dumps(files(wildcards))]
+
 
 def _make_pattern(names: object) -> str:
     """Return a regular expression that matches these names; without names it matches nothing."""
     return "|".join(map(re.escape, names)) or "(?!)"  # type: ignore[call-overload]
-
-
-def select_claimed_rows(config: Config) -> dict[str, list[TableRow]]:
-    """Return the rows of tables that the claims compare, by table, in the order of the table.
-
-    Where λ is chosen by validation, these are the rows of all λ of the experiment.
-    """
-    claimed: dict[str, list[TableRow]] = {}
-    for claim in config.claims.values():
-        for side in (row for comparison in claim.comparisons for row in comparison.rows):
-            claimed.setdefault(str(side.table), []).extend(_select_rows_of_side(config, side))
-    return {table: [row for row in list_table_rows(config, table) if row in named] for table, named in claimed.items()}
-
-
-def list_claimed_runs(config: Config) -> list[Run]:
-    """Return the runs whose metrics the claims compare."""
-    return [run for rows in select_claimed_rows(config).values() for row in rows for run in row.runs]
-
-
-def _list_runs_compared_by_image(config: Config) -> list[Run]:
-    """Return the runs whose predictions the claims compare image by image."""
-    found: list[Run] = []
-    for comparison in (comparison for claim in config.claims.values() for comparison in claim.comparisons):
-        if comparison.needs_predictions(len(config.seeds)):
-            is_of_flow = ACCURACIES[comparison.metric] == "flow"
-            for row in (row for side in comparison.rows for row in _select_rows_of_side(config, side)):
-                found += row.flow_runs if is_of_flow else row.classifier_runs
-    return found
-
-
-def _select_rows_of_side(config: Config, side: ComparedRow) -> list[TableRow]:
-    """Return the table rows of one side of a comparison, by ascending λ."""
-    rows = list_table_rows(config, str(side.table))
-    index = side.find_index({row.experiment: row for row in rows})
-    rows = [row for row in rows if row.experiment == index]
-    among: dict[object, list[TableRow]] = {"best": rows, "inner_best": rows, "min": rows[:1], "max": rows[-1:]}
-    return among.get(side.weight) or [row for row in rows if (row.weight or 0.0) == side.weight]

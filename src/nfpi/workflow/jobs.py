@@ -58,7 +58,7 @@ class Jobs:
         return LONGEST_CHAIN.index(name) + 1 if name in LONGEST_CHAIN else 0
 
     def devices(self, name: JobName) -> Callable[[Wildcards, int], int]:
-        """Return a params function for a job's number of devices (not compared: it has the argument `threads`)."""
+        """Return a params function for a job's number of devices; with the argument `threads`, it is not compared."""
         return lambda wildcards, threads: max(1, self._get_resources(name).gpu)
 
     def resources(

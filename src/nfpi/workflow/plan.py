@@ -5,37 +5,25 @@ Functions that Snakemake calls receive its wildcards, a mapping of strings. This
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import BaseModel
-
-from nfpi.config import Config, ConfigError, DatasetConfig, Resolved
-from nfpi.config.datasets import PER_SEED
+from nfpi.config import Config, Resolved
 from nfpi.runs import (
-    COMMON_SPLITS,
     FLOW_RUN,
     GENERATED,
     IMAGE_SET_FILES,
     INITIAL,
     SPLITS,
-    SPLITS_OF_SEED,
     TRAINED_CLASSIFIER,
     Layout,
-    parse_splits_seed,
 )
 from nfpi.stages import Generate, PrepareData, Stage, StartFlow, TrainClassifier, TrainFlow
 from nfpi.stages.base import MANIFEST
 
 Wildcards = Mapping[str, str]
-
-
-def as_json(settings: BaseModel, *, without: Iterable[str] = ()) -> str:
-    """Serialize settings as one line of JSON."""
-    return json.dumps(settings.model_dump(mode="json", exclude=set(without)))
 
 
 def as_dict(wildcards: Wildcards) -> dict[str, str]:
@@ -122,23 +110,6 @@ class Plan:
             return f"{self.fill_path(SPLITS, dataset=dataset, splits=splits)}/{file}"
 
         return find_file
-
-    def get_dataset_config(self, wildcards: Wildcards) -> DatasetConfig:
-        """Return the settings of a data set, with the split seed that the wildcards name.
-
-        Raises:
-            ConfigError: the data set has no such splits.
-        """
-        name, splits = wildcards["dataset"], wildcards["splits"]
-        block, seed = self.config.datasets[name], parse_splits_seed(splits)
-        if block.split_seed == PER_SEED and seed is not None:
-            return block.with_split_seed(seed)
-        if block.split_seed != PER_SEED and seed is None:
-            return block.with_split_seed(block.split_seed)
-        expected = COMMON_SPLITS if seed is not None else SPLITS_OF_SEED
-        raise ConfigError(
-            f"datasets.{name}: expected splits in {expected}, as split_seed is {block.split_seed}, received {splits}"
-        )
 
     def model(self) -> dict[str, str]:
         """Return the files of a trained model and, as `model`, its manifest."""

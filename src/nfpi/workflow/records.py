@@ -30,8 +30,8 @@ from nfpi.results.tables.rows import list_table_rows
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
 from nfpi.runtime.locks import acquire
+from nfpi.stages.claims import list_claimed_runs
 from nfpi.workflow.changes import list_differences
-from nfpi.workflow.inputs import list_claimed_runs
 from nfpi.workflow.plan import Plan, shorten_path
 from nfpi.workflow.targets import CLAIMS
 

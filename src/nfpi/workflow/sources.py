@@ -61,7 +61,7 @@ class Sources:
 
     def _find_token_or_error(self, wildcards: Wildcards) -> str | ConfigError:
         """Return the token of the files, or the error in them."""
-        name, config = wildcards["dataset"], self.plan.get_dataset_config(wildcards)
+        name, config = wildcards["dataset"], self.plan.config.get_dataset(wildcards["dataset"], wildcards["splits"])
         if not self.is_main_process:
             return ""
         splits = self._locate_splits(wildcards)

@@ -50,6 +50,13 @@ class Targets:
         }
         return files | ({"table": f"{folder}/{name}.csv"} if figure.has_table else {})
 
+    def caption(self, name: str) -> Callable[[Wildcards, object], str]:
+        """Make a params function that returns the caption of a figure.
+
+        Snakemake does not compare it, since the function has the argument `output`.
+        """
+        return lambda wildcards, output: self.plan.config.figures[name].describe(self.plan.config)
+
     def files(self, *names: str) -> list[str]:
         """Return all files of these targets; a table includes the figures drawn from it."""
         paths: list[str] = []
