@@ -18,7 +18,8 @@ from nfpi.results.recorded.settings import StoredSettings
 from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runs import Run
 from nfpi.stages import JudgeClaims
-from nfpi.workflow import Inputs, Params, Targets
+from nfpi.stages.planned import Planned
+from nfpi.workflow import Inputs, Targets
 
 from .conftest import Job, Project, list_flow_jobs_of_run, list_jobs_of_run, make_plan
 
@@ -70,12 +71,10 @@ def test_predictions_are_asked_for_where_a_test_needs_them() -> None:
 
 def test_a_command_names_the_runs_of_one_seed_alone() -> None:
     plan = make_plan("digits")
-    params = Params(plan, Inputs(plan))
-    rows = json.loads(params.rows_of_claims({}))
-    assert {run["seed"] for table in rows.values() for row in table for run in row["flow_runs"]} == {0}
-    assert json.loads(params.seeds({})) == list(range(10))
-    length = sum(len(text) for text in (params.rows_of_claims({}), params.claims({}), params.tables_of_claims({})))
-    assert length < 2**17  # what Linux lets one argument be: Snakemake hands the whole command to bash as one
+    declared = JudgeClaims.plan(Planned(plan.config), {}).declaration
+    assert {run["seed"] for rows in declared["rows"].values() for row in rows for run in row["flow_runs"]} == {0}
+    assert declared["seeds"] == list(range(10))
+    assert len(json.dumps(declared)) < 2**17  # what Linux lets one argument be: Snakemake hands a whole command to bash
 
 
 def write_run(root: Path, run: Run) -> None:
@@ -93,12 +92,11 @@ def test_claims_of_the_workflow_and_of_its_evidence_are_the_same(tmp_path: Path,
     others: dict[str, Any] = dict.fromkeys(make_plan().config.claims)
     tables = {"*": None, "mine": {"metrics": ["nf_acc"], "experiments": rows}}
     plan = make_plan(tables=tables, figures={"*": None}, claims=others | {"a": claim(choice)}, seeds=[0, 1])
-    params, root = Params(plan, Inputs(plan)), tmp_path / "mine"
+    root = tmp_path / "mine"
     for run in list_tabled_runs(plan.config):
         write_run(root, run)
-    options = {"claims": params.claims({}), "tables": params.tables_of_claims({}), "rows": params.rows_of_claims({})}
-    values = {name: json.loads(text) for name, text in options.items()} | {"seeds": plan.config.seeds}
-    JudgeClaims(**values, root=root, reference=REFERENCE, output=tmp_path / "judged").run()
+    declared = JudgeClaims.plan(Planned(plan.config), {}).declaration
+    JudgeClaims(settings=declared, root=root, reference=REFERENCE, output=tmp_path / "judged").run()
     gather_evidence(root, tmp_path / "evidence", StoredSettings.of("mine", plan.config))
     rebuilt = RebuiltResults.read(tmp_path / "evidence", REFERENCE)
     write_claims(rebuilt.judge_claims(), tmp_path / "rebuilt")

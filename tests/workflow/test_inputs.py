@@ -77,6 +77,23 @@ def test_a_data_set_is_prepared_or_encoded() -> None:
     assert not re.fullmatch(inputs.dataset_pattern(encoded=False), "imagenet")
 
 
+@pytest.mark.parametrize(
+    ("prior", "fitted", "learned", "begins_with"),
+    [
+        ("fpi", True, False, f"{FOLDER}/fit/prior.safetensors"),
+        ("nfgd_linear", False, True, "results/demo/digits/mef/initial/data/seed=0/prior.safetensors"),
+        ("gmm", False, True, "results/demo/digits/mef/initial/random/seed=0/prior.safetensors"),
+        ("baseline", False, False, "results/demo/digits/mef/initial/data/seed=0/prior.safetensors"),
+        ("baseline-identity", False, False, "results/demo/digits/mef/initial/identity/seed=0/prior.safetensors"),
+    ],
+)
+def test_gaussians_are_fitted_or_learned_or_kept(prior: str, fitted: bool, learned: bool, begins_with: str) -> None:
+    inputs = make_inputs()
+    assert (inputs.plan.config.is_fitted(prior), inputs.plan.config.is_learned(prior)) == (fitted, learned)
+    assert bool(re.fullmatch(inputs.fitted_prior_pattern(), prior)) is fitted
+    assert inputs.prior_of_training(RUN | {"prior": prior}) == begins_with
+
+
 def test_one_classifier_is_chosen_from_one_for_each_temperature() -> None:
     inputs = make_inputs(
         generation={"temperatures": [0.7, 1, 1.0, "1e0"]},

@@ -52,7 +52,7 @@ class JudgeClaims(Stage):
         rows = select_claimed_rows(planned.config)
         metrics = {comparison.metric for claim in claims.values() for comparison in claim.comparisons}
         return {
-            "claims": {name: claim.model_dump(mode="json") for name, claim in claims.items()},
+            "claims": claims,
             "tables": {name: tables[name].model_dump(mode="json", exclude=_IGNORED) for name in rows},
             "rows": {name: keep_first_seed(of_table) for name, of_table in rows.items()},
             "seeds": planned.config.seeds,
