@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from nfpi.config import FIGURES, resolve
+from nfpi.config import FIGURES, merge, resolve
 from nfpi.stages import STAGES
 from nfpi.workflow import Plan
 
@@ -158,8 +159,15 @@ def parse_job(stage: str, *arguments: str) -> Job:
     """Return (stage, output below results/{preset}) of a call of nfpi."""
     output = arguments[arguments.index("--output") + 1]
     if stage in ("collect", "table", "figure"):  # many of them fill one folder
-        output += "/" + arguments[arguments.index("--name") + 1]
+        output += "/" + read_settings(arguments)["name"]
     return stage, re.sub(r"^results/[^/]+/", "", output)
+
+
+def read_settings(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the settings and the execution options of a call of nfpi, by name."""
+    given = dict(itertools.pairwise(arguments))
+    settings, execution = (json.loads(given.get(name, "{}")) for name in ("--settings", "--execution"))
+    return merge(settings, execution)
 
 
 def list_jobs_of_run(run: str, temperatures: Iterable[str] = ("1",)) -> set[Job]:

@@ -154,10 +154,10 @@ def test_changed_settings_are_named_as_in_the_config(tmp_path: Path) -> None:
     assert params["changed"](RUN, output) == ""
     about: dict[str, Any] = {"timed": [], "made_from": {}, "facts": {}, "digests": {}, "settings": declared}
     write_manifest(manifest, "train-flow", "model", [], **about)
-    assert params["changed"](RUN, output) == " [training.epochs: 40 → 7]"
+    assert params["changed"](RUN, output) == "\nchanged: training.epochs: 40 → 7"
     manifest.write_text("damaged")
     assert params["changed"](RUN, output) == ""
     fit = Declarations(make_plan(priors={"fpi": {"alpha": 7}})).of(FitPrior)
     before = FitPrior.plan(Declarations(make_plan(priors={"fpi": {"alpha": 10}})).planned, RUN)
     write_manifest(manifest, "fit-prior", "prior", [], **about | {"settings": before.declaration})
-    assert fit["changed"](RUN, output) == " [priors.fpi.alpha: 10.0 → 7.0]"
+    assert fit["changed"](RUN, output) == "\nchanged: priors.fpi.alpha: 10.0 → 7.0"

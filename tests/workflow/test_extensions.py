@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -12,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from .conftest import Job, Project, clone_project, list_collection_jobs, list_flow_jobs_of_run, list_jobs_of_run
+from .conftest import (
+    Job,
+    Project,
+    clone_project,
+    list_collection_jobs,
+    list_flow_jobs_of_run,
+    list_jobs_of_run,
+    read_settings,
+)
 
 PRIOR = """
 from nfpi.config import Settings
@@ -193,7 +200,7 @@ def test_every_stage_that_reads_settings_loads_the_files(extended: Project) -> N
     for call in extended.read_calls():
         arguments = call["arguments"]
         loaded = [arguments[index + 1] for index, name in enumerate(arguments) if name == "--extensions"]
-        assert loaded == ([] if call["stage"] == "collect" else files), call["stage"]
+        assert loaded == files, call["stage"]
 
 
 def test_every_command_loads_the_files(fresh_project: Project) -> None:
@@ -208,8 +215,7 @@ def test_every_command_loads_the_files(fresh_project: Project) -> None:
     for command in re.findall(r"^Shell command: exec nfpi --log \S+ (.+)$", printed, re.MULTILINE):
         stage, *arguments = shlex.split(command)
         loaded = [value for name, value in itertools.pairwise(arguments) if name == "--extensions"]
-        files = [] if stage == "collect" else [str(fresh_project.folder / name) for name in FILES]
-        assert loaded == files, command
+        assert loaded == [str(fresh_project.folder / name) for name in FILES], command
         stages.add(stage)
     assert stages >= {"evaluate", "table", "claims", "figure", "costs"}
 
@@ -217,11 +223,10 @@ def test_every_command_loads_the_files(fresh_project: Project) -> None:
 def test_a_metric_is_asked_for_where_a_table_shows_it(extended: Project) -> None:
     asked = set()
     for call in extended.read_calls():
-        if "--metrics" in call["arguments"] and call["stage"] != "table":
-            arguments = call["arguments"]
-            assert arguments[arguments.index("--metrics") + 1] == "brier"
-            run = json.loads(arguments[arguments.index("--identity") + 1])
-            asked.add((call["stage"], run["prior"], run["lambda"]))
+        settings = read_settings(call["arguments"])
+        if call["stage"] in ("evaluate", "test-classifier") and settings["metrics"]:
+            assert settings["metrics"] == ["brier"]
+            asked.add((call["stage"], settings["identity"]["prior"], settings["identity"]["lambda"]))
     assert asked == {("evaluate", "fpi", 1e3), ("evaluate", "baseline", 0), ("test-classifier", "fpi", 1e3)}
 
 

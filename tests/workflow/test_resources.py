@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Project
+from .conftest import Project, read_settings
 
 
 def models(preset: str, *runs: str) -> list[str]:
@@ -83,5 +83,5 @@ def test_a_cluster_is_limited_neither_by_cores_nor_by_gpus_of_this_machine(
 
     # The Snakemake inside the job saw the same settings.
     (start,) = [call for call in fresh_project.read_calls() if call["stage"] == "start-flow"]
-    training = json.loads(start["arguments"][start["arguments"].index("--training") + 1])
+    training = read_settings(start["arguments"])["training"]
     assert (training["batch_size"], training["warmup_steps"], training["learning_rate"]) == (99, 7, 0.007)

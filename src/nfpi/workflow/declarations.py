@@ -43,7 +43,7 @@ class Declarations:
             from the content of the inputs. Snakemake compares them with those of the last run.
         execution: options of the command that do not affect the result. Snakemake does not compare them, since the
             function has the argument `threads`.
-        changed: remark for the message of the rule that names the settings that have changed since the output was made.
+        changed: further lines of the message of the rule, which name the settings that changed since the output was made.
 
         Args:
             stage: the stage.
@@ -66,7 +66,7 @@ class Declarations:
             if not manifest.is_file():
                 return ""
             changes = find_changes(plan_job(wildcards), manifest, as_dict(wildcards) | values)
-            return f" [{', '.join(changes)}]" if changes else ""
+            return "".join(f"\nchanged: {change}" for change in changes)
 
         return {"settings": settings, "execution": execution, "changed": changed}
 
@@ -93,4 +93,4 @@ def find_changes(job: Stage, manifest: Path, wildcards: Mapping[str, str]) -> li
 
 
 def _write_json(options: Mapping[str, Any]) -> str:
-    return json.dumps(options, ensure_ascii=False)
+    return json.dumps(options)  # ASCII, for locales that are not UTF-8
