@@ -43,7 +43,7 @@ class Declarations:
             from the content of the inputs. Snakemake compares them with those of the last run.
         execution: options of the command that do not affect the result. Snakemake does not compare them, since the
             function has the argument `threads`.
-        changed: further lines of the message of the rule, which name the settings that changed since the output was made.
+        changed: further lines of the message of the rule: the settings that have changed since the output was made.
 
         Args:
             stage: the stage.
