@@ -25,7 +25,7 @@ from timing import Measurement, compare_times, measure_medians
 
 from nfpi.config.flows import MatrixExponentialSettings
 from nfpi.figures.style import STYLE
-from nfpi.runtime.devices import describe_device, make_device
+from nfpi.runtime.device import describe_device, make_device
 
 _STAGES = {
     "train-flow": "nfpi.model.trained, nfpi.training.flow",

@@ -32,7 +32,7 @@ from nfpi.classifiers import (
 )
 from nfpi.config import CLASSIFIERS, ClassifierConfig, ConfigError, Settings, explain
 from nfpi.runtime.checkpoints import Checkpoints
-from nfpi.runtime.devices import make_device
+from nfpi.runtime.device import make_device
 from nfpi.runtime.tensors import FormatError
 
 SMALL = {

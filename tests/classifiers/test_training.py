@@ -22,8 +22,7 @@ from nfpi.classifiers import (
 from nfpi.config import ClassifierConfig, StandardAugmentation, resolve
 from nfpi.data import ImageSet
 from nfpi.runtime.checkpoints import Checkpoints
-from nfpi.runtime.device import Device
-from nfpi.runtime.devices import make_device
+from nfpi.runtime.device import Device, make_device
 from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.training.optimizers import make_schedule
 

@@ -9,7 +9,7 @@ import pytest
 
 from nfpi.figures import FigureError, draw_curves, write_curves
 from nfpi.figures.curves import CURVES, find_logs
-from nfpi.results.recorded.logs import write_log
+from nfpi.results.recorded.csv_files import write_log
 from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
 
 FLOW = "digits/mef/fpi/lambda=10000/seed=0"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from nfpi.data import write_image_set
 from nfpi.page.descriptions import Descriptions, FigureDescription, write_descriptions
-from nfpi.results.recorded.logs import write_log
+from nfpi.results.recorded.csv_files import write_log
 from nfpi.results.recorded.predictions import write_predictions
 from nfpi.results.recorded.records import write_metrics
 from nfpi.results.tables.building import table_columns

@@ -15,7 +15,7 @@ from timm.data import ImageNetInfo
 from nfpi.config import list_computed_metrics
 from nfpi.data.writer import ImageSetWriter, write_image_set
 from nfpi.results.recorded.predictions import read_predictions
-from nfpi.runtime.devices import make_device
+from nfpi.runtime.device import make_device
 from nfpi.runtime.locks import LockedError
 from nfpi.runtime.tensors import load_tensors
 from nfpi.stages import execution

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nfpi.runtime.devices import describe_device
+from nfpi.runtime.device import describe_device
 
 from .conftest import SmallRun, read_json
 

@@ -8,7 +8,7 @@ import pytest
 
 from nfpi.data import read_image_set
 from nfpi.figures.curves import write_curves
-from nfpi.results.recorded.logs import read_column
+from nfpi.results.recorded.csv_files import read_column
 
 from .conftest import SmallRun, call, check_call, read_error_line, read_json
 

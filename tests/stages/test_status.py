@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nfpi.results.recorded.planned import read_planned, write_planned
 from nfpi.results.recorded.progress import read_progress
+from nfpi.results.recorded.settings import read_planned, write_planned
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.job_log import STATE_SUFFIX

@@ -15,8 +15,7 @@ from nfpi.config.priors import GradientDescentSettings, LearnedMethod, RepeatedF
 from nfpi.data.store import ImageSet
 from nfpi.priors import PriorLearner
 from nfpi.runtime.checkpoints import Checkpoints
-from nfpi.runtime.device import Device
-from nfpi.runtime.devices import make_device
+from nfpi.runtime.device import Device, make_device
 from nfpi.training.batches import TrainingData
 from nfpi.training.flow import InitialState, continue_training, start_training
 from nfpi.training.state import TrainingState

@@ -14,8 +14,7 @@ from nfpi.config import NfaConfig
 from nfpi.evaluation import evaluate_flow
 from nfpi.flows.networks import ResidualNet
 from nfpi.priors.repeated_fixed_point import RepeatedFixedPoint
-from nfpi.runtime.device import Device
-from nfpi.runtime.devices import make_device
+from nfpi.runtime.device import Device, make_device
 from nfpi.sampling import balanced_labels, sample_images
 from nfpi.training.batches import TrainingData, latent_statistics
 from nfpi.training.flow import InitialState, continue_training

@@ -72,7 +72,7 @@ def draw(settings: AugmentationFigure, inputs: FigureInputs) -> Drawn:
     from nfpi.data.errors import DataError
     from nfpi.data.store import read_image_set
     from nfpi.model.trained import TrainedFlow
-    from nfpi.runtime.devices import make_device
+    from nfpi.runtime.device import make_device
 
     model = TrainedFlow.read(inputs.folder("model"))
     train = read_image_set(inputs.folder("train"))

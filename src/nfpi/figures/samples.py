@@ -53,7 +53,7 @@ def draw(settings: SamplesFigure, inputs: FigureInputs) -> Drawn:
         Diverged: the fit of the flow's Gaussians diverged.
     """
     from nfpi.model.trained import TrainedFlow
-    from nfpi.runtime.devices import make_device
+    from nfpi.runtime.device import make_device
 
     model = TrainedFlow.read(inputs.folder("model"))
     images = sample_grid(model, settings, make_device().device)

@@ -14,8 +14,8 @@ from nfpi.config.flows import FLOWS
 from nfpi.flows.bijection import skip_initialization
 from nfpi.flows.check import FlowError, require_directions
 from nfpi.flows.image_flow import ImageFlow
-from nfpi.runtime.defaults import standard_defaults
 from nfpi.runtime.formats import FormatError, Record, check_record
+from nfpi.runtime.precision import standard_defaults
 from nfpi.runtime.tensors import load_state
 
 _COUNTS = ("num_flows", "num_blocks", "depth")

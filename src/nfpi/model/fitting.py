@@ -19,12 +19,10 @@ from nfpi.model.settings import choose_flow, choose_prior, choose_training, pars
 from nfpi.model.trained import TrainedFlow, describe_images
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.registry import describe_prior, fit_prior
-from nfpi.runtime.allocation import require_allocated_gpu
-from nfpi.runtime.defaults import standard_defaults
-from nfpi.runtime.device import Device
-from nfpi.runtime.devices import make_device, prepare_process
+from nfpi.runtime.allocation import require_allocated_gpu, require_kernels
+from nfpi.runtime.device import Device, make_device, prepare_process
 from nfpi.runtime.divergence import Diverged
-from nfpi.runtime.precision import choose_precision, full_precision, outside_autocast
+from nfpi.runtime.precision import choose_precision, full_precision, outside_autocast, standard_defaults
 from nfpi.training.batches import TrainingData
 from nfpi.training.flow import continue_training, start_training
 from nfpi.training.state import TrainingState
@@ -190,6 +188,7 @@ def _training_device(device: torch.device | str | None, precision: str) -> Itera
         else:
             if wanted.type == "cuda":
                 require_allocated_gpu()
+                require_kernels(wanted)
             prepare_process(wanted)
             chosen = Device(wanted)
         gpus = [chosen.device] if chosen.device.type == "cuda" else []

@@ -24,8 +24,7 @@ from torch import Tensor
 from nfpi.data.domain import Domain
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.model.compilation import CompiledNets
-from nfpi.runtime.defaults import cpu_by_default
-from nfpi.runtime.precision import full_precision
+from nfpi.runtime.precision import cpu_by_default, full_precision
 from nfpi.runtime.randomness import make_generator
 
 _PIXELS = 2**18

@@ -13,7 +13,7 @@ from nfpi.page.descriptions import FigureDescription
 from nfpi.page.pictures import Picture, embed_file
 from nfpi.results.claims.layout import NAME as CLAIMS
 from nfpi.results.claims.layout import lay_out_claims, read_claims
-from nfpi.results.recorded.logs import CsvError
+from nfpi.results.recorded.csv_files import CsvError
 from nfpi.results.tables.building import read_table
 from nfpi.results.tables.layout import lay_out
 from nfpi.results.tables.markup import read_title

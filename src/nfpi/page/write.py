@@ -16,10 +16,10 @@ from nfpi.page.recorded import SettingsOfKind, compare_settings, list_versions
 from nfpi.page.runs import ShownRun, show_runs
 from nfpi.results.costs import read_jobs
 from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
+from nfpi.results.recorded.times import format_duration
 from nfpi.results.tables.markup import load_templates
 from nfpi.results.tables.table import Table
 from nfpi.runs import Run
-from nfpi.runtime.durations import format_duration
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
 

@@ -6,10 +6,10 @@ from .metrics.measures import expected_calibration_error as expected_calibration
 from .metrics.measures import per_class_accuracy as per_class_accuracy
 from .metrics.measures import worst_class_accuracy as worst_class_accuracy
 from .recorded.collect import read_collected as read_collected
+from .recorded.csv_files import CsvError as CsvError
 from .recorded.csv_files import read_csv as read_csv
 from .recorded.csv_files import write_csv as write_csv
-from .recorded.logs import CsvError as CsvError
-from .recorded.logs import write_rows as write_rows
+from .recorded.csv_files import write_rows as write_rows
 from .recorded.predictions import Predictions as Predictions
 from .recorded.predictions import read_predictions as read_predictions
 from .recorded.predictions import write_predictions as write_predictions

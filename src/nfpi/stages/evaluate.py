@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nfpi.config import EvaluationConfig, Split
 from nfpi.config.metrics import VALIDATION_PREFIX, list_computed_metrics
-from nfpi.results.recorded.logs import read_column
+from nfpi.results.recorded.csv_files import read_column
 from nfpi.results.recorded.records import write_metrics
 from nfpi.runs import METRICS_FILE, MODEL_FILES, PREDICTIONS_FILE, Run
 from nfpi.runtime.files import written_together
@@ -71,7 +71,7 @@ class Evaluate(Stage):
         from nfpi.model.trained import TrainedFlow
         from nfpi.results.metrics.measures import per_class_accuracy
         from nfpi.results.recorded.predictions import write_predictions
-        from nfpi.runtime.devices import describe_device, make_device
+        from nfpi.runtime.device import describe_device, make_device
 
         began = time.monotonic()
         run = Run.from_json(self.identity) if self.identity is not None else None

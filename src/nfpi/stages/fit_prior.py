@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 
 from nfpi.config import PRIORS, NonNegativeFloat, PriorConfig
 from nfpi.config.priors import PriorBlock
-from nfpi.results.recorded.logs import write_rows
+from nfpi.results.recorded.csv_files import write_rows
 from nfpi.runtime.files import written_together
 from nfpi.stages.base import Stage
 from nfpi.stages.planned import Planned, Wildcards

@@ -65,7 +65,7 @@ class Generate(Stage):
 
         from nfpi.data.writer import ImageSetWriter
         from nfpi.model.trained import TrainedFlow
-        from nfpi.runtime.devices import make_device
+        from nfpi.runtime.device import make_device
         from nfpi.sampling import balanced_labels, sample_images
 
         model = TrainedFlow.read(self.model)
@@ -145,7 +145,7 @@ class Augment(Stage):
         from nfpi.data.store import read_image_set
         from nfpi.data.writer import ImageSetWriter
         from nfpi.model.trained import TrainedFlow
-        from nfpi.runtime.devices import make_device
+        from nfpi.runtime.device import make_device
 
         model = TrainedFlow.read(self.model)
         train = read_image_set(self.data / "train")

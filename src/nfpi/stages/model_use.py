@@ -42,7 +42,7 @@ class ModelCommand(Command):
     def _read_model(self) -> ClassConditionalFlow:
         """Load a model of grey or colour pixels on the best device; files listed in a manifest are verified."""
         from nfpi.model.class_conditional import ClassConditionalFlow
-        from nfpi.runtime.devices import make_device
+        from nfpi.runtime.device import make_device
 
         for file in self._list_model_files():
             find_product(file)  # raises if the file does not match its manifest

@@ -94,7 +94,7 @@ class EncodeData(Stage):
     def run(self) -> None:
         """Encode the three splits, and write their latents."""
         from nfpi.data.encode import encode_dataset
-        from nfpi.runtime.devices import make_device
+        from nfpi.runtime.device import make_device
 
         device = make_device().device
         encode_dataset(self.name, self.dataset, self.output, self.download_folder, device, self.workers)

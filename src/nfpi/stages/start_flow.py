@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from nfpi.config import EXECUTION, FLOWS, FlowConfig, PositiveInt, Seed, Start, TrainingConfig
 from nfpi.config.extensions import compute_code_digest
-from nfpi.results.recorded.logs import write_log
+from nfpi.results.recorded.csv_files import write_log
 from nfpi.results.recorded.records import config_hash
 from nfpi.runs import LOG_FILE
 from nfpi.runtime.files import run_after_commit, written_together
@@ -88,7 +88,7 @@ class StartFlow(Stage):
         """Initialise the flow and its Gaussians, and train the epochs before the fit."""
         from nfpi.priors.files import save_prior, save_statistics
         from nfpi.runtime.checkpoints import Checkpoints
-        from nfpi.runtime.devices import make_device
+        from nfpi.runtime.device import make_device
         from nfpi.runtime.divergence import TrainingDiverged
         from nfpi.training.flow import start_training
 

@@ -82,7 +82,7 @@ class TestClassifier(Stage):
         from nfpi.data.store import open_pixels
         from nfpi.results.metrics.measures import compute_metrics, per_class_accuracy
         from nfpi.results.recorded.predictions import write_predictions
-        from nfpi.runtime.devices import describe_device, make_device
+        from nfpi.runtime.device import describe_device, make_device
         from nfpi.runtime.tensors import load_tensors
 
         began = time.monotonic()

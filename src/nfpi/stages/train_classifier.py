@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nfpi.config import CLASSIFIERS, Augmentation, ClassifierConfig, Name, Seed
 from nfpi.config.extensions import compute_code_digest
-from nfpi.results.recorded.logs import write_log
+from nfpi.results.recorded.csv_files import write_log
 from nfpi.results.recorded.records import config_hash, write_metrics
 from nfpi.runs import LOG_FILE, METRICS_FILE, VARIANTS, get_variants_folder
 from nfpi.runtime.files import file_digest, run_after_commit, written_together
@@ -104,7 +104,7 @@ class TrainClassifier(Stage):
         from nfpi.classifiers.registry import build_classifier, load_weights
         from nfpi.classifiers.training import train_classifier
         from nfpi.runtime.checkpoints import Checkpoints
-        from nfpi.runtime.devices import describe_device, make_device
+        from nfpi.runtime.device import describe_device, make_device
         from nfpi.runtime.divergence import TrainingDiverged, mark_diverged, raise_if_marked
         from nfpi.runtime.randomness import derive_seed
         from nfpi.runtime.tensors import load_tensors, save_tensors

@@ -12,7 +12,7 @@ from nfpi.config import EXECUTION, FLOWS, PRIORS, NonNegativeFloat, PositiveInt,
 from nfpi.config.extensions import compute_code_digest
 from nfpi.config.priors import LearnedMethod, PriorBlock
 from nfpi.data.errors import DataError
-from nfpi.results.recorded.logs import write_log
+from nfpi.results.recorded.csv_files import write_log
 from nfpi.results.recorded.records import config_hash
 from nfpi.runs import LOG_FILE, MODEL_FILES
 from nfpi.runtime.files import file_digest, run_after_commit, written_together
@@ -88,7 +88,7 @@ class TrainFlow(Stage):
         from nfpi.priors.files import load_prior
         from nfpi.priors.registry import describe_prior
         from nfpi.runtime.checkpoints import Checkpoints
-        from nfpi.runtime.devices import make_device
+        from nfpi.runtime.device import make_device
         from nfpi.runtime.divergence import TrainingDiverged
         from nfpi.training.flow import continue_training
         from nfpi.training.state import TrainingState

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nfpi.config import JobName, Resources, compute_job_resources, count_job_threads
 from nfpi.runs import BENCHMARKS_FOLDER, LOGS_FOLDER
-from nfpi.runtime.gpu_variables import CHOICE, HIDING, VISIBLE
+from nfpi.runtime.allocation import CHOICE, HIDING, VISIBLE
 from nfpi.workflow.plan import Plan, Wildcards
 
 LONGEST_CHAIN: tuple[JobName, ...] = (

@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from nfpi.config import ClassifierConfig, ConfigError, TrainingConfig, list_execution_settings
-from nfpi.results.recorded.planned import write_planned
-from nfpi.results.recorded.settings import FILE, StoredSettings, read_settings, write_settings
+from nfpi.results.recorded.settings import FILE, StoredSettings, read_settings, write_planned, write_settings
 from nfpi.results.tables.rows import list_table_rows
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError

@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from nfpi.results.recorded.times import read_seconds, read_times
-from nfpi.runtime.durations import format_duration
+from nfpi.results.recorded.times import format_duration, read_seconds, read_times
 from nfpi.runtime.job_log import read_last_lines
 from nfpi.workflow.forecast import Forecast
 

@@ -12,8 +12,7 @@ import pytest
 from scipy import stats
 
 from nfpi.config import PRIORS, Settings, TableSettings, resolve
-from nfpi.results.recorded.csv_files import write_csv
-from nfpi.results.recorded.logs import CsvError
+from nfpi.results.recorded.csv_files import CsvError, write_csv
 from nfpi.results.tables.building import TableError, accuracy_table, read_table
 from nfpi.results.tables.columns import ROW_COLUMNS, list_metrics, table_columns
 from nfpi.results.tables.layout import to_markdown
