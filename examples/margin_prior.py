@@ -4,7 +4,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from nfpi.config import Settings
+from nfpi.config.base import Settings
 from nfpi.priors import GaussianPrior, PriorLearner, register_prior
 
 

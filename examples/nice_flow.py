@@ -4,7 +4,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from nfpi.config import Settings
+from nfpi.config.base import Settings
 from nfpi.flows import ImageFlow, register_flow
 
 

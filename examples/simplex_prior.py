@@ -3,7 +3,7 @@
 import torch
 from pydantic import PositiveFloat
 
-from nfpi.config import Settings
+from nfpi.config.base import Settings
 from nfpi.priors import ClassStatistics, GaussianPrior, register_prior
 
 

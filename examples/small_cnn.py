@@ -4,7 +4,7 @@ from pydantic import PositiveInt
 from torch import nn
 
 from nfpi.classifiers import register_classifier
-from nfpi.config import Settings
+from nfpi.config.base import Settings
 
 
 class SmallCnnSettings(Settings):

@@ -18,8 +18,7 @@ from nfpi.augmentation import (
     mix_in_span,
     move_along,
 )
-from nfpi.config import NfaConfig
-from nfpi.config.generation import Displacement
+from nfpi.config.generation import Displacement, NfaConfig
 from nfpi.data import DataError, Domain, ImageSet, choose_domain
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.runtime.randomness import make_generator

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nfpi.config import MatrixExponentialSettings
+from nfpi.config.flows import MatrixExponentialSettings
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.flows.dequantization import dequantize
 from nfpi.priors import ClassStatistics, GaussianPrior

@@ -30,7 +30,8 @@ from pydantic_settings import (
 from tqdm import tqdm
 
 from nfpi import __version__
-from nfpi.config import ConfigError, describe_extension_fault, explain, load_extensions, suggest
+from nfpi.config.base import ConfigError, explain, suggest
+from nfpi.config.extensions import describe_extension_fault, load_extensions
 from nfpi.runtime.faults import describe_exhausted_resource, describe_fault
 from nfpi.runtime.job_log import is_first_process, print_error, run_with_log
 from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from nfpi.classifiers import ClassifierData, Preprocessing, Variants, concatenate, resize_images
-from nfpi.config import ClassifierConfig, StandardAugmentation
+from nfpi.config.classifiers import ClassifierConfig, StandardAugmentation
 from nfpi.data import ImageSet, Pixels
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ import torch
 import nfpi.classifiers.models
 import nfpi.runtime.fabric
 from nfpi.classifiers import build_classifier
-from nfpi.config import ClassifierConfig
+from nfpi.config.classifiers import ClassifierConfig
 from nfpi.runtime.device import Device, make_device
 from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.runtime.fabric import AutocastPrecision, FabricDevice

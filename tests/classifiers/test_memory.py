@@ -10,7 +10,7 @@ from torch import nn
 
 from nfpi.classifiers import build_classifier
 from nfpi.classifiers.training import checkpoint_activations, fuse_attention
-from nfpi.config import ClassifierConfig
+from nfpi.config.classifiers import ClassifierConfig
 
 TINY = {
     "swin": {"embed_dim": 12, "depths": [2, 1], "num_heads": [1, 2], "window_size": 2, "drop_path_rate": 0.5},

@@ -30,7 +30,8 @@ from nfpi.classifiers import (
     stored_preprocessing,
     train_classifier,
 )
-from nfpi.config import CLASSIFIERS, ClassifierConfig, ConfigError, Settings, explain
+from nfpi.config.base import ConfigError, Settings, explain
+from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import make_device
 from nfpi.runtime.tensors import FormatError

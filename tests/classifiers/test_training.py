@@ -19,7 +19,8 @@ from nfpi.classifiers import (
     build_classifier,
     train_classifier,
 )
-from nfpi.config import ClassifierConfig, StandardAugmentation, resolve
+from nfpi.config.classifiers import ClassifierConfig, StandardAugmentation
+from nfpi.config.resolution import resolve
 from nfpi.data import ImageSet
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import Device, make_device

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nfpi.classifiers.transforms import RandAugment, classifier_transform, seed_globals
-from nfpi.config import StandardAugmentation
+from nfpi.config.classifiers import StandardAugmentation
 
 RGB = (3, 32, 32)
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from nfpi.config import Config, Resolved, resolve
 from nfpi.config.extensions import REGISTRIES, _loaded
+from nfpi.config.resolution import Resolved, resolve
+from nfpi.config.settings import Config
 
 BASE: dict[str, Any] = {
     "preset": "small",

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from nfpi.config import Claim, Config, ConfigError, resolve
+from nfpi.config.base import ConfigError
+from nfpi.config.claims import Claim
+from nfpi.config.resolution import resolve
+from nfpi.config.settings import Config
 
 ROOT = Path(__file__).parents[2]
 OURS = {"table": "table3", "row": "#4 KLD on μ and Σ"}

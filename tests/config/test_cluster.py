@@ -7,7 +7,8 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from nfpi.config import Cluster, Resources, compute_job_resources, count_job_threads, explain
+from nfpi.config.base import explain
+from nfpi.config.cluster import Cluster, Resources, compute_job_resources, count_job_threads
 
 ON_GPU = Resources(gpu=1, threads=8, mem_mb=16000, runtime=60)
 ON_CPU = Resources(threads=4, mem_mb=8000, runtime=30)

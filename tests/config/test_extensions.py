@@ -6,21 +6,23 @@ import re
 
 import pytest
 
-from nfpi.config import (
-    FLOWS,
-    METRICS,
-    PRIORS,
-    ConfigError,
-    build_json_schema,
+from nfpi.config.base import ConfigError
+from nfpi.config.extensions import (
+    REGISTRIES,
     describe_extension_fault,
+    get_loaded_names,
+    get_loaded_versions,
     hash_extension,
     load_extensions,
-    metric,
 )
-from nfpi.config.extensions import REGISTRIES, get_loaded_names, get_loaded_versions
+from nfpi.config.flows import FLOWS
+from nfpi.config.metrics import METRICS, metric
+from nfpi.config.priors import PRIORS
+from nfpi.config.resolution import build_json_schema
 
 SIMPLEX = '''
-from nfpi.config import PRIORS, Settings
+from nfpi.config.base import Settings
+from nfpi.config.priors import PRIORS
 
 class Simplex(Settings):
     radius: float = 10.0
@@ -29,7 +31,7 @@ class Simplex(Settings):
 PRIORS.register("simplex", Simplex, lambda *arguments: None, uses_weight=False, learned=False)
 '''
 BRIER = """
-from nfpi.config import register_metric
+from nfpi.config.metrics import register_metric
 
 @register_metric("brier", label="Brier", higher_is_better=False, decimals=3)
 def brier(log_prob, labels):
@@ -156,31 +158,33 @@ FAULTS = {
     "exception": ("x = 1\n\nraise RuntimeError('no\\nluck')\n", "mine.py:3: RuntimeError: no luck"),
     "module that is not there": ("\nimport no_such_module\n", "mine.py:2: ModuleNotFoundError: No module named"),
     "name that is taken": (
-        "from nfpi.config import register_metric\nregister_metric('nf_acc', label='x')\n",
+        "from nfpi.config.metrics import register_metric\nregister_metric('nf_acc', label='x')\n",
         "mine.py:2: ConfigError: metric 'nf_acc' is registered already",
     ),
     "end of the program": ("import sys\nsys.exit(3)\n", "mine.py:2: SystemExit: 3"),
     "end of the program without a status": ("exit()\n", "mine.py:1: SystemExit"),
     "settings that are none": (
-        "from nfpi.config import PRIORS\nPRIORS.register('s', dict)\n",
+        "from nfpi.config.priors import PRIORS\nPRIORS.register('s', dict)\n",
         "mine.py:2: ConfigError: prior method 's': expected a subclass of nfpi.config.Settings",
     ),
     "arguments that are missing": (
-        "from nfpi.config import PRIORS\ndef f(statistics, initial: int = 1): ...\nPRIORS.register('s', builder=f)\n",
+        "from nfpi.config.priors import PRIORS\n"
+        "def f(statistics, initial: int = 1): ...\nPRIORS.register('s', builder=f)\n",
         "mine.py:3: ConfigError: prior method 's': expected a function or class called with (statistics, initial, "
         "weight, settings)",
     ),
     "builder that is no function": (
-        "from nfpi.config import SOURCES\nSOURCES.register('s', builder=3)\n",
+        "from nfpi.config.datasets import SOURCES\nSOURCES.register('s', builder=3)\n",
         "mine.py:2: ConfigError: source 's': expected a function or class called with (config, download_folder), "
         "received 3",
     ),
     "arguments of a metric": (
-        "from nfpi.config import register_metric\n@register_metric('m', label='M')\ndef f(log_prob): ...\n",
+        "from nfpi.config.metrics import register_metric\n@register_metric('m', label='M')\ndef f(log_prob): ...\n",
         "mine.py:2: ConfigError: metric 'm': expected a function or class called with (log_prob, labels)",
     ),
     "setting that every block has": (
-        "from nfpi.config import PRIORS, Settings\nclass S(Settings):\n    start: int = 1\nPRIORS.register('s', S)\n",
+        "from nfpi.config import Settings; from nfpi.config.priors import PRIORS\n"
+        "class S(Settings):\n    start: int = 1\nPRIORS.register('s', S)\n",
         "mine.py:4: ConfigError: prior method 's': every block has the setting 'start' already: rename it",
     ),
 }
@@ -299,7 +303,7 @@ def test_the_schema_knows_what_is_registered(project):
 
 
 def test_a_variant_may_have_no_settings_of_its_own(project):
-    text = "from nfpi.config import FLOWS\nFLOWS.register('plain', builder=lambda shape, settings: None)\n"
+    text = "from nfpi.config.flows import FLOWS\nFLOWS.register('plain', builder=lambda shape, settings: None)\n"
     path = project.write("mine.py", text)
     config = project.resolve_config(
         extensions=[str(path)], flows={"mef": {}, "p": {"kind": "plain", "training": {"epochs": 3}}}

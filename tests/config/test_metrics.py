@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nfpi.config import METRICS, ConfigError, list_computed_metrics, metric, register_metric
+from nfpi.config.base import ConfigError
+from nfpi.config.metrics import METRICS, list_computed_metrics, metric, register_metric
 
 
 def test_an_entry_says_how_a_metric_is_written():

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfpi.config import ConfigError, list_built_in_presets, merge, resolve
+from nfpi.config.base import ConfigError
+from nfpi.config.presets import list_built_in_presets, merge
+from nfpi.config.resolution import resolve
 
 ROOT = Path(__file__).parents[2]
 
@@ -170,7 +172,8 @@ def test_paths_in_a_file_of_ones_own_are_relative_to_it(project, monkeypatch):
 
 
 PATHS = """
-from nfpi.config import PRIORS, LocalPath, Settings
+from nfpi.config.base import LocalPath, Settings
+from nfpi.config.priors import PRIORS
 
 class S(Settings):
     weights: str = ""

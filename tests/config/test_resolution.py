@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from nfpi.config import PRIORS, ConfigError, FixedPointSettings, TrainingConfig, resolve
+from nfpi.config.base import ConfigError
+from nfpi.config.priors import PRIORS, FixedPointSettings
+from nfpi.config.resolution import resolve
+from nfpi.config.training import TrainingConfig
 from nfpi.runs import Layout, Run
 
 # ---- what is laid over what ---------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from nfpi.config import Config, ConfigError
+from nfpi.config.base import ConfigError
+from nfpi.config.settings import Config
 
 FLOW: dict[str, Any] = {"dataset": "digits", "lambdas": [10], "classifier": None}
 GENERATED: dict[str, Any] = {"dataset": "digits", "lambdas": [10]}

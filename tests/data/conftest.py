@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nfpi.config import SOURCES
+from nfpi.config.datasets import SOURCES
 from nfpi.data import ImageSet, read_image_set, write_image_set
 
 CLASSES = ["ant", "bee", "cow"]

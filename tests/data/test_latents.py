@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import nfpi.data.encode as module
 from nfpi.cli import main
-from nfpi.config import DatasetConfig
+from nfpi.config.datasets import DatasetConfig
 from nfpi.data import (
     DataError,
     ImageSetWriter,

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from nfpi.config import DatasetConfig
+from nfpi.config.datasets import DatasetConfig
 from nfpi.data import DataError, export_imagefolder, load_source, prepare_dataset, read_image_set, write_image_set
 from nfpi.data.prepare import assign_splits
 
@@ -188,7 +188,7 @@ def test_pixels_are_prepared_without_torch(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from nfpi.config import DatasetConfig
+from nfpi.config.datasets import DatasetConfig
 from nfpi.data.prepare import prepare_dataset
 prepare_dataset("digits", DatasetConfig(), Path({str(tmp_path / "sets")!r}), Path({str(tmp_path)!r}))
 assert "torch" not in sys.modules

@@ -12,7 +12,8 @@ import pytest
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 
-from nfpi.config import ConfigError, DatasetConfig
+from nfpi.config.base import ConfigError
+from nfpi.config.datasets import DatasetConfig
 from nfpi.data import DataError, SourceImages, load_source, prepare_dataset, read_image_set, register_source
 from nfpi.data.sources.published import read_idx
 

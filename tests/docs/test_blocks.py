@@ -22,7 +22,7 @@ from stages.conftest import SmallRun
 from workflow.conftest import Project, clone_project
 
 from nfpi.cli import main
-from nfpi.config import resolve
+from nfpi.config.resolution import resolve
 from nfpi.results.recorded.settings import write_planned
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nfpi.config import Config
+from nfpi.config.settings import Config
 from nfpi.evidence.copies import GatheringSummary, gather_evidence, replace_seeds
 from nfpi.results.recorded.predictions import write_predictions
 from nfpi.results.recorded.records import write_metrics

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nfpi.config import Config
+from nfpi.config.settings import Config
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.results.recorded.records import MetricsError

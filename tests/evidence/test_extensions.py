@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nfpi.config import Config, load_extensions
+from nfpi.config.extensions import load_extensions
+from nfpi.config.settings import Config
 from nfpi.evidence.extensions import describe_changed_extensions
 from nfpi.results.recorded.runs import RecordedRun
 from nfpi.runs import Run

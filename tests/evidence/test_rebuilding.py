@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nfpi.cli import main
-from nfpi.config import hash_extension, load_extensions
+from nfpi.config.extensions import hash_extension, load_extensions
 from nfpi.evidence.checksums import EvidenceError
 from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
 from nfpi.results.recorded.collect import collect

@@ -29,8 +29,10 @@ from nfpi.augmentation import make_variants
 from nfpi.classifiers.data import ClassifierData
 from nfpi.classifiers.registry import build_classifier
 from nfpi.classifiers.training import ClassifierState, ClassifierTraining
-from nfpi.config import ClassifierConfig, MatrixExponentialSettings, TrainingConfig
+from nfpi.config.classifiers import ClassifierConfig
+from nfpi.config.flows import MatrixExponentialSettings
 from nfpi.config.generation import NfaConfig
+from nfpi.config.training import TrainingConfig
 from nfpi.data.domain import PixelDomain
 from nfpi.data.store import ImageSet
 from nfpi.evaluation import evaluate_flow

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.config import NfaConfig
+from nfpi.config.generation import NfaConfig
 from nfpi.data import DataError, write_image_set
 from nfpi.figures import FigureInputs
 from nfpi.figures.drawn import render_figure

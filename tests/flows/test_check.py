@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from nfpi.config import Settings
+from nfpi.config.base import Settings
 from nfpi.flows import FlowError, ImageFlow, check_flow
 from nfpi.flows.bijection import Bijection
 from nfpi.flows.check import require_directions

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nfpi.config import GlowSettings
+from nfpi.config.flows import GlowSettings
 from nfpi.flows import ActNorm, GlowFlow
 from nfpi.flows.glow import GlowCoupling, GlowNet, LowerUpperConv1x1
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from nfpi.config import FLOWS, ConfigError, Settings
+from nfpi.config.base import ConfigError, Settings
+from nfpi.config.flows import FLOWS
 from nfpi.flows import FlowError, ImageFlow, MatrixExponentialFlow, build_flow, register_flow
 from nfpi.flows.bijection import is_initialization_skipped
 from nfpi.flows.matrix_exponential import MatrixExponentialConv1x1

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nfpi.config import TransformerSettings
+from nfpi.config.flows import TransformerSettings
 from nfpi.flows import FlowError, TransformerFlow, build_flow, check_flow
 from nfpi.flows.transformer import Patches, TransformerBlock, TransformerCoupling, TransformerNet
 

@@ -27,8 +27,9 @@ from safetensors.torch import load, save
 from stages.conftest import ROOT, SmallRun
 
 from nfpi.classifiers.registry import build_trained
-from nfpi.config import ConfigError, TrainingConfig
+from nfpi.config.base import ConfigError
 from nfpi.config.experiments import TableSettings
+from nfpi.config.training import TrainingConfig
 from nfpi.data.store import read_image_set
 from nfpi.figures.residuals import COLUMNS as RESIDUALS
 from nfpi.model import ClassConditionalFlow

@@ -9,7 +9,7 @@ import torch
 
 from nfpi.checks.questions import QUESTIONS, answer, answer_questions, does_it_build
 from nfpi.checks.subject import Subject
-from nfpi.config import resolve
+from nfpi.config.resolution import resolve
 from nfpi.runtime.device import make_device
 
 ROOT = Path(__file__).parents[2]

@@ -24,7 +24,7 @@ import yaml
 from huggingface_hub.errors import HTTPError
 
 from nfpi import ClassConditionalFlow
-from nfpi.config import PRIORS
+from nfpi.config.priors import PRIORS
 from nfpi.model import TrainedFlow
 from nfpi.model.hub import is_hub_id
 from nfpi.priors import GaussianPrior

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nfpi.config import METRICS
-from nfpi.config.metrics import register_metric
+from nfpi.config.metrics import METRICS, register_metric
 from nfpi.page.overview import explain_metrics
 from nfpi.results.metrics.measures import BINS
 

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from nfpi.cli import main
-from nfpi.config import resolve
+from nfpi.config.resolution import resolve
 from nfpi.data.store import read_image_set
 from nfpi.page.descriptions import FILE, describe_preset, read_descriptions, write_descriptions
 from nfpi.page.overview import WEIGHT, lay_out_costs, lay_out_overview

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from nfpi.config import PRIORS
+from nfpi.config.priors import PRIORS
 from nfpi.priors import ClassStatistics
 
 

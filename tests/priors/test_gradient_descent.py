@@ -8,7 +8,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from nfpi.config import GradientDescentSettings
+from nfpi.config.priors import GradientDescentSettings
 from nfpi.priors import (
     ClassStatistics,
     FixedPointConfig,

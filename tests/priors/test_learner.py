@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from nfpi.config import PRIORS, ConfigError, Settings
-from nfpi.config.priors import LearnedMethod
+from nfpi.config.base import ConfigError, Settings
+from nfpi.config.priors import PRIORS, LearnedMethod
 from nfpi.priors import ClassStatistics, GaussianPrior, PriorLearner, register_prior
 from nfpi.priors.registry import make_learner
 

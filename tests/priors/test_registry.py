@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from nfpi.config import PRIORS, ConfigError, FixedPointConfig, FixedPointSettings, Settings
-from nfpi.config.priors import LearnedMethod, RepeatedFixedPointSettings
+from nfpi.config.base import ConfigError, Settings
+from nfpi.config.priors import PRIORS, FixedPointConfig, FixedPointSettings, LearnedMethod, RepeatedFixedPointSettings
 from nfpi.priors import (
     ClassStatistics,
     FixedPointResult,

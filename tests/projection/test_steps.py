@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from nfpi.config import TrainingConfig
+from nfpi.config.training import TrainingConfig
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.projection.counting import count_classifier_step, count_flow_step, count_pass
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from nfpi.config import Config
+from nfpi.config.settings import Config
 from nfpi.results.recorded.collect import COLUMNS
 from nfpi.results.tables.building import read_reference
 from nfpi.results.tables.rows import TableRow, list_table_rows

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nfpi.cli import main
-from nfpi.config import Config
+from nfpi.config.settings import Config
 from nfpi.results.costs import Dependencies, lay_out_costs, read_jobs, sum_costs
 from nfpi.results.recorded.records import write_metrics
 from nfpi.results.recorded.settings import StoredSettings, write_settings

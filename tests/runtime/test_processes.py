@@ -22,8 +22,8 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 import nfpi.runtime.device
 import nfpi.runtime.processes
 from nfpi.cli import main
-from nfpi.config import TrainingConfig
 from nfpi.config.priors import GradientDescentSettings, LearnedMethod
+from nfpi.config.training import TrainingConfig
 from nfpi.data.store import ImageSet
 from nfpi.runtime.device import make_device
 from nfpi.runtime.fabric import FabricDevice

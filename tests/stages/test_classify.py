@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from timm.data import ImageNetInfo
 
-from nfpi.config import list_computed_metrics
+from nfpi.config.metrics import list_computed_metrics
 from nfpi.data.writer import ImageSetWriter, write_image_set
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.runtime.device import make_device

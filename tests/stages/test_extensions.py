@@ -24,7 +24,7 @@ def mine(log_prob, labels):
     return {value}
 """
 PRIOR = """\
-from nfpi.config import Settings
+from nfpi.config.base import Settings
 from nfpi.priors import GaussianPrior, register_prior
 from nfpi.runtime.divergence import Diverged
 
@@ -38,7 +38,7 @@ def shift(statistics, initial, weight, settings):
 """
 FLOW = """\
 import torch
-from nfpi.config import Settings
+from nfpi.config.base import Settings
 from nfpi.flows import ImageFlow, register_flow
 
 class Scale(Settings):
@@ -63,7 +63,7 @@ class ScaleFlow(ImageFlow):
 CLASSIFIER = """\
 import torch
 from nfpi.classifiers import register_classifier
-from nfpi.config import Settings
+from nfpi.config.base import Settings
 
 @register_classifier("{name}", Settings)
 def linear(num_classes, in_channels, image_size, settings):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nfpi.config import CLASSIFIERS, FLOWS, load_extensions
-from nfpi.config.extensions import compute_code_digest
+from nfpi.config.classifiers import CLASSIFIERS
+from nfpi.config.extensions import compute_code_digest, load_extensions
+from nfpi.config.flows import FLOWS
 
 CLASSIFIER = """
 from nfpi.classifiers import register_classifier
-from nfpi.config import Settings
+from nfpi.config.base import Settings
 
 @register_classifier("of_a_file", Settings)
 def of_a_file(num_classes, in_channels, image_size, settings):

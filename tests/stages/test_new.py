@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nfpi.config import resolve
 from nfpi.config.datasets import DatasetBlock
+from nfpi.config.resolution import resolve
 from nfpi.config.settings import Config
 
 from .conftest import ROOT, call, read_error_line

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from nfpi.config import list_computed_metrics
+from nfpi.config.metrics import list_computed_metrics
 from nfpi.data.batches import load_batches
 from nfpi.data.store import read_image_set
 from nfpi.model import ClassConditionalFlow

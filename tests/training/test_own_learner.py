@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nfpi.config import PRIORS, Settings
-from nfpi.config.priors import LearnedMethod
+from nfpi.config.base import Settings
+from nfpi.config.priors import PRIORS, LearnedMethod
 from nfpi.priors import ClassStatistics, FixedPointDiverged, GaussianPrior, PriorLearner, register_prior
 from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.training.flow import continue_training

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nfpi.config import ConfigError, Settings, TrainingConfig
+from nfpi.config.base import ConfigError, Settings
+from nfpi.config.training import TrainingConfig
 from nfpi.flows import ImageFlow
 from nfpi.runtime.files import file_digest
 from nfpi.runtime.tensors import FormatError, load_tensors, save_tensors

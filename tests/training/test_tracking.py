@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from nfpi.config import ConfigError, TrainingConfig
+from nfpi.config.base import ConfigError
+from nfpi.config.training import TrainingConfig
 from nfpi.data.domain import LatentDomain
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.sampling import balanced_labels, sample_images

@@ -21,7 +21,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from nfpi.config import FIGURES, merge, resolve
+from nfpi.config.figures import FIGURES
+from nfpi.config.presets import merge
+from nfpi.config.resolution import resolve
 from nfpi.stages import STAGES
 from nfpi.workflow import Plan
 

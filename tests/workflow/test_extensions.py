@@ -22,7 +22,7 @@ from .conftest import (
 )
 
 PRIOR = """
-from nfpi.config import Settings
+from nfpi.config.base import Settings
 from nfpi.priors import ClassStatistics, GaussianPrior, register_prior
 
 
@@ -35,7 +35,7 @@ def fit_simplex(statistics: ClassStatistics, initial: GaussianPrior, weight: flo
     return initial
 """
 FLOW = '''
-from nfpi.config import Settings
+from nfpi.config.base import Settings
 from nfpi.flows import ImageFlow, register_flow
 
 
@@ -61,7 +61,7 @@ def brier(log_prob, labels):
     return 0.0
 """
 CLASSIFIER = """
-from nfpi.config import Settings
+from nfpi.config.base import Settings
 from nfpi.classifiers import register_classifier
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import nfpi.workflow.jobs
-from nfpi.config import JobName
+from nfpi.config.cluster import JobName
 from nfpi.runs import FLOW_RUN
 from nfpi.workflow import Jobs
 from nfpi.workflow.jobs import CUDA_OVERRIDE, CUDA_VERSION, has_gpu, request_cuda_build

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from nfpi.config import ConfigError
+from nfpi.config.base import ConfigError
 from nfpi.runs import CANDIDATE, FLOW_RUN, GENERATED, SPLITS
 from nfpi.stages import Evaluate, PrepareData, StartFlow, TrainFlow
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nfpi.config import ConfigError
+from nfpi.config.base import ConfigError
 from nfpi.workflow.records import check_preset_file, record_origin
 
 from .conftest import Project, make_plan

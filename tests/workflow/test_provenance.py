@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from nfpi.config import Config, ConfigError
+from nfpi.config.base import ConfigError
+from nfpi.config.settings import Config
 from nfpi.results.recorded.settings import StoredSettings, write_settings
 from nfpi.runs import Layout
 from nfpi.workflow.records import check_origin, record_origin

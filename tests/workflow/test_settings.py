@@ -14,7 +14,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from nfpi.config import MatrixExponentialSettings, resolve
+from nfpi.config.flows import MatrixExponentialSettings
+from nfpi.config.resolution import resolve
 
 from .conftest import ROOT, Project
 

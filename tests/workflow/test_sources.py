@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from nfpi.cli import main
-from nfpi.config import ConfigError
+from nfpi.config.base import ConfigError
 from nfpi.data.prepare import prepare_dataset
 from nfpi.data.sources import files
 from nfpi.runs import SPLITS

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nfpi.config import ConfigError, DatasetConfig
+from nfpi.config.base import ConfigError
+from nfpi.config.datasets import DatasetConfig
 from nfpi.data.sources.published import load_digits
 from nfpi.data.store import read_image_set
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nfpi.config import ConfigError
+from nfpi.config.base import ConfigError
 from nfpi.workflow import Targets
 
 from .conftest import make_plan

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.benchmark import Timer
 
 from nfpi.checks.report import format_error
-from nfpi.config import Config
+from nfpi.config.settings import Config
 from nfpi.data.store import ImageSet
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.linalg import precise_device

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from nfpi.checks.batches import Measured, measure_batch
-from nfpi.config import SOURCES, Resolved
+from nfpi.config.datasets import SOURCES
+from nfpi.config.resolution import Resolved
 from nfpi.data.store import ImageSet, read_image_set
 from nfpi.projection.work import Images, Work, describe_batch, list_work
 from nfpi.runs import SPLITS, Layout

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from nfpi.config import ClassifierConfig, TrainingConfig, explain, list_execution_settings
+from nfpi.config.base import explain, list_execution_settings
+from nfpi.config.classifiers import ClassifierConfig
 from nfpi.config.settings import Config
+from nfpi.config.training import TrainingConfig
 from nfpi.evidence.checksums import FILE as SUMS
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums, write_checksums
 from nfpi.results.metrics import find_metric

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from nfpi.config import FIGURES
+from nfpi.config.figures import FIGURES
 from nfpi.config.settings import Config
 from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runtime.files import write_atomically

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nfpi.config import METRICS
+from nfpi.config.metrics import METRICS
 from nfpi.data.store import META, read_image_set
 from nfpi.figures.curves import CURVES
 from nfpi.page.agreement import Agreement, read_agreement

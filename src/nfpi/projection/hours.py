@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from nfpi.classifiers.registry import build_classifier
-from nfpi.config import FLOWS, Config
+from nfpi.config.flows import FLOWS
+from nfpi.config.settings import Config
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow
 from nfpi.projection.counting import Counts, Step, count_classifier_step, count_flow_step, count_pass

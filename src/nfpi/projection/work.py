@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 
-from nfpi.config import PRIORS, SOURCES, Config
-from nfpi.config.datasets import DatasetBlock
+from nfpi.config.datasets import SOURCES, DatasetBlock
+from nfpi.config.priors import PRIORS
+from nfpi.config.settings import Config
 from nfpi.results.tables.rows import list_table_rows
 from nfpi.runs import Run, get_variants_folder
 

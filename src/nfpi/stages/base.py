@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from nfpi.config import merge, select_result_settings, subtract_settings
+from nfpi.config.base import select_result_settings, subtract_settings
+from nfpi.config.presets import merge
 from nfpi.runtime.manifests import SUFFIX, compute_digest
 from nfpi.stages.planned import Planned, Wildcards
 

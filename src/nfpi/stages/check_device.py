@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import nfpi
-from nfpi.config import ConfigError, resolve
+from nfpi.config.base import ConfigError
+from nfpi.config.resolution import resolve
 from nfpi.stages.base import Command
 
 _FILE = "config.yaml"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nfpi.config import Claim, ComparedRow, Config, Seed
+from nfpi.config.base import Seed
+from nfpi.config.claims import Claim, ComparedRow
 from nfpi.config.experiments import TableSettings
 from nfpi.config.metrics import ACCURACIES
+from nfpi.config.settings import Config
 from nfpi.results.tables.rows import TableRow, list_table_rows
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.runtime.files import written_together

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nfpi.config import EvaluationConfig, Split
+from nfpi.config.base import Split
+from nfpi.config.generation import EvaluationConfig
 from nfpi.config.metrics import VALIDATION_PREFIX, list_computed_metrics
 from nfpi.results.recorded.csv_files import read_column
 from nfpi.results.recorded.records import write_metrics

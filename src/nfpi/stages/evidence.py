@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config import Config, ConfigError
+from nfpi.config.base import ConfigError
+from nfpi.config.settings import Config
 from nfpi.evidence.checksums import EvidenceError
 from nfpi.evidence.extensions import describe_changed_extensions
 from nfpi.results.recorded.runs import RecordedRun, find_runs

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nfpi import __version__
-from nfpi.config import ConfigError
+from nfpi.config.base import ConfigError
 from nfpi.config.extensions import list_loaded_digests
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from nfpi.config import FIGURES
+from nfpi.config.figures import FIGURES
 from nfpi.stages.base import Stage
 from nfpi.stages.planned import Planned, Wildcards, digest_files
 

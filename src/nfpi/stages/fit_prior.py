@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator
 
-from nfpi.config import PRIORS, NonNegativeFloat, PriorConfig
-from nfpi.config.priors import PriorBlock
+from nfpi.config.base import NonNegativeFloat
+from nfpi.config.priors import PRIORS, PriorBlock, PriorConfig
 from nfpi.results.recorded.csv_files import write_rows
 from nfpi.runtime.files import written_together
 from nfpi.stages.base import Stage

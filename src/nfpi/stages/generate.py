@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from nfpi.config import FLOWS, NfaConfig, PositiveFloat, PositiveInt, Seed
+from nfpi.config.base import PositiveFloat, PositiveInt, Seed
 from nfpi.config.extensions import compute_code_digest
-from nfpi.config.generation import Displacement
+from nfpi.config.flows import FLOWS
+from nfpi.config.generation import Displacement, NfaConfig
 from nfpi.results.recorded.records import config_hash
 from nfpi.runs import IMAGE_SET_FILES, MODEL_FILES, VARIANTS
 from nfpi.runtime.files import file_digest

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import model_validator
 from pydantic_settings import CliPositionalArg, CliVariadicArg
 
-from nfpi.config import ConfigError, NfaConfig, NonNegativeFloat, PositiveInt, Seed, metric, suggest
+from nfpi.config.base import ConfigError, NonNegativeFloat, PositiveInt, Seed, suggest
+from nfpi.config.generation import NfaConfig
+from nfpi.config.metrics import metric
 from nfpi.runs import MODEL_FILES
 from nfpi.runtime.files import require_writable, write_atomically, written_together
 from nfpi.runtime.manifests import find_product

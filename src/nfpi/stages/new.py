@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config import SOURCES, ConfigError, DatasetConfig, build_json_schema
-from nfpi.config.base import NAME, NAME_RULE
+from nfpi.config.base import NAME, NAME_RULE, ConfigError
+from nfpi.config.datasets import SOURCES, DatasetConfig
+from nfpi.config.resolution import build_json_schema
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command, Stage
 

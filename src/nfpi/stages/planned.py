@@ -8,8 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nfpi.config import METRICS, Config, TableSettings, hash_extension
-from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, find_registered_name
+from nfpi.config.experiments import TableSettings
+from nfpi.config.extensions import hash_extension
+from nfpi.config.metrics import GENERATED_PREFIX, METRICS, VALIDATION_PREFIX, find_registered_name
+from nfpi.config.settings import Config
 from nfpi.results.tables.rows import TableRow, list_table_rows
 from nfpi.runs import Run
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from nfpi.config import EXECUTION, DatasetConfig, Name, PositiveInt
+from nfpi.config.base import EXECUTION, Name, PositiveInt
+from nfpi.config.datasets import DatasetConfig
 from nfpi.runs import IMAGE_SET_FILES
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Stage

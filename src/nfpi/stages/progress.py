@@ -15,7 +15,7 @@ from string import Formatter
 
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config import NonNegativeInt
+from nfpi.config.base import NonNegativeInt
 from nfpi.config.metrics import VALIDATION_PREFIX
 from nfpi.results.metrics import find_metric
 from nfpi.results.recorded.progress import (

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import model_validator
 
-from nfpi.config import EXECUTION, FLOWS, FlowConfig, PositiveInt, Seed, Start, TrainingConfig
+from nfpi.config.base import EXECUTION, PositiveInt, Seed, Start
 from nfpi.config.extensions import compute_code_digest
+from nfpi.config.flows import FLOWS, FlowConfig
+from nfpi.config.training import TrainingConfig
 from nfpi.results.recorded.csv_files import write_log
 from nfpi.results.recorded.records import config_hash
 from nfpi.runs import LOG_FILE

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nfpi.config import Name, Seed
+from nfpi.config.base import Name, Seed
 from nfpi.config.experiments import TableSettings
 from nfpi.results.tables.rows import TableRow, list_runs_to_compare
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run

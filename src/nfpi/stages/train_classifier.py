@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nfpi.config import CLASSIFIERS, Augmentation, ClassifierConfig, Name, Seed
+from nfpi.config.base import Augmentation, Name, Seed
+from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.extensions import compute_code_digest
 from nfpi.results.recorded.csv_files import write_log
 from nfpi.results.recorded.records import config_hash, write_metrics

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config import EXECUTION, FLOWS, PRIORS, NonNegativeFloat, PositiveInt, PriorConfig, TrainingConfig
+from nfpi.config.base import EXECUTION, NonNegativeFloat, PositiveInt
 from nfpi.config.extensions import compute_code_digest
-from nfpi.config.priors import LearnedMethod, PriorBlock
+from nfpi.config.flows import FLOWS
+from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock, PriorConfig
+from nfpi.config.training import TrainingConfig
 from nfpi.data.errors import DataError
 from nfpi.results.recorded.csv_files import write_log
 from nfpi.results.recorded.records import config_hash

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import get_args
 
-from nfpi.config import CLASSIFIERS, Augmentation
+from nfpi.config.base import Augmentation
+from nfpi.config.classifiers import CLASSIFIERS
 from nfpi.results.tables.rows import list_runs_to_compare, list_table_rows
 from nfpi.runs import (
     AUGMENTED,

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from nfpi.config import ConfigError
+from nfpi.config.base import ConfigError
 from nfpi.workflow.jobs import Jobs, has_gpu
 from nfpi.workflow.slurm import make_executor_wait
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nfpi.config import JobName, Resources, compute_job_resources, count_job_threads
+from nfpi.config.cluster import JobName, Resources, compute_job_resources, count_job_threads
 from nfpi.runs import BENCHMARKS_FOLDER, LOGS_FOLDER
 from nfpi.runtime.allocation import CHOICE, HIDING, VISIBLE
 from nfpi.workflow.plan import Plan, Wildcards

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from nfpi.config import Config, Resolved
+from nfpi.config.resolution import Resolved
+from nfpi.config.settings import Config
 from nfpi.runs import (
     FLOW_RUN,
     GENERATED,

@@ -23,7 +23,9 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nfpi.config import ClassifierConfig, ConfigError, TrainingConfig, list_execution_settings
+from nfpi.config.base import ConfigError, list_execution_settings
+from nfpi.config.classifiers import ClassifierConfig
+from nfpi.config.training import TrainingConfig
 from nfpi.results.recorded.settings import FILE, StoredSettings, read_settings, write_planned, write_settings
 from nfpi.results.tables.rows import list_table_rows
 from nfpi.runtime.files import write_atomically

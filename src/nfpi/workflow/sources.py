@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nfpi.config import ConfigError, DatasetConfig
+from nfpi.config.base import ConfigError
+from nfpi.config.datasets import DatasetConfig
 from nfpi.runs import SPLITS
 from nfpi.workflow.plan import Plan, Wildcards
 

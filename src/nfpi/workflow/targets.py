@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nfpi.config import FIGURES, ConfigError, suggest
+from nfpi.config.base import ConfigError, suggest
+from nfpi.config.figures import FIGURES
 from nfpi.runs import FIGURES_FOLDER, TABLES_FOLDER
 from nfpi.stages import JudgeClaims, MakeTable
 from nfpi.workflow.plan import Plan, Wildcards

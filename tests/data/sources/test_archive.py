@@ -10,7 +10,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from nfpi.config import DatasetConfig
+from nfpi.config.datasets import DatasetConfig
 from nfpi.data import DataError, load_source
 
 FORMS = {"zip": "zip", "tar": "tar", "tar.gz": "gztar", "tar.xz": "xztar"}

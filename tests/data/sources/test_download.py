@@ -7,7 +7,7 @@ from urllib.error import URLError
 import pytest
 from torchvision.datasets import CIFAR100, FashionMNIST
 
-from nfpi.config import DatasetConfig
+from nfpi.config.datasets import DatasetConfig
 from nfpi.data import DataError
 from nfpi.data.sources.published import load_cifar100, load_fashion_mnist
 

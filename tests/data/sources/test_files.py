@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nfpi.config import DatasetConfig
+from nfpi.config.datasets import DatasetConfig
 from nfpi.data import DataError, SourceImages, prepare_dataset, register_source
 from nfpi.data.sources.files import SourceFiles, SourceRecord, compute_token, list_source
 from nfpi.runtime.files import file_digest

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nfpi.config import DatasetConfig
+from nfpi.config.datasets import DatasetConfig
 from nfpi.data import (
     DataError,
     export_imagefolder,

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nfpi.config import Config
 from nfpi.config.claims import Claim
+from nfpi.config.settings import Config
 from nfpi.results.claims.judging import judge_claims
 from nfpi.results.claims.layout import claims_to_markdown, lay_out_claims, read_claims, write_claims
 from nfpi.results.claims.sides import Evidence

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nfpi.config import METRICS, ConfigError
+from nfpi.config.base import ConfigError
+from nfpi.config.metrics import METRICS
 from nfpi.results.metrics.measures import (
     compute_metrics,
     expected_calibration_error,

@@ -11,7 +11,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from nfpi.config import PRIORS, Settings, TableSettings, resolve
+from nfpi.config.base import Settings
+from nfpi.config.experiments import TableSettings
+from nfpi.config.priors import PRIORS
+from nfpi.config.resolution import resolve
 from nfpi.results.recorded.csv_files import CsvError, write_csv
 from nfpi.results.tables.building import TableError, accuracy_table, read_table
 from nfpi.results.tables.columns import ROW_COLUMNS, list_metrics, table_columns

@@ -14,7 +14,7 @@ import pytest
 import torch
 from scipy import stats
 
-from nfpi.config import TableSettings
+from nfpi.config.experiments import TableSettings
 from nfpi.results.recorded.predictions import write_predictions
 from nfpi.results.statistics.significance import holm
 from nfpi.results.tables.building import accuracy_table

@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nfpi.config import Config, TableSettings, resolve
+from nfpi.config.experiments import TableSettings
+from nfpi.config.resolution import resolve
+from nfpi.config.settings import Config
 from nfpi.results.recorded.collect import COLUMNS
 from nfpi.results.tables.building import accuracy_table
 from nfpi.results.tables.layout import to_latex

@@ -6,8 +6,10 @@ import json
 
 import pytest
 
-from nfpi.config import METRICS, Config, ConfigError
+from nfpi.config.base import ConfigError
 from nfpi.config.datasets import DatasetBlock
+from nfpi.config.metrics import METRICS
+from nfpi.config.settings import Config
 from nfpi.results import register_metric
 from nfpi.results.tables.columns import select_printed_properties
 from nfpi.results.tables.rows import TableRow, check_tables, compute_split_ratio, list_table_rows
