@@ -30,7 +30,7 @@ def run(log: Path, *arguments: str, limit: int | None = None) -> subprocess.Comp
 
 
 def read_record(log: Path) -> dict[str, object]:
-    return json.loads(log.with_suffix(".json").read_text())
+    return json.loads(log.with_name(f"{log.name}.json").read_text())
 
 
 def test_the_state_of_a_job_counts_its_attempts_until_one_ends_well(tmp_path):
@@ -43,12 +43,15 @@ def test_the_state_of_a_job_counts_its_attempts_until_one_ends_well(tmp_path):
         assert said == LINE
         found = re.fullmatch(r"attempt (\d) of evaluate, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, \S+?(?:; (.*))?\n", first)
         assert found is not None
-        assert (found[1], found[2]) == (str(number), f"attempt 1 failed: {ERROR}" if number > 1 else None)
+        assert (found[1], found[2]) == (str(number), f"attempt 1 (stage.log.1) failed: {ERROR}" if number > 1 else None)
         assert read_record(log) | {"state": "failed", "attempt": number, "error": ERROR} == read_record(log)
-    for number in (3, 1):  # a stage that had ended well begins anew
+        assert (tmp_path / f"stage.log.{number}").read_text() == log.read_text()  # remains when the log is removed
+    log.unlink()
+    for number, kept in ((3, ["stage.log.1", "stage.log.2"]), (1, [])):  # a stage that had ended well begins anew
         assert run(log, "schema", "--output", "schema").returncode == 0
         assert read_record(log) | {"state": "done", "attempt": number, "error": ""} == read_record(log)
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+        left = {path.name for path in tmp_path.iterdir()} - {"schema"}
+        assert left == {"stage.log", "stage.log.json", *kept}
 
 
 def test_epochs_and_their_mean_time_are_recorded_and_an_interrupted_job_is_stopped(tmp_path):
@@ -66,6 +69,27 @@ sys.exit(run_with_log(Path("job.log"), "work", work))
     record = read_record(tmp_path / "job.log")
     assert (record["state"], record["epoch"], record["epochs"]) == ("stopped", 2, 40)
     assert 0 < record["epoch_seconds"] < 10
+
+
+ENDINGS = {"failed": "print_error('lost'); os._exit(1)", "running": "os.kill(os.getpid(), 9)", "done": "return 0"}
+
+
+@pytest.mark.parametrize("state", ENDINGS)
+def test_however_a_job_ends_its_state_says_so_and_files_with_other_names_stay(tmp_path, state):
+    program = f"""
+import os, sys
+from pathlib import Path
+from nfpi.runtime.job_log import print_error, record_epoch, run_with_log
+def work():
+    record_epoch(3, 40)
+    {ENDINGS[state]}
+sys.exit(run_with_log(Path("metrics.log"), "work", work))
+"""
+    (tmp_path / "metrics.json").write_text("a result")
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path)
+    record = read_record(tmp_path / "metrics.log")
+    assert (record["state"], record["error"], record["epoch"]) == (state, "lost" if state == "failed" else "", 3)
+    assert (tmp_path / "metrics.json").read_text() == "a result"
 
 
 def test_the_log_has_the_output_of_libraries_and_child_processes(tmp_path):

@@ -52,9 +52,8 @@ def log(root: Path, text: str, name: str = "train_flow", run: str = RUN) -> Path
 
 def record(root: Path, state: str, name: str = "train_flow", run: str = RUN, **values: object) -> Path:
     """Leave the state of a job."""
-    return log(root, json.dumps({"state": state} | values), name, run).rename(
-        root / "logs" / run / f"{name}{STATE_SUFFIX}"
-    )
+    path = log(root, json.dumps({"state": state} | values), name, run)
+    return path.rename(path.with_name(path.name + STATE_SUFFIX))
 
 
 def measure(root: Path, run: Run, **metrics: float) -> None:
@@ -136,6 +135,12 @@ def test_what_is_measured_is_done_until_a_later_job_fails(root) -> None:
     assert state(root) == ("done", "")
     os.utime(record(root, "failed", "evaluate", error="a new fault"), (time.time() + 5,) * 2)
     assert state(root) == ("failed", "evaluate: a new fault")
+
+
+def test_a_killed_job_is_seen_though_the_run_had_been_measured_before(root) -> None:
+    measure(root, FLOW, nf_acc=98.0)
+    os.utime(record(root, "running", **EPOCHS), (time.time() + 5,) * 2)
+    assert state(root) == ("stopped", "train_flow, epoch 2/40")
 
 
 def test_a_failed_job_is_seen_after_another_of_its_run_has_ended(root) -> None:

@@ -32,10 +32,10 @@ R = TypeVar("R", bound=Record)
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON with finite numbers, and strings that can be encoded as UTF-8.
+    """Parse JSON with finite numbers, distinct keys, and strings that can be encoded as UTF-8.
 
-    Python's own parser accepts NaN, rounds 1e999 to infinity, accepts lone surrogates, and raises RecursionError for
-    deeply nested brackets.
+    Python's own parser accepts NaN, rounds 1e999 to infinity, keeps the last of equal keys, accepts lone surrogates,
+    and raises RecursionError for deeply nested brackets.
 
     Args:
         text: JSON; bytes are decoded as UTF-8.
@@ -50,6 +50,7 @@ def parse_json(text: str | bytes) -> Any:
             parse_int=_parse_whole_number,
             parse_float=_parse_finite_number,
             parse_constant=_parse_finite_number,
+            object_pairs_hook=_build_object,
         )
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -108,6 +109,14 @@ def _parse_finite_number(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"expected finite numbers, received {text[:40]}")
     return number
+
+
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"expected distinct keys, received {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return content
 
 
 def _name_type(content: object) -> str:

@@ -32,7 +32,7 @@ _STOPPED = (EXIT_STATUS, 130)
 _LAST_EPOCHS = 5
 """Number of epochs whose mean duration is recorded."""
 STATE_SUFFIX = ".json"
-"""Suffix of the file of a job's state, which has the name of the log otherwise."""
+"""Appended to the name of a log, gives the file of the job's state, such as `train_flow.log.json`."""
 
 
 def is_first_process() -> bool:
@@ -68,6 +68,11 @@ def read_state(path: Path) -> JobState | None:
         return None
 
 
+def _name_kept_log(path: Path, attempt: int) -> Path:
+    """Return the second name of the log of an attempt, such as `train_flow.log.1`."""
+    return path.with_name(f"{path.name}.{attempt}")
+
+
 class JobLog:
     """Writer of the log and the state of this process.
 
@@ -76,25 +81,35 @@ class JobLog:
         stderr: file descriptor of the stderr that the process was started with.
 
     Attributes:
+        path: as given.
         state: the state.
         before: the last state of the previous attempt; None: there was none, or it ended well.
     """
 
     def __init__(self, path: Path, stderr: int) -> None:
-        self._path, self._stderr = path.with_suffix(STATE_SUFFIX), stderr
+        self.path, self._stderr = path, stderr
         self._in_use = True
         self._epoch_ends: deque[float] = deque(maxlen=_LAST_EPOCHS + 1)
-        before = read_state(self._path)
-        self.before = None if before is None or before.state == "done" else before
+        before = read_state(path.with_name(path.name + STATE_SUFFIX))
+        self.before = before
+        if before is not None and before.state == "done":
+            self.before = None
+            for attempt in range(1, before.attempt):
+                with contextlib.suppress(OSError):
+                    _name_kept_log(path, attempt).unlink(missing_ok=True)
         self.state = JobState(attempt=1 if self.before is None else self.before.attempt + 1)
         self.write_state()
+        # Snakemake removes the log before it tries the job again: a second name keeps it
+        with contextlib.suppress(OSError):  # some file systems have no hard links
+            os.link(path, _name_kept_log(path, self.state.attempt))
 
     def write_state(self) -> None:
         """Write the state, if the file can be written."""
-        beside = self._path.with_name(f".{self._path.name}.tmp")
+        path = self.path.with_name(self.path.name + STATE_SUFFIX)
+        beside = path.with_name(f".{path.name}.tmp")
         with contextlib.suppress(OSError):
             beside.write_text(json.dumps(asdict(self.state)) + "\n", encoding="utf-8")
-            beside.replace(self._path)
+            beside.replace(path)
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
         """Record that an epoch has ended."""
@@ -111,6 +126,15 @@ class JobLog:
             status: its exit status.
         """
         self.state.state = "stopped" if status in _STOPPED else "failed" if status else "done"
+        self.write_state()
+        kept = _name_kept_log(self.path, self.state.attempt)
+        with contextlib.suppress(OSError):
+            if status == 0 and kept.samefile(self.path):
+                kept.unlink()
+
+    def record_failure(self, error: str) -> None:
+        """Record why the job fails, at once: the process may end without :meth:`end_job`."""
+        self.state.state, self.state.error = "failed", error
         self.write_state()
 
     def write_to_stderr(self, line: str) -> None:
@@ -163,7 +187,7 @@ def print_error(message: str) -> None:
     """Print the error message of a failed command with :func:`print_line`, and record it."""
     print_line(f"nfpi: error: {message}")
     if _log is not None:
-        _log.state.error = message
+        _log.record_failure(message)
 
 
 def record_epoch(epoch: int, epochs: int) -> None:
@@ -191,8 +215,11 @@ def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int
     The output begins with a line that numbers the attempt, and includes the output of libraries and child processes.
     After an uncaught error, the status is 1, the log ends with its traceback and its message in one line, and stderr
     shows this line and the log's path. If the file cannot be opened, there is no log, as with `path=None`; if it cannot
-    be written, the output is printed on stderr. Snakemake removes the log of a job before it retries the job; the first
-    line says how the attempt before ended.
+    be written, the output is printed on stderr.
+
+    Snakemake removes the log of a job before it retries the job. The log of an attempt that did not end well stays
+    under a second name, `FILE.1`, until the job is run again after an attempt that did. The first line of the next log
+    gives this name, and says how the attempt ended. On file systems without hard links, only this line is left.
 
     Args:
         path: path of the log; None: no log is written.
@@ -206,23 +233,23 @@ def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int
     streams = sys.stdout, sys.stderr
     _log = JobLog(path, originals[1])
     sys.stdout, sys.stderr = _open_text_stream(_log), _open_text_stream(_log)
+    status = 1
     try:
         print(_describe_attempt(_log, command))
         status = run()
     except Exception as error:
         traceback.print_exc()
-        _log.state.error = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        line = f"nfpi: error: {_log.state.error}"
-        print(line, file=sys.stderr)
-        _log.write_to_stderr(f"{line} (its traceback: {path})\n")
-        status = 1
+        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        print(f"nfpi: error: {message}", file=sys.stderr)
+        _log.write_to_stderr(f"nfpi: error: {message} (its traceback: {path})\n")
+        _log.record_failure(message)
     finally:
-        log, _log = _log, None
+        _log.end_job(status)
+        _log = None
         sys.stdout, sys.stderr = streams
         for descriptor, copy in zip((1, 2), originals, strict=True):
             os.dup2(copy, descriptor)
             os.close(copy)
-    log.end_job(status)
     return status
 
 
@@ -231,8 +258,10 @@ def _describe_attempt(log: JobLog, command: str) -> str:
     line = f"attempt {log.state.attempt} of {command}, {datetime.now():%Y-%m-%d %H:%M:%S}, {socket.gethostname()}"
     if log.before is None:
         return line
-    ended = "was killed" if log.before.state == "running" else log.before.state
-    return f"{line}; attempt {log.before.attempt} {': '.join(filter(None, (ended, log.before.error)))}"
+    ended = "did not end" if log.before.state == "running" else log.before.state
+    kept = _name_kept_log(log.path, log.before.attempt)
+    where = f" ({kept.name})" if kept.is_file() else ""
+    return f"{line}; attempt {log.before.attempt}{where} {': '.join(filter(None, (ended, log.before.error)))}"
 
 
 def _open_text_stream(log: JobLog) -> TextIO:

@@ -109,6 +109,7 @@ def test_equal_settings_have_equal_hashes():
         ('{"metrics": {"nf_acc": 1e999}}', "expected finite numbers, received 1e999"),
         ('{"metrics": {"nf_acc": "99"}}', "metrics.nf_acc: Input should be a valid number"),
         ('{"metrics": {"nf_acc": true}}', "metrics.nf_acc: Input should be a valid number"),
+        ('{"metrics": {"nf_acc": 1.0, "nf_acc": 2.0}}', "expected distinct keys, received 'nf_acc' twice"),
         ('{"metrics": {"nf_acc": 1.0}, "seed": 1e0}', "seed: Input should be a valid integer"),
         ('{"diverged": null}', "diverged: Input should be"),
         ('{"diverged": {"quantity": "mean", "iteration": "3"}}', "diverged.iteration: Input should be"),

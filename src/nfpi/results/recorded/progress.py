@@ -23,6 +23,8 @@ from nfpi.runs import (
 from nfpi.runtime.job_log import STATE_SUFFIX, JobState, read_state
 from nfpi.runtime.locks import read_holder
 
+_LOG = ".log"
+_STATE = f"{_LOG}{STATE_SUFFIX}"
 _FLOW_FOLDERS = ("fit", "generated", "generated/*", *VARIANTS.values())
 _CLASSIFIER_FOLDERS = ("temperature=*", "trained")
 """Subfolders of a run that are filled or locked by separate jobs."""
@@ -88,13 +90,17 @@ def read_progress(root: Path) -> list[Progress]:
 
 def list_logs(root: Path, run: Run) -> list[Path]:
     """Return the logs of the jobs of a run, oldest first."""
-    return _list_job_files(root, run, ".log")
+    return _list_job_files(root, run, _LOG)
 
 
 def _list_job_files(root: Path, run: Run, suffix: str) -> list[Path]:
     """Return the files of the jobs of a run in `logs/` with a suffix, oldest first."""
     folders = _list_folders(root / LOGS_FOLDER / run.folder, run)
     return sorted((path for folder in folders for path in folder.glob(f"*{suffix}")), key=read_modification_time)
+
+
+def _name_job(state: Path) -> str:
+    return state.name.removesuffix(_STATE)
 
 
 def is_running(root: Path, run: Run) -> bool:
@@ -108,8 +114,8 @@ def _determine_progress(root: Path, run: Run, recorded: RecordedRun | None) -> P
         for folder in _list_folders(root / BENCHMARKS_FOLDER / run.folder, run)
         for path in folder.glob("*.tsv")
     )
-    jobs = _list_job_files(root, run, STATE_SUFFIX)
-    last = jobs[-1].stem if jobs else ""
+    jobs = _list_job_files(root, run, _STATE)
+    last = _name_job(jobs[-1]) if jobs else ""
     if holder := _find_holder(root, run):
         epoch = _describe_epoch(read_state(jobs[-1])) if jobs else ""
         return Progress(run, "running", ", ".join(filter(None, [last, epoch, holder])), {}, seconds)
@@ -144,8 +150,8 @@ def _find_fault(root: Path, run: Run, jobs: list[Path]) -> tuple[str, str] | Non
     """Return the state and detail of the last job that failed or was stopped; None if there is none.
 
     The jobs of one folder run one after the other, so the newest state in each folder says how its last job ended.
-    States older than metrics.json are ignored. If there is no metrics.json and the newest state of all is `running`,
-    though no process holds a lock, the job was killed.
+    States older than metrics.json are ignored. No process holds a lock, so a job whose state is `running` was killed
+    (or has only just begun).
     """
     metrics = root / run.folder / METRICS_FILE
     newest = {path.parent: path for path in jobs}.values()
@@ -154,9 +160,9 @@ def _find_fault(root: Path, run: Run, jobs: list[Path]) -> tuple[str, str] | Non
             break
         job = read_state(path) or JobState()
         if job.state == "failed":
-            return "failed", f"{path.stem}: {job.error}"
-        if job.state == "stopped" or (job.state == "running" and path == jobs[-1] and not metrics.is_file()):
-            return "stopped", ", ".join(filter(None, [path.stem, _describe_epoch(job, time_left=False)]))
+            return "failed", f"{_name_job(path)}: {job.error}"
+        if job.state in ("stopped", "running"):
+            return "stopped", ", ".join(filter(None, [_name_job(path), _describe_epoch(job, time_left=False)]))
     return None
 
 
@@ -172,5 +178,7 @@ def _describe_epoch(job: JobState | None, time_left: bool = True) -> str:
     """Return e.g. `epoch 12/40, about 5 min left`; empty if the job trains nothing."""
     if job is None or not job.epochs:
         return ""
-    seconds = (job.epochs - job.epoch) * job.epoch_seconds if time_left and job.epoch_seconds else 0
-    return f"epoch {job.epoch}/{job.epochs}{(seconds and f', about {format_duration(seconds)} left') or ''}"
+    epoch, epochs_left = f"epoch {job.epoch}/{job.epochs}", job.epochs - job.epoch
+    if not (time_left and epochs_left and job.epoch_seconds):
+        return epoch
+    return f"{epoch}, about {format_duration(epochs_left * job.epoch_seconds)} left"
