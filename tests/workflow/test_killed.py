@@ -127,8 +127,10 @@ def test_a_killed_workflow_gives_the_table_of_an_uninterrupted_one(tmp_path, mon
             os.kill(pid, signal.SIGKILL)
         output = snakemake.communicate(timeout=60)[0]
     assert "trying again, attempt 2" in output
-    log = (folder / f"results/demo/logs/{RUN.relative_to('results/demo')}/train_flow.log").read_text()
-    assert re.match(r"attempt [23] of train-flow, .*; attempt \d (stopped|was killed)", log)
+    path = folder / f"results/demo/logs/{RUN.relative_to('results/demo')}/train_flow.log"
+    log = path.read_text()
+    assert re.match(r"attempt [23] of train-flow, .*; attempt \d \(train_flow\.log\.\d\) (stopped|did not end)", log)
+    assert path.with_name("train_flow.log.1").read_text().startswith("attempt 1 of train-flow")
     assert "resuming from step" in log
     assert checkpoint_time(folder) > 0
     assert not (folder / RUN / "model/model.safetensors").exists()

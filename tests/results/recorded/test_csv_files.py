@@ -1,13 +1,18 @@
-"""Tables as csv files that read back the same."""
+"""Tables as csv files that read back the same, also those written without pandas."""
 
 from __future__ import annotations
 
+import csv
 import math
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from nfpi.results.recorded.csv_files import CsvError, read_csv, read_header, write_csv
+from nfpi.results.recorded.csv_files import CsvError, read_column, read_csv, read_header, write_csv, write_rows
 from nfpi.runtime.files import write_atomically
 
 COLUMNS = {"name": "str", "value": "float64", "count": "Int64", "index": "int64", "best": "bool"}
@@ -58,3 +63,49 @@ def test_another_table_is_refused_in_one_line(tmp_path, text, message):
         read_csv(path, COLUMNS)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_rows_are_written_as_a_table_is(tmp_path):
+    write_csv(pd.DataFrame(ROWS).astype(COLUMNS), tmp_path / "table.csv")
+    write_rows(tmp_path / "rows.csv", list(COLUMNS), ROWS)
+    assert (tmp_path / "rows.csv").read_bytes() == (tmp_path / "table.csv").read_bytes()
+    write_rows(tmp_path / "rows.csv", list(COLUMNS), [])
+    assert (tmp_path / "rows.csv").read_text() == ",".join(COLUMNS) + "\n"
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+def test_every_float_is_read_back(tmp_path_factory, values):
+    path = tmp_path_factory.mktemp("csv") / "rows.csv"
+    write_rows(path, ["x"], [{"x": value} for value in values])
+    assert read_csv(path, {"x": "float64"})["x"].tolist() == values
+    assert read_column(path, "x") == values
+    assert path.read_text() == pd.DataFrame({"x": values}).to_csv(index=False, lineterminator="\n")
+
+
+def test_rows_are_written_without_pandas(tmp_path):
+    code = (
+        "import sys; from nfpi.results.recorded.csv_files import write_rows; "
+        f"write_rows({str(tmp_path / 'rows.csv')!r}, ['a'], [{{'a': 1}}]); assert 'pandas' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert list(csv.reader((tmp_path / "rows.csv").open())) == [["a"], ["1"]]
+
+
+def test_a_column_of_numbers_is_read_without_its_empty_cells(tmp_path):
+    path = tmp_path / "log.csv"
+    write_rows(path, ["epoch", "seconds"], [{"epoch": 1}, {"epoch": 2, "seconds": 1 / 3}, {"epoch": 3, "seconds": 2.0}])
+    assert read_column(path, "seconds") == [1 / 3, 2.0]
+    with pytest.raises(CsvError, match=r"log\.csv: expected column hours, received epoch, seconds"):
+        read_column(path, "hours")
+    write_atomically(path, "seconds\nsoon\n")
+    with pytest.raises(CsvError, match=r"log\.csv: column seconds: expected numbers"):
+        read_column(path, "seconds")
+    write_atomically(path, "epoch,seconds\n1\n")
+    with pytest.raises(CsvError, match=r"log\.csv: .*expected 2 cells in each row, received 1 in row 1"):
+        read_column(path, "seconds")
+    write_atomically(path, b"seconds\n\x00\xff\n")
+    with pytest.raises(CsvError, match=r"log\.csv: expected a table"):
+        read_column(path, "seconds")
+    write_atomically(path, "")
+    with pytest.raises(CsvError, match="expected a table, received an empty file"):
+        read_column(path, "seconds")
