@@ -15,7 +15,7 @@ from nfpi.flows import Coupling, LowRankMatrixExponentialCoupling, MatrixExponen
 from nfpi.flows.dequantization import dequantize
 from nfpi.priors import GaussianPrior
 from nfpi.release import load_release_checkpoint
-from nfpi.runtime.tensors import FormatError
+from nfpi.runtime.formats import FormatError
 
 SHARED = Path(os.environ.get("NFPI_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "released_checkpoint"
 

@@ -21,8 +21,9 @@ from nfpi.config.training import TrainingConfig
 from nfpi.flows.bijection import skip_initialization
 from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.priors.gaussian import GaussianPrior
+from nfpi.runtime.formats import FormatError
 from nfpi.runtime.precision import standard_defaults
-from nfpi.runtime.tensors import FormatError, load_state, require_finite, verify_archive
+from nfpi.runtime.tensors import load_state, require_finite, verify_archive
 
 _ONLINE_PREFIX, _AVERAGED_PREFIX = "flow.", "ema.ema_model."
 

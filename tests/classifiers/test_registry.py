@@ -34,7 +34,7 @@ from nfpi.config.base import ConfigError, Settings, explain
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import make_device
-from nfpi.runtime.tensors import FormatError
+from nfpi.runtime.formats import FormatError
 
 SMALL = {
     "resnet18": {},

@@ -7,7 +7,7 @@ from nfpi.config.flows import FLOWS
 from nfpi.flows import FlowError, ImageFlow, MatrixExponentialFlow, build_flow, register_flow
 from nfpi.flows.bijection import is_initialization_skipped
 from nfpi.flows.matrix_exponential import MatrixExponentialConv1x1
-from nfpi.runtime.tensors import FormatError
+from nfpi.runtime.formats import FormatError
 
 
 class _ShiftSettings(Settings):

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from nfpi.priors import ClassStatistics, GaussianPrior
 from nfpi.priors.files import load_prior, load_statistics, save_prior, save_statistics
-from nfpi.runtime.tensors import FormatError, save_tensors
+from nfpi.runtime.formats import FormatError
+from nfpi.runtime.tensors import save_tensors
 
 HEADER = {"seed": 3, "λ": 0.1, "settings": {"update": "exact", "list": [1, 2.5, None]}}
 READERS: list[Callable[[Path], object]] = [load_prior, load_statistics]

@@ -7,7 +7,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from nfpi.runtime.tensors import FormatError, load_tensors, save_tensors
+from nfpi.runtime.formats import FormatError
+from nfpi.runtime.tensors import load_tensors, save_tensors
 
 HEADER = {"seed": 3, "λ": 0.1, "settings": {"update": "exact", "list": [1, 2.5, None]}}
 

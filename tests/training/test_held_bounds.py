@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from nfpi.flows.series import SeriesBounds
-from nfpi.runtime.tensors import FormatError, load_tensors, save_tensors
+from nfpi.runtime.formats import FormatError
+from nfpi.runtime.tensors import load_tensors, save_tensors
 from nfpi.training import flow
 from nfpi.training.flow import continue_training
 from nfpi.training.state import TrainingState

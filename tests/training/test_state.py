@@ -9,7 +9,8 @@ from nfpi.config.base import ConfigError, Settings
 from nfpi.config.training import TrainingConfig
 from nfpi.flows import ImageFlow
 from nfpi.runtime.files import file_digest
-from nfpi.runtime.tensors import FormatError, load_tensors, save_tensors
+from nfpi.runtime.formats import FormatError
+from nfpi.runtime.tensors import load_tensors, save_tensors
 from nfpi.training.flow import continue_training, start_training
 from nfpi.training.state import TrainingState
 

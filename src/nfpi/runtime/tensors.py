@@ -17,17 +17,6 @@ from nfpi.runtime.divergence import find_divergence
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError, parse_json
 
-__all__ = [
-    "FormatError",
-    "load_state",
-    "load_tensors",
-    "require_finite",
-    "save_tensors",
-    "select_prefix",
-    "verify_archive",
-]
-
-
 _TYPES = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
