@@ -73,6 +73,13 @@ def _name_kept_log(path: Path, attempt: int) -> Path:
     return path.with_name(f"{path.name}.{attempt}")
 
 
+def _remove_kept_logs(path: Path, attempts: int) -> None:
+    """Remove the logs of the attempts before the last one, which ended well."""
+    for attempt in range(1, attempts):
+        with contextlib.suppress(OSError):
+            _name_kept_log(path, attempt).unlink(missing_ok=True)
+
+
 class JobLog:
     """Writer of the log and the state of this process.
 
@@ -90,13 +97,11 @@ class JobLog:
         self.path, self._stderr = path, stderr
         self._in_use = True
         self._epoch_ends: deque[float] = deque(maxlen=_LAST_EPOCHS + 1)
-        before = read_state(path.with_name(path.name + STATE_SUFFIX))
-        self.before = before
-        if before is not None and before.state == "done":
+        self._state_file = path.with_name(path.name + STATE_SUFFIX)
+        self.before = read_state(self._state_file)
+        if self.before is not None and self.before.state == "done":
+            _remove_kept_logs(path, self.before.attempt)
             self.before = None
-            for attempt in range(1, before.attempt):
-                with contextlib.suppress(OSError):
-                    _name_kept_log(path, attempt).unlink(missing_ok=True)
         self.state = JobState(attempt=1 if self.before is None else self.before.attempt + 1)
         self.write_state()
         # Snakemake removes the log before it tries the job again: a second name keeps it
@@ -105,11 +110,10 @@ class JobLog:
 
     def write_state(self) -> None:
         """Write the state, if the file can be written."""
-        path = self.path.with_name(self.path.name + STATE_SUFFIX)
-        beside = path.with_name(f".{path.name}.tmp")
+        beside = self._state_file.with_name(f".{self._state_file.name}.tmp")
         with contextlib.suppress(OSError):
             beside.write_text(json.dumps(asdict(self.state)) + "\n", encoding="utf-8")
-            beside.replace(path)
+            beside.replace(self._state_file)
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
         """Record that an epoch has ended."""
