@@ -31,6 +31,8 @@ _STOPPED = (EXIT_STATUS, 130)
 """Exit statuses of a job that was stopped: by a signal, or by Ctrl-C."""
 _LAST_EPOCHS = 5
 """Number of epochs whose mean duration is recorded."""
+LOG_SUFFIX = ".log"
+"""Appended to the name of a job of the workflow, gives its log."""
 STATE_SUFFIX = ".json"
 """Appended to the name of a log, gives the file of the job's state, such as `train_flow.log.json`."""
 

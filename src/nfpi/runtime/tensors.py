@@ -58,7 +58,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, header
 
 
-def require_finite(path: Path | None, tensors: Mapping[str, Tensor]) -> None:
+def require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Check that all tensors of a file have supported dtypes and finite numbers.
 
     Raises:

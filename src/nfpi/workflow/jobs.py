@@ -12,6 +12,7 @@ from pathlib import Path
 from nfpi.config.cluster import JobName, Resources, compute_job_resources, count_job_threads
 from nfpi.runs import BENCHMARKS_FOLDER, LOGS_FOLDER
 from nfpi.runtime.allocation import CHOICE, HIDING, VISIBLE
+from nfpi.runtime.job_log import LOG_SUFFIX
 from nfpi.workflow.plan import Plan, Wildcards
 
 LONGEST_CHAIN: tuple[JobName, ...] = (
@@ -43,7 +44,7 @@ class Jobs:
 
     def log(self, name: str, template: str) -> str:
         """Return the path of the log of the job `name` that writes the folder `template`."""
-        return self.plan.layout.mirror_path(self.plan.fill_path(template), LOGS_FOLDER, f"{name}.log")
+        return self.plan.layout.mirror_path(self.plan.fill_path(template), LOGS_FOLDER, f"{name}{LOG_SUFFIX}")
 
     def benchmark(self, name: str, template: str) -> str:
         """Return the path where Snakemake records time and memory of the job `name` that writes `template`."""

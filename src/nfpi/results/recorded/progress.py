@@ -20,11 +20,10 @@ from nfpi.runs import (
     Run,
     parse_run_folder,
 )
-from nfpi.runtime.job_log import STATE_SUFFIX, JobState, read_state
+from nfpi.runtime.job_log import LOG_SUFFIX, STATE_SUFFIX, JobState, read_state
 from nfpi.runtime.locks import read_holder
 
-_LOG = ".log"
-_STATE = f"{_LOG}{STATE_SUFFIX}"
+_STATE = f"{LOG_SUFFIX}{STATE_SUFFIX}"
 _FLOW_FOLDERS = ("fit", "generated", "generated/*", *VARIANTS.values())
 _CLASSIFIER_FOLDERS = ("temperature=*", "trained")
 """Subfolders of a run that are filled or locked by separate jobs."""
@@ -90,7 +89,7 @@ def read_progress(root: Path) -> list[Progress]:
 
 def list_logs(root: Path, run: Run) -> list[Path]:
     """Return the logs of the jobs of a run, oldest first."""
-    return _list_job_files(root, run, _LOG)
+    return _list_job_files(root, run, LOG_SUFFIX)
 
 
 def _list_job_files(root: Path, run: Run, suffix: str) -> list[Path]:
