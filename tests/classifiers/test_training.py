@@ -539,6 +539,14 @@ def test_without_a_path_nothing_is_written(make_images, device, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_checkpoint_of_another_model_is_refused(make_images, device, tmp_path):
+    images = make_images()
+    train(device, images, images, folder=tmp_path, checkpoint_minutes=1e-9)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    with pytest.raises(ValueError, match="weight"):
+        train(device, images, images, model=model, folder=tmp_path)
+
+
 def test_only_steps_choose_convolutions_by_trial(make_images, monkeypatch):
     """Neither the batches being read, of which variants are decoded, nor validation: their shapes vary."""
     seen, stream = set(), ClassifierData.stream

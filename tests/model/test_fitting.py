@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -122,12 +123,19 @@ def test_a_fit_repeats_itself_and_leaves_the_global_state_alone(images, monkeypa
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: pytest.fail("a fit on a CPU seeds the GPUs"))
     mode = torch.get_deterministic_debug_mode()
     torch.set_deterministic_debug_mode(0)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 5)
+    selected: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", selected.append)
     state = torch.random.get_rng_state()
     one, other, third = (
         ClassConditionalFlow.fit(images.images, images.labels, seed=seed, **QUICK) for seed in (1, 1, 2)
     )
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.get_deterministic_debug_mode() == 0
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert selected == [5, 5, 5]
     torch.set_deterministic_debug_mode(mode)
     assert (one.encode(images.images) == other.encode(images.images)).all()
     assert (one.encode(images.images) != third.encode(images.images)).any()
@@ -158,6 +166,22 @@ def test_mixed_precision_is_that_of_the_fit(images, enabled):
         found = ClassConditionalFlow.fit(images.images, images.labels, **mixed)
         assert torch.is_autocast_enabled("cpu") == enabled
     assert (found.encode(images.images) == expected.encode(images.images)).all()
+
+
+def test_fits_in_threads_do_not_disturb_each_other(images):
+    augmented = QUICK | {"training": {"augmentation": "shift"}}
+
+    def fit(seed: int) -> np.ndarray:
+        return ClassConditionalFlow.fit(images.images, images.labels, seed=seed, **augmented).encode(images.images)
+
+    expected = [fit(seed) for seed in range(3)]
+    state, mode = torch.random.get_rng_state(), torch.get_deterministic_debug_mode()
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(fit, range(3)))
+    for one, other in zip(found, expected, strict=True):
+        assert (one == other).all()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.get_deterministic_debug_mode() == mode
 
 
 def test_the_bar_is_shown_where_it_is_wished(images, capsys):

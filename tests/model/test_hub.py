@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelHubMixin
 from huggingface_hub.errors import HTTPError
 
 from nfpi import ClassConditionalFlow
@@ -99,6 +100,19 @@ def test_the_card_shows_the_metrics_that_are_given(fitted, metrics, row, on_hub)
 
 
 @pytest.mark.parametrize(
+    ("metrics", "message"),
+    [({"accuracy": 0.9}, "accuracy"), ({"nf_acc": "high"}, "nf_acc.*'high'"), ({"ece": 101}, "ece.*101")],
+)
+def test_other_metrics_are_refused_before_anything_is_written(fitted, tmp_path, monkeypatch, metrics, message):
+    with pytest.raises(ValueError, match=f"^metrics: .*{message}"):
+        fitted.save_pretrained(tmp_path / "model", metrics=metrics)
+    assert not (tmp_path / "model").exists()
+    monkeypatch.setattr(ModelHubMixin, "push_to_hub", lambda *arguments, **options: pytest.fail("pushed"))
+    with pytest.raises(ValueError, match="^metrics: "):
+        fitted.push_to_hub("own/model", metrics=metrics)
+
+
+@pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({}, "y, fitted by the method `fixed_point`."),
@@ -137,6 +151,8 @@ def rename_class(model: ClassConditionalFlow) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lambda model: model.flow.double(), "float64"),
+        (lambda model: setattr(model.flow, "kind", "unknown"), "unknown"),
         (add_class, "prior"),
         (rename_class, "classes"),
         (lambda model: model.config.update(seed="one"), "seed"),

@@ -46,6 +46,10 @@ def make_card(model: TrainedFlow, metrics: Mapping[str, Any] | None = None, lice
         metrics: some or all of the metrics of :meth:`nfpi.ClassConditionalFlow.evaluate` on test images; None: the card
             has only the metrics on validation images, if any.
         license: identifier of the licence of the weights, e.g. "mit"; None: the card says "not stated".
+
+    Raises:
+        ValueError: `metrics` has entries but none of these metrics; or one of them is not a number, or is a percentage
+            outside 0 to 100.
     """
     name = model.data["name"]
     results = list(_make_results(metrics or {}, name or "images"))
@@ -87,9 +91,16 @@ def make_card(model: TrainedFlow, metrics: Mapping[str, Any] | None = None, lice
 
 
 def _select_known(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Select the finite numbers of known metrics."""
-    known = {name: metrics.get(name) for name in _DECIMALS}
-    return {name: float(value) for name, value in known.items() if isinstance(value, Real) and math.isfinite(value)}
+    """Select the known metrics that are measured, that is, finite; raises ValueError for impossible ones."""
+    known = {name: metrics[name] for name in _DECIMALS if name in metrics}
+    if metrics and not known:
+        raise ValueError(f"metrics: expected some of {', '.join(_DECIMALS)}, received {', '.join(map(str, metrics))}")
+    for name, value in known.items():
+        if not isinstance(value, Real):
+            raise ValueError(f"metrics: expected a number for {name}, received {value!r}")
+        if name in _PERCENTAGES and (float(value) < 0 or float(value) > 100):  # NaN is "not measured"
+            raise ValueError(f"metrics: expected a percentage, 0 to 100, for {name}, received {value}")
+    return {name: float(value) for name, value in known.items() if math.isfinite(value)}
 
 
 def _describe_method(model: TrainedFlow) -> str:

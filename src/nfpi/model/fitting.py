@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any, Self
 
 import numpy as np
@@ -20,7 +21,7 @@ from nfpi.model.trained import TrainedFlow, describe_images
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.registry import describe_prior, fit_prior
 from nfpi.runtime.allocation import require_allocated_gpu, require_kernels
-from nfpi.runtime.device import Device, make_device, prepare_process
+from nfpi.runtime.device import Device, make_device, prepare_process, restored_settings
 from nfpi.runtime.divergence import Diverged
 from nfpi.runtime.precision import choose_precision, full_precision, outside_autocast, standard_defaults
 from nfpi.training.batches import TrainingData
@@ -29,6 +30,8 @@ from nfpi.training.state import TrainingState
 
 Validation = float | tuple[Any, Any] | None
 """Share of the images to hold out, (images, labels), or None."""
+_FIT = RLock()
+"""held by a running fit, as fits change settings and generators of torch that all threads share"""
 _FEW = 10
 """Number of images of a class below which a divergence may be due to their small number."""
 
@@ -173,16 +176,23 @@ def _describe_class(index: int | None, train: ImageSet) -> str:
 def _training_device(device: torch.device | str | None, precision: str) -> Iterator[Device]:
     """Make the device of a fit; afterwards, restore the state of torch.
 
-    This includes the random generators of the CPU and of the CUDA GPU of the fit. Whether gradients are recorded, the
-    precision, and the dtype and device of new tensors are as in a new process, whatever the caller has set.
+    This includes the current GPU, and the random generators of the CPU and of the CUDA GPU of the fit. Fits run one at
+    a time. Whether gradients are recorded, the precision, and the dtype and device of new tensors are as in a new
+    process, whatever the caller has set.
     """
     wanted = None if device is None else torch.device(device)
     if wanted is not None:
         precision = choose_precision(precision, wanted)
         if precision != "32-true":
             raise ValueError(f"device: expected None with precision {precision}, received {wanted}")
-    before = torch.get_deterministic_debug_mode()
-    with standard_defaults(), full_precision(), outside_autocast(), torch.inference_mode(False):
+    with (
+        _FIT,
+        restored_settings(),
+        standard_defaults(),
+        full_precision(),
+        outside_autocast(),
+        torch.inference_mode(False),
+    ):
         if wanted is None:
             chosen = make_device(precision)
         else:
@@ -193,7 +203,4 @@ def _training_device(device: torch.device | str | None, precision: str) -> Itera
             chosen = Device(wanted)
         gpus = [chosen.device] if chosen.device.type == "cuda" else []
         with torch.random.fork_rng(devices=gpus), torch.enable_grad():
-            try:
-                yield chosen
-            finally:
-                torch.set_deterministic_debug_mode(before)
+            yield chosen

@@ -46,7 +46,8 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
             model_card_kwargs: further arguments of :meth:`generate_model_card`.
 
         Raises:
-            ValueError: the config or the classes are not those of a model; nothing is written.
+            ValueError: the metrics are not those of :meth:`evaluate`, or :meth:`from_pretrained` would refuse the
+                model; nothing is written.
         """
         folder = Path(save_directory)
         card = self.generate_model_card(**{"metrics": metrics, "license": license, **(model_card_kwargs or {})})
@@ -77,6 +78,7 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
             URL of the commit.
         """
         card_options = {"metrics": metrics, "license": license}
+        self.generate_model_card(**card_options)  # wrong metrics are an error before the repository is created
         return str(super().push_to_hub(repo_id, model_card_kwargs=card_options, **options))
 
     @classmethod

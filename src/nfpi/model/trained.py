@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
+import torch
 from pydantic import Field, field_validator
 
 from nfpi.config.base import NonNegativeFloat, Seed
@@ -176,11 +177,17 @@ class TrainedFlow:
         """Write config.json and model.safetensors, together or not at all.
 
         Raises:
-            ValueError: the prior has more classes than there are names, or the config is not that of a model.
+            ValueError: :meth:`read` would refuse the files, e.g. because weights are float64, or the prior has more
+                classes than there are names.
         """
         folder = Path(folder)
         self._check_classes()
-        tensors = {f"flow.{name}": value for name, value in self.flow.state_dict().items()}
+        check_description(self.flow.description, None)
+        _ = self.domain  # raises if the config lacks what the domain needs
+        weights = self.flow.state_dict()
+        if any(value.is_floating_point() and value.dtype != torch.float32 for value in weights.values()):
+            build_flow(self.flow.description, weights)  # only flows of some extensions have weights of other dtypes
+        tensors = {f"flow.{name}": value for name, value in weights.items()}
         tensors |= {f"prior.{name}": value for name, value in serialize_prior(self.prior).items()}
         config = {"format": _FORMAT, "flow": self.flow.description, **self.config}
         text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False)

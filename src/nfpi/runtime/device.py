@@ -128,6 +128,24 @@ def prepare_process(device: torch.device) -> None:
         torch.set_deterministic_debug_mode("warn")
 
 
+@contextmanager
+def restored_settings() -> Iterator[None]:
+    """Restore, after the block, what :func:`make_device` and :func:`prepare_process` set: current GPU, determinism.
+
+    :func:`nfpi.runtime.precision.full_precision` restores the settings of TF32.
+    """
+    gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+    mode = torch.get_deterministic_debug_mode()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+        if gpu is not None:
+            torch.cuda.set_device(gpu)
+
+
 def count_visible_gpus() -> int:
     """Count the GPUs of CUDA (or ROCm) that this process may use."""
     return 0 if uses_cpu_on_purpose() else torch.cuda.device_count()
