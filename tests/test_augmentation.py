@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from nfpi.augmentation import (
     PrincipalAxes,
     augment_images,
-    compute_class_axes,
     compute_principal_axes,
-    make_variants,
     mix_in_span,
     move_along,
 )
@@ -212,10 +210,19 @@ def variants_of(
     **changes,
 ) -> Tensor:
     config = NfaConfig(**({"axes": 4, "variants": 2, "batch_size": 5} | changes))
-    chosen = np.arange(len(images)) if indices is None else np.array(indices)
-    return make_variants(
-        flow, images, chosen, config, seed=seed, domain=pixels(images), device=CPU, displacement=displacement
+    chosen = list(range(len(images))) if indices is None else indices
+    batches = augment_images(
+        flow,
+        images,
+        config,
+        seed=seed,
+        domain=pixels(images),
+        device=CPU,
+        indices=np.array(chosen),
+        displacement=displacement,
     )
+    variants = {index: some for places, block in batches for index, some in zip(places.tolist(), block, strict=True)}
+    return torch.stack([variants[index] for index in chosen])
 
 
 def stored(images: ImageSet) -> Tensor:
@@ -430,6 +437,3 @@ def test_images_of_another_size_than_the_flow_are_refused(flow, make_images):
     message = r"\(3, 4, 4\) for this flow, received \(1, 8, 8\)"
     with pytest.raises(ValueError, match=message):
         variants_of(flow, make_images())
-    device = torch.device("cpu")
-    with pytest.raises(ValueError, match=message):
-        compute_class_axes(flow, make_images(), 0, NfaConfig(), seed=0, domain=pixels(make_images()), device=device)

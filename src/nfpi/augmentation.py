@@ -172,7 +172,8 @@ def augment_images(
         device: device on which latents are computed and inverted.
         indices: images to augment; None: all.
         displacement: `mix`: towards the partner within the span of the axes; `noise`: as far in a random direction.
-        on_axes: called with the label and the axes of each class that is augmented.
+        on_axes: called with the label and the axes of each class, also of those without an image in `indices`; None:
+            such classes are skipped.
 
     Yields:
         Indices (B,) of images, and their variants (B, variants, C, H, W) in the domain's dtype, on the CPU.
@@ -181,68 +182,17 @@ def augment_images(
         ValueError: the images do not fit the flow, or a class has only one image.
         FloatingPointError: latents are not finite, or images are still not finite after several draws.
     """
-    _require_shape(flow, image_set)
+    if flow.shape != image_set.shape:
+        raise ValueError(f"images: expected (C, H, W) = {flow.shape} for this flow, received {image_set.shape}")
     flow.eval()
     wanted = np.zeros(len(image_set), bool)
     wanted[slice(None) if indices is None else indices] = True
-    for label in np.unique(image_set.labels[wanted]).tolist():
+    for label in np.unique(image_set.labels if on_axes is not None else image_set.labels[wanted]).tolist():
         class_images = _ClassImages(flow, image_set, label, config, seed, domain, device, displacement)
         if on_axes is not None:
             on_axes(label, class_images.axes)
         yield from class_images.yield_variants(wanted)
         del class_images  # before those of the next class are computed
-
-
-@torch.no_grad()
-def compute_class_axes(
-    flow: ImageFlow,
-    image_set: ImageSet,
-    label: int,
-    config: NfaConfig,
-    *,
-    seed: int,
-    domain: Domain,
-    device: torch.device,
-) -> PrincipalAxes:
-    """Compute the axes of a class as :func:`augment_images` does, with the same arguments and errors."""
-    _require_shape(flow, image_set)
-    flow.eval()
-    return _ClassImages(flow, image_set, label, config, seed, domain, device, "mix").axes
-
-
-def make_variants(
-    flow: ImageFlow,
-    image_set: ImageSet,
-    indices: np.ndarray,
-    config: NfaConfig,
-    *,
-    seed: int,
-    domain: Domain,
-    device: torch.device,
-    displacement: Displacement = "mix",
-) -> Tensor:
-    """Make the same variants as :func:`augment_images` for some images, in the order of `indices`.
-
-    Returns:
-        (len(indices), variants, C, H, W) in the domain's dtype, on the CPU.
-    """
-    batches = augment_images(
-        flow,
-        image_set,
-        config,
-        seed=seed,
-        domain=domain,
-        device=device,
-        indices=np.asarray(indices),
-        displacement=displacement,
-    )
-    variants = {index: some for places, block in batches for index, some in zip(places.tolist(), block, strict=True)}
-    return torch.stack([variants[index] for index in np.asarray(indices).tolist()])
-
-
-def _require_shape(flow: ImageFlow, image_set: ImageSet) -> None:
-    if flow.shape != image_set.shape:
-        raise ValueError(f"images: expected (C, H, W) = {flow.shape} for this flow, received {image_set.shape}")
 
 
 class _ClassImages:

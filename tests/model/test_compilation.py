@@ -14,7 +14,7 @@ from nfpi import ClassConditionalFlow
 from nfpi.config.base import Settings
 from nfpi.flows import ImageFlow, MatrixExponentialFlow
 from nfpi.flows.registry import build_flow
-from nfpi.model import compilation
+from nfpi.model import inference
 from nfpi.priors import GaussianPrior
 from nfpi.runtime import compiler
 
@@ -57,8 +57,8 @@ class Backend:
 def backend(monkeypatch) -> Backend:
     torch.compiler.reset()
     found = Backend()
-    monkeypatch.setattr(compilation, "BACKEND", found)
-    monkeypatch.setattr(compilation, "require_compiler", lambda purpose, device: None)
+    monkeypatch.setattr(inference, "BACKEND", found)
+    monkeypatch.setattr(inference, "require_compiler", lambda purpose, device: None)
     return found
 
 
@@ -184,7 +184,7 @@ def test_a_compiled_model_is_not_moved_to_a_device_without_a_compiler(backend, m
     def fail(purpose, device):
         raise ValueError(f"{purpose}: expected Triton and a C compiler on {device}")
 
-    monkeypatch.setattr(compilation, "require_compiler", fail)
+    monkeypatch.setattr(inference, "require_compiler", fail)
     with pytest.raises(ValueError, match="compile: expected Triton and a C compiler on meta"):
         model.to("meta")
     assert model.device == CPU
@@ -195,4 +195,4 @@ def test_a_flow_without_coupling_networks_is_refused():
         kind = "identity"
 
     with pytest.raises(ValueError, match="compile: expected a flow with coupling networks, received a flow 'identity'"):
-        compilation.CompiledNets(Identity((1, 2, 2), Settings()), CPU)
+        inference.CompiledNets(Identity((1, 2, 2), Settings()), CPU)

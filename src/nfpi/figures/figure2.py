@@ -111,7 +111,7 @@ def augment_random_images(
     """
     import torch
 
-    from nfpi.augmentation import make_variants
+    from nfpi.augmentation import augment_images
     from nfpi.data.errors import DataError
     from nfpi.runtime.randomness import derive_seed
 
@@ -124,15 +124,17 @@ def augment_random_images(
         generator = np.random.default_rng(derive_seed(model.seed, "figure", label))
         indices += generator.choice(members, settings.images_per_class, replace=False).tolist()
         names += [image_set.classes[label]] * settings.images_per_class
-    variants = make_variants(
+    batches = augment_images(
         model.flow.to(device),
         image_set,
-        np.array(indices),
         nfa.model_copy(update={"variants": settings.variants}),
         seed=model.seed,
         domain=model.domain,
         device=device,
+        indices=np.array(indices),
     )
+    made = {index: some for places, block in batches for index, some in zip(places.tolist(), block, strict=True)}
+    variants = torch.stack([made[index] for index in indices])
     originals = torch.from_numpy(image_set.images[indices]).permute(0, 3, 1, 2)
     return to_pixels(torch.cat([originals.unsqueeze(1), variants], 1), model.data, device), names
 

@@ -14,10 +14,16 @@ from nfpi.augmentation import augment_images
 from nfpi.config.generation import NfaConfig
 from nfpi.data.store import ImageSet
 from nfpi.linalg import precise_dtype
-from nfpi.model.compilation import CompiledNets
 from nfpi.model.fitting import FittedFlow
 from nfpi.model.hub import SharedFlow
-from nfpi.model.inference import choose_batch_size, decode_batches, device_of, encode_batches, strict_inference
+from nfpi.model.inference import (
+    CompiledNets,
+    choose_batch_size,
+    decode_batches,
+    device_of,
+    encode_batches,
+    strict_inference,
+)
 from nfpi.model.inputs import Images, Labels, check_images, check_labels, check_latents, draw_seed
 from nfpi.model.settings import parse_settings
 from nfpi.release import load_release_checkpoint, make_release_config

@@ -142,7 +142,7 @@ class Augment(Stage):
         """
         import numpy as np
 
-        from nfpi.augmentation import augment_images, compute_class_axes
+        from nfpi.augmentation import augment_images
         from nfpi.data.store import read_image_set
         from nfpi.data.writer import ImageSetWriter
         from nfpi.model.trained import TrainedFlow
@@ -175,9 +175,8 @@ class Augment(Stage):
         ):
             missing = np.flatnonzero(~writer.written.reshape(-1, variants).all(1))
             progress.update(len(train) - len(missing))
-            flow = model.flow.to(device)
             for indices, images in augment_images(
-                flow,
+                model.flow.to(device),
                 train,
                 self.nfa,
                 seed=self.seed,
@@ -191,11 +190,6 @@ class Augment(Stage):
                 labels = train.labels[indices].repeat(variants)
                 writer.put(places.ravel(), images.flatten(0, 1).permute(0, 2, 3, 1).numpy(), labels)
                 progress.update(len(indices))
-            for label in np.unique(train.labels).tolist():
-                if label not in axes:
-                    axes[label] = compute_class_axes(
-                        flow, train, label, self.nfa, seed=self.seed, domain=domain, device=device
-                    )
             writer.note(axes_variance_share=_summarize_variance_shares(axes, train.classes))
         logger.info("made %d variants of each of %d images", variants, len(train))
 
