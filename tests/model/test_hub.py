@@ -108,7 +108,7 @@ def test_other_metrics_are_refused_before_anything_is_written(fitted, tmp_path, 
         fitted.save_pretrained(tmp_path / "model", metrics=metrics)
     assert not (tmp_path / "model").exists()
     monkeypatch.setattr(ModelHubMixin, "push_to_hub", lambda *arguments, **options: pytest.fail("pushed"))
-    with pytest.raises(ValueError, match="^metrics: "):
+    with pytest.raises(ValueError, match=r"^metrics: "):
         fitted.push_to_hub("own/model", metrics=metrics)
 
 

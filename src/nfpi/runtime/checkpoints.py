@@ -26,8 +26,6 @@ from nfpi.runtime.signals import Interrupted, Interruption, interruptible
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = {"format": 1, "version": __version__}
-"""File format and package version, which a state must match in addition to its settings."""
 _NO_DIGEST = b"0" * 64
 _DIGEST_KEY = b'"sha256":"'
 _LARGEST_SHARE = 0.01
@@ -86,7 +84,7 @@ class Checkpoints:
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise FloatingPointError(f"{name}: expected finite numbers, received NaN or infinity")
-        record = {**header, "step": step, "fingerprint": self._fingerprint, **_FORMAT}
+        record = {**header, "step": step, "fingerprint": self._fingerprint, "version": __version__}
         write_keeping_previous(self.path, _serialize(tensors, record), self._previous)
         self.step, self._saved_at = step, time.monotonic()
         self._cost = self._saved_at - began
@@ -105,19 +103,17 @@ class Checkpoints:
                 tensors, header = _deserialize(path.read_bytes())
                 if header["fingerprint"] != self._fingerprint:
                     raise ValueError("another fingerprint")
-                if any(header.get(key) != value for key, value in _FORMAT.items()):
-                    made_by = f"format {header.get('format')}, nfpi {header.get('version')}"
-                    logger.warning("%s: removed a checkpoint of another version (%s): starting again", path, made_by)
-                    path.unlink()
-                    continue
+                version = header.pop("version")
+                if version != __version__:
+                    raise ValueError(f"of nfpi {version}")
             except (ValueError, KeyError, TypeError, SafetensorError) as error:
                 reason = " ".join(str(error).split())
-                logger.warning("%s: removed a damaged checkpoint (%s)", path, reason)
+                logger.warning("%s: removed a checkpoint that is damaged or of another version (%s)", path, reason)
                 path.unlink()  # otherwise the next save would overwrite the intact previous state with it
                 continue
             self.step = int(header["step"])
             logger.info("%s: resuming from %s %d", path, self._unit, self.step)
-            return tensors, {key: value for key, value in header.items() if key not in _FORMAT}
+            return tensors, header
         for path in sorted(self._list_files() - {self.path, self._previous}):
             logger.warning("%s: a checkpoint of other settings, not used", path)
         return None

@@ -221,8 +221,7 @@ class FlowTraining(Training):
 
     def run(self, checkpoints: Checkpoints | None, tracked: Path | None, progress: bool | None) -> None:
         """Train; see :func:`continue_training` for the arguments."""
-        resumed = checkpoints is not None and checkpoints.step is not None
-        with tracking(tracked if self._data.processes.first else None, self._data, self.state.log, resumed) as track:
+        with tracking(tracked if self._data.processes.first else None, self._data, self.state.log) as track:
             self._track = track
             try:
                 train(self, self._until_epoch, checkpoints, progress)

@@ -60,7 +60,7 @@ class _Header(Record):
     log: list[LogRow]
     learner: _Learner | None = None
     series_bounds: list[float] | None = None
-    precisions: list[_Part] = []
+    precisions: list[_Part]
 
 
 class WeightAverage(Generic[Module]):

@@ -1,4 +1,4 @@
-"""Track a running training beside its log: scalars in TensorBoard, and grids of samples.
+"""Track a running training beside its log: its numbers in TensorBoard, and grids of samples.
 
 Neither affects the training. They are not outputs of a stage, and no manifest lists them.
 """
@@ -50,18 +50,16 @@ def require_tracker(config: TrainingConfig) -> None:
 
 @contextmanager
 def tracking(
-    folder: Path | None, data: TrainingData, log: Sequence[LogRow], resumed: bool
+    folder: Path | None, data: TrainingData, log: Sequence[LogRow]
 ) -> Iterator[Callable[[TrainingState, GaussianPrior], None]]:
     """Open the files that track a training; the training must call the yielded function at the end of every epoch.
 
-    A new training removes the files of an earlier one from the folder. A resumed one adds to them, and hides events
-    after the last epoch of its log.
+    Files of an earlier training, or of epochs after the last one of the log, are removed from the folder.
 
     Args:
         folder: parent of the folders of events and of samples; None: nothing is tracked.
         data: images and settings of the training.
-        log: rows of the previous epochs.
-        resumed: whether this training was interrupted after these epochs and is resumed.
+        log: rows of the previous epochs, which are added to the events.
 
     Yields:
         function of the state and the Gaussians at the end of an epoch, which writes what is due.
@@ -69,20 +67,19 @@ def tracking(
     if folder is None:
         yield lambda state, prior: None
         return
-    if not resumed:
-        for file in (*folder.glob(f"{EVENTS}/events.out.tfevents.*"), *folder.glob(f"{SAMPLES}/epoch=*.png")):
-            file.unlink(missing_ok=True)
-    events = _open_events(folder, log, resumed) if data.config.tracking is not None else None
+    later = [path for path in folder.glob(f"{SAMPLES}/epoch=*.png") if path.name > _name_grid(len(log))]
+    for file in (*folder.glob(f"{EVENTS}/events.out.tfevents.*"), *later):
+        file.unlink(missing_ok=True)
+    events = _open_events(folder, log) if data.config.tracking is not None else None
     every = data.config.sample_every_epochs if isinstance(data.domain, PixelDomain) else 0
 
     def track(state: TrainingState, prior: GaussianPrior) -> None:
         epoch = len(state.log)
         if events is not None:
             _write_row(events, epoch, state.log[-1])
-        if every and epoch % every == 0:
-            _write_samples(folder / SAMPLES / f"epoch={epoch:04d}.png", state, prior, data, events)
-        if events is not None:
             events.save()
+        if every and epoch % every == 0:
+            _write_samples(folder / SAMPLES / _name_grid(epoch), state, prior, data)
 
     try:
         yield track
@@ -91,13 +88,16 @@ def tracking(
             events.finalize("")
 
 
-def _open_events(folder: Path, log: Sequence[LogRow], resumed: bool) -> TensorBoardLogger:
-    """Open an event file; if there is none of this training yet, add the previous epochs of the log."""
+def _name_grid(epoch: int) -> str:
+    return f"epoch={epoch:04d}.png"
+
+
+def _open_events(folder: Path, log: Sequence[LogRow]) -> TensorBoardLogger:
+    """Open an event file with the previous epochs of the log."""
     from lightning_fabric.loggers import TensorBoardLogger
 
-    written = len(log) if resumed and any(folder.glob(f"{EVENTS}/*")) else 0
-    events = TensorBoardLogger(folder, name=EVENTS, version="", purge_step=written + 1)
-    for epoch, row in enumerate(log[written:], written + 1):
+    events = TensorBoardLogger(folder, name=EVENTS, version="")
+    for epoch, row in enumerate(log, 1):
         _write_row(events, epoch, row)
     return events
 
@@ -108,9 +108,7 @@ def _write_row(events: TensorBoardLogger, epoch: int, row: LogRow) -> None:
     events.log_metrics(values, step=epoch)
 
 
-def _write_samples(
-    path: Path, state: TrainingState, prior: GaussianPrior, data: TrainingData, events: TensorBoardLogger | None
-) -> None:
+def _write_samples(path: Path, state: TrainingState, prior: GaussianPrior, data: TrainingData) -> None:
     """Write a grid of samples of the averaged flow, one row per class, from the same noise at every epoch."""
     from torchvision.transforms.functional import to_pil_image
     from torchvision.utils import make_grid
@@ -120,11 +118,8 @@ def _write_samples(
     except NOT_FINITE as error:  # the inverse may overflow even if the flow is trained well
         logger.warning("epoch %d: no samples (%s)", len(state.log), error)
         return
-    grid = make_grid(images, nrow=_PER_CLASS)
     path.parent.mkdir(parents=True, exist_ok=True)
-    to_pil_image(grid).save(path)
-    if events is not None:
-        events.experiment.add_image(SAMPLES, grid, len(state.log))
+    to_pil_image(make_grid(images, nrow=_PER_CLASS)).save(path)
 
 
 def _draw(state: TrainingState, prior: GaussianPrior, data: TrainingData) -> Tensor:
