@@ -110,6 +110,8 @@ class FittedFlow(TrainedFlow):
         if not isinstance(training, TrainingConfig):
             training = {**block.training, **(training or {})}
         config = choose_training(training, epochs, block.kind, max(height, width), len(train))
+        if config.augmentation == "flip" and not plain.flip:
+            raise ValueError("flip: expected True with augmentation 'flip', which otherwise has no effect")
         method = choose_prior(prior)
         description = {
             "kind": block.kind,

@@ -154,8 +154,9 @@ def make_sets(
     meta = {"name": name, "classes": names, "dtype": "uint8", "extra": {"flip": flip}}
     held_out: ImageSet | None = None
     if isinstance(validation, tuple | list):
-        others = check_images(validation[0], (array.shape[3], *array.shape[1:3]), what="validation images")
-        held_out = ImageSet(others, check_labels(validation[1], names, len(others), "validation labels"), meta)
+        other_images, other_labels = validation
+        others = check_images(other_images, (array.shape[3], *array.shape[1:3]), what="validation images")
+        held_out = ImageSet(others, check_labels(other_labels, names, len(others), "validation labels"), meta)
     elif validation is not None:
         kept, left = _split(indices, float(str(validation)), seed)  # float(np.float32(0.2)) is 0.20000000298…
         held_out = ImageSet(array[left], indices[left], meta)
