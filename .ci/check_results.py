@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from nfpi.config.figures import FIGURES
+
 ROWS = {"table1": 6, "table2": 5, "table3": 4, "table4": 5, "table5": 4, "table6": 5, "table7": 6}
-FIGURES = ("accuracy_against_weight", "convergence_map", "figure1", "figure1_full", "figure2", "residuals", "samples")
 SMALLEST_FIGURE = 5000
 """bytes; a smaller file shows nothing"""
 
@@ -45,7 +46,8 @@ def check_accuracies(tables: dict[str, pd.DataFrame]) -> None:
 def check_figures(folder: Path) -> None:
     """All figures must be drawn."""
     drawn = {path.name for path in folder.iterdir() if path.stat().st_size > SMALLEST_FIGURE}
-    missing = {f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "pdf")} - drawn
+    pictures = [picture for name in FIGURES for picture in FIGURES[name].settings.picture_names(name)]
+    missing = {f"{picture}.{suffix}" for picture in pictures for suffix in ("png", "pdf")} - drawn
     expect(not missing, "every figure as png and pdf", f"none of {sorted(missing)}")
 
 

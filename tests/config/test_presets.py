@@ -85,6 +85,19 @@ def test_another_kind_of_flow_replaces_the_block_wherever_it_stands(where):
     assert merge(at(below), at(other)) == at(other)
 
 
+def test_overrides_without_a_variant_are_for_that_of_the_common_block():
+    common = {"flows": {"t": {"kind": "transformer"}}, "classifiers": {"c": {"model": "swin"}}}
+    blocks = {"flows": {"t": {"patch_size": 8}}, "classifiers": {"c": {"architecture": {"depths": [1]}}}}
+    below = {**common, "datasets": {"digits": {"overrides": blocks}}}
+
+    def add(**overrides: dict) -> dict:
+        return merge(below, {"datasets": {"digits": {"overrides": overrides}}})["datasets"]["digits"]["overrides"]
+
+    block = {"kind": "transformer", "depth": 4}
+    assert add(flows={"t": block})["flows"]["t"] == {"patch_size": 8} | block
+    assert add(classifiers={"c": {"model": "swin"}})["classifiers"]["c"]["architecture"] == {"depths": [1]}
+
+
 def test_another_model_of_a_classifier_keeps_all_but_the_architecture():
     below = {"classifiers": {"c": {"model": "swin", "epochs": 3, "architecture": {"depths": [1]}}}}
     overlay = {"classifiers": {"c": {"model": "eva02", "architecture": {"depth": 2}}}}

@@ -272,6 +272,8 @@ def test_samples_far_off_do_not_squash_the_others():
     axes = draw_gaussians(frame, "diagonal").axes
     near = frame[frame["panel"].isin(["images", "data"])]
     assert np.diff(axes[0].get_xlim())[0] < 4 * np.ptp(near["x"])
+    assert [text.get_text() for text in axes[3].texts] == ["20 of 60 samples outside"]
+    assert not axes[2].texts
 
 
 def test_many_classes_have_no_legend(tmp_path):

@@ -82,10 +82,6 @@ def test_a_figure_leaves_what_its_settings_promise(name, complete_run, diverged_
     assert len(set(drawn.values())) == len(drawn)
 
 
-def test_every_figure_is_tried():
-    assert {*FIGURE} == {name for name in FIGURES if FIGURES[name].extension is None}
-
-
 @pytest.mark.parametrize("name", ["samples", "figure2"])
 def test_a_flow_whose_fit_diverged_is_drawn_as_a_notice(name, complete_run, diverged_run, tmp_path):
     assert draw(name, diverged_run, tmp_path / "diverged", **{"lambda": 1e6}) == 0

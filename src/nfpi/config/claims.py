@@ -65,11 +65,11 @@ class ComparedRow(Settings):
         ]
         if len(matching) == 1:
             return matching[0]
-        known = {f"'{names[index]}' on '{experiment.dataset}'": None for index, experiment in experiments.items()}
-        asked = f"'{self.row or '…'}' on '{self.dataset or '…'}'"
+        asked = f"{self.row or '…'} on {self.dataset or '…'}"
         if matching:
-            raise ValueError(f"expected one row of table '{self.table}', received {len(matching)} for {asked}")
-        raise ValueError(f"table '{self.table}' has no row {asked}{suggest(asked, known)}")
+            raise ValueError(f"expected one row of table '{self.table}', received {len(matching)} for '{asked}'")
+        known = dict.fromkeys(f"{names[index]} on {experiment.dataset}" for index, experiment in experiments.items())
+        raise ValueError(f"table '{self.table}' has no row '{asked}'{suggest(asked, known)}")
 
 
 class ClaimComparison(Settings):

@@ -14,12 +14,13 @@ from nfpi.config.base import ALL_INHERITED, NAME, NAME_RULE, ConfigError, TextOf
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.config.flows import FLOWS
 from nfpi.config.priors import PRIORS
-from nfpi.config.registry import BlockRegistry
 
-_BLOCKS: dict[str, BlockRegistry[Any]] = {"flows": FLOWS, "priors": PRIORS}
-"""Groups of settings whose blocks each select a variant."""
-
-_DEFAULT_MODEL: str = ClassifierConfig.model_fields["model"].default
+_VARIANTS: dict[str, tuple[str, str]] = {
+    "flows": (FLOWS.key, FLOWS.default),
+    "priors": (PRIORS.key, PRIORS.default),
+    "classifiers": ("model", ClassifierConfig.model_fields["model"].default),
+}
+"""Groups of settings whose blocks each select a variant: the setting that names it, and its default."""
 
 _REMOVABLE = ("tables", "figures", "claims")
 """Groups of settings whose inherited blocks :data:`ALL_INHERITED` removes."""
@@ -54,21 +55,19 @@ def _merge_at(where: tuple[str, ...], base: Mapping[str, Any], overlay: Mapping[
 
 
 def _keep_for_variant(where: tuple[str, ...], block: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a block that apply to the variant which an overlay selects."""
-    is_block = len(where) == 2 or (len(where) == 5 and where[::2][:2] == ("datasets", "overrides"))
-    group = where[-2] if is_block else ""
-    if group == "classifiers":
-        model = block.get("model", _DEFAULT_MODEL)
-        return {
-            key: value for key, value in block.items() if key != "architecture" or overlay.get("model", model) == model
-        }
-    blocks = _BLOCKS.get(group)
-    is_same = (
-        blocks is None
-        or blocks.key not in overlay
-        or blocks.get_variant_name(dict(overlay)) == blocks.get_variant_name(dict(block))
-    )
-    return dict(block) if is_same else {}
+    """Return the settings of a block that apply to the variant which an overlay selects.
+
+    A block in the overrides of a data set need not name its variant: it is for that of the block which it overrides.
+    """
+    is_override = len(where) == 5 and where[::2][:2] == ("datasets", "overrides")
+    group = where[-2] if len(where) == 2 or is_override else ""
+    if group not in _VARIANTS:
+        return dict(block)
+    key, default = _VARIANTS[group]
+    known = block.get(key, None if is_override else default)
+    if known is None or overlay.get(key, known) == known:
+        return dict(block)
+    return {name: value for name, value in block.items() if name != "architecture"} if group == "classifiers" else {}
 
 
 def read_layers(preset: str, folder: Path) -> tuple[Path, list[dict[str, Any]]]:

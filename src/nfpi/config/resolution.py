@@ -9,12 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError, field_validator
 
-from nfpi.config.base import ConfigError, LocalPath, Settings, explain, suggest
-from nfpi.config.claims import drop_outdated_claims
+from nfpi.config.base import ALL_INHERITED, ConfigError, LocalPath, Settings, explain, suggest
+from nfpi.config.claims import DIVERGENCE, drop_outdated_claims
+from nfpi.config.experiments import Experiment
 from nfpi.config.extensions import load_extensions
+from nfpi.config.metrics import MeasuredModel, metric
 from nfpi.config.presets import merge, read_layers, read_settings
 from nfpi.config.settings import Config
-from nfpi.config.tables import check_metrics
 
 
 class _Choice(Settings):
@@ -149,7 +150,7 @@ def _validate(layers: Sequence[Mapping[str, Any]]) -> tuple[Config, dict[str, st
                 config.resolve_training(dataset, flow)
         where = ""
         _check_selections(config)
-        check_metrics(config, layers)
+        _check_metrics(config, layers)
     except (ValidationError, ConfigError) as error:
         raise _Fault(f"{where}{explain(error) if isinstance(error, ValidationError) else error}") from None
     return config, dropped
@@ -189,6 +190,40 @@ def _check_selections(config: Config) -> None:
             raise ConfigError(
                 f"{where} a single value of generation.temperatures for its classifier, received {len(temperatures)}"
             )
+
+
+def _check_metrics(config: Config, layers: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ConfigError unless some row of each table has each of its metrics.
+
+    If a table's metrics are inherited or the defaults, and a later layer of settings replaces its experiments, columns
+    of metrics that no row has are left out instead; at least one column must remain.
+    """
+    for table, settings in config.tables.items():
+        models = {model for experiment in settings.experiments for model in _list_models(config, experiment)}
+        # `model` is None for metrics that are computed for each kind of model; DIVERGENCE is only compared by claims
+        missing = [name for name in settings.metrics if metric(name).model not in {None, *models} or name == DIVERGENCE]
+        if missing and (len(missing) == len(settings.metrics) or _are_chosen_for_experiments(table, layers)):
+            expected = "expected metrics that some row of the table has"
+            raise ConfigError(f"tables.{table}.metrics: {expected}, received {missing[0]}")
+
+
+def _list_models(config: Config, experiment: Experiment) -> list[MeasuredModel]:
+    """Return the kinds of models whose metrics the rows of an experiment show."""
+    if config.learns_from_real_images(experiment):
+        return ["real"]
+    return ["flow"] if experiment.classifier is None else ["flow", "generated"]
+
+
+def _are_chosen_for_experiments(table: str, layers: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the metrics of a table were set in the layer that set its experiments, or in a later one."""
+    last = dict.fromkeys(("metrics", "experiments"), -1)
+    for index, layer in enumerate(layers):
+        tables = layer.get("tables") or {}
+        block = tables.get(table)
+        if ALL_INHERITED in tables or (table in tables and block is None):
+            last = dict.fromkeys(last, -1)
+        last |= {key: index for key in last if key in (block or {})}
+    return last["metrics"] >= last["experiments"]
 
 
 def _parse_nulls(value: Any) -> Any:

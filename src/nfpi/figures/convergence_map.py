@@ -10,7 +10,7 @@ from pydantic import Field
 
 from nfpi.config.base import Name, NonNegativeFloat, PositiveFloat
 from nfpi.config.figures import FigureSettings
-from nfpi.config.priors import FixedPointConfig
+from nfpi.config.priors import FixedPointConfig, FixedPointSettings
 from nfpi.config.settings import Config
 from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
 from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, format_weight_label
@@ -56,7 +56,7 @@ class ConvergenceFigure(FigureSettings):
         "the update, the scale π of the divergences (Eqs. 9, 10) and what is fitted; if only means are fitted, Σ = I. "
         "Grey cells diverged, and the letter names the quantity that failed first: "
         f"{'; '.join(map(': '.join, DIVERGENCE_CAUSES.values()))}. "
-        "Hatched cells did not converge in the maximum number of iterations."
+        f"Hatched cells did not converge in {FixedPointSettings().max_iterations} iterations."
     )
     has_table = True
 
@@ -210,12 +210,11 @@ def _draw_cell(axes: Axes, place: tuple[int, int], row: dict[str, Any], shades: 
     elif row["outcome"] == "not_converged":
         style = {"facecolor": "white", "edgecolor": "0.5", "hatch": "//////"}
     else:
+        text = f"{row['iterations']:.0f}"
         red, green, blue, _ = shade = shades.to_rgba(row["iterations"])
         style = {"facecolor": shade, "edgecolor": "white"}
-        text, colour = (
-            f"{row['iterations']:.0f}",
-            "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.46 else "white",
-        )
+        if 0.299 * red + 0.587 * green + 0.114 * blue <= 0.46:
+            colour = "white"
     column, line = place
     axes.add_patch(Rectangle((column - 0.5, line - 0.5), 1, 1, linewidth=0.5, **style))
     axes.text(column, line, text, ha="center", va="center_baseline", fontsize=6, color=colour)

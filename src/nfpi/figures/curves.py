@@ -53,13 +53,14 @@ def draw_curves(log: pd.DataFrame, title: str = "") -> Figure:
         title: title of the figure.
 
     Raises:
-        FigureError: the log has no epochs or no values.
+        FigureError: the log has no values.
     """
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    known = {name: log[log[name].notna()] for name in log.columns if np.isfinite(log[name].astype("float64")).any()}
+    columns = [name for series in _PANELS.values() for name in series if name in log.columns]
+    known = {name: log[log[name].notna()] for name in columns if np.isfinite(log[name].astype("float64")).any()}
     panels = {label: series for label, series in _PANELS.items() if series.keys() & known.keys()}
     if not panels:
         raise FigureError("expected the log of a training, received one without values")

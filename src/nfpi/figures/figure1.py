@@ -282,7 +282,10 @@ def _compute_limits(shown: pd.DataFrame, reference: pd.DataFrame) -> tuple[tuple
 
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, classes: list[str], before: pd.DataFrame | None) -> None:
-    """Draw points in random order (so that no class hides others), their means, and ellipses of the points `before`."""
+    """Draw points in random order (so that no class hides others), their means, and ellipses of the points `before`.
+
+    A text counts the points outside the axes.
+    """
     axes.tick_params(labelsize=6, length=2, pad=2)
     row = rows.iloc[0]
     if row["outcome"] == "diverged":
@@ -299,6 +302,11 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, classes: list[str], before: pd.D
     if len(classes) <= _MOST_CLASSES_IN_LEGEND:
         for index, name in enumerate(classes):
             axes.plot(*rows.loc[rows["class"] == name, ["x", "y"]].mean(), **_get_mean_style(index), zorder=4)
+    is_inside = rows["x"].between(*axes.get_xlim()) & rows["y"].between(*axes.get_ylim())
+    if not is_inside.all():
+        text = f"{(~is_inside).sum()} of {len(rows)} samples outside"
+        place: dict[str, Any] = {"ha": "right", "va": "bottom", "transform": axes.transAxes, "zorder": 5}
+        axes.text(0.98, 0.02, text, fontsize=5.5, color="0.3", **place)
 
 
 def _add_ellipse(axes: Axes, points: np.ndarray, colour: str) -> None:
