@@ -113,13 +113,9 @@ class Settings(BaseModel):
                     raise PydanticCustomError("unknown_key", "unknown key '{key}'{hint}", {"key": key, "hint": hint})
         return data
 
-    def select_result_settings(self) -> dict[str, Any]:
-        """Return the settings that a result depends on, as in JSON."""
-        return select_result_settings(self)
-
 
 def select_result_settings(settings: BaseModel) -> dict[str, Any]:
-    """Return all settings but those annotated with :data:`EXECUTION`, as in JSON."""
+    """Return the settings that a result depends on, all but those annotated with :data:`EXECUTION`, as in JSON."""
     result: dict[str, Any] = {}
     for key, dumped in settings.model_dump(mode="json").items():
         name = next(name for name, field in type(settings).model_fields.items() if key in (name, field.alias))

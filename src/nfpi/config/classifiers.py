@@ -180,7 +180,7 @@ class ClassifierConfig(Settings):
     @field_validator("model")
     @classmethod
     def _check_model(cls, model: str) -> str:
-        return CLASSIFIERS.check_name(model)
+        return CLASSIFIERS[model].name
 
     @field_validator("architecture")
     @classmethod

@@ -26,7 +26,7 @@ SplitSeed = Annotated[int, Field(ge=0, lt=2**32)]
 class DatasetBlock(Settings):
     """A block of `datasets:`: the source of a data set, its splits, and settings specific to it."""
 
-    source: Annotated[str, AfterValidator(lambda name: SOURCES.check_name(name))] = "digits"
+    source: Annotated[str, AfterValidator(lambda name: SOURCES[name].name)] = "digits"
     """digits, fashion_mnist, cifar10, cifar100, imagefolder, or a source registered by the user"""
     folder: Annotated[LocalPath | None, EXECUTION] = None
     """folder of the files in torchvision's layout; for imagefolder, a folder or archive that contains split/class/image

@@ -11,13 +11,6 @@ from nfpi.config.metrics import VALIDATION_PREFIX, metric
 from nfpi.runs import get_variants_folder
 
 
-def _check_metric(name: str) -> str:
-    try:
-        return metric(name).name
-    except ConfigError as error:
-        raise ValueError(str(error)) from None
-
-
 def _check_validation_metric(name: str) -> str:
     try:
         entry = metric(f"{VALIDATION_PREFIX}{name}")
@@ -28,7 +21,7 @@ def _check_validation_metric(name: str) -> str:
     return name
 
 
-MetricName = Annotated[str, AfterValidator(_check_metric)]
+MetricName = Annotated[str, AfterValidator(lambda name: metric(name).name)]
 
 
 class Experiment(Settings):

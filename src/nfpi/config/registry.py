@@ -165,13 +165,6 @@ class Registry:
             raise ConfigError(f"unknown {self.family} '{name}'{suggest(name, list(self._variants))}")
         return self._variants[name]
 
-    def check_name(self, name: str) -> str:
-        """Return a known name unchanged, else raise ValueError; for use as a pydantic validator."""
-        try:
-            return self[name].name
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-
     def __contains__(self, name: object) -> bool:
         self._import_built_in()
         return name in self._variants

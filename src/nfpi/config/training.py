@@ -14,6 +14,7 @@ from nfpi.config.base import (
     PositiveFloat,
     PositiveInt,
     Settings,
+    select_result_settings,
 )
 
 
@@ -69,7 +70,7 @@ class TrainingConfig(Settings):
 
     def select_initial_state_settings(self) -> dict[str, Any]:
         """Return the settings that affect the initial state, `epochs` among them unless the schedule is constant."""
-        settings = self.select_result_settings()
+        settings = select_result_settings(self)
         if self.schedule == "constant":
             del settings["epochs"]
         return settings

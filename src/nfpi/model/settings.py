@@ -88,7 +88,7 @@ def choose_flow(flow: str | Mapping[str, Any] | FlowBlock | None, height: int, w
     if isinstance(flow, FlowBlock):
         return flow
     if flow is None or isinstance(flow, str):
-        kind = FLOWS.check_name(flow or FLOWS.default)
+        kind = FLOWS[flow or FLOWS.default].name
         flow = choose_default_settings(kind, height, width)
     block: FlowBlock = _parse_block(FLOWS, flow, "flow")
     return block

@@ -24,7 +24,7 @@ class MakeFigure(Stage):
     common = None
     blocks = {"figure": "figures.{name}", "reads": ""}
 
-    name: Annotated[str, AfterValidator(FIGURES.check_name)]
+    name: Annotated[str, AfterValidator(lambda name: FIGURES[name].name)]
     figure: dict[str, Any] = {}
     """settings of the figure"""
     files: dict[str, list[Path]]

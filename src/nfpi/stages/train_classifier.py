@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nfpi.config.base import Augmentation, Name, Seed
+from nfpi.config.base import Augmentation, Name, Seed, select_result_settings
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.extensions import compute_code_digest
 from nfpi.results.recorded.csv_files import write_log
@@ -232,7 +232,7 @@ def _compute_fingerprint(stage: TrainClassifier, digests: dict[str, Any]) -> str
     files = {"weights": stage.classifier.weights, "start_from": stage.start_from}
     return config_hash(
         {
-            "classifier": stage.classifier.select_result_settings(),
+            "classifier": select_result_settings(stage.classifier),
             "augmentation": stage.augmentation,
             "code": compute_code_digest(CLASSIFIERS[stage.classifier.model]),
             "seed": stage.seed,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config.base import EXECUTION, NonNegativeFloat, PositiveInt
+from nfpi.config.base import EXECUTION, NonNegativeFloat, PositiveInt, select_result_settings
 from nfpi.config.extensions import compute_code_digest
 from nfpi.config.flows import FLOWS
 from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock, PriorConfig
@@ -108,7 +108,7 @@ class TrainFlow(Stage):
         state, header = TrainingState.load(state_file, self.training, data.steps_per_epoch, device.device)
         fingerprint = config_hash(
             {
-                "training": self.training.select_result_settings(),
+                "training": select_result_settings(self.training),
                 "code": compute_code_digest(FLOWS[state.flow.kind]),
                 "state": file_digest(state_file),
                 "prior": file_digest(prior_file),
@@ -124,7 +124,7 @@ class TrainFlow(Stage):
                 state = continue_training(state, prior, data, device, checkpoints, learned, self.output)
         except TrainingDiverged as fault:
             fault.weight = self.weight if learned is not None else prior_header.get("lambda")
-            fault.context = {"seed": seed, "training": self.training.select_result_settings()}
+            fault.context = {"seed": seed, "training": select_result_settings(self.training)}
             keep_divergence(self, fault, device, checkpoints)
             return
         if not processes.first:
