@@ -12,7 +12,7 @@ from nfpi.config.base import UNIQUE, ConfigError, LocalPath, Name, Seed, Setting
 from nfpi.config.claims import Claims, check_claims
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.cluster import Cluster, JobName, Resources
-from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock, DatasetConfig
+from nfpi.config.datasets import LARGEST_SPLIT_SEED, PER_SEED, SOURCES, DatasetBlock, DatasetConfig
 from nfpi.config.experiments import Experiment, Tables
 from nfpi.config.figures import Figures
 from nfpi.config.flows import FLOWS, FlowConfig
@@ -289,6 +289,14 @@ class Config(Settings):
     @model_validator(mode="after")
     def _check_claims(self) -> Config:
         check_claims(self.claims, self.tables)
+        return self
+
+    @model_validator(mode="after")
+    def _check_split_seeds(self) -> Config:
+        for name, dataset in self.datasets.items():
+            if dataset.split_seed == PER_SEED and max(self.seeds) > LARGEST_SPLIT_SEED:
+                expected = f"datasets.{name}.split_seed: {PER_SEED}: expected seeds of at most {LARGEST_SPLIT_SEED}"
+                raise ValueError(f"{expected}, received {max(self.seeds)}")
         return self
 
     @model_validator(mode="after")
