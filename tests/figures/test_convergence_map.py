@@ -157,9 +157,11 @@ def test_cells_without_a_fixed_point_say_why():
     figure = draw_convergence_map(fits(outcome="not_converged", iterations=1000))
     assert cells(figure.axes[0]) == [["1", "3", ""]] * 4
     assert figure.axes[0].patches[2].get_hatch()
+    assert "1000 iterations" in figure.get_supxlabel()
+    assert not draw_convergence_map(fits()).get_supxlabel()
 
 
-def test_a_letter_stands_for_one_thing_which_the_caption_names():
+def test_a_letter_stands_for_one_thing_which_the_caption_and_the_figure_name():
     """The rows' scale π is none of them."""
     letters = [letter for letter, _ in DIVERGENCE_CAUSES.values()]
     assert len(set(letters)) == len(letters)
@@ -168,6 +170,7 @@ def test_a_letter_stands_for_one_thing_which_the_caption_names():
         figure = draw_convergence_map(fits(**LOST_A | {"quantity": quantity}, iterations=4))
         assert cells(figure.axes[0]) == [["1", "3", letter]] * 4
         assert f"{letter}: {meaning}" in ConvergenceFigure.caption
+        assert f"{letter}: {meaning}" in figure.get_supxlabel()
 
 
 def test_a_map_can_be_written(tmp_path):

@@ -35,7 +35,7 @@ def shown(figure, row, column, height, width):
 def test_each_image_is_where_its_labels_are(channels):
     images = pictures(2, 3, (8, 6, channels))
     figure = draw_samples(images, [0.5, 1.0], ["cat", "dog", "frog"])
-    assert ticks(figure) == [["T = 0.5", "T = 1"], ["cat", "dog", "frog"]]
+    assert ticks(figure) == [["0.5", "1"], ["cat", "dog", "frog"]]
     for row in range(2):
         for column in range(3):
             expected = np.broadcast_to(images[row, column], (8, 6, 3))
@@ -49,7 +49,7 @@ def test_blocks_of_rows_stand_apart_and_each_image_is_where_its_labels_are():
     assert between > first == last
     for row in range(4):
         np.testing.assert_array_equal(shown(figure, row, 2, 8, 6), images[row, 2])
-    assert ticks(figure)[0] == ["T = 0.5", "", "T = 1", ""]
+    assert ticks(figure)[0] == ["0.5", "", "1", ""]
 
 
 def test_notes_stand_below_their_images():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -176,7 +177,8 @@ def draw_convergence_map(table: pd.DataFrame) -> Figure:
     kinds = [list(dict.fromkeys(zip(rows["update"], rows["scale"], strict=True))) for _, rows in groups]
     shades = ScalarMappable(LogNorm(1, 1000), matplotlib.colormaps["viridis"].reversed())
     with matplotlib.rc_context(STYLE):
-        height = 0.17 * sum(map(len, kinds)) + 0.2 * len(groups) + 1.1
+        note = _explain_failures(table)
+        height = 0.17 * sum(map(len, kinds)) + 0.2 * len(groups) + 1.1 + 0.1 * len(note.splitlines())
         figure = Figure(figsize=(COLUMN_WIDTH, height), layout=ConstrainedLayoutEngine(h_pad=0.02, w_pad=0.02))
         grid = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=[len(k) for k in kinds])[:, 0]
         for axes, (name, rows), kind in zip(grid, groups, kinds, strict=True):
@@ -197,7 +199,18 @@ def draw_convergence_map(table: pd.DataFrame) -> Figure:
         bar.set_label("Iterations to convergence", fontsize=7)
         bar.ax.tick_params(labelsize=6)
         bar.ax.xaxis.set_major_formatter("{x:g}")
+        figure.supxlabel(note, x=0.01, ha="left", fontsize=6)
     return figure
+
+
+def _explain_failures(table: pd.DataFrame) -> str:
+    """Explain the grey cells with their letters and the hatched ones, as far as there are any."""
+    failed = table.loc[table["outcome"] == "diverged", "quantity"].unique()
+    causes = [": ".join(DIVERGENCE_CAUSES.get(quantity, (quantity[:1], quantity))) for quantity in failed]
+    unfinished = table.loc[table["outcome"] == "not_converged", "iterations"]
+    parts = [f"Grey: diverged ({', '.join(causes)})."] if causes else []
+    parts += [f"Hatched: not converged in {unfinished.max():.0f} iterations."] if len(unfinished) else []
+    return textwrap.fill(" ".join(parts), 80)
 
 
 def _draw_cell(axes: Axes, place: tuple[int, int], row: dict[str, Any], shades: Any) -> None:

@@ -107,5 +107,5 @@ def draw_samples(images: np.ndarray, temperatures: Sequence[float], classes: Seq
     Raises:
         FigureError: inconsistent numbers of rows or columns, or images that are not pixels.
     """
-    rows = [f"T = {temperature:g}" if number == 0 else "" for temperature in temperatures for number in range(noises)]
+    rows = [f"{temperature:g}" if number == 0 else "" for temperature in temperatures for number in range(noises)]
     return draw_image_grid(images, rows, classes, "Temperature T", "Class", rows_per_block=noises)
