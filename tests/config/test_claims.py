@@ -228,5 +228,5 @@ def test_a_claim_about_a_table_that_is_replaced_is_left_out_unless_its_rows_are_
     assert "#3 KLD on Σ only" in resolved.dropped_claims["ablation"]
     comparison = {"first": OURS, "second": THEIRS, "smallest_effect": 0.5}
     own = {"statement": "Ours is better", "comparisons": [comparison]}
-    with pytest.raises(ConfigError, match="table 'table3' has no row '#4 KLD on μ and Σ'"):
+    with pytest.raises(ConfigError, match="table 'table3' has no row '#4 KLD on μ and Σ"):
         resolve(ROOT / "config.yaml", ROOT / "presets", settings | {"claims": {"mine": own}})

@@ -95,7 +95,9 @@ def test_overrides_without_a_variant_are_for_that_of_the_common_block():
 
     block = {"kind": "transformer", "depth": 4}
     assert add(flows={"t": block})["flows"]["t"] == {"patch_size": 8} | block
+    assert add(flows={"t": {"kind": "matrix_exponential"}})["flows"]["t"] == {"kind": "matrix_exponential"}
     assert add(classifiers={"c": {"model": "swin"}})["classifiers"]["c"]["architecture"] == {"depths": [1]}
+    assert "architecture" not in add(classifiers={"c": {"model": "eva02"}})["classifiers"]["c"]
 
 
 def test_another_model_of_a_classifier_keeps_all_but_the_architecture():

@@ -17,7 +17,7 @@ PER_SEED: Literal["per_seed"] = "per_seed"
 
 LARGEST_SPLIT_SEED = 2**32 - 1
 """The largest seed that scikit-learn and NumPy accept."""
-SplitSeed = Annotated[int, Field(ge=0, le=LARGEST_SPLIT_SEED)]
+SplitSeed = Annotated[int, Field(ge=0, lt=LARGEST_SPLIT_SEED + 1)]
 
 
 def _check_split_seed(value: Any) -> Any:

@@ -36,12 +36,14 @@ def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, An
     """
     merged = copy.deepcopy(dict(base))
     for overlay in overlays:
-        merged = _merge_at((), merged, overlay)
+        merged = _merge_at((), merged, overlay, merged)
     return merged
 
 
-def _merge_at(where: tuple[str, ...], base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge an overlay into settings at the keys `where`."""
+def _merge_at(
+    where: tuple[str, ...], base: Mapping[str, Any], overlay: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Merge an overlay into `base`, the part of `settings` at the keys `where`."""
     merged = dict(base)
     if len(where) == 1 and where[0] in _REMOVABLE and overlay.get(ALL_INHERITED, ...) is None:
         merged = {}
@@ -49,23 +51,28 @@ def _merge_at(where: tuple[str, ...], base: Mapping[str, Any], overlay: Mapping[
     for key, value in overlay.items():
         known = merged.get(key)
         if isinstance(known, Mapping) and isinstance(value, Mapping):
-            value = _merge_at((*where, key), _keep_for_variant((*where, key), known, value), value)
+            at = (*where, key)
+            value = _merge_at(at, _keep_for_variant(at, known, value, settings), value, settings)
         merged[key] = copy.deepcopy(value)
     return merged
 
 
-def _keep_for_variant(where: tuple[str, ...], block: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+def _keep_for_variant(
+    where: tuple[str, ...], block: Mapping[str, Any], overlay: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the settings of a block that apply to the variant which an overlay selects.
 
     A block in the overrides of a data set need not name its variant: it is for that of the block which it overrides.
     """
-    is_override = len(where) == 5 and where[::2][:2] == ("datasets", "overrides")
-    group = where[-2] if len(where) == 2 or is_override else ""
-    if group not in _VARIANTS:
+    is_block = len(where) == 2 or (len(where) == 5 and where[::2][:2] == ("datasets", "overrides"))
+    if not is_block or where[-2] not in _VARIANTS:
         return dict(block)
+    *_, group, name = where
     key, default = _VARIANTS[group]
-    known = block.get(key, None if is_override else default)
-    if known is None or overlay.get(key, known) == known:
+    blocks = settings.get(group)
+    common = blocks.get(name) if isinstance(blocks, Mapping) else None
+    variant = ({key: default} | dict(common if isinstance(common, Mapping) else {}) | dict(block))[key]
+    if overlay.get(key, variant) == variant:
         return dict(block)
     return {name: value for name, value in block.items() if name != "architecture"} if group == "classifiers" else {}
 
