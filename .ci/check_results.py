@@ -7,10 +7,11 @@ figures, trained for a few epochs.
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 
-from nfpi.config.figures import FIGURES
+from nfpi.config.figures import FIGURES, FigureSettings
 
 ROWS = {"table1": 6, "table2": 5, "table3": 4, "table4": 5, "table5": 4, "table6": 5, "table7": 6}
 SMALLEST_FIGURE = 5000
@@ -46,7 +47,8 @@ def check_accuracies(tables: dict[str, pd.DataFrame]) -> None:
 def check_figures(folder: Path) -> None:
     """All figures must be drawn."""
     drawn = {path.name for path in folder.iterdir() if path.stat().st_size > SMALLEST_FIGURE}
-    pictures = [picture for name in FIGURES for picture in FIGURES[name].settings.picture_names(name)]
+    settings = {name: cast(type[FigureSettings], FIGURES[name].settings) for name in FIGURES}
+    pictures = [picture for name, figure in settings.items() for picture in figure.picture_names(name)]
     missing = {f"{picture}.{suffix}" for picture in pictures for suffix in ("png", "pdf")} - drawn
     expect(not missing, "every figure as png and pdf", f"none of {sorted(missing)}")
 
