@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import struct
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from nfpi.data.errors import DataError
 
@@ -43,11 +44,12 @@ def read_image(path: Path, image_size: int | None = None, content: bytes | None 
     """
     try:
         with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as file:
+            deep = _find_deep_channels(file)
             mode, image = file.mode, ImageOps.exif_transpose(file).convert("RGB")
     except PILLOW_ERRORS as error:
         raise _describe_damage(path, error) from None
-    if mode not in EIGHT_BIT_MODES:
-        raise DataError(f"{path}: expected an image of 8 bits per channel, received mode {mode}")
+    if mode not in EIGHT_BIT_MODES or deep:
+        raise DataError(f"{path}: expected an image of 8 bits per channel, received {deep or 'mode ' + mode}")
     if image_size is not None and image.size != (image_size, image_size):
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
     return np.asarray(image), mode
@@ -61,16 +63,30 @@ def read_image_size(path: Path) -> tuple[int, int]:
     """
     try:
         with Image.open(path, formats=FORMATS) as file:
-            # Pillow itself rotates the size of a TIFF file
-            is_transposed = file.format != "TIFF" and file.getexif().get(_ORIENTATION, 1) in _TRANSPOSED
-            return file.size if is_transposed else file.size[::-1]
+            width, height = file.size
+            if isinstance(file, TiffImagePlugin.TiffImageFile):  # newer versions of Pillow rotate its size
+                width, height = file.tag_v2[256], file.tag_v2[257]
+            is_transposed = file.getexif().get(_ORIENTATION, 1) in _TRANSPOSED
     except PILLOW_ERRORS as error:
         raise _describe_damage(path, error) from None
+    return (width, height) if is_transposed else (height, width)
 
 
 _ORIENTATION = 0x0112
 _TRANSPOSED = (5, 6, 7, 8)
 """EXIF orientations that swap height and width"""
+
+
+def _find_deep_channels(file: Image.Image) -> str:
+    """Describe colour channels of 16 bits, which Pillow opens as RGB without the lower bits; empty: there are none."""
+    for tile in getattr(file, "tile", []):
+        # arguments of the decoder: Pillow's name of the stored channels, or the maximum value of a PPM file
+        for argument in tile[3] if isinstance(tile[3], tuple) else (tile[3],):
+            if isinstance(argument, str) and re.search(r";16[BLN]", argument):
+                return argument
+            if file.format == "PPM" and isinstance(argument, int) and argument > 255:
+                return f"a PPM file with maximum value {argument}"
+    return ""
 
 
 def _describe_damage(path: Path, error: Exception) -> DataError:

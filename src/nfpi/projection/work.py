@@ -100,7 +100,10 @@ class Work:
 
 
 def describe_batch(config: Config, work: Work) -> tuple[object, ...]:
-    """Return everything that the operations of a batch depend on: equal batches of several data sets are equal here."""
+    """Return everything that the operations of a batch depend on: equal batches of several data sets are equal here.
+
+    The number of classes is not part of a flow's batch, as only the Gaussian of each image's own class is computed.
+    """
     settings, classes = "", 0
     if work.kind.startswith("classifier"):
         classes = work.classes

@@ -12,6 +12,7 @@ import pytest
 
 from nfpi.config.datasets import DatasetConfig
 from nfpi.data import DataError, load_source
+from nfpi.data.sources import archive as archives
 
 FORMS = {"zip": "zip", "tar": "tar", "tar.gz": "gztar", "tar.xz": "xztar"}
 
@@ -47,7 +48,7 @@ def test_a_folder_of_a_split_is_not_taken_for_an_outer_one(image_folder, tmp_pat
     shutil.rmtree(image_folder / "test")
     (image_folder / "train").rename(image_folder / "val")
     archive = _archive(image_folder, tmp_path / "animals", "zip", "files")
-    with pytest.raises(DataError, match=r"train:.*none"):
+    with pytest.raises(DataError, match=r"files: .* received val$"):
         _load(archive, tmp_path / "downloads")
 
 
@@ -121,6 +122,17 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
         member.type, member.linkname = tarfile.SYMTYPE, "/etc"
         file.addfile(member)
     _refused(archive, tmp_path, "expected members inside the folder")
+
+
+@pytest.mark.parametrize("form", ["zip", "tar.xz"])
+def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path, monkeypatch, form):
+    monkeypatch.setattr(archives, "_ALWAYS_ALLOWED", 10**6)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/zeros").write_bytes(bytes(2 * 10**6))
+    archive = _archive(tmp_path / "files", tmp_path / "bomb", form, "files")
+    monkeypatch.setattr(shutil, "copyfileobj", None)  # nothing is unpacked before it is refused
+    monkeypatch.setattr(tarfile, "copyfileobj", None)
+    _refused(archive, tmp_path, "1000000 bytes.* 2000000")
 
 
 def test_no_file_gets_rights_that_its_archive_names(image_folder, tmp_path):

@@ -7,6 +7,7 @@ import hashlib
 import stat
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from nfpi.data.errors import DataError
@@ -18,6 +19,10 @@ SPLIT_NAMES = ("train", "test", "validation", "val")
 """names of the folders of splits"""
 OF_MACOS = "__MACOSX"
 """folder that macOS adds to a zip archive, with metadata of the files"""
+_LARGEST_GROWTH = 100
+"""largest accepted ratio of unpacked to packed size; image files are compressed already"""
+_ALWAYS_ALLOWED = 2**30
+"""unpacked size, in bytes, that is always accepted"""
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EROFS)
 _UNIX = 3
 
@@ -29,8 +34,8 @@ def find_image_root(folder: Path | None, download_folder: Path) -> Path:
     In the archive, the images may be nested in further folders.
 
     Raises:
-        DataError: `folder` is None, or an archive is damaged, or has members that are outside of its folder or are
-            neither files nor folders.
+        DataError: `folder` is None, or an archive is damaged, unpacks to a far larger size, or has members that are
+            outside of its folder or are neither files nor folders.
     """
     if folder is None:
         raise DataError("folder: expected a folder of class folders, or of train and test (or val), received none")
@@ -88,15 +93,35 @@ def _unzip(archive: Path, into: Path) -> None:
             kind = stat.S_IFMT(member.external_attr >> 16) if member.create_system == _UNIX else 0
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):  # zipfile would extract a link as a file
                 raise DataError(f"{archive}: expected files and folders, received '{member.filename}'")
+        _check_size(archive, sum(member.file_size for member in members))
         file.extractall(into, members)  # ignores the members' permissions
 
 
 def _untar(archive: Path, into: Path) -> None:
     with tarfile.open(archive) as file:
         # the filter rejects devices and pipes, and drops setuid, setgid and sticky bits
-        file.extractall(into, filter="data")
+        file.extractall(into, _check_sizes(archive, file), filter="data")
         # tarfile does not detect truncation between two members; the end is marked by a block of zeros
         assert file.fileobj is not None
         file.fileobj.seek(file.offset)
         if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise EOFError("its end is missing")
+
+
+def _check_sizes(archive: Path, file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of a tar archive, which is read only once, each after the total size up to it is checked."""
+    size = 0
+    for member in file:
+        size += member.size
+        _check_size(archive, size)
+        yield member
+
+
+def _check_size(archive: Path, size: int) -> None:
+    """Raise DataError if the declared size of unpacked members, in bytes, would fill a disk with little data."""
+    most = max(_ALWAYS_ALLOWED, _LARGEST_GROWTH * archive.stat().st_size)
+    if size > most:
+        raise DataError(
+            f"{archive}: expected at most {most} bytes when unpacked ({_LARGEST_GROWTH} times its size, or 1 GiB), "
+            f"received {size} or more: unpack it yourself and name the folder"
+        )
