@@ -217,14 +217,14 @@ def test_a_batch_is_read_at_a_time(config, tmp_path, monkeypatch):
 def test_pixels_of_latents_are_the_original_files(splits, sets, digits):
     pixels = open_pixels(splits / "train")
     assert len(pixels) == 54
-    assert np.array_equal(pixels.labels, sets["train"].labels)
-    assert pixels.classes == ["0", "1", "2"]
-    assert pixels.num_classes == 3
-    assert pixels.meta == sets["train"].meta
+    images = pixels.image_set
+    assert np.array_equal(images.labels, sets["train"].labels)
+    assert images.classes == ["0", "1", "2"]
+    assert images.meta == sets["train"].meta
     sizes = set()
     for index in range(len(pixels)):
         name = str(pixels.file_names[index])
-        assert pixels.classes[pixels.labels[index]] == name.split("/")[1]
+        assert images.classes[images.labels[index]] == name.split("/")[1]
         with Image.open(digits / name) as file:
             expected = np.asarray(file)
         assert pixels[index].dtype == torch.uint8

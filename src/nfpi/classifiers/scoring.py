@@ -137,7 +137,8 @@ def find_real_labels(pixels: Pixels) -> RealLabels | None:
     Raises:
         ValueError: a file or a class is not one of ImageNet's validation set.
     """
+    images = pixels.image_set
     if pixels.file_names is None:
-        logger.warning("%s: the names of the image files are not known: no score on ReaL labels", pixels.meta["name"])
+        logger.warning("%s: the names of the image files are not known: no score on ReaL labels", images.meta["name"])
         return None
-    return RealLabels([str(name) for name in pixels.file_names], pixels.classes)
+    return RealLabels([str(name) for name in pixels.file_names], images.classes)

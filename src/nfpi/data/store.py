@@ -229,26 +229,6 @@ class Pixels:
             image = np.array(read_image(self.folder / str(self.file_names[index]))[0])
         return torch.from_numpy(image).permute(2, 0, 1).contiguous()
 
-    @property
-    def labels(self) -> np.ndarray:
-        """Labels in [0, K), (N,), int64."""
-        return self.image_set.labels
-
-    @property
-    def classes(self) -> list[str]:
-        """Names of the K classes."""
-        return self.image_set.classes
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, K."""
-        return self.image_set.num_classes
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        """Contents of the set's `meta.json`."""
-        return self.image_set.meta
-
 
 def open_pixels(folder: Path, verify: bool = True) -> Pixels:
     """Open the images of a split as pixels; for latents, open the original image files.

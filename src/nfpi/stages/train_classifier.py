@@ -201,7 +201,7 @@ def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[Classifier
     parts, temperature = [], None
     if config.train_on != "generated":
         parts.append(open_pixels(stage.data / "train"))
-        digests["real"] = parts[-1].meta["sha256"]
+        digests["real"] = parts[-1].image_set.meta["sha256"]
     if stage.generated is not None:
         generated = read_image_set(stage.generated)
         if generated.images.dtype != "uint8":

@@ -146,16 +146,12 @@ def find_split_folders(root: Path) -> dict[Split, Path]:
     known = {name: root / name for name in SPLIT_NAMES if _is_folder(root / name)}
     if not known:
         return {"train": root}
-    if "train" not in known:
-        raise DataError(f"{root / 'train'}: expected a folder of class folders beside {min(known)}, received none")
-    if len(known) == 1:
-        others = _list_other_folders(root)
+    if "train" not in known or len(known) == 1 or {"validation", "val"} <= known.keys():
+        received = ", ".join([*known, *_list_other_folders(root)[:_MAX_NAMES]])
         raise DataError(
-            f"{root}: expected test or val beside train (or class folders alone, to be split), received neither"
-            + (f", but '{others[0]}'" if others else "")
+            f"{root}: expected train beside test, or validation or val, or test and one of these (or class folders "
+            f"alone, to be split), received {received}"
         )
-    if "validation" in known and "val" in known:
-        raise DataError(f"{root}: expected one validation split, received both validation and val")
     places: dict[Split, Path] = {"train": known["train"]}
     validation = known.get("validation", known.get("val"))
     if "test" in known:
@@ -163,18 +159,6 @@ def find_split_folders(root: Path) -> dict[Split, Path]:
     if validation is not None:
         places["validation" if "test" in known else "test"] = validation
     return places
-
-
-def find_first_image(root: Path) -> Path:
-    """Return the first training image of a folder.
-
-    Raises:
-        DataError: the folder has no images.
-    """
-    place = find_split_folders(root)["train"]
-    folder = place / list_classes(place)[0]
-    names, *_ = _list_class_images(folder)
-    return folder / names[0]
 
 
 def log_splits(folder: ImageFolder, config: DatasetConfig) -> None:
