@@ -21,6 +21,7 @@ from nfpi.config.training import TrainingConfig
 from nfpi.flows.bijection import skip_initialization
 from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.priors.gaussian import GaussianPrior
+from nfpi.runtime.faults import format_error
 from nfpi.runtime.formats import FormatError
 from nfpi.runtime.precision import standard_defaults
 from nfpi.runtime.tensors import load_state, require_finite, verify_archive
@@ -107,7 +108,7 @@ def load_release_checkpoint(path: Path | str, averaged: bool = True) -> tuple[Ma
     except FormatError:
         raise
     except (KeyError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = format_error(error, 200)
         raise FormatError(f"{path}: expected the released layout, received another one ({reason})") from None
     try:
         prior.check()

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
-from nfpi.checks.report import format_error
 from nfpi.config.settings import Config
 from nfpi.data.store import ImageSet
 from nfpi.flows.image_flow import ImageFlow
@@ -22,7 +21,7 @@ from nfpi.priors.gaussian import GaussianPrior
 from nfpi.projection.hours import build_model
 from nfpi.projection.work import Work
 from nfpi.runtime.device import make_device
-from nfpi.runtime.faults import describe_exhausted_resource
+from nfpi.runtime.faults import describe_exhausted_resource, format_error
 from nfpi.runtime.precision import full_precision
 from nfpi.training.epoch_prior import FixedPrior
 from nfpi.training.state import TrainingState

@@ -57,8 +57,3 @@ def write_report(path: Path, lines: Sequence[Line], about: dict[str, Any]) -> No
 def list_failed(lines: Sequence[Line]) -> list[str]:
     """Return the names of the checks that failed."""
     return list(dict.fromkeys(line.check for line in lines if line.verdict == "FAILED"))
-
-
-def format_error(error: BaseException) -> str:
-    """Return the message of an error without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from nfpi.data.errors import DataError
+from nfpi.runtime.faults import format_error
 from nfpi.runtime.precision import tensor_float32
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def load_autoencoder(folder: Path, device: torch.device | str) -> AutoencoderKL:
             output_loading_info=True,
         )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
+        reason = format_error(error)
         raise DataError(f"{folder}: expected a diffusers AutoencoderKL, received something else ({reason})") from None
     if info["missing_keys"]:  # these would be random
         raise DataError(

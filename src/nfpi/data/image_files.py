@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from nfpi.data.errors import DataError
+from nfpi.runtime.faults import format_error
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +91,7 @@ def _find_deep_channels(file: Image.Image) -> str:
 
 
 def _describe_damage(path: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).split())
-    return DataError(f"{path}: expected an image, received one that cannot be read ({reason})")
+    return DataError(f"{path}: expected an image, received one that cannot be read ({format_error(error)})")
 
 
 def check_size(path: Path, image: np.ndarray, size: tuple[int, ...], setting: str = "image_size") -> None:

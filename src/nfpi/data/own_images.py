@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from nfpi.data.errors import DataError
 from nfpi.data.image_files import GREY_MODES, SUFFIXES, list_files, read_image
-from nfpi.data.sources.imagefolder import list_classes, warn_of_unread_folders
+from nfpi.data.sources.imagefolder import list_class_images, list_classes, warn_of_unread_folders
 from nfpi.data.store import ImageSet
 from nfpi.data.writer import replace_folder
 
@@ -28,7 +28,10 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files += _select_images(path, list_files(path))
+            found = [file for file in list_files(path) if file.suffix.lower() in SUFFIXES]
+            if not found:
+                raise DataError(f"{path}: expected images ({', '.join(SUFFIXES)}), received none")
+            files += found
         elif path.is_file():
             files.append(path)
         else:
@@ -61,9 +64,9 @@ def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path
             raise DataError(
                 f"{folder / name}: expected folders named after classes of the model ({listed}), received another name"
             )
-        paths = sorted((folder / name).iterdir())
-        files[index_of[name]] = _select_images(folder / name, paths)
-        unread += [f"{name}/{path.name}" for path in paths if path.is_dir() and not path.name.startswith(".")]
+        names, _, inner = list_class_images(folder / name)
+        files[index_of[name]] = [folder / name / file for file in names]
+        unread += [f"{name}/{other}" for other in inner]
     warn_of_unread_folders(folder, unread)
     return files
 
@@ -136,23 +139,6 @@ def export_imagefolder(image_set: ImageSet, folder: Path) -> None:
         for index, (image, label) in enumerate(zip(image_set.images, image_set.labels, strict=True)):
             pixels = image[:, :, 0] if channels == 1 else image
             Image.fromarray(np.asarray(pixels)).save(partial / names[label] / f"{index:05d}.png")
-
-
-def _select_images(folder: Path, paths: Iterable[Path]) -> list[Path]:
-    """Return the image files of a folder among these paths, without hidden ones.
-
-    Broken links with the suffix of an image are returned too, so that the error of reading them names them.
-    """
-    files = [
-        path
-        for path in paths
-        if path.suffix.lower() in SUFFIXES
-        and not path.name.startswith(".")
-        and (path.is_file() or (path.is_symlink() and not path.exists()))
-    ]
-    if not files:
-        raise DataError(f"{folder}: expected images ({', '.join(SUFFIXES)}), received none")
-    return files
 
 
 def _convert(pixels: np.ndarray, height: int, width: int, grey: bool) -> np.ndarray:

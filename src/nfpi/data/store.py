@@ -21,6 +21,7 @@ from nfpi.config.base import NonNegativeInt, PositiveFloat, PositiveInt, Split
 from nfpi.data.errors import DataError
 from nfpi.data.image_files import read_image
 from nfpi.runs import IMAGE_SET_FILES
+from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import file_digest
 from nfpi.runtime.formats import FormatError, Record, check_record, read_json_object
 
@@ -264,6 +265,6 @@ def _load(file: Path, **options: Any) -> np.ndarray:
             np.lib.format.read_magic(opened)
         array: np.ndarray = np.load(file, allow_pickle=False, **options)
     except Exception as error:  # NumPy reads a header as a Python literal, which may fail in many ways
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = format_error(error, 200)
         raise DataError(f"{file}: expected a whole npy file, received a damaged one ({reason})") from None
     return array

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nfpi.flows.bijection import Bijection
 from nfpi.flows.image_flow import ImageFlow
+from nfpi.runtime.faults import format_error
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def _check_jacobian(flow: ImageFlow, x: Tensor, tolerance: float) -> None:
         try:
             rows = [torch.autograd.grad(z_d.sum(), x, retain_graph=True)[0] for z_d in z.flatten(1).unbind(1)]
         except RuntimeError as fault:  # z has no gradient, or none with respect to x
-            reason = " ".join(str(fault).split())
+            reason = format_error(fault)
             raise FlowError(
                 f"{_format_name(flow)}: expected forward to be differentiable with respect to the images: {reason}"
             ) from fault

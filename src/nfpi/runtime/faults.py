@@ -24,8 +24,13 @@ def describe_fault(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, (ValueError, ArithmeticError, OSError)) and not isinstance(error, ZeroDivisionError):
-        return " ".join(str(error).split()) or type(error).__name__
+        return format_error(error)
     return None
+
+
+def format_error(error: BaseException, longest: int | None = None) -> str:
+    """Return the message of an error in one line of at most `longest` characters; if it has none, its class."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__
 
 
 def describe_exhausted_resource(error: BaseException, batch_size: str = "batch size") -> str | None:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from nfpi.data.errors import DataError
 from nfpi.data.writer import replace_folder
+from nfpi.runtime.faults import format_error
 from nfpi.runtime.locks import locked_in_turn
 from nfpi.runtime.signals import Interrupted
 
@@ -76,7 +77,7 @@ def _unpack(archive: Path, into: Path) -> None:
     except Exception as error:  # the modules raise many, also for encrypted archives and for other files
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = format_error(error)
         raise DataError(f"{archive}: expected a whole zip or tar archive, received a damaged one ({reason})") from None
     if not any(into.iterdir()):
         raise DataError(f"{archive}: expected an archive of folders of images, received an empty one")

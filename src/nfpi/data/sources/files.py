@@ -39,6 +39,7 @@ from nfpi.config.datasets import SOURCES, DatasetConfig
 from nfpi.data.errors import DataError
 from nfpi.data.image_files import list_files
 from nfpi.data.sources.published import FASHION_MNIST_FILES, find_idx
+from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import file_digest, sync, write_atomically
 
 RECORD = "sources.npz"
@@ -184,7 +185,7 @@ class SourceRecord:
             if record.status.shape != (len(record.digests), 2) or record.digests.shape[1:] != (32,):
                 raise ValueError(f"{record.status.shape} and {record.digests.shape}")
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
-            reason = " ".join(str(error).split())
+            reason = format_error(error)
             raise DataError(
                 f"{file}: expected a record of source files, received a damaged one ({reason}): remove it"
             ) from None

@@ -122,7 +122,7 @@ def list_image_folder(root: Path) -> ImageFolder:
     with ThreadPoolExecutor(_THREADS) as pool:
         for split, place in places.items():
             prefix = "" if place == root else f"{place.name}/"
-            listed = list(pool.map(lambda name, place=place: _list_class_images(place / name), classes))
+            listed = list(pool.map(lambda name, place=place: list_class_images(place / name), classes))
             by_class = list(zip(classes, listed, strict=True))
             folder.names[split] = [f"{prefix}{name}/{file}" for name, (files, *_) in by_class for file in files]
             folder.labels[split] = np.repeat(np.arange(len(classes)), [len(files) for files, *_ in listed])
@@ -251,7 +251,7 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir()
 
 
-def _list_class_images(folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
+def list_class_images(folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
     """List the images in a class folder.
 
     Returns:

@@ -15,6 +15,7 @@ from nfpi.config.base import Split
 from nfpi.config.datasets import DatasetConfig
 from nfpi.data.errors import DataError
 from nfpi.data.sources.registry import SourceImages
+from nfpi.runtime.faults import format_error
 from nfpi.runtime.locks import locked_in_turn
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _download(kind: type[Any], folder: Path) -> Path:
         with lock:
             kind(folder, download=True)
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = format_error(error)
         url = getattr(kind, "url", None) or kind.mirrors[0]
         raise DataError(
             f"{folder}: expected to download {name} from {url}, received an error ({reason}): fetch its files where "
