@@ -253,7 +253,7 @@ IMAGES, LABELS = np.zeros((4, 8, 8, 1), np.uint8), np.arange(4) % 2
         (["a", "b"], {"train": IMAGES}, "source: train: "),
         ([0, 1], {"train": (IMAGES, LABELS)}, "source: classes: "),
         (["a", "a"], {"train": (IMAGES, LABELS)}, "source: classes: "),
-        (["a", "b"], {"train": (IMAGES, LABELS), "test": (IMAGES[:, :6, :6], LABELS)}, "6, 6, 1.* 8, 8, 1|8, 8, 1"),
+        (["a", "b"], {"train": (IMAGES, LABELS), "test": (IMAGES[:, :6, :6], LABELS)}, r"\(6, 6, 1\), \(8, 8, 1\)"),
     ],
     ids=["split", "text", "range", "list", "no labels", "numbers as names", "twice", "sizes"],
 )

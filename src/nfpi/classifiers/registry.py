@@ -18,6 +18,7 @@ from nfpi.classifiers.preprocessing import PUBLISHED, RGB, Preprocessing
 from nfpi.config.base import PositiveFloat, PositiveInt, Seed, Settings, Share, explain
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.registry import Variant
+from nfpi.runtime.faults import format_error
 from nfpi.runtime.formats import FormatError, Record, check_record
 from nfpi.runtime.tensors import load_state, require_finite, verify_archive
 
@@ -103,7 +104,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                 verify_archive(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # loading a damaged pickle may raise any exception
-        raise FormatError(f"{path}: expected a file of tensors only, as of a state_dict ({_shorten(error)})") from None
+        raise FormatError(
+            f"{path}: expected a file of tensors only, as of a state_dict ({format_error(error, 300)})"
+        ) from None
     for key in ("state_dict", "model"):  # common keys of checkpoints that contain more than weights
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -124,10 +127,6 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path | N
         load_state(model, weights, any_precision=True)
     except ValueError as error:
         raise FormatError(f"{path}: expected the weights of this classifier, received others ({error})") from None
-
-
-def _shorten(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def build_classifier(config: ClassifierConfig, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
@@ -298,12 +297,12 @@ def _build_pretrained(
         model: nn.Module = _get_trait(variant, "weights_from")(*size, settings, weights)
     except Exception as error:  # the hub's errors have no common base
         if path is not None and isinstance(error, _ARCHITECTURE_ERRORS):
-            reason = _shorten(error)
+            reason = format_error(error, 300)
             raise FormatError(f"{path}: expected the weights of this classifier, received others ({reason})") from None
         if path is None and isinstance(error, _ARCHITECTURE_ERRORS) and not isinstance(error, OSError):
             raise _make_architecture_error(variant, size, settings, error) from None
         raise OSError(
-            f"classifier: published weights of {variant.name} cannot be obtained ({_shorten(error)})"
+            f"classifier: published weights of {variant.name} cannot be obtained ({format_error(error, 300)})"
         ) from None
     return model
 
@@ -315,5 +314,5 @@ def _make_architecture_error(
     architecture = settings.model_dump(exclude_unset=True)
     return ValueError(
         f"classifier: expected a possible {variant.name} for {images}, "
-        f"received the architecture {architecture} ({_shorten(error)})"
+        f"received the architecture {architecture} ({format_error(error, 300)})"
     )

@@ -13,6 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from nfpi.model.card import make_card
 from nfpi.model.trained import CONFIG, WEIGHTS, TrainedFlow
+from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
 
@@ -134,5 +135,5 @@ def download_model(name: str, **options: Any) -> Path:
     except (HTTPError, OfflineModeIsEnabled, OSError) as error:  # HTTPError: also those of the connection
         if getattr(error, "errno", None):  # a fault of this machine, e.g. a full disk
             raise
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = format_error(error, 300)
         raise FormatError(f"{name}: expected a folder or a model of the hub, received neither ({reason})") from None

@@ -20,6 +20,7 @@ from nfpi.results.tables.markup import read_title
 from nfpi.results.tables.summaries import TableError
 from nfpi.results.tables.table import Table
 from nfpi.runs import COLLECTED_FOLDER, FIGURES_FOLDER, TABLES_FOLDER
+from nfpi.runtime.faults import format_error
 from nfpi.runtime.manifests import ManifestError, find_product
 
 
@@ -78,7 +79,7 @@ def read_shown_claims(root: Path) -> Product:
             shown.pictures.append(embed_file(path.with_suffix(".png"), "Figure: differences that decide the claims"))
     except (ManifestError, CsvError, ValueError, OSError) as error:
         shown.tables = []
-        shown.faults.append(" ".join(str(error).split()))
+        shown.faults.append(format_error(error))
     return shown
 
 
@@ -91,7 +92,7 @@ def _read_table(root: Path, name: str, title: str) -> Product:
             shown.frame = read_table(path)
             shown.tables = [(title, lay_out(shown.frame))]
     except (ManifestError, CsvError, TableError, ConfigError, OSError) as error:
-        shown.faults.append(" ".join(str(error).split()))
+        shown.faults.append(format_error(error))
     return shown
 
 

@@ -17,6 +17,7 @@ from nfpi.results.recorded.runs import OUTDATED, RecordedRun, list_splits
 from nfpi.results.tables.table import format_measurement, typeset_weight
 from nfpi.runs import LOG_FILE, PREDICTIONS_FILE, Run, format_weight
 from nfpi.runtime.divergence import Diverged
+from nfpi.runtime.faults import format_error
 from nfpi.runtime.manifests import find_product
 
 
@@ -148,7 +149,7 @@ def _add_contents(run: ShownRun, path: Path, add: Callable[[Path], None]) -> Non
         if find_product(path) is not None or path.exists():
             add(path)
     except (ValueError, OSError, EOFError) as error:
-        run.faults.append(" ".join(str(error).split()))
+        run.faults.append(format_error(error))
     except Diverged as error:  # metrics.json says that the run diverged, but does not agree with its manifest
         run.faults.append(f"{path}: expected contents, received the mark of a divergence: {error}")
 

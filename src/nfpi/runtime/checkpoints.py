@@ -21,6 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from nfpi import __version__
+from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import remove_remains, write_keeping_previous
 from nfpi.runtime.signals import Interrupted, Interruption, interruptible
 
@@ -107,7 +108,7 @@ class Checkpoints:
                 if version != __version__:
                     raise ValueError(f"of nfpi {version}")
             except (ValueError, KeyError, TypeError, SafetensorError) as error:
-                reason = " ".join(str(error).split())
+                reason = format_error(error)
                 logger.warning("%s: removed a checkpoint that is damaged or of another version (%s)", path, reason)
                 path.unlink()  # otherwise the next save would overwrite the intact previous state with it
                 continue

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection
 from pathlib import Path
 
+from nfpi.runtime.faults import format_error
 from nfpi.workflow.plan import Plan
 from nfpi.workflow.targets import CLAIMS, Targets
 from nfpi.workflow.terminal import OURS
@@ -64,8 +65,7 @@ def write_page_at_end(logger: logging.Logger, plan: Plan) -> None:
         write_descriptions(root, describe_preset(plan.config))
         logger.info(f"page:   {write_page(root)}", extra=OURS)
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        logger.error(f"The page of results was not written: {reason}", extra=OURS)
+        logger.error(f"The page of results was not written: {format_error(error)}", extra=OURS)
 
 
 def _read_lines(path: str) -> list[str]:

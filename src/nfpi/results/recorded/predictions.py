@@ -14,6 +14,7 @@ import numpy as np
 from nfpi.results.recorded.records import MetricsError
 from nfpi.runs import METRICS_FILE
 from nfpi.runtime.divergence import raise_if_marked
+from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import write_atomically
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except Exception as error:  # a damaged archive raises many types: zip, zlib, array header
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = format_error(error, 200)
         raise MetricsError(f"{path}: expected predictions, received something else ({reason})") from None
     if not arrays:  # the mark of a divergence
         raise_if_marked(Path(path).with_name(METRICS_FILE))

@@ -11,6 +11,7 @@ from typing import Any
 
 from nfpi.results.recorded.records import MetricsError, describe_divergence, read_record
 from nfpi.runs import COMMON_SPLITS, METRICS_FILE, SPLITS, SPLITS_OF_SEED, Run, parse_run_folder
+from nfpi.runtime.faults import format_error
 from nfpi.runtime.manifests import SUFFIX, ManifestError, find_product, read_manifest
 
 OUTDATED = "made from other images than the present data set: `snakemake all` makes it again, if its seed is in `seeds`"
@@ -102,7 +103,7 @@ def _read_run(path: Path, run: Run) -> RecordedRun:
         made_from = product.manifest.made_from if product else {}
         return RecordedRun(run, path.parent, read_record(path), made_from=made_from)
     except (ManifestError, MetricsError, OSError) as error:
-        return RecordedRun(run, path.parent, fault=" ".join(str(error).split()))
+        return RecordedRun(run, path.parent, fault=format_error(error))
 
 
 def _is_outdated(root: Path, item: RecordedRun, read_content: Callable[[Path], str | None]) -> bool:
