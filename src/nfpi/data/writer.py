@@ -265,16 +265,25 @@ class LabelledRows:
 
 
 def _open_allocated(path: Path, mode: Literal["w+", "r+"], **form: Any) -> np.memmap:
-    """Open a memory map whose disk space is fully allocated, if the system and the file system support that."""
+    """Open a memory map whose disk space is fully allocated."""
     try:
         array = np.lib.format.open_memmap(path, mode, **form)
-        if hasattr(os, "posix_fallocate"):  # not on macOS
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        _allocate(path)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # an allocation that the file system does not support
-            raise type(error)(error.errno, error.strerror, str(path)) from None
+        raise type(error)(error.errno, error.strerror, str(path)) from None
     return array
+
+
+def _allocate(path: Path) -> None:
+    """Allocate the disk space of a sparse file, if the system and the file system support it."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
 
 
 class ImageSetWriter:

@@ -24,7 +24,8 @@ _LARGEST_GROWTH = 100
 """largest accepted ratio of unpacked to packed size; image files are compressed already"""
 _ALWAYS_ALLOWED = 2**30
 """unpacked size, in bytes, that is always accepted"""
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EROFS)
+_OF_ARCHIVES = (None, errno.EINVAL, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT)
+"""numbers of OS errors that damaged archives cause, by invalid offsets or paths; others are of the disk"""
 _UNIX = 3
 
 
@@ -68,14 +69,14 @@ def _find_outer_folder(place: Path) -> Path | None:
 def _unpack(archive: Path, into: Path) -> None:
     try:
         (_unzip if zipfile.is_zipfile(archive) else _untar)(archive, into)
-    except (DataError, Interrupted):
+    except (DataError, Interrupted, MemoryError):
         raise
     except tarfile.FilterError as error:
         raise DataError(
             f"{archive}: expected members inside the folder, received one outside or a special file ({error})"
         ) from None
     except Exception as error:  # the modules raise many, also for encrypted archives and for other files
-        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        if isinstance(error, OSError) and error.errno not in _OF_ARCHIVES:
             raise
         reason = format_error(error)
         raise DataError(f"{archive}: expected a whole zip or tar archive, received a damaged one ({reason})") from None
