@@ -67,10 +67,7 @@ def check_label_range(labels: Tensor, num_classes: int) -> None:
     """
     if torch.compiler.is_compiling() or not len(labels):
         return
-    try:
-        low, high = torch.stack(labels.aminmax()).tolist()
-    except RuntimeError:  # under torch.func.vmap, values cannot be read
-        return
+    low, high = torch.stack(labels.aminmax()).tolist()
     if low < 0 or high >= num_classes:
         raise ValueError(f"labels: expected 0 to {num_classes - 1}, received {low if low < 0 else high}")
 
