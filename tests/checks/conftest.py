@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nfpi.checks.report import Line
+from nfpi.checks.questions import Line
 from nfpi.checks.subject import Subject
 from nfpi.config.presets import merge
 from nfpi.config.resolution import Resolved, resolve

@@ -219,6 +219,7 @@ def test_a_loader_that_cannot_keep_up_is_slow(make_subject, monkeypatch, workers
         assert ("training.workers" in line.text) == (verdict == "slow")
     one = measure_as(make_subject(training={"workers": 7}), 1e-9)
     assert "more cores" in only(does_the_loader_keep_up(one)).text
+    assert only(does_the_loader_keep_up(measure_as(make_subject(), math.nan))).verdict == "missing"
 
 
 def test_reading_waits_neither_for_a_device_nor_for_batches_made_before(make_subject, monkeypatch):

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from nfpi.checks.questions import answer, answer_questions
-from nfpi.checks.report import Line
+from nfpi.checks.questions import Line, answer, answer_questions
 from nfpi.cli import main
 from nfpi.runtime.signals import Interrupted
 

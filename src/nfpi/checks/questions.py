@@ -10,14 +10,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from nfpi.checks.batches import SEED, Trial, make_random_images, release_memory
-from nfpi.checks.report import Line
 from nfpi.checks.subject import Subject
 from nfpi.config.resolution import Resolved
 from nfpi.flows.image_flow import ImageFlow
@@ -41,6 +41,24 @@ _BATCHES_AHEAD, _TIMED_BATCHES = 2, 8
 """batches that each worker keeps ready (torch's default), and the smallest number of batches that are timed"""
 _JOBS = 5
 """number of times that a job is run under the cluster profiles, retries included"""
+
+Verdict = Literal["ok", "slow", "missing", "FAILED"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """The result of a check.
+
+    Attributes:
+        check: what was checked.
+        verdict: ok; slow: it works, and `text` says what to set; missing: data, weights or times that are not there,
+            and `text` says which; FAILED: a training would fail, and `text` says what to do, if that is known.
+        text: what was found, with its numbers.
+    """
+
+    check: str
+    verdict: Verdict
+    text: str
 
 
 def which_gpus(subject: Subject) -> Iterator[Line]:
@@ -212,7 +230,9 @@ def does_the_loader_keep_up(subject: Subject) -> Iterator[Line]:
     text = f"{work.subject} on {work.dataset}: {rate:.0f} images/s by {workers} workers, {need:.0f} needed"
     text += "" if work.dataset in subject.prepared else "; random images"
     margin = _MARGIN_WITH_WORKERS if workers else _MARGIN_WITHOUT_WORKERS
-    if math.isnan(seconds) or rate >= margin * need:
+    if math.isnan(need):
+        yield Line("loader", "missing", f"{text}: a step failed, so its time is not known")
+    elif rate >= margin * need:
         yield Line("loader", "ok", text)
     else:
         text += f": set training.workers to more than {workers}" if workers < cores - 1 else ": ask for more cores"

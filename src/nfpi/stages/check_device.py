@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nfpi
 from nfpi.config.base import ConfigError
 from nfpi.config.resolution import resolve
+from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command
 
+if TYPE_CHECKING:
+    from nfpi.checks.questions import Line
+
 _FILE = "config.yaml"
+_STYLES = {"ok": "green", "slow": "yellow", "missing": "cyan", "FAILED": "bold red"}
+"""colours of verdicts on a terminal"""
 
 
 class CheckDevice(Command):
@@ -49,7 +57,6 @@ class CheckDevice(Command):
         import torch
 
         from nfpi.checks.questions import answer_questions
-        from nfpi.checks.report import list_failed, print_line, write_report
 
         began = time.monotonic()
         chosen = {} if self.preset is None else {"preset": self.preset}
@@ -58,15 +65,32 @@ class CheckDevice(Command):
         lines = []
         with _quiet():
             for line in answer_questions(resolved, self.dataset, self.flow):
-                print_line(line)
+                _print(line)
                 lines.append(line)
+        failed = list(dict.fromkeys(line.check for line in lines if line.verdict == "FAILED"))
         if self.output is not None:
             versions = {"torch": torch.__version__, "nfpi": nfpi.__version__}
-            about = {"preset": resolved.preset, **versions, "seconds": round(time.monotonic() - began, 1)}
-            write_report(self.output, lines, about)
-        names = list_failed(lines)
-        if names:
-            raise ValueError(f"check-device: {', '.join(names)} FAILED; see the lines above")
+            report: dict[str, Any] = {
+                "preset": resolved.preset,
+                **versions,
+                "seconds": round(time.monotonic() - began, 1),
+            }
+            report |= {"passed": not failed, "checks": [asdict(line) for line in lines]}
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.output, json.dumps(report, ensure_ascii=False, indent=2) + "\n")
+        if failed:
+            raise ValueError(f"check-device: {', '.join(failed)} FAILED; see the lines above")
+
+
+def _print(line: Line) -> None:
+    """Print a line on stdout, at once; in colour on a terminal."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    words = Text(f"{line.verdict:8}", style=_STYLES[line.verdict])
+    console.print(words + Text(f"{line.check}: {line.text}", style="none"))
+    console.file.flush()
 
 
 @contextmanager
