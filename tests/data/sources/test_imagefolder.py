@@ -143,7 +143,7 @@ def test_other_sets_of_splits_are_refused(tmp_path, folders):
 def test_a_validation_split_is_taken_if_there_is_one(image_folder, name):
     (image_folder / "test").rename(image_folder / name)
     (image_folder / "train").rename(image_folder / "test")
-    _refused(image_folder, "train: expected a folder of class folders")
+    _refused(image_folder, "received test, val")
     export_imagefolder_like(image_folder / "train")
     assert set(_load(image_folder).splits) == {"train", "test", "validation"}
 
