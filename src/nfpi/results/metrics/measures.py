@@ -62,7 +62,7 @@ def expected_calibration_error(log_prob: Tensor, labels: Tensor) -> float:
     _check(log_prob, labels)
     confidence, predicted = log_prob.detach().double().softmax(1).max(1)
     correct = (predicted == labels).double()
-    bins = labels.new_tensor(assign_bins(confidence.cpu().numpy()))
+    bins = predicted.new_tensor(assign_bins(confidence.cpu().numpy()))
     gaps = confidence.new_zeros(BINS)
     gaps.index_add_(0, bins, correct - confidence)  # the sum over B_m is |B_m| · (accuracy − confidence)
     return float(100 * gaps.abs().sum() / len(labels))
