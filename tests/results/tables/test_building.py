@@ -482,19 +482,6 @@ def test_a_choice_without_validation_values_is_refused(make_metric_rows, make_fr
         accuracy_table(metrics, TableSettings(best_by="ece"), reference, rows)
 
 
-def test_a_metric_that_was_added_after_an_evaluation_is_missed(make_metric_rows, make_frame, reference, make_rows):
-    rows = make_rows({"dataset": "digits", "lambdas": [1]})
-    run = flow_run("digits", weight=1)
-    flow = make_metric_rows(run, nf_acc=90.0, ece=2.0)
-    for name, values in (("worst_class_acc", {"cnn_acc": 80.0}), ("cnn_ece", {"cnn_worst_class_acc": 70.0})):
-        metrics = make_frame(flow, make_metric_rows(taught(run), **values))
-        with pytest.raises(
-            TableError, match=rf"lambda=1/seed=0.*: expected {name} in .*, received none: leave it out, or repeat"
-        ):
-            accuracy_table(metrics, TableSettings(metrics=["nf_acc", name]), reference, rows)
-        accuracy_table(metrics, TableSettings(metrics=["nf_acc", "ece", "cnn_acc"]), reference, rows)
-
-
 @pytest.mark.parametrize(("lost", "best"), [((), [False, True]), ((2, 1), [True, False]), ((2,), [False, True])])
 def test_a_weight_that_diverged_in_most_seeds_is_not_chosen(
     make_metric_rows, make_frame, reference, make_rows, lost, best

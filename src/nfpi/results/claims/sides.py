@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import pandas as pd
 
@@ -13,9 +12,9 @@ from nfpi.config.claims import DIVERGENCE, ComparedRow, name_of
 from nfpi.config.experiments import TableSettings
 from nfpi.config.metrics import METRICS, VALIDATION_PREFIX, find_registered_name, metric
 from nfpi.results.recorded.predictions import Predictions
-from nfpi.results.tables.building import accuracy_table
+from nfpi.results.tables.building import find_reference_value
 from nfpi.results.tables.rows import TableRow
-from nfpi.results.tables.summaries import TableError, select_values, split_by_outcome
+from nfpi.results.tables.summaries import MeasuredRow, TableError, mark_best, measure_row
 from nfpi.runs import Run
 
 
@@ -36,11 +35,6 @@ class Evidence:
     rows: Mapping[str, Sequence[TableRow]]
     reference: pd.DataFrame
     read_predictions: Callable[[Run], Predictions]
-
-    def make_table(self, name: str, rows: Sequence[TableRow], **changes: Any) -> pd.DataFrame:
-        """Return some rows of the table `name`, all λ of each, with changed settings."""
-        settings = self.tables[name].model_copy(update={"best_only": False, "literature": [], **changes})
-        return accuracy_table(self.metrics, settings, self.reference, rows)
 
 
 @dataclass(frozen=True)
@@ -75,7 +69,7 @@ def find_side(compared: ComparedRow, name: str, evidence: Evidence) -> Side:
         evidence: results and tables.
 
     Raises:
-        TableError: there is no such row, a cell has two values, or a run lacks a metric.
+        TableError: there is no such row, a cell has two values, or a run lacks the metric that selects λ.
     """
     if compared.table is None:
         assert compared.value is not None
@@ -86,26 +80,22 @@ def find_side(compared: ComparedRow, name: str, evidence: Evidence) -> Side:
     except ValueError as error:
         raise TableError(str(error)) from None
     candidates = sorted((row for row in rows if row.experiment == experiment), key=lambda row: row.weight or 0.0)
-    frame = evidence.make_table(compared.table, candidates, metrics=[name])
-    index = _choose_index(compared, name, candidates, frame, evidence)
+    chosen = _choose_row(compared, name, candidates, evidence)
     label = name_of(candidates[0])
-    if index is None:
+    if chosen is None:
         return Side(label, row=candidates[0])
-    row, paper = candidates[index], float(frame[f"paper_{name}"].iloc[index])
-    measured, diverged, finished = split_by_outcome(evidence.metrics, row)
-    seeds_diverged = frozenset(int(seed) for seed in diverged["seed"])
+    row, values = chosen.row, chosen.summaries[name].values
+    diverged = frozenset(int(seed) for seed in chosen.diverged["seed"])
     if name == DIVERGENCE:
-        values = {int(seed): 100.0 * (seed in seeds_diverged) for seed in measured["seed"].unique()}
-    else:
-        of_metric = select_values(finished, name)
-        values = {int(seed): float(value) for seed, value in zip(of_metric["seed"], of_metric["value"], strict=True)}
+        values = {int(seed): 100.0 * (seed in diverged) for seed in chosen.measured["seed"].unique()}
+    paper = find_reference_value(evidence.reference.to_dict("records"), row, name)
     weight = row.weight if row.weight is not None and row.has_other_weights else math.nan
-    return Side(label, weight, values, seeds_diverged, paper, row)
+    return Side(label, weight, values, diverged, paper, row)
 
 
-def _choose_index(
-    compared: ComparedRow, name: str, candidates: Sequence[TableRow], frame: pd.DataFrame, evidence: Evidence
-) -> int | None:
+def _choose_row(
+    compared: ComparedRow, name: str, candidates: Sequence[TableRow], evidence: Evidence
+) -> MeasuredRow | None:
     """Choose the row at the λ of the comparison; None if there are no runs to choose λ by.
 
     `best` is chosen as in the table; `inner_best` by the compared metric on the validation split if it is measured
@@ -115,29 +105,20 @@ def _choose_index(
         compared: the row and the choice of λ.
         name: the compared metric.
         candidates: the rows at all λ, ascending.
-        frame: their table.
         evidence: results and tables.
     """
-    last = len(candidates) - 1
-    if compared.weight in ("min", "max"):
-        return 0 if compared.weight == "min" else last
-    if compared.weight not in ("best", "inner_best"):
-        weights = [row.weight or 0.0 for row in candidates]
-        return weights.index(compared.weight) if compared.weight in weights else None
-    first, is_best = 0, frame["best"]
-    if compared.weight == "inner_best":
-        first, candidates = 1, candidates[1:-1]
-        changes = {"best_by": name} if _is_measured_on_validation_split(name, candidates[0]) else {}
-        is_best = evidence.make_table(str(compared.table), candidates, metrics=[name], **changes)["best"]
-    if is_best.any():
-        return first + int(is_best.argmax())
-    return first if len(candidates) == 1 or all(_is_diverged(row, evidence) for row in candidates) else None
-
-
-def _is_diverged(row: TableRow, evidence: Evidence) -> bool:
-    """Return whether a row has runs, and all diverged."""
-    _, diverged, finished = split_by_outcome(evidence.metrics, row)
-    return finished.empty and not diverged.empty
+    among = {"best": candidates, "inner_best": candidates[1:-1], "min": candidates[:1], "max": candidates[-1:]}
+    at_weight = [row for row in candidates if (row.weight or 0.0) == compared.weight]
+    rows = among.get(str(compared.weight), at_weight)
+    if not rows:
+        return None
+    best_by = evidence.tables[str(compared.table)].best_by
+    by_metric = compared.weight == "inner_best" and _is_measured_on_validation_split(name, rows[0])
+    measured = [measure_row(evidence.metrics, row, [name], name if by_metric else best_by) for row in rows]
+    mark_best(measured, must_have_values=best_by is not None and not by_metric)
+    best = next((each for each in measured if each.is_best), None)
+    has_no_choice = len(measured) == 1 or all(each.has_diverged for each in measured)
+    return measured[0] if best is None and has_no_choice else best
 
 
 def _is_measured_on_validation_split(name: str, row: TableRow) -> bool:

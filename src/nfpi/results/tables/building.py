@@ -6,34 +6,19 @@ unit. Unknown cells are empty.
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from nfpi.config.experiments import TableSettings
-from nfpi.config.metrics import GENERATED_PREFIX, list_computed_metrics, metric
 from nfpi.results.recorded.csv_files import read_csv, read_header
 from nfpi.results.tables.columns import METRIC_COLUMNS, ROW_COLUMNS, list_metrics, table_columns
 from nfpi.results.tables.comparisons import RunPredictions, compare_with_best
 from nfpi.results.tables.rows import TableRow, list_runs_to_compare
-from nfpi.results.tables.summaries import (
-    MeasuredRow,
-    TableError,
-    choose_best,
-    find_selecting_metric,
-    split_by_outcome,
-    summarize,
-)
-from nfpi.runs import Run, format_weight
-
-_MEASURE_AGAIN = (
-    "leave it out, or repeat the evaluations: append `-R evaluate test_classifier test_classifier_on_real` to the end "
-    "of snakemake's call (classifiers whose weights were not kept are trained again)"
-)
+from nfpi.results.tables.summaries import MeasuredRow, TableError, mark_best, measure_row
 
 REFERENCE_COLUMNS = {
     "table": "str",
@@ -80,11 +65,13 @@ def accuracy_table(
             predictions are of different images.
         MetricsError: a file does not contain predictions.
     """
-    known = _index_reference(reference)
+    known = reference.to_dict("records")
     shown: list[MeasuredRow] = []
     for experiment in dict.fromkeys(row.experiment for row in rows):
-        of_experiment = [_measure(metrics, row, table) for row in rows if row.experiment == experiment]
-        _mark_best(of_experiment, table)
+        of_experiment = [
+            measure_row(metrics, row, table.metrics, table.best_by) for row in rows if row.experiment == experiment
+        ]
+        mark_best(of_experiment, must_have_values=table.best_by is not None)
         if table.best_only and any(measured.is_best for measured in of_experiment):
             of_experiment = [measured for measured in of_experiment if measured.is_best]
         shown += of_experiment
@@ -118,65 +105,13 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     return read_csv(path, table_columns(list_metrics(read_header(path))))
 
 
-def _measure(metrics: pd.DataFrame, row: TableRow, table: TableSettings) -> MeasuredRow:
-    """Summarise the metrics of a row."""
-    measured, diverged, finished = split_by_outcome(metrics, row)
-    for name in table.metrics:
-        _require_metric(finished, name)
-    chosen_by = find_selecting_metric(table.best_by, is_trained_on_real_images=row.is_trained_on_real_images)
-    summaries = {name: summarize(finished, name, row.split_ratio) for name in table.metrics}
-    return MeasuredRow(row, measured, diverged, finished, summaries, chosen_by, summarize(finished, chosen_by))
-
-
-def _make_cells(measured: MeasuredRow, known: Mapping[Hashable, float]) -> dict[str, Any]:
+def _make_cells(measured: MeasuredRow, known: Sequence[Mapping[Hashable, Any]]) -> dict[str, Any]:
     """Return the cells of a row by column, without comparisons."""
     cells = {name: column.value(measured) for name, column in ROW_COLUMNS.items()}
     for name, ours in measured.summaries.items():
-        paper = _find_reference_value(known, measured.row, name)
+        paper = find_reference_value(known, measured.row, name)
         cells |= {form.format(name): value(ours, paper) for form, (_, value) in METRIC_COLUMNS.items()}
     return cells
-
-
-def _require_metric(finished: pd.DataFrame, name: str) -> None:
-    """Check that runs have a metric of the project if they have others that are computed from the same predictions.
-
-    Raises:
-        TableError: a run was evaluated before the metric was added to the project.
-    """
-    prefix = GENERATED_PREFIX if name.startswith(GENERATED_PREFIX) else ""
-    computed = {f"{prefix}{metric}" for metric in list_computed_metrics()}
-    if name not in computed:
-        return
-    for run, rows in finished.groupby("run"):
-        names = set(rows["metric"])
-        if name not in names and names & computed:
-            raise TableError(f"{run}: expected {name} in metrics.json, received none: {_MEASURE_AGAIN}")
-
-
-def _mark_best(of_experiment: Sequence[MeasuredRow], table: TableSettings) -> None:
-    """Mark the row that is best on the validation split.
-
-    Raises:
-        TableError: the table names the metric that selects λ, and a row has metrics but not this one.
-    """
-    scored = [measured for measured in of_experiment if measured.validation.count]
-    for measured in of_experiment:
-        measured.candidates = len(scored)
-        has_values = any(summary.count for summary in measured.summaries.values())
-        if table.best_by is not None and len(of_experiment) > 1 and has_values and not measured.validation.count:
-            run = _find_selecting_run(measured.row, table.best_by).folder
-            expected = f"expected {measured.chosen_by} in metrics.json"
-            raise TableError(f"{run}: best_by: {expected}, received none: {_MEASURE_AGAIN}")
-    if scored:
-        higher_is_better = metric(scored[0].chosen_by).higher_is_better
-        best = choose_best([measured.score for measured in scored], higher_is_better=higher_is_better)
-        if best is not None:
-            scored[best].is_best = True
-
-
-def _find_selecting_run(row: TableRow, best_by: str) -> Run:
-    """Return a run whose metrics contain the one that selects λ."""
-    return row.flow_runs[-1] if row.flow_runs and metric(best_by).model == "flow" else row.runs[-1]
 
 
 def _make_cited_rows(label: str, reference: pd.DataFrame) -> list[dict[str, Any]]:
@@ -191,38 +126,35 @@ def _make_cited_rows(label: str, reference: pd.DataFrame) -> list[dict[str, Any]
     ]
 
 
-def _index_reference(reference: pd.DataFrame) -> dict[Hashable, float]:
-    """Index the paper's values of all tables.
+def find_reference_value(reference: Iterable[Mapping[Hashable, Any]], row: TableRow, name: str) -> float:
+    """Return the paper's value of a metric of a row, NaN if there is none.
 
-    The key of a flow is (data set, flow, prior as named in paths, λ, classifier trained on generated images, metric),
-    that of a classifier trained on real images (data set, classifier, augmentation, metric).
+    A flow is identified by data set, backbone, prior as named in paths, λ, and classifier trained on generated images;
+    a classifier trained on real images by data set, classifier and augmentation.
+
+    Args:
+        reference: records of the paper's numbers, see :data:`REFERENCE_COLUMNS`.
+        row: the row.
+        name: name of the metric.
+
+    Raises:
+        TableError: there are several values, or one without λ for a prior that has a λ.
     """
-    values: dict[Hashable, float] = {}
-    for row in reference.dropna(subset=["value"]).to_dict("records"):
-        if not (row["prior"] or row["classifier"]):
-            continue  # cited work is looked up by its label
-        key: tuple[str, ...] = (row["dataset"], row["classifier"], row["augmentation"], row["metric"])
-        if row["prior"]:
-            weight = "" if math.isnan(row["lambda"]) else format_weight(row["lambda"])
-            key = (row["dataset"], row["flow"], row["prior"], weight, row["classifier"], row["metric"])
-        if values.setdefault(key, row["value"]) != row["value"]:
-            where = ", ".join(key[:-1])
-            raise TableError(f"reference: {row['metric']} of {where} is both {values[key]} and {row['value']}")
-    return values
-
-
-def _find_reference_value(known: Mapping[Hashable, float], row: TableRow, name: str) -> float:
-    """Return the paper's value of a metric of a row, NaN if there is none."""
+    found = [known for known in reference if (known["dataset"], known["metric"]) == (row.dataset, name)]
+    found = [known for known in found if not math.isnan(known["value"])]
     if row.is_trained_on_real_images:
-        return known.get((row.dataset, row.classifier, row.augmentation, name), math.nan)
-    run = row.flow_runs[0]
-    assert run.weight is not None
-    weights = [format_weight(run.weight)] if row.weight is not None else ["", format_weight(run.weight)]
-    for weight, classifier in itertools.product(weights, ("", row.classifier)):
-        value = known.get((run.dataset, run.flow, run.prior, weight, classifier, name))
-        if value is not None:
-            return value
-        if (run.dataset, run.flow, run.prior, "", classifier, name) in known:
-            where = f"{name} of {run.dataset}, {run.flow}, {run.prior}"
+        learner = "", row.classifier, row.augmentation
+        found = [known for known in found if (known["prior"], known["classifier"], known["augmentation"]) == learner]
+        where = f"{name} of {row.dataset}, {row.classifier}, {row.augmentation}"
+    else:
+        run = row.flow_runs[0]
+        where = f"{name} of {run.dataset}, {run.flow}, {run.prior}"
+        found = [known for known in found if (known["flow"], known["prior"]) == (run.flow, run.prior)]
+        found = [known for known in found if known["classifier"] in ("", row.classifier)]
+        if row.weight is not None and any(math.isnan(known["lambda"]) for known in found):
             raise TableError(f"reference: {where}: expected λ, received none")
-    return math.nan
+        found = [known for known in found if math.isnan(known["lambda"]) or known["lambda"] == run.weight]
+    values = sorted({known["value"] for known in found})
+    if len(values) > 1:
+        raise TableError(f"reference: {where} is both {values[0]} and {values[1]}")
+    return float(values[0]) if values else math.nan

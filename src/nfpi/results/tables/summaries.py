@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -84,6 +84,11 @@ class MeasuredRow:
         return int(self.measured["seed"].nunique())
 
     @property
+    def has_diverged(self) -> bool:
+        """Whether there are runs, and all diverged."""
+        return self.finished.empty and not self.diverged.empty
+
+    @property
     def images(self) -> int | None:
         """Number of test images of each run; None if it is unknown or varies."""
         counts = self.finished["n"].dropna().unique()
@@ -121,6 +126,48 @@ class Score:
 def find_selecting_metric(best_by: str | None, *, is_trained_on_real_images: bool) -> str:
     """Return the metric that selects λ on the validation split: that of `best_by` of a table, or its default."""
     return VALIDATION_PREFIX + (best_by or ("top1" if is_trained_on_real_images else "nf_acc"))
+
+
+def measure_row(metrics: pd.DataFrame, row: TableRow, names: Iterable[str], best_by: str | None) -> MeasuredRow:
+    """Summarise what was measured of a row.
+
+    Args:
+        metrics: result of :func:`nfpi.results.recorded.collect.collect`, in any order.
+        row: the row.
+        names: the metrics to summarise.
+        best_by: metric by which λ is chosen; None: the default.
+
+    Raises:
+        TableError: a metric of a run has two values.
+    """
+    measured, diverged, finished = split_by_outcome(metrics, row)
+    chosen_by = find_selecting_metric(best_by, is_trained_on_real_images=row.is_trained_on_real_images)
+    summaries = {name: summarize(finished, name, row.split_ratio) for name in names}
+    return MeasuredRow(row, measured, diverged, finished, summaries, chosen_by, summarize(finished, chosen_by))
+
+
+def mark_best(rows: Sequence[MeasuredRow], *, must_have_values: bool) -> None:
+    """Mark the row of an experiment whose λ is best on the validation split.
+
+    Args:
+        rows: the rows of the experiment.
+        must_have_values: whether, if there are several rows, each that has metrics must have the one that selects λ.
+
+    Raises:
+        TableError: with `must_have_values`, one has not.
+    """
+    scored = [measured for measured in rows if measured.validation.count]
+    for measured in rows:
+        measured.candidates = len(scored)
+        has_values = any(summary.count for summary in measured.summaries.values())
+        if must_have_values and len(rows) > 1 and has_values and not measured.validation.count:
+            folder = measured.row.runs[0].folder
+            raise TableError(f"{folder}: best_by: expected {measured.chosen_by} in metrics.json, received none")
+    if scored:
+        higher_is_better = metric(scored[0].chosen_by).higher_is_better
+        best = choose_best([measured.score for measured in scored], higher_is_better=higher_is_better)
+        if best is not None:
+            scored[best].is_best = True
 
 
 def choose_best(scores: Sequence[Score], *, higher_is_better: bool | None) -> int | None:
