@@ -14,14 +14,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
-import pandas as pd
 import pytest
 
 from nfpi.cli import main
 from nfpi.config.resolution import resolve
 from nfpi.data.store import read_image_set
 from nfpi.page.descriptions import FILE, describe_preset, read_descriptions, write_descriptions
-from nfpi.page.overview import WEIGHT, lay_out_costs, lay_out_overview
+from nfpi.page.overview import WEIGHT, lay_out_overview
 from nfpi.page.write import read_page, write_page
 from nfpi.results.recorded import runs
 from nfpi.results.recorded.runs import OUTDATED, find_runs
@@ -311,12 +310,6 @@ def test_what_is_not_made_yet_is_named(results):
 def test_a_table_has_its_title_without_the_preset(results):
     (results.root / FILE).unlink()
     assert TITLE in text_of(write_page(results.root))
-
-
-def test_no_time_is_rounded_to_zero():
-    jobs = [("train_flow", 60 / 3600, 0.5), ("train_flow", 30 / 3600, 0.4), ("table", 1 / 3600, 0.1)]
-    table = lay_out_costs(pd.DataFrame(jobs, columns=["stage", "hours", "memory"]))
-    assert table.rows == [("train_flow", "2", "1.5", "1.0", "0.5"), ("table", "1", "< 0.1", "< 0.1", "0.1")]
 
 
 def test_an_empty_folder_has_a_page(tmp_path):

@@ -103,6 +103,18 @@ def test_a_job_whose_time_is_not_known_is_counted_as_such(root):
     assert not any(math.isnan(value) for value in frame["hours"])
 
 
+def test_no_time_is_rounded_to_zero(root):
+    note(root, FLOW.folder, "fit_prior", 1)
+    costs = lay_out_costs(sum_costs(read_jobs(root), {}))
+    assert [column.heading for column in costs.columns][:4] == ["Stage", "Device", "Jobs", "Wall clock"]
+    assert {row[0]: row[3] for row in costs.rows}["fit_prior"] == "1 s"
+
+
+def test_a_table_may_depend_on_no_job(root):
+    other = Run(dataset="other", seed=0, classifier="swin", augmentation="none")
+    assert set(sum_costs(read_jobs(root), {"t": Dependencies((other,), STARTS)})["table"]) == {"all"}
+
+
 def test_the_command_prints_and_writes_them(root, capsys):
     experiment = {"dataset": "digits", "lambdas": [1e4, 1e5], "classifier": None}
     config = Config.model_validate(
@@ -114,7 +126,7 @@ def test_the_command_prints_and_writes_them(root, capsys):
     write_settings(root, StoredSettings.of("demo", config))
     assert main(["costs", str(root), "--output", str(root)]) == 0
     printed = capsys.readouterr().out
-    assert "| table2 | train_flow | a GPU | 2 | 2.00 |" in printed
+    assert "| table2 | train_flow | a GPU | 2 | 2 h |" in printed
     assert (root / "costs.md").read_text() == printed
     assert (root / "costs.csv").read_text().startswith("table,stage,device,jobs,hours,cpu_hours,memory,unknown\n")
 

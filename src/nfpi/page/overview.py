@@ -1,11 +1,9 @@
-"""Tables of the runs on a page, of the time and memory of their stages, and explanations of metrics."""
+"""Tables of the runs on a page, and explanations of metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-
-import pandas as pd
 
 from nfpi.config.metrics import METRICS, metric
 from nfpi.page.runs import ShownRun
@@ -28,8 +26,6 @@ WEIGHT = (
     "values unless they are learned with the flow."
 )
 """Explanation of λ."""
-_SHOWN_IN_MINUTES = 2
-"""Hours below which the time of all jobs is shown in minutes."""
 
 
 def explain_metrics(names: Iterable[str]) -> list[str]:
@@ -80,28 +76,6 @@ def lay_out_overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> Table:
     notes = [WEIGHT] if any(weight is not None for weight in weights) else []
     notes += explain_metrics(name for part in shown for name in part.recorded.metrics)
     return Table([replace(first, links=[f"#{run.id}" for run in runs]), *others], [False] * len(runs), notes)
-
-
-def lay_out_costs(jobs: pd.DataFrame) -> Table:
-    """Lay out the time and memory of the stages, in decreasing order of time.
-
-    Args:
-        jobs: jobs of known time and memory (:func:`nfpi.results.costs.read_jobs`).
-    """
-    stages = jobs.groupby("stage", sort=False).agg(
-        jobs=("hours", "size"), hours=("hours", "sum"), longest=("hours", "max"), memory=("memory", "max")
-    )
-    stages = stages.sort_values("hours", ascending=False, kind="stable")
-    is_short = stages["hours"].sum() < _SHOWN_IN_MINUTES
-    total = (60 * stages["hours"], 1) if is_short else (stages["hours"], 2)
-    columns = [
-        make_text_column("Stage", stages.index),
-        make_number_column("Jobs", stages["jobs"], 0),
-        make_number_column("All jobs", *total, unit="min" if is_short else "h"),
-        make_number_column("Longest job", 60 * stages["longest"], 1, unit="min"),
-        make_number_column("Most memory", stages["memory"], 1, unit="GiB"),
-    ]
-    return Table(columns, [False] * len(stages), ["Wall-clock time of the last run of each job."])
 
 
 def _describe_state(item: RecordedRun) -> str:

@@ -10,11 +10,11 @@ from pathlib import Path
 from nfpi.figures.curves import write_curves
 from nfpi.page.descriptions import FILE, Descriptions, describe_registered_figures, read_descriptions
 from nfpi.page.headline import Headline, select_headlines
-from nfpi.page.overview import WEIGHT, explain_metrics, lay_out_costs, lay_out_overviews
+from nfpi.page.overview import WEIGHT, explain_metrics, lay_out_overviews
 from nfpi.page.products import Product, read_figures, read_shown_claims, read_tables
 from nfpi.page.recorded import SettingsOfKind, compare_settings, list_versions
 from nfpi.page.runs import ShownRun, show_runs
-from nfpi.results.costs import read_jobs
+from nfpi.results.costs import lay_out_costs, read_jobs, sum_costs
 from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
 from nfpi.results.recorded.times import format_duration
 from nfpi.results.tables.markup import load_templates
@@ -95,7 +95,7 @@ def read_page(root: Path) -> Page:
     tables = read_tables(root, described.tables)
     figures = read_figures(root, described.figures)
     runs = show_runs(root, recorded, kinds)
-    jobs = read_jobs(root).dropna(subset=["hours", "memory"])
+    jobs = read_jobs(root)
     outdated = sum(item.is_outdated for item in recorded)
     untabled = _find_untabled_runs(recorded, described)
     best = select_headlines([item for item in recorded if not (item.is_outdated or item.run in untabled)], tables)
@@ -118,7 +118,7 @@ def read_page(root: Path) -> Page:
         not_made=_list_missing(root, tables, figures),
         runs=runs,
         overviews=lay_out_overviews(runs),
-        costs=None if jobs.empty else lay_out_costs(jobs),
+        costs=None if jobs.empty else lay_out_costs(sum_costs(jobs, {})),
         settings=kinds,
         versions=list_versions(recorded),
     )

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
 from nfpi.results.recorded.records import MetricsError, read_record
-from nfpi.results.recorded.times import read_benchmark
+from nfpi.results.recorded.times import format_duration, read_benchmark
 from nfpi.results.tables.table import Table, make_number_column, make_text_column
 from nfpi.runs import (
     AUGMENTED,
@@ -60,9 +61,8 @@ def read_jobs(root: Path) -> pd.DataFrame:
     devices: dict[str, str] = {}
     for path in (root / BENCHMARKS_FOLDER).glob("**/*.tsv"):
         folder = path.parent.relative_to(root / BENCHMARKS_FOLDER).as_posix()
-        seconds, cpu_seconds, memory = (
-            read_benchmark(path).get(name, math.nan) for name in ("s", "cpu_time", "max_rss")
-        )
+        measured = read_benchmark(path)
+        seconds, cpu_seconds, memory = (measured.get(name, math.nan) for name in ("s", "cpu_time", "max_rss"))
         numbers = (seconds / 3600, cpu_seconds / 3600, memory / _MIB_PER_GIB)
         rows.append((path.stem, folder, *numbers, _find_device(root, folder, path.stem, devices)))
     jobs = pd.DataFrame(rows, columns=["stage", "folder", "hours", "cpu_hours", "memory", "device"])
@@ -165,8 +165,8 @@ def sum_costs(jobs: pd.DataFrame, tables: Mapping[str, Dependencies]) -> pd.Data
     """
     parts = []
     for name, needs in tables.items():
-        pairs = zip(jobs["folder"], jobs["stage"], strict=True)
-        parts += _sum_by_stage(name, jobs[[needs.include(*pair) for pair in pairs]])
+        is_needed = [needs.include(*pair) for pair in zip(jobs["folder"], jobs["stage"], strict=True)]
+        parts += _sum_by_stage(name, jobs[np.array(is_needed, dtype=bool)])
     parts += _sum_by_stage(ALL, jobs)
     return pd.concat([pd.DataFrame(columns=list(COLUMNS)), *parts], ignore_index=True).astype(COLUMNS)
 
@@ -194,26 +194,29 @@ def lay_out_costs(frame: pd.DataFrame) -> Table:
     Args:
         frame: result of :func:`sum_costs`.
     """
+    names = ["table", "stage", "device"] if frame["table"].nunique() > 1 else ["stage", "device"]
     columns = [
-        *(
-            make_text_column(name.capitalize(), frame[name].replace("", "unknown"))
-            for name in ("table", "stage", "device")
-        ),
+        *(make_text_column(name.capitalize(), frame[name].replace("", "unknown")) for name in names),
         make_number_column("Jobs", frame["jobs"], 0),
-        make_number_column("Wall clock", frame["hours"], 2, unit="h"),
-        make_number_column("Processors", frame["cpu_hours"], 2, unit="h"),
+        make_number_column("Wall clock", frame["hours"], _format_hours),
+        make_number_column("Processors", frame["cpu_hours"], _format_hours),
         make_number_column("Peak memory", frame["memory"], 1, unit="GiB"),
     ]
     notes = list(_NOTES)
+    if "table" in names:
+        notes.append("A job on which several tables depend is counted in the rows of each, and once in those of all.")
     if frame["unknown"].any():
         columns.append(make_number_column("Unknown", frame["unknown"], 0))
         notes.append("Unknown: jobs whose time was not recorded; no hours include them.")
     return Table(columns, (frame["stage"] == ALL).tolist(), notes)
 
 
+def _format_hours(hours: float) -> str:
+    return format_duration(3600 * hours)
+
+
 _NOTES = (
-    "A job on which several tables depend is counted in the rows of each, and once in those of all; a stage that was "
-    "run by hand, not by snakemake, is not counted.",
+    "A stage that was run by hand, not by snakemake, is not counted.",
     "Times and the memory of the host are those of the last attempt of each job; of a resumed training only the "
     "time since it was resumed counts.",
     "The device is that in the metrics.json that the job wrote or, if there is none, in that of its run's folder.",
