@@ -16,7 +16,6 @@ from string import Formatter
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import NonNegativeInt
-from nfpi.config.metrics import VALIDATION_PREFIX
 from nfpi.results.metrics import find_metric
 from nfpi.results.recorded.progress import (
     Progress,
@@ -33,8 +32,8 @@ from nfpi.stages.base import Command
 from nfpi.stages.printing import print_rows
 
 _HEADING = ("run", "state", "result", "time (h)", "detail")
-_SHOWN = {name: f"{VALIDATION_PREFIX}{name}" for name in ("nf_acc", "cnn_acc", "top1")}
-"""main metrics of runs → validation metrics by which the best run is chosen"""
+_SHOWN = ("nf_acc", "cnn_acc", "top1")
+"""main metrics of runs, each of which chooses the best run on the validation split"""
 _STYLES = {
     "running": "cyan",
     "done": "green",
@@ -93,11 +92,12 @@ def _format_cells(run: Progress) -> tuple[str, ...]:
 
 def _describe_best(runs: list[Progress]) -> Iterator[str]:
     """Describe the best runs of each data set for each metric shown, by its mean over seeds on the validation split."""
-    from nfpi.results.tables.summaries import choose_best_run
+    from nfpi.results.tables.summaries import choose_best_run, find_selecting_metric
 
     diverged = Counter(replace(run.run, seed=0) for run in runs if run.state == "diverged")
     for dataset in dict.fromkeys(run.run.dataset for run in runs):
-        for name, chosen_by in _SHOWN.items():
+        for name in _SHOWN:
+            chosen_by = find_selecting_metric(name)
             rivals: dict[Run, list[Progress]] = {}
             for run in runs:
                 if run.run.dataset == dataset and {name, chosen_by} <= run.metrics.keys():

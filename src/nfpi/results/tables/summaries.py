@@ -123,7 +123,7 @@ class Score:
     ended: int
 
 
-def find_selecting_metric(best_by: str | None, *, is_trained_on_real_images: bool) -> str:
+def find_selecting_metric(best_by: str | None, *, is_trained_on_real_images: bool = False) -> str:
     """Return the metric that selects λ on the validation split: that of `best_by` of a table, or its default."""
     return VALIDATION_PREFIX + (best_by or ("top1" if is_trained_on_real_images else "nf_acc"))
 
