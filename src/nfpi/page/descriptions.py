@@ -7,7 +7,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from nfpi.config.figures import FIGURES
 from nfpi.config.settings import Config
 from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runtime.files import write_atomically
@@ -62,26 +61,13 @@ def write_descriptions(root: Path, described: Descriptions) -> None:
 
 
 def read_descriptions(root: Path) -> Descriptions:
-    """Read descriptions from the folder of results; without their file, return those common to all presets.
+    """Read descriptions from the folder of results; empty before the end of the first call of the workflow.
 
     Raises:
         FormatError: the file has other contents.
         OSError: the file cannot be read.
     """
     path = root / FILE
-    if path.is_file():
-        return check_record(Descriptions, read_json_object(path), path, "descriptions of a preset")
-    return Descriptions(figures=describe_registered_figures())
-
-
-def describe_registered_figures() -> dict[str, FigureDescription]:
-    """Return the registered figures, with titles and captions that do not depend on the preset."""
-    known = {name: FIGURES[name].settings for name in FIGURES}
-    return {
-        name: FigureDescription(
-            title=getattr(settings, "title", ""),
-            caption=getattr(settings, "caption", ""),
-            pictures=settings.picture_names(name),  # type: ignore[attr-defined]
-        )
-        for name, settings in known.items()
-    }
+    if not path.is_file():
+        return Descriptions()
+    return check_record(Descriptions, read_json_object(path), path, "descriptions of a preset")

@@ -8,20 +8,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from nfpi.config.base import ConfigError
 from nfpi.page.descriptions import FigureDescription
 from nfpi.page.pictures import Picture, embed_file
 from nfpi.results.claims.layout import NAME as CLAIMS
 from nfpi.results.claims.layout import lay_out_claims, read_claims
-from nfpi.results.recorded.csv_files import CsvError
 from nfpi.results.tables.building import read_table
 from nfpi.results.tables.layout import lay_out
 from nfpi.results.tables.markup import read_title
-from nfpi.results.tables.summaries import TableError
 from nfpi.results.tables.table import Table
 from nfpi.runs import COLLECTED_FOLDER, FIGURES_FOLDER, TABLES_FOLDER
 from nfpi.runtime.faults import format_error
-from nfpi.runtime.manifests import ManifestError, find_product
+from nfpi.runtime.manifests import find_product
 
 
 @dataclass
@@ -77,8 +74,7 @@ def read_shown_claims(root: Path) -> Product:
         if shown.is_made or find_product(path) is not None:
             shown.tables = lay_out_claims(read_claims(path))
             shown.pictures.append(embed_file(path.with_suffix(".png"), "Figure: differences that decide the claims"))
-    except (ManifestError, CsvError, ValueError, OSError) as error:
-        shown.tables = []
+    except (ValueError, OSError) as error:
         shown.faults.append(format_error(error))
     return shown
 
@@ -91,7 +87,7 @@ def _read_table(root: Path, name: str, title: str) -> Product:
         if shown.is_made or find_product(path) is not None:
             shown.frame = read_table(path)
             shown.tables = [(title, lay_out(shown.frame))]
-    except (ManifestError, CsvError, TableError, ConfigError, OSError) as error:
+    except (ValueError, OSError) as error:
         shown.faults.append(format_error(error))
     return shown
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nfpi.figures.curves import write_curves
-from nfpi.page.descriptions import FILE, Descriptions, describe_registered_figures, read_descriptions
+from nfpi.page.descriptions import Descriptions, read_descriptions
 from nfpi.page.headline import Headline, select_headlines
 from nfpi.page.overview import WEIGHT, explain_metrics, lay_out_overviews
 from nfpi.page.products import Product, read_figures, read_shown_claims, read_tables
@@ -115,7 +115,7 @@ def read_page(root: Path) -> Page:
         claims=claims,
         tables=[table for table in tables if table.is_made],
         figures=[figure for figure in figures if figure.is_made],
-        not_made=_list_missing(root, tables, figures),
+        not_made=[product.name for product in (*tables, *figures) if not product.is_made],
         runs=runs,
         overviews=lay_out_overviews(runs),
         costs=None if jobs.empty else lay_out_costs(sum_costs(jobs, {})),
@@ -129,21 +129,13 @@ def _read_descriptions(root: Path, problems: list[str]) -> Descriptions:
         return read_descriptions(root)
     except (FormatError, OSError) as error:
         problems.append(str(error))
-        return Descriptions(figures=describe_registered_figures())
+        return Descriptions()
 
 
 def _find_untabled_runs(recorded: Sequence[RecordedRun], described: Descriptions) -> set[Run]:
     """Return the runs that no table needs, such as those of λ that the preset had earlier; empty if this is unknown."""
     needed = set(described.runs or ())
     return {item.run for item in recorded if needed and item.run.folder not in needed}
-
-
-def _list_missing(root: Path, tables: Sequence[Product], figures: Sequence[Product]) -> list[str]:
-    """Return the names of missing tables, and of missing figures if the preset's figures are known."""
-    names = [table.name for table in tables if not table.is_made]
-    if (root / FILE).is_file():
-        names += [figure.name for figure in figures if not figure.is_made]
-    return names
 
 
 def _list_facts(recorded: Sequence[RecordedRun], untabled: Collection[Run], seconds: float) -> list[tuple[str, str]]:
