@@ -421,6 +421,18 @@ def test_without_validation_values_of_the_metric_the_inner_best_lambda_is_that_o
     assert only(judge_claims({"c": claim}, evidence))["first_lambda"] == 10
 
 
+def test_without_a_validation_split_no_lambda_is_chosen(make_config, make_metric_rows, make_frame, reference):
+    config: Config = make_config(OURS | {"lambdas": [1, 10, 100, 1000]}, THEIRS, seeds=SEEDS)
+    rows = list_table_rows(config, "t")
+    found = [make_metric_rows(run, nf_acc=90.0) for run in dict.fromkeys(run for row in rows for run in row.flow_runs)]
+    first = {"table": "t", "row": "ours", "lambda": "inner_best"}
+    claim = Claim.model_validate({"statement": "Ours is better", "comparisons": [comparison(first=first)]})
+    evidence = Evidence(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
+    row = only(judge_claims({"c": claim}, evidence))
+    assert row["verdict"] == "not run"
+    assert pd.isna(row["first_lambda"])
+
+
 def test_no_number_of_seeds_is_given_where_only_diverged_runs_prevent_a_verdict(judge):
     def values(prior: str, weight: float, seed: int) -> dict[str, float] | str:
         return DIVERGED if prior == "fpi" and weight == 100 and seed < 5 else effect(4.0)(prior, weight, seed)

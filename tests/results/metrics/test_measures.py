@@ -47,6 +47,7 @@ def test_ece_is_its_definition(seed):
             confidence = sum(value for value, _ in inside) / len(inside)
             ece += len(inside) / len(labels) * abs(accuracy - confidence)
     assert expected_calibration_error(log_prob, labels) == pytest.approx(100 * ece, rel=1e-12)
+    assert expected_calibration_error(log_prob, labels.to(torch.uint8)) == pytest.approx(100 * ece, rel=1e-12)
 
 
 def test_ece_of_what_is_calibrated_is_zero_and_of_what_is_sure_and_wrong_a_hundred():
