@@ -50,6 +50,11 @@ def test(root: Path, output: Path, *candidates: Path, **options: object) -> int:
 test.__test__ = False
 
 
+def augmented_by(root: Path) -> dict[str, object]:
+    """Options of a training whose images are replaced by variants half of the time."""
+    return {"augmented": root / "augmented", "augmentation": "standard+nfa"}
+
+
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return load_tensors(folder / "model.safetensors")[0]
 
@@ -174,15 +179,13 @@ def test_of_generated_images_cnn_acc_is_tested(root, train_on, images, tmp_path)
     assert metrics["temperature"] == 0.8
 
 
-@pytest.mark.parametrize(
-    ("augmentation", "called"), [("none", "nfa"), ("standard", "standard+nfa")], ids=["nfa", "standard+nfa"]
-)
-def test_variants_stand_in_for_real_images(root, augmentation, called, tmp_path):
+@pytest.mark.parametrize(("augmentation", "without"), [("nfa", "none"), ("standard+nfa", "standard")])
+def test_variants_stand_in_for_real_images(root, augmentation, without, tmp_path):
     options = {"augmented": root / "augmented", "augmentation": augmentation}
     assert train(root, tmp_path / "one", SWIN, **options) == 0
-    assert read_json(tmp_path / "one/metrics.json")["settings"]["augmentation"] == called
+    assert read_json(tmp_path / "one/metrics.json")["settings"]["augmentation"] == augmentation
     assert train(root, tmp_path / "never", {**SWIN, "nfa_probability": 0}, **options) == 0
-    assert train(root, tmp_path / "without", SWIN, augmentation=augmentation) == 0
+    assert train(root, tmp_path / "without", SWIN, augmentation=without) == 0
     assert_same_weights(tmp_path / "never", tmp_path / "without")
     with pytest.raises(AssertionError):
         assert_same_weights(tmp_path / "one", tmp_path / "without")
@@ -214,7 +217,7 @@ def test_a_classifier_is_fine_tuned_from_anothers_weights(root, tmp_path):
 @pytest.mark.parametrize("size", [None, 16])
 def test_images_are_resized_for_models_that_want_it(root, size, tmp_path):
     settings = {**SWIN, **EVA02, "epochs": 1, "image_size": size}
-    assert train(root, tmp_path / "eva02", settings, augmented=root / "augmented") == 0
+    assert train(root, tmp_path / "eva02", settings, **augmented_by(root)) == 0
     assert read_json(tmp_path / "eva02/metrics.json")["settings"]["size"]["image_size"] == (size or 8)
     assert test(root, tmp_path / "test", tmp_path / "eva02") == 0
 
@@ -225,7 +228,8 @@ def test_images_are_resized_for_models_that_want_it(root, size, tmp_path):
 @pytest.mark.parametrize("option", ["generated", "augmented"])
 def test_a_diverged_input_is_the_result(root, option, diverged_images, tmp_path):
     settings = {**SWIN, "train_on": "real" if option == "augmented" else "generated"}
-    assert train(root, tmp_path / "c", settings, **{option: diverged_images}) == 0
+    augmentation = "nfa" if option == "augmented" else "standard"
+    assert train(root, tmp_path / "c", settings, augmentation=augmentation, **{option: diverged_images}) == 0
     assert list_files(tmp_path / "c") == FILES
     assert read_json(tmp_path / "c/metrics.json")["diverged"]["lambda"] == 1e6
     assert test(root, tmp_path / "test", tmp_path / "c") == 0
@@ -261,6 +265,15 @@ def test_folders_that_contradict_the_settings_are_refused(root, train_on, option
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.parametrize("option", [{"augmentation": "nfa"}, {"augmented": "augmented"}])
+def test_variants_belong_to_their_augmentation(root, option, tmp_path, capsys):
+    folders = {name: root / value if name == "augmented" else value for name, value in option.items()}
+    assert train(root, tmp_path / "c", SWIN, **folders) == 1
+    assert "--augmented: " in read_error_line(capsys)
+    assert train(root, tmp_path / "c", SWIN, augmented=root / "augmented", augmentation="noise") == 1
+    assert f"{root / 'augmented'}: " in read_error_line(capsys)
+
+
 def test_weights_of_another_architecture_are_refused(root, tmp_path, capsys):
     assert train(root, tmp_path / "first", {**SWIN, "epochs": 0}) == 0
     first = tmp_path / "first/model.safetensors"
@@ -284,17 +297,17 @@ def cut_at_step_3(
 ) -> None:
     with monkeypatch.context() as patch:
         cut_after(patch, 3)
-        assert train(root, output, {**SWIN, "checkpoint_minutes": 1e-9}, augmented=root / "augmented") == 130
+        assert train(root, output, {**SWIN, "checkpoint_minutes": 1e-9}, **augmented_by(root)) == 130
     assert all(file.name.startswith(".checkpoint-") for file in output.iterdir())
 
 
 def test_an_interrupted_training_resumes(root, tmp_path, monkeypatch, cut_after):
-    assert train(root, tmp_path / "whole", SWIN, augmented=root / "augmented") == 0
+    assert train(root, tmp_path / "whole", SWIN, **augmented_by(root)) == 0
     cut_at_step_3(root, tmp_path / "parts", monkeypatch, cut_after)
     with monkeypatch.context() as patch:
         made = cut_after(patch, 99)
         settings = {**SWIN, "checkpoint_minutes": 1e-8, "workers": 1}  # how it is run changes no result
-        assert train(root, tmp_path / "parts", settings, augmented=root / "augmented") == 0
+        assert train(root, tmp_path / "parts", settings, **augmented_by(root)) == 0
     assert made == [4, 5, 6, 7, 8]
     assert list_files(tmp_path / "parts") == FILES
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
@@ -302,16 +315,16 @@ def test_an_interrupted_training_resumes(root, tmp_path, monkeypatch, cut_after)
 
 
 @pytest.mark.parametrize(
-    ("change", "options"),
-    [({"learning_rate": 0.004}, ("augmented",)), ({}, ())],
-    ids=["settings", "images"],
+    ("change", "is_augmented"), [({"learning_rate": 0.004}, True), ({}, False)], ids=["settings", "images"]
 )
-def test_a_checkpoint_of_other_settings_or_images_is_not_used(root, change, options, tmp_path, monkeypatch, cut_after):
+def test_a_checkpoint_of_other_settings_or_images_is_not_used(
+    root, change, is_augmented, tmp_path, monkeypatch, cut_after
+):
     cut_at_step_3(root, tmp_path / "c", monkeypatch, cut_after)
     with monkeypatch.context() as patch:
         made = cut_after(patch, 99)
-        folders = {option: root / option for option in options}
-        assert train(root, tmp_path / "c", {**SWIN, "checkpoint_minutes": 1e-9, **change}, **folders) == 0
+        options = augmented_by(root) if is_augmented else {}
+        assert train(root, tmp_path / "c", {**SWIN, "checkpoint_minutes": 1e-9, **change}, **options) == 0
     assert made[0] == 1
 
 
@@ -359,7 +372,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_a_classifier_sees_files_and_decoded_variants(of_latents, decoded, tmp_path):
     settings = {**SWIN, **EVA02, "image_size": 8, "batch_size": 6, "epochs": 3}
-    assert train(of_latents, tmp_path / "c", settings, augmented=of_latents / "augmented") == 0
+    assert train(of_latents, tmp_path / "c", settings, **augmented_by(of_latents)) == 0
     assert 6 < sum(decoded) < 30  # of 36 images seen, half
     assert test(of_latents, tmp_path / "test", tmp_path / "c") == 0
     usual = {"top1", "top5", "validation_top1", *list_computed_metrics()}

@@ -168,8 +168,6 @@ def name_validation_metric(config: ClassifierConfig) -> str:
 
 def _check_options(stage: TrainClassifier) -> None:
     """Raise ValueError if folders, `train_on` and `augmentation` contradict each other."""
-    from nfpi.data.store import read_image_set
-
     train_on = stage.classifier.train_on
     if (train_on != "real") != (stage.generated is not None):
         expected = "no folder" if train_on == "real" else "a folder"
@@ -178,13 +176,8 @@ def _check_options(stage: TrainClassifier) -> None:
     if (variants is not None) != (stage.augmented is not None):
         expected = "no folder" if variants is None else "a folder"
         raise ValueError(f"--augmented: expected {expected} with '{stage.augmentation}', received {stage.augmented}")
-    if stage.augmented is None:
-        return
-    if train_on != "real":
+    if stage.augmented is not None and train_on != "real":
         raise ValueError(f"--augmented: expected train_on 'real' for latent augmentation, received '{train_on}'")
-    displacement = read_image_set(stage.augmented, verify=False).meta["extra"].get("displacement")
-    if (displacement == "noise") != (variants == VARIANTS["noise"]):
-        raise ValueError(f"{stage.augmented}: expected variants for '{stage.augmentation}', received '{displacement}'")
 
 
 def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[ClassifierData, dict[str, Any], float | None]:
@@ -216,6 +209,11 @@ def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[Classifier
     if stage.augmented is not None:
         stored = read_image_set(stage.augmented)
         digests["augmented"] = stored.meta["sha256"]
+        displacement = stored.meta["extra"].get("displacement", "mix")
+        if (displacement == "noise") != (get_variants_folder(stage.augmentation) == VARIANTS["noise"]):
+            raise ValueError(
+                f"{stage.augmented}: expected variants for '{stage.augmentation}', received those of '{displacement}'"
+            )
         if stored.images.dtype == "uint8":
             pixels = resize_images(Pixels(stored), config.image_size, preprocessing)
             variants = Variants.from_image_set(pixels, train, None, digests["real"])
