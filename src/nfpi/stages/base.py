@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nfpi.config.base import select_result_settings, subtract_settings
 from nfpi.config.presets import merge
+from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.manifests import SUFFIX, compute_digest
 from nfpi.stages.planned import Planned, Wildcards
 
@@ -170,6 +171,10 @@ class Stage(Command):
     def temporary(self) -> list[Path]:
         """Outputs that are removed once the stage that reads them has ended."""
         return []
+
+    def record_divergence(self, fault: Diverged) -> None:
+        """Write outputs that record a divergence, of this stage or of one whose outputs it reads."""
+        mark_diverged(self.list_output_paths(), fault)
 
     def finish(self) -> None:
         """Finish the stage after its manifest is written; does nothing by default."""

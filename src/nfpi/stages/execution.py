@@ -11,7 +11,7 @@ from nfpi import __version__
 from nfpi.config.base import ConfigError
 from nfpi.config.extensions import list_loaded_digests
 from nfpi.runs import Run
-from nfpi.runtime.divergence import Diverged, mark_diverged
+from nfpi.runtime.divergence import Diverged
 from nfpi.runtime.files import note_written, remove_remains, require_writable, written_together
 from nfpi.runtime.job_log import is_first_process, print_line, writes_log
 from nfpi.runtime.locks import LockedError, locked
@@ -81,7 +81,8 @@ def _run_stage(stage: Stage) -> None:
         except Diverged as fault:
             if not stage.outputs:
                 raise
-            mark_diverged(stage.list_output_paths(), fault)
+            with written_together():
+                stage.record_divergence(fault)
             logger.warning("%s", fault)
         if stage.product:
             write_manifest(

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
 from nfpi.config.base import NonNegativeFloat
 from nfpi.config.priors import PRIORS, PriorBlock, PriorConfig
 from nfpi.results.recorded.csv_files import write_rows
+from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.files import written_together
 from nfpi.stages.base import Stage
 from nfpi.stages.planned import Planned, Wildcards
-
-if TYPE_CHECKING:
-    from nfpi.runtime.divergence import Diverged
 
 logger = logging.getLogger(__name__)
 
@@ -65,22 +63,15 @@ class FitPrior(Stage):
     def run(self) -> None:
         """Fit the Gaussians to the statistics of an initial state by the prior's method."""
         from nfpi.priors.files import load_prior, load_statistics, save_prior
-        from nfpi.priors.fixed_point import FixedPointDiverged
         from nfpi.priors.registry import fit_prior
-        from nfpi.runtime.divergence import Diverged
 
-        try:
-            initial, header = load_prior(self.initial / "prior.safetensors")
-            statistics = load_statistics(self.initial / "statistics.safetensors")
-        except Diverged as fault:  # of the training before the fit
-            self._record_divergence(fault, [])
-            return
+        initial, header = load_prior(self.initial / "prior.safetensors")
+        statistics = load_statistics(self.initial / "statistics.safetensors")
         try:
             fitted = fit_prior(self.prior, statistics, initial, self.weight)
         except Diverged as fault:
             fault.context = {"seed": header.get("seed"), "prior": self.prior.model_dump(mode="json")}
-            self._record_divergence(fault, fault.residuals if isinstance(fault, FixedPointDiverged) else [])
-            return
+            raise
         if "iterations" in fitted.record:
             found = fitted.record["iterations"], fitted.record["converged"]
             logger.info("λ = %g: %d iterations, converged: %s", self.weight, *found)
@@ -88,13 +79,12 @@ class FitPrior(Stage):
             self._write_residuals(fitted.residuals)
             save_prior(self.get_path("prior"), fitted.prior, header | fitted.record)
 
-    def _record_divergence(self, fault: Diverged, residuals: list[Any]) -> None:
-        from nfpi.runtime.divergence import mark_diverged
+    def record_divergence(self, fault: Diverged) -> None:
+        """Write a record of the divergence, and the residuals of a fit that diverged; none after a training that did."""
+        from nfpi.priors.fixed_point import FixedPointDiverged
 
-        with written_together():
-            mark_diverged([self.get_path("prior")], fault)
-            self._write_residuals(residuals)
-        logger.warning("%s", fault)
+        mark_diverged([self.get_path("prior")], fault)
+        self._write_residuals(fault.residuals if isinstance(fault, FixedPointDiverged) else [])
 
     def _write_residuals(self, residuals: list[Any]) -> None:
         rows = [dict(zip(RESIDUALS, (index, *pair), strict=True)) for index, pair in enumerate(residuals, 1)]

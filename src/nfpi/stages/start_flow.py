@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import model_validator
 
@@ -13,23 +12,14 @@ from nfpi.config.extensions import compute_code_digest
 from nfpi.config.flows import FLOWS, FlowConfig
 from nfpi.config.training import TrainingConfig
 from nfpi.results.recorded.csv_files import write_log
-from nfpi.results.recorded.records import config_hash
 from nfpi.runs import LOG_FILE
-from nfpi.runtime.files import run_after_commit, written_together
-from nfpi.stages.base import Stage
+from nfpi.runtime.files import written_together
 from nfpi.stages.planned import Planned, Wildcards
 from nfpi.stages.prepare_data import list_meta_files
-
-if TYPE_CHECKING:
-    from nfpi.runtime.checkpoints import Checkpoints
-    from nfpi.runtime.device import Device
-    from nfpi.runtime.divergence import TrainingDiverged
-    from nfpi.training.batches import TrainingData
-
-logger = logging.getLogger(__name__)
+from nfpi.stages.training import TrainingStage, read_training_data
 
 
-class StartFlow(Stage):
+class StartFlow(TrainingStage):
     """Initialise a flow and its Gaussians on images.
 
     Also trains the flow for `fit_after_epochs` epochs. Resumes if stopped.
@@ -89,31 +79,28 @@ class StartFlow(Stage):
     def run(self) -> None:
         """Initialise the flow and its Gaussians, and train the epochs before the fit."""
         from nfpi.priors.files import save_prior, save_statistics
-        from nfpi.runtime.checkpoints import Checkpoints
         from nfpi.runtime.device import make_device
-        from nfpi.runtime.divergence import TrainingDiverged
         from nfpi.training.flow import start_training
 
         device = make_device(self.training.precision, self.devices)
         data = read_training_data(self.data, self.training, device)
         header: dict[str, Any] = {"start": self.start, "seed": self.seed}
+        training = self.training.select_initial_state_settings()
         kind, architecture = self.flow.kind, FLOWS.extract_settings(self.flow).model_dump(mode="json")
         settings = {
             **header,
             "flow": {"kind": kind, **architecture},
             "code": compute_code_digest(FLOWS[kind]),
-            "training": self.training.select_initial_state_settings(),
+            "training": training,
             "data": data.train.meta["sha256"],
         }
-        checkpoints = Checkpoints(self.output, config_hash(settings), self.training.checkpoint_minutes)
         description = {"kind": kind, "shape": list(data.train.shape), "settings": architecture}
-        try:
-            with device.launch_processes() as processes:
-                initial = start_training(data, description, self.start, self.seed, device, checkpoints, self.output)
-        except TrainingDiverged as fault:
-            fault.context = {"seed": self.seed, "training": self.training.select_initial_state_settings()}
-            keep_divergence(self, fault, device, checkpoints)
-            return
+        minutes = self.training.checkpoint_minutes
+        with (
+            self.resuming(settings, minutes, seed=self.seed, training=training) as checkpoints,
+            device.launch_processes() as processes,
+        ):
+            initial = start_training(data, description, self.start, self.seed, device, checkpoints, self.output)
         if not processes.first:
             return
         with written_together():
@@ -123,32 +110,3 @@ class StartFlow(Stage):
             initial.state.save(
                 self.get_path("state"), {**header, "devices": processes.count, "precision": device.precision}
             )
-        run_after_commit(checkpoints.clear)
-
-
-def read_training_data(folder: Path, config: TrainingConfig, device: Device) -> TrainingData:
-    """Read the training and validation images of a flow."""
-    from nfpi.data.store import read_image_set
-    from nfpi.training.batches import TrainingData
-    from nfpi.training.tracking import require_tracker
-
-    require_tracker(config)
-    train, validation = (read_image_set(folder / split) for split in ("train", "validation"))
-    return TrainingData(train, validation if len(validation) else None, config, device.device, device.processes)
-
-
-def keep_divergence(stage: Stage, fault: TrainingDiverged, device: Device, checkpoints: Checkpoints) -> None:
-    """Write the log of a diverged training and, as a rerun would diverge again, outputs that record the divergence.
-
-    Raises:
-        ArithmeticError: in all processes but the first, which writes the files.
-    """
-    from nfpi.runtime.divergence import mark_diverged
-
-    if not device.processes.first:
-        raise ArithmeticError(str(fault))
-    with written_together():
-        mark_diverged([path for path in stage.list_output_paths() if path != stage.get_path("history")], fault)
-        write_log(stage.get_path("history"), fault.log)
-    run_after_commit(checkpoints.clear)
-    logger.warning("%s", fault)

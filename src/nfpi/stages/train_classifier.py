@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,26 +10,24 @@ from nfpi.config.base import Augmentation, Name, Seed, select_result_settings
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.extensions import compute_code_digest
 from nfpi.results.recorded.csv_files import write_log
-from nfpi.results.recorded.records import config_hash, write_metrics
+from nfpi.results.recorded.records import write_metrics
 from nfpi.runs import LOG_FILE, METRICS_FILE, VARIANTS, get_variants_folder
-from nfpi.runtime.files import file_digest, run_after_commit, written_together
+from nfpi.runtime.files import file_digest, written_together
 from nfpi.runtime.manifests import SUFFIX
-from nfpi.stages.base import Stage
 from nfpi.stages.planned import Planned, Wildcards
 from nfpi.stages.prepare_data import META, list_meta_files
+from nfpi.stages.training import TrainingStage
 
 if TYPE_CHECKING:
     import torch
 
     from nfpi.classifiers.data import ClassifierData
 
-logger = logging.getLogger(__name__)
-
 VALIDATION_CNN_ACC, VALIDATION_TOP1 = "validation_cnn_acc", "validation_top1"
 """names of the validation accuracy of classifiers trained on generated and on real images"""
 
 
-class TrainClassifier(Stage):
+class TrainClassifier(TrainingStage):
     """Train a classifier on generated and/or real images.
 
     Measures its accuracy on the validation split. Resumes if stopped.
@@ -104,9 +101,8 @@ class TrainClassifier(Stage):
 
         from nfpi.classifiers.registry import build_classifier, load_weights
         from nfpi.classifiers.training import train_classifier
-        from nfpi.runtime.checkpoints import Checkpoints
         from nfpi.runtime.device import describe_device, make_device
-        from nfpi.runtime.divergence import TrainingDiverged, mark_diverged, raise_if_marked
+        from nfpi.runtime.divergence import raise_if_marked
         from nfpi.runtime.randomness import derive_seed
         from nfpi.runtime.tensors import load_tensors, save_tensors
 
@@ -124,17 +120,9 @@ class TrainClassifier(Stage):
         model = build_classifier(config, **size)
         if self.start_from is not None:
             load_weights(model, load_tensors(self.start_from)[0], self.start_from)
-        checkpoints = Checkpoints(self.output, _compute_fingerprint(self, digests), config.checkpoint_minutes)
-        try:
+        about = {"seed": self.seed, "name": self.name, "temperature": temperature}
+        with self.resuming(_list_dependencies(self, digests), config.checkpoint_minutes, **about) as checkpoints:
             trained = train_classifier(model, data, self.seed, device, checkpoints)
-        except TrainingDiverged as fault:
-            fault.context = {"seed": self.seed, "name": self.name, "temperature": temperature}
-            with written_together():
-                mark_diverged([self.get_path("model"), self.get_path("metrics")], fault)
-                write_log(self.get_path("history"), fault.log)
-            run_after_commit(checkpoints.clear)
-            logger.warning("%s", fault)
-            return
         settings = {
             "name": self.name,
             "classifier": config.model_dump(mode="json") | {"precision": device.precision},
@@ -158,7 +146,6 @@ class TrainClassifier(Stage):
                 device=describe_device(device.device),
                 seconds=time.monotonic() - began,
             )
-        run_after_commit(checkpoints.clear)
 
 
 def name_validation_metric(config: ClassifierConfig) -> str:
@@ -225,16 +212,14 @@ def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[Classifier
     return ClassifierData(train, validation, config, preprocessing, standard, variants), digests, temperature
 
 
-def _compute_fingerprint(stage: TrainClassifier, digests: dict[str, Any]) -> str:
-    """Return the fingerprint of everything that the trained weights depend on."""
+def _list_dependencies(stage: TrainClassifier, digests: dict[str, Any]) -> dict[str, Any]:
+    """Return all that the trained weights depend on; `digests` are those of the images."""
     files = {"weights": stage.classifier.weights, "start_from": stage.start_from}
-    return config_hash(
-        {
-            "classifier": select_result_settings(stage.classifier),
-            "augmentation": stage.augmentation,
-            "code": compute_code_digest(CLASSIFIERS[stage.classifier.model]),
-            "seed": stage.seed,
-            "files": {name: file_digest(path) for name, path in files.items() if path is not None},
-            "images": digests,
-        }
-    )
+    return {
+        "classifier": select_result_settings(stage.classifier),
+        "augmentation": stage.augmentation,
+        "code": compute_code_digest(CLASSIFIERS[stage.classifier.model]),
+        "seed": stage.seed,
+        "files": {name: file_digest(path) for name, path in files.items() if path is not None},
+        "images": digests,
+    }

@@ -15,13 +15,12 @@ from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock, PriorConfig
 from nfpi.config.training import TrainingConfig
 from nfpi.data.errors import DataError
 from nfpi.results.recorded.csv_files import write_log
-from nfpi.results.recorded.records import config_hash
 from nfpi.runs import LOG_FILE, MODEL_FILES
-from nfpi.runtime.files import file_digest, run_after_commit, written_together
+from nfpi.runtime.files import file_digest, written_together
 from nfpi.stages.base import Stage
 from nfpi.stages.planned import Planned, Wildcards
 from nfpi.stages.prepare_data import list_meta_files
-from nfpi.stages.start_flow import keep_divergence, read_training_data
+from nfpi.stages.training import TrainingStage, read_training_data
 
 
 def _check_is_learned(prior: PriorBlock) -> PriorBlock:
@@ -30,7 +29,7 @@ def _check_is_learned(prior: PriorBlock) -> PriorBlock:
     return prior
 
 
-class TrainFlow(Stage):
+class TrainFlow(TrainingStage):
     """Train a flow under its prior, from an initial state.
 
     Resumes if stopped.
@@ -89,9 +88,7 @@ class TrainFlow(Stage):
         from nfpi.model.trained import TrainedFlow, describe_images
         from nfpi.priors.files import load_prior
         from nfpi.priors.registry import describe_prior
-        from nfpi.runtime.checkpoints import Checkpoints
         from nfpi.runtime.device import make_device
-        from nfpi.runtime.divergence import TrainingDiverged
         from nfpi.training.flow import continue_training
         from nfpi.training.state import TrainingState
 
@@ -106,27 +103,23 @@ class TrainFlow(Stage):
         device = make_device(self.training.precision, self.devices)
         data = read_training_data(self.data, self.training, device)
         state, header = TrainingState.load(state_file, self.training, data.steps_per_epoch, device.device)
-        fingerprint = config_hash(
-            {
-                "training": select_result_settings(self.training),
-                "code": compute_code_digest(FLOWS[state.flow.kind]),
-                "state": file_digest(state_file),
-                "prior": file_digest(prior_file),
-                "data": data.train.meta["sha256"],
-                **learning,
-                **({"prior_code": prior_code} if prior_code else {}),
-            }
-        )
-        checkpoints = Checkpoints(self.output, fingerprint, self.training.checkpoint_minutes)
-        seed = state.seed
-        try:
-            with device.launch_processes() as processes:
-                state = continue_training(state, prior, data, device, checkpoints, learned, self.output)
-        except TrainingDiverged as fault:
-            fault.weight = self.weight if learned is not None else prior_header.get("lambda")
-            fault.context = {"seed": seed, "training": select_result_settings(self.training)}
-            keep_divergence(self, fault, device, checkpoints)
-            return
+        training = select_result_settings(self.training)
+        settings = {
+            "training": training,
+            "code": compute_code_digest(FLOWS[state.flow.kind]),
+            "state": file_digest(state_file),
+            "prior": file_digest(prior_file),
+            "data": data.train.meta["sha256"],
+            **learning,
+            **({"prior_code": prior_code} if prior_code else {}),
+        }
+        minutes = self.training.checkpoint_minutes
+        weight = self.weight if learned is not None else prior_header.get("lambda")
+        with (
+            self.resuming(settings, minutes, weight, seed=state.seed, training=training) as checkpoints,
+            device.launch_processes() as processes,
+        ):
+            state = continue_training(state, prior, data, device, checkpoints, learned, self.output)
         if not processes.first:
             return
         further: dict[str, Any] = {"devices": processes.count}
@@ -145,7 +138,6 @@ class TrainFlow(Stage):
         with written_together():
             write_log(self.get_path("history"), state.log)
             model.write(self.get_path("config").parent)
-        run_after_commit(checkpoints.clear)
 
 
 class ImportRelease(Stage):

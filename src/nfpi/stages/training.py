@@ -1,0 +1,69 @@
+"""What the stages that train have in common: they resume if stopped, and their divergence is a result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nfpi.config.training import TrainingConfig
+from nfpi.results.recorded.csv_files import write_log
+from nfpi.results.recorded.records import config_hash
+from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
+from nfpi.runtime.files import run_after_commit
+from nfpi.runtime.job_log import is_first_process
+from nfpi.stages.base import Stage
+
+if TYPE_CHECKING:
+    from nfpi.runtime.checkpoints import Checkpoints
+    from nfpi.runtime.device import Device
+    from nfpi.training.batches import TrainingData
+
+
+class TrainingStage(Stage):
+    """A stage that trains a network; its output `history` is the log of the training."""
+
+    @contextmanager
+    def resuming(
+        self, settings: Mapping[str, Any], minutes: float, weight: float | None = None, **context: Any
+    ) -> Iterator[Checkpoints]:
+        """Provide the checkpoints of a training, and remove them once the outputs of the stage are complete.
+
+        Args:
+            settings: all that the training depends on, as JSON values.
+            minutes: time between two checkpoints.
+            weight: λ, for the record of a divergence.
+            context: further properties of the run, for the record of a divergence.
+        """
+        from nfpi.runtime.checkpoints import Checkpoints
+
+        checkpoints = Checkpoints(self.output, config_hash(settings), minutes)
+        try:
+            yield checkpoints
+        except TrainingDiverged as fault:
+            fault.weight, fault.context = weight, context
+            if is_first_process():  # which writes the outputs
+                run_after_commit(checkpoints.clear)  # trained again, it would diverge again
+            raise
+        if is_first_process():
+            run_after_commit(checkpoints.clear)
+
+    def record_divergence(self, fault: Diverged) -> None:
+        """Write the log of a training that diverged, and other outputs that record the divergence."""
+        outputs, history = self.list_output_paths(), self.get_path("history")
+        if isinstance(fault, TrainingDiverged):
+            write_log(history, fault.log)
+            outputs.remove(history)
+        mark_diverged(outputs, fault)
+
+
+def read_training_data(folder: Path, config: TrainingConfig, device: Device) -> TrainingData:
+    """Read the training and validation images of a flow."""
+    from nfpi.data.store import read_image_set
+    from nfpi.training.batches import TrainingData
+    from nfpi.training.tracking import require_tracker
+
+    require_tracker(config)
+    train, validation = (read_image_set(folder / split) for split in ("train", "validation"))
+    return TrainingData(train, validation if len(validation) else None, config, device.device, device.processes)
