@@ -35,7 +35,8 @@ from nfpi.config.extensions import describe_extension_fault, load_extensions
 from nfpi.runtime.faults import describe_exhausted_resource, describe_fault
 from nfpi.runtime.job_log import is_first_process, print_error, run_with_log
 from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible
-from nfpi.stages import COMMANDS, Command, Stage
+from nfpi.stages.base import Command, Stage
+from nfpi.stages.commands import COMMANDS
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +162,8 @@ def _describe_error(error: Exception, command: str) -> str | None:
     if isinstance(error, ValidationError):
         return explain(error)
     if isinstance(error, SettingsError) and error.__cause__ is not None:
-        return f"{command}: expected JSON ({error.__cause__})"
+        received = getattr(error.__cause__, "doc", "")  # the text is that of one of the options
+        return f"{command}: expected JSON, received '{received}' ({error.__cause__})"
     if isinstance(error, ConfigError | Interrupted):
         return str(error)
     return describe_exhausted_resource(error) or describe_extension_fault(error) or describe_fault(error)

@@ -33,7 +33,7 @@ from nfpi.data.autoencoder import decode, encode, load_autoencoder
 from nfpi.data.image_files import read_image
 from nfpi.data.sources.files import SourceRecord
 from nfpi.runtime.signals import Interrupted
-from nfpi.stages import EncodeData
+from nfpi.stages.prepare_data import EncodeData
 
 diffusers = pytest.importorskip("diffusers")
 

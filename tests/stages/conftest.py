@@ -14,7 +14,8 @@ from nfpi.cli import main
 from nfpi.results.tables.rows import TableRow
 from nfpi.runs import CANDIDATE, COMMON_SPLITS, GENERATED, INITIAL, SPLITS, Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
-from nfpi.stages import STAGES, Stage
+from nfpi.stages.base import Stage
+from nfpi.stages.commands import STAGES
 
 ROOT = Path(__file__).parents[2]
 IMAGE_SET = {"images.npy", "labels.npy", "meta.json"}

@@ -14,7 +14,7 @@ import pytest
 
 import nfpi.stages.execution
 from nfpi.cli import main
-from nfpi.stages import COMMANDS
+from nfpi.stages.commands import COMMANDS
 
 from .conftest import STAGE, call, read_error_line
 
@@ -197,8 +197,8 @@ TABLE = ("table", "--name", "t", "--metrics", "m", "--reference", "r", "--output
         ((*START, "--training", '{"epohcs": 3}'), "training.epohcs' (did you mean 'epochs'?)"),
         ((*START, "--training.epochs", "0"), "training.epochs: "),
         ((*START, "--training.epochs", "many"), "training.epochs: "),
-        ((*START, "--training", '{"epochs": 3'), "start-flow: expected JSON"),
-        ((*START, '--training={"epochs": 3'), "start-flow: expected JSON"),
+        ((*START, "--training", '{"epochs": 3'), """start-flow: expected JSON, received '{"epochs": 3'"""),
+        ((*START, '--training={"epochs": 3'), """start-flow: expected JSON, received '{"epochs": 3'"""),
         ((*START, "--training", '{"epochs": 3, "fit_after_epochs": 3}'), "fit_after_epochs"),
         ((*START, "--start", "middle"), "start: "),
         (

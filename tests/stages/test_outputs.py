@@ -15,8 +15,7 @@ from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.tensors import load_tensors
-from nfpi.stages import FitPrior
-from nfpi.stages.fit_prior import RESIDUALS
+from nfpi.stages.fit_prior import RESIDUALS, FitPrior
 
 from .conftest import (
     STAGE,

@@ -24,7 +24,7 @@ from PIL import Image
 from nfpi.config.figures import FIGURES
 from nfpi.config.presets import merge
 from nfpi.config.resolution import resolve
-from nfpi.stages import STAGES
+from nfpi.stages.commands import STAGES
 from nfpi.workflow import Plan
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from nfpi.results.recorded.records import write_metrics
 from nfpi.results.recorded.settings import StoredSettings
 from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runs import Run
-from nfpi.stages import JudgeClaims
+from nfpi.stages.claims import JudgeClaims
 from nfpi.stages.planned import Planned
 from nfpi.workflow import Inputs, Targets
 

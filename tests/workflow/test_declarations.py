@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,21 @@ import pytest
 
 from nfpi.cli import create_commands_model
 from nfpi.runtime.manifests import write_manifest
-from nfpi.stages import (
-    Augment,
-    Collect,
-    Evaluate,
-    FitPrior,
-    Generate,
-    JudgeClaims,
-    MakeFigure,
-    MakeTable,
-    PrepareData,
-    Stage,
-    StartFlow,
-    TestClassifier,
-    TrainClassifier,
-    TrainFlow,
-)
+from nfpi.stages.base import Stage
+from nfpi.stages.claims import JudgeClaims
+from nfpi.stages.evaluate import Evaluate
+from nfpi.stages.figure import MakeFigure
+from nfpi.stages.fit_prior import FitPrior
+from nfpi.stages.generate import Augment, Generate
+from nfpi.stages.prepare_data import PrepareData
+from nfpi.stages.start_flow import StartFlow
+from nfpi.stages.table import Collect, MakeTable
+from nfpi.stages.test_classifier import TestClassifier
+from nfpi.stages.train_classifier import TrainClassifier
+from nfpi.stages.train_flow import TrainFlow
 from nfpi.workflow import Declarations
 
-from .conftest import make_plan
+from .conftest import Project, make_plan
 
 RUN = {"dataset": "digits", "flow": "mef", "prior": "fpi", "weight": "1000", "seed": "3"}
 NFGD = RUN | {"prior": "nfgd"}
@@ -161,3 +158,15 @@ def test_changed_settings_are_named_as_in_the_config(tmp_path: Path) -> None:
     before = FitPrior.plan(Declarations(make_plan(priors={"fpi": {"alpha": 10}})).planned, RUN)
     write_manifest(manifest, "fit-prior", "prior", [], **about | {"settings": before.declaration})
     assert fit["changed"](RUN, output) == "\nchanged: priors.fpi.alpha: 10.0 → 7.0"
+
+
+def test_a_dry_run_names_the_settings_that_changed(finished_project: Project, tmp_path: Path) -> None:
+    project = finished_project.copy(tmp_path / "copy")
+    folder = "results/demo/digits/mef/fpi/lambda=1000/seed=0"
+    (given,) = [call["arguments"] for call in project.read_calls() if {"--initial", folder} <= {*call["arguments"]}]
+    about: dict[str, Any] = {"timed": [], "made_from": {}, "facts": {}, "digests": {}}
+    settings = json.loads(given[given.index("--settings") + 1])
+    manifest = project.folder / folder / TrainFlow.outputs["manifest"]
+    write_manifest(manifest, "train-flow", "model", [], settings=settings, **about)
+    text = project.run_snakemake("table2", "--dry-run", "--config", "training={epochs: 12}").stdout
+    assert re.findall(r"^ *changed: .*$", text, re.MULTILINE) == ["changed: training.epochs: 40 → 12"]

@@ -91,7 +91,7 @@ def test_gaussians_are_fitted_or_learned_or_kept(prior: str, fitted: bool, learn
     inputs = make_inputs()
     assert (inputs.plan.config.is_fitted(prior), inputs.plan.config.is_learned(prior)) == (fitted, learned)
     assert bool(re.fullmatch(inputs.fitted_prior_pattern(), prior)) is fitted
-    assert inputs.prior_of_training(RUN | {"prior": prior}) == begins_with
+    assert inputs.prior_of_training("prior")(RUN | {"prior": prior}) == begins_with
 
 
 def test_one_classifier_is_chosen_from_one_for_each_temperature() -> None:

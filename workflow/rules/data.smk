@@ -68,7 +68,7 @@ rule encode_data:
 rule download_weights:
     """Download published weights, since the machines that train may have no internet access."""
     output:
-        **plan.shared_outputs(DownloadWeights, "downloads", model="{model}"),
+        **{name: f"{plan.downloads}/{file}" for name, file in DownloadWeights.get_output_files(model="{model}").items()},
     log:
         f"{plan.downloads}/{{model}}.log",
     benchmark:

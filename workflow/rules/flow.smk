@@ -34,8 +34,8 @@ rule train_flow:
         state=plan.initial_file("state"),
         initial=plan.initial_file("prior"),
         complete=plan.initial_file("manifest"),
-        prior=inputs.prior_of_training,
-        fitted=inputs.manifest_of_prior,
+        prior=inputs.prior_of_training("prior"),
+        fitted=inputs.prior_of_training("manifest"),
     output:
         **plan.outputs(TrainFlow, FLOW_RUN),
     log:
@@ -52,7 +52,6 @@ rule train_flow:
         **declarations.of(TrainFlow),
         data=subpath(input.train_images, ancestor=2),
         initial=subpath(input.state, parent=True),
-        prior=inputs.fitted_prior_options,
         devices=jobs.devices("train_flow"),
         folder=subpath(output.history, parent=True),
     message:
@@ -61,4 +60,4 @@ rule train_flow:
     shell:
         "exec nfpi --log {log:q} train-flow {params.settings:q} {params.execution:q}"
         " --devices {params.devices} --data {params.data:q} --initial {params.initial:q}"
-        " {params.prior:q} --output {params.folder:q}"
+        " --prior {input.prior:q} --output {params.folder:q}"

@@ -22,7 +22,6 @@ class MakeFigure(Stage):
     label = "{name}"
     inputs = {"files": ()}
     common = None
-    blocks = {"figure": "figures.{name}", "reads": ""}
 
     name: Annotated[str, AfterValidator(lambda name: FIGURES[name].name)]
     figure: dict[str, Any] = {}

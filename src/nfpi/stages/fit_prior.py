@@ -11,6 +11,7 @@ from pydantic import AfterValidator
 from nfpi.config.base import NonNegativeFloat
 from nfpi.config.priors import PRIORS, PriorBlock, PriorConfig
 from nfpi.results.recorded.csv_files import write_rows
+from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.files import written_together
 from nfpi.stages.base import Stage
@@ -52,7 +53,7 @@ class FitPrior(Stage):
         """Return the options of a job except paths."""
         return {
             "prior": planned.config.priors[wildcards["prior"]],
-            "weight": planned.get_run(wildcards).weight,
+            "weight": Run.from_wildcards(wildcards).weight,
             "code": planned.list_digests(wildcards, "prior"),
         }
 
@@ -80,7 +81,7 @@ class FitPrior(Stage):
             save_prior(self.get_path("prior"), fitted.prior, header | fitted.record)
 
     def record_divergence(self, fault: Diverged) -> None:
-        """Write a record of the divergence, and the residuals of a fit that diverged; none after a training that did."""
+        """Write a record of the divergence, and the residuals of the fit, if it is the fit that diverged."""
         from nfpi.priors.fixed_point import FixedPointDiverged
 
         mark_diverged([self.get_path("prior")], fault)

@@ -25,10 +25,6 @@ class Planned:
 
     config: Config
 
-    def get_run(self, wildcards: Wildcards) -> Run:
-        """Return the run of a job."""
-        return Run.from_wildcards({name: wildcards[name] for name in wildcards.keys()})  # noqa: SIM118
-
     def list_rows(self, table: str) -> list[TableRow]:
         """Return the rows of a table, with the runs of all seeds."""
         return list_table_rows(self.config, table)

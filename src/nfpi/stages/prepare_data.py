@@ -61,7 +61,7 @@ class PrepareData(Stage):
         prepare_dataset(self.name, self.dataset, self.output, self.download_folder)
 
 
-class EncodeData(Stage):
+class EncodeData(PrepareData):
     """Encode the splits of a data set with an autoencoder.
 
     For data sets with a `vae`. Resumes if stopped.
@@ -69,10 +69,6 @@ class EncodeData(Stage):
 
     command = "encode-data"
     outputs = _SPLIT_OUTPUTS | {f"{split}_files": f"{split}/files.json" for split in _SPLITS}
-    product = "data"
-    timed = ("sources",)
-    replaces_folder = True
-    blocks = {"dataset": "datasets.{dataset}"}
 
     name: Name
     """name of the data set"""
@@ -82,15 +78,6 @@ class EncodeData(Stage):
     """folder where an archive is unpacked"""
     workers: Annotated[PositiveInt, EXECUTION] = 1
     """threads that read images; the result does not depend on them"""
-
-    @classmethod
-    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
-        """Return the options of a job except paths."""
-        return {
-            "name": wildcards["dataset"],
-            "dataset": planned.config.get_dataset(wildcards["dataset"], wildcards["splits"]),
-            "code": planned.list_digests(wildcards, "dataset"),
-        }
 
     def run(self) -> None:
         """Encode the three splits, and write their latents."""

@@ -56,7 +56,7 @@ class TestClassifier(Stage):
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
         """Return the options of a job except paths."""
-        run = planned.get_run(wildcards)
+        run = Run.from_wildcards(wildcards)
         metrics = planned.list_own_metrics(run)
         is_real = run.augmentation is not None
         return {

@@ -15,7 +15,7 @@ from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock, PriorConfig
 from nfpi.config.training import TrainingConfig
 from nfpi.data.errors import DataError
 from nfpi.results.recorded.csv_files import write_log
-from nfpi.runs import LOG_FILE, MODEL_FILES
+from nfpi.runs import LOG_FILE, MODEL_FILES, Run
 from nfpi.runtime.files import file_digest, written_together
 from nfpi.stages.base import Stage
 from nfpi.stages.planned import Planned, Wildcards
@@ -65,7 +65,7 @@ class TrainFlow(TrainingStage):
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
         """Return the options of a job except paths."""
-        run = planned.get_run(wildcards)
+        run = Run.from_wildcards(wildcards)
         options = {
             "training": planned.config.resolve_training(wildcards["dataset"], wildcards["flow"]),
             "identity": run.to_json(),

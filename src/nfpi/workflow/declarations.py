@@ -11,9 +11,9 @@ from typing import Any
 
 from nfpi.runtime.manifests import ManifestError, read_manifest
 from nfpi.stages.base import MANIFEST, Stage
-from nfpi.stages.planned import Planned
+from nfpi.stages.planned import Planned, Wildcards
 from nfpi.workflow.changes import list_differences
-from nfpi.workflow.plan import Plan, Wildcards, as_dict
+from nfpi.workflow.plan import Plan, as_dict
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,9 @@ def find_changes(job: Stage, manifest: Path, wildcards: Mapping[str, str]) -> li
     except (ManifestError, OSError):
         return []
     now = job.declaration
-    changes: list[str] = []
-    for option in now if before else ():
-        name = job.blocks.get(option, option).format_map(wildcards)
-        old, new = ({name: settings.get(option)} if name else settings.get(option, {}) for settings in (before, now))
-        changes += list_differences(old, new)
-    return changes
+    names = {option: job.blocks.get(option, option).format_map(wildcards) for option in now if before}
+    old, new = ({name: settings.get(option) for option, name in names.items()} for settings in (before, now))
+    return list(list_differences(old, new))
 
 
 def _write_json(options: Mapping[str, Any]) -> str:

@@ -27,10 +27,14 @@ from nfpi.runs import (
     get_variants_folder,
     parse_splits_seed,
 )
-from nfpi.stages import Augment, Evaluate, FitPrior, TrainClassifier
 from nfpi.stages.base import MANIFEST
 from nfpi.stages.claims import list_claimed_runs, list_runs_compared_by_image
-from nfpi.workflow.plan import Plan, Wildcards, as_dict
+from nfpi.stages.evaluate import Evaluate
+from nfpi.stages.fit_prior import FitPrior
+from nfpi.stages.generate import Augment
+from nfpi.stages.planned import Wildcards
+from nfpi.stages.train_classifier import TrainClassifier
+from nfpi.workflow.plan import Plan, as_dict
 
 
 @dataclass(frozen=True)
@@ -70,23 +74,19 @@ class Inputs:
         """Return a regular expression of the priors that are fitted."""
         return _make_pattern([name for name in self.plan.config.priors if self.plan.config.is_fitted(name)])
 
-    def prior_of_training(self, wildcards: Wildcards) -> str:
-        """Return the file of the Gaussians that a training begins with, fitted or initial."""
-        return self._find_prior_file("prior", wildcards)
+    def prior_of_training(self, name: str) -> Callable[[Wildcards], str]:
+        """Make an input function of the Gaussians that a training begins with, fitted or initial.
 
-    def fitted_prior_options(self, wildcards: Wildcards) -> list[str]:
-        """Return the option of a training that names the file of its fitted Gaussians, if there is one."""
-        is_fitted = self.plan.config.is_fitted(wildcards["prior"])
-        return ["--prior", self.prior_of_training(wildcards)] if is_fitted else []
+        Args:
+            name: `prior`, or `manifest` for the manifest of the stage that made them.
+        """
 
-    def manifest_of_prior(self, wildcards: Wildcards) -> str:
-        """Return the manifest of the Gaussians that a training begins with."""
-        return self._find_prior_file(MANIFEST, wildcards)
+        def find_file(wildcards: Wildcards) -> str:
+            if self.plan.config.is_fitted(wildcards["prior"]):
+                return f"{self.plan.fill_path(FIT, wildcards)}/{FitPrior.outputs[name]}"
+            return self.plan.initial_file(name)(wildcards)
 
-    def _find_prior_file(self, name: str, wildcards: Wildcards) -> str:
-        if self.plan.config.is_fitted(wildcards["prior"]):
-            return f"{self.plan.fill_path(FIT, wildcards)}/{FitPrior.outputs[name]}"
-        return self.plan.initial_file(name)(wildcards)
+        return find_file
 
     def candidate_folders(self, wildcards: Wildcards) -> list[str]:
         """Return the folders of the candidate classifiers, one for each temperature."""

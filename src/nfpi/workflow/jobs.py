@@ -13,7 +13,8 @@ from nfpi.config.cluster import JobName, Resources, compute_job_resources, count
 from nfpi.runs import BENCHMARKS_FOLDER, LOGS_FOLDER
 from nfpi.runtime.allocation import CHOICE, HIDING, VISIBLE
 from nfpi.runtime.job_log import LOG_SUFFIX
-from nfpi.workflow.plan import Plan, Wildcards
+from nfpi.stages.planned import Wildcards
+from nfpi.workflow.plan import Plan
 
 LONGEST_CHAIN: tuple[JobName, ...] = (
     "test_classifier",

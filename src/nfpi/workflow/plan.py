@@ -5,7 +5,7 @@ Functions that Snakemake calls receive its wildcards, a mapping of strings. This
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +21,13 @@ from nfpi.runs import (
     TRAINED_CLASSIFIER,
     Layout,
 )
-from nfpi.stages import Generate, PrepareData, Stage, StartFlow, TrainClassifier, TrainFlow
-from nfpi.stages.base import MANIFEST
-
-Wildcards = Mapping[str, str]
+from nfpi.stages.base import MANIFEST, Stage
+from nfpi.stages.generate import Generate
+from nfpi.stages.planned import Wildcards
+from nfpi.stages.prepare_data import PrepareData
+from nfpi.stages.start_flow import StartFlow
+from nfpi.stages.train_classifier import TrainClassifier
+from nfpi.stages.train_flow import TrainFlow
 
 
 def as_dict(wildcards: Wildcards) -> dict[str, str]:
@@ -88,13 +91,6 @@ class Plan:
         """
         return {name: f"{self.fill_path(template)}/{file}" for name, file in stage.get_output_files(**values).items()}
 
-    def shared_outputs(self, stage: type[Stage], folder: str, **values: str) -> dict[str, str]:
-        """Return the declared outputs of a stage that writes a folder shared by all presets, by name."""
-        return {
-            name: f"{self.resolved.results.as_posix()}/{folder}/{file}"
-            for name, file in stage.get_output_files(**values).items()
-        }
-
     def splits(self, *splits: str) -> dict[str, Callable[[Wildcards], str]]:
         """Make input functions, one for each file of some splits; each finds its file by a run's data set and seed.
 
@@ -126,14 +122,15 @@ class Plan:
         outputs = self.outputs(TrainClassifier, TRAINED_CLASSIFIER)
         return {name: outputs[name] for name in ("model", "metrics", MANIFEST)}
 
-    def manifest(self, stage: type[Stage], template: str) -> str:
-        """Return the manifest of a stage in the folder of a path template."""
-        return self.outputs(stage, template)[MANIFEST]
-
-    def initial_folder(self, wildcards: Wildcards) -> str:
-        """Return the folder of the initial state that a run continues from."""
-        return self.fill_path(INITIAL, wildcards, start=self.config.start_of(wildcards["prior"]))
-
     def initial_file(self, name: str) -> Callable[[Wildcards], str]:
-        """Make an input function of a file of the initial state; `name` is its name in `StartFlow.outputs`."""
-        return lambda wildcards: f"{self.initial_folder(wildcards)}/{StartFlow.outputs[name]}"
+        """Make an input function of a file of the initial state that a run continues from.
+
+        Args:
+            name: its name in `StartFlow.outputs`.
+        """
+
+        def find_file(wildcards: Wildcards) -> str:
+            folder = self.fill_path(INITIAL, wildcards, start=self.config.start_of(wildcards["prior"]))
+            return f"{folder}/{StartFlow.outputs[name]}"
+
+        return find_file

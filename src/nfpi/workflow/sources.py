@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from nfpi.config.base import ConfigError
 from nfpi.config.datasets import DatasetConfig
 from nfpi.runs import SPLITS
-from nfpi.workflow.plan import Plan, Wildcards
+from nfpi.stages.planned import Wildcards
+from nfpi.workflow.plan import Plan
 
 if TYPE_CHECKING:
     from nfpi.data.sources.files import SourceFiles

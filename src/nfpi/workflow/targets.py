@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from nfpi.config.base import ConfigError, suggest
 from nfpi.config.figures import FIGURES
 from nfpi.runs import FIGURES_FOLDER, TABLES_FOLDER
-from nfpi.stages import JudgeClaims, MakeTable
-from nfpi.workflow.plan import Plan, Wildcards
+from nfpi.stages.claims import JudgeClaims
+from nfpi.stages.planned import Wildcards
+from nfpi.stages.table import MakeTable
+from nfpi.workflow.plan import Plan
 
 CLAIMS = JudgeClaims.command
 """Name of the target of the claims."""
