@@ -15,6 +15,7 @@ from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.tensors import load_tensors
+from nfpi.stages.execution import execute
 from nfpi.stages.fit_prior import RESIDUALS, FitPrior
 
 from .conftest import (
@@ -95,7 +96,7 @@ def assert_marked(path: Path, fault: dict[str, Any]) -> None:
 def test_after_a_training_that_diverged_the_fit_has_no_iterations(tmp_path):
     initial = [tmp_path / f"initial/{name}.safetensors" for name in ("prior", "statistics")]
     mark_diverged(initial, TrainingDiverged("the loss is not finite", 3, "loss"))
-    FitPrior(initial=tmp_path / "initial", weight=10.0, output=tmp_path / "fit").run()
+    execute(FitPrior(initial=tmp_path / "initial", weight=10.0, output=tmp_path / "fit"))
     assert (tmp_path / "fit/fixed_point.csv").read_text().splitlines() == [",".join(RESIDUALS)]
     with pytest.raises(Diverged, match="the loss is not finite"):
         load_tensors(tmp_path / "fit/prior.safetensors")

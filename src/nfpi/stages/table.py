@@ -75,7 +75,7 @@ class MakeTable(Stage):
 
     name: Name
     """name of the table, and of its files"""
-    table: TableSettings
+    table: dict[str, Any]
     """title, metrics and cited work of the table"""
     rows: JsonList[dict[str, Any]]
     """rows of the table, each with its runs"""
@@ -94,7 +94,7 @@ class MakeTable(Stage):
         table = planned.config.tables[wildcards["table"]]
         return {
             "name": wildcards["table"],
-            "table": TableSettings.model_validate(table.model_dump(exclude={"experiments"})),
+            "table": table.model_dump(mode="json", exclude={"experiments"}),
             "rows": keep_first_seed(planned.list_rows(wildcards["table"])),
             "seeds": planned.config.seeds,
             "code": planned.list_digests(wildcards, metrics=list_metrics(table)),
@@ -103,7 +103,7 @@ class MakeTable(Stage):
     def list_input_files(self) -> list[Path]:
         """Return the metrics, and the predictions that exist."""
         rows = self.list_rows() if self.root is not None else []
-        runs = list_runs_to_compare(rows, self.table.metrics)
+        runs = list_runs_to_compare(rows, TableSettings.model_validate(self.table).metrics)
         predictions = [Path(self.root or "") / run.folder / PREDICTIONS_FILE for run in runs]
         return [self.metrics, *(path for path in predictions if path.is_file())]
 
@@ -118,6 +118,7 @@ class MakeTable(Stage):
         from nfpi.results.tables.building import accuracy_table, read_reference
         from nfpi.results.tables.layout import write_table
 
+        table = TableSettings.model_validate(self.table)
         reference = read_reference(self.reference)
-        frame = accuracy_table(read_collected(self.metrics), self.table, reference, self.list_rows(), self.root)
-        write_table(frame, self.output, self.name, self.table.title)
+        frame = accuracy_table(read_collected(self.metrics), table, reference, self.list_rows(), self.root)
+        write_table(frame, self.output, self.name, table.title)
