@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from nfpi.config.base import ConfigError, Settings, suggest
 from nfpi.config.registry import Registry
@@ -14,19 +14,16 @@ GENERATED_PREFIX = "cnn_"
 VALIDATION_PREFIX = "validation_"
 """Prefix of metrics measured on the validation split."""
 
-_NAMED_WITH_PREFIX = (
-    *("cnn_acc", "validation_nf_acc", "validation_nf_top5", "validation_bits_per_dim", "validation_cnn_acc"),
-    "validation_top1",
-)
-"""Registered metrics whose own name begins with GENERATED_PREFIX or VALIDATION_PREFIX."""
 ACCURACIES = {"nf_acc": "flow", "cnn_acc": "classifier", "top1": "classifier"}
 """Accuracies that can be computed per image from predictions.npz, and the kind of model that makes them."""
 
-METRICS = Registry("metric", "register_metric", ("log_prob", "labels"))
-"""Builders compute a metric: (log_prob (N, K), labels (N,)) → float; metrics recorded by a stage have no builder.
+METRICS = Registry("metric", "register_metric", ("log_prob", "labels"), package="nfpi.results.metrics")
+"""Builders compute a metric: (log_prob (N, K), labels (N,)) → float; metrics recorded by a stage have no builder. Those
+of the project are registered where they are defined, in :mod:`nfpi.results.metrics.measures`.
 Trait: `metric`, its :class:`Metric`."""
 
 
+Builder = TypeVar("Builder", bound=Callable[..., float])
 MeasuredModel = Literal["flow", "generated", "real"]
 """The model that a metric is of: a flow, or a classifier trained on generated or on real images."""
 
@@ -111,7 +108,7 @@ def register_metric(
     is_share: bool = False,
     meaning: str = "",
     model: MeasuredModel | None = None,
-) -> Any:
+) -> Callable[[Builder], Builder]:
     """Register a metric.
 
     It is computed by `function` or by the function that this call decorates; without either, a stage records it.
@@ -135,7 +132,7 @@ def register_metric(
         (GENERATED_PREFIX, "values for classifiers trained on generated images"),
         (VALIDATION_PREFIX, "values on the validation split"),
     ):
-        if name.startswith(prefix) and name not in _NAMED_WITH_PREFIX:
+        if name.startswith(prefix) and name not in METRICS:
             raise ConfigError(f"metric '{name}': names with {prefix} are for {use}: rename it")
         if name not in METRICS and prefix + name in METRICS:
             raise ConfigError(
@@ -144,7 +141,7 @@ def register_metric(
     entry = Metric(name, label, unit, higher_is_better, decimals, is_share, model, meaning)
     METRICS.register(name, Settings, function, metric=entry)
 
-    def decorate(decorated: Callable[..., float]) -> Callable[..., float]:
+    def decorate(decorated: Builder) -> Builder:
         try:
             METRICS.set_builder(name, decorated)
         except ConfigError:
@@ -157,143 +154,130 @@ def register_metric(
 
 _ACCURACY: dict[str, Any] = {"unit": "%", "higher_is_better": True}
 
-# metrics of a flow
-register_metric(
-    "nf_acc",
-    label="NF-Acc",
-    **_ACCURACY,
-    is_share=True,
-    model="flow",
-    meaning="share of test images whose class has the largest log p(x | y) under the flow",
+_RECORDED = (
+    # metrics of a flow
+    Metric(
+        "nf_acc",
+        label="NF-Acc",
+        **_ACCURACY,
+        is_share=True,
+        model="flow",
+        meaning="share of test images whose class has the largest log p(x | y) under the flow",
+    ),
+    Metric(
+        "nf_top5",
+        label="NF top-5",
+        **_ACCURACY,
+        is_share=True,
+        model="flow",
+        meaning="share of test images whose class is among the five with the largest log p(x | y)",
+    ),
+    Metric(
+        "bits_per_dim",
+        label="bits/dim",
+        higher_is_better=False,
+        decimals=3,
+        model="flow",
+        meaning="−log₂ p(x | y) per dimension, with y the class of the image",
+    ),
+    Metric("validation_nf_acc", label="Validation NF-Acc", **_ACCURACY, model="flow"),
+    Metric("validation_nf_top5", label="Validation NF top-5", **_ACCURACY, model="flow"),
+    Metric("validation_bits_per_dim", label="Validation bits/dim", higher_is_better=False, decimals=3, model="flow"),
+    Metric(
+        "parameters",
+        label="Parameters",
+        unit="M",
+        decimals=2,
+        model="flow",
+        meaning="number of parameters of the flow, in millions",
+    ),
+    Metric(
+        "hours",
+        label="Training",
+        unit="h",
+        higher_is_better=False,
+        decimals=2,
+        model="flow",
+        meaning="hours of training after the fit of the prior, without validation",
+    ),
+    Metric(
+        "seconds_per_epoch",
+        label="Epoch",
+        unit="s",
+        higher_is_better=False,
+        decimals=2,
+        model="flow",
+        meaning="median time of an epoch",
+    ),
+    Metric(
+        "seconds_per_1000_samples",
+        label="1000 samples",
+        unit="s",
+        higher_is_better=False,
+        decimals=2,
+        model="flow",
+        meaning="time to draw 1000 images",
+    ),
+    Metric(
+        "fit_iterations",
+        label="Iterations of the fit",
+        higher_is_better=False,
+        model="flow",
+        meaning="iterations of the fixed-point iteration",
+    ),
+    # metrics of a classifier trained on generated images
+    Metric(
+        "cnn_acc",
+        label="CNN-Acc",
+        **_ACCURACY,
+        is_share=True,
+        model="generated",
+        meaning="accuracy, on test images, of a classifier trained only on images generated by the flow",
+    ),
+    Metric("validation_cnn_acc", label="Validation CNN-Acc", **_ACCURACY, model="generated"),
+    Metric(
+        "temperature",
+        label="T",
+        decimals=2,
+        model="generated",
+        meaning="temperature of the samples, z = μ + T Σ^½ ε",
+    ),
+    # metrics of a classifier trained on real images
+    Metric(
+        "top1",
+        label="Top-1",
+        **_ACCURACY,
+        is_share=True,
+        model="real",
+        meaning="accuracy of a classifier trained on real images",
+    ),
+    Metric(
+        "top5",
+        label="Top-5",
+        **_ACCURACY,
+        is_share=True,
+        model="real",
+        meaning="share of images whose class is among the five most probable ones",
+    ),
+    Metric(
+        "real_top1",
+        label="ReaL top-1",
+        **_ACCURACY,
+        model="real",
+        meaning="accuracy on the labels of ImageNet-ReaL",
+    ),
+    Metric(
+        "real_top5",
+        label="ReaL top-5",
+        **_ACCURACY,
+        model="real",
+        meaning="top-5 accuracy on the labels of ImageNet-ReaL",
+    ),
+    Metric("validation_top1", label="Validation top-1", **_ACCURACY, model="real"),
+    # derived from the seeds of a row, for claims (nfpi.config.claims); not recorded by a run
+    Metric("divergence", label="Diverged", unit="%", higher_is_better=False, decimals=0),
 )
-register_metric(
-    "nf_top5",
-    label="NF top-5",
-    **_ACCURACY,
-    is_share=True,
-    model="flow",
-    meaning="share of test images whose class is among the five with the largest log p(x | y)",
-)
-register_metric(
-    "bits_per_dim",
-    label="bits/dim",
-    higher_is_better=False,
-    decimals=3,
-    model="flow",
-    meaning="−log₂ p(x | y) per dimension, with y the class of the image",
-)
-register_metric("validation_nf_acc", label="Validation NF-Acc", **_ACCURACY, model="flow")
-register_metric("validation_nf_top5", label="Validation NF top-5", **_ACCURACY, model="flow")
-register_metric(
-    "validation_bits_per_dim", label="Validation bits/dim", higher_is_better=False, decimals=3, model="flow"
-)
-register_metric(
-    "parameters",
-    label="Parameters",
-    unit="M",
-    decimals=2,
-    model="flow",
-    meaning="number of parameters of the flow, in millions",
-)
-register_metric(
-    "hours",
-    label="Training",
-    unit="h",
-    higher_is_better=False,
-    decimals=2,
-    model="flow",
-    meaning="hours of training after the fit of the prior, without validation",
-)
-register_metric(
-    "seconds_per_epoch",
-    label="Epoch",
-    unit="s",
-    higher_is_better=False,
-    decimals=2,
-    model="flow",
-    meaning="median time of an epoch",
-)
-register_metric(
-    "seconds_per_1000_samples",
-    label="1000 samples",
-    unit="s",
-    higher_is_better=False,
-    decimals=2,
-    model="flow",
-    meaning="time to draw 1000 images",
-)
-register_metric(
-    "fit_iterations",
-    label="Iterations of the fit",
-    higher_is_better=False,
-    model="flow",
-    meaning="iterations of the fixed-point iteration",
-)
-# metrics of a classifier trained on generated images
-register_metric(
-    "cnn_acc",
-    label="CNN-Acc",
-    **_ACCURACY,
-    is_share=True,
-    model="generated",
-    meaning="accuracy, on test images, of a classifier trained only on images generated by the flow",
-)
-register_metric("validation_cnn_acc", label="Validation CNN-Acc", **_ACCURACY, model="generated")
-register_metric(
-    "temperature",
-    label="T",
-    decimals=2,
-    model="generated",
-    meaning="temperature of the samples, z = μ + T Σ^½ ε",
-)
-# metrics of a classifier trained on real images
-register_metric(
-    "top1",
-    label="Top-1",
-    **_ACCURACY,
-    is_share=True,
-    model="real",
-    meaning="accuracy of a classifier trained on real images",
-)
-register_metric(
-    "top5",
-    label="Top-5",
-    **_ACCURACY,
-    is_share=True,
-    model="real",
-    meaning="share of images whose class is among the five most probable ones",
-)
-register_metric(
-    "real_top1",
-    label="ReaL top-1",
-    **_ACCURACY,
-    model="real",
-    meaning="accuracy on the labels of ImageNet-ReaL",
-)
-register_metric(
-    "real_top5",
-    label="ReaL top-5",
-    **_ACCURACY,
-    model="real",
-    meaning="top-5 accuracy on the labels of ImageNet-ReaL",
-)
-register_metric("validation_top1", label="Validation top-1", **_ACCURACY, model="real")
-# derived from the seeds of a row, for claims (nfpi.config.claims); not recorded by a run
-register_metric("divergence", label="Diverged", unit="%", higher_is_better=False, decimals=0)
-# computed from the predictions of flows and of both kinds of classifiers
-register_metric(
-    "ece",
-    "nfpi.results.metrics.measures:expected_calibration_error",
-    label="ECE",
-    unit="%",
-    higher_is_better=False,
-    decimals=2,
-    meaning="expected calibration error, 15 bins",
-)
-register_metric(
-    "worst_class_acc",
-    "nfpi.results.metrics.measures:worst_class_accuracy",
-    label="Worst class",
-    **_ACCURACY,
-    meaning="lowest accuracy of a class",
-)
+"""Metrics that have no function."""
+
+for _metric in _RECORDED:
+    METRICS.register(_metric.name, metric=_metric)

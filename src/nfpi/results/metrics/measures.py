@@ -1,7 +1,7 @@
 """Metrics computed from log-probabilities and labels of images.
 
 `log_prob` (N, K) is log p(x | y) of a flow or the log-softmax of a classifier; under equal class frequencies the
-posterior of both is softmax(log_prob).
+posterior of both is softmax(log_prob). A function below `register_metric` is a metric of tables and claims.
 
 The confidence of a prediction is the largest posterior max_y p(y | x). Its bins B_1, …, B_15 have equal width:
 (m − 1) / 15 < confidence ≤ m / 15 in B_m (Guo et al., 2017, "On calibration of modern neural networks").
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nfpi.config.metrics import METRICS
+from nfpi.config.metrics import METRICS, register_metric
 from nfpi.results.recorded.records import MetricsError, to_finite_float
 from nfpi.results.statistics.intervals import wilson_interval
 
@@ -52,6 +52,9 @@ def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> d
     return values
 
 
+@register_metric(
+    "ece", label="ECE", unit="%", higher_is_better=False, decimals=2, meaning="expected calibration error, 15 bins"
+)
 def expected_calibration_error(log_prob: Tensor, labels: Tensor) -> float:
     """Compute ECE = Σ_m |B_m| / N · |accuracy(B_m) − confidence(B_m)| in percent.
 
@@ -81,6 +84,9 @@ def per_class_accuracy(log_prob: Tensor, labels: Tensor) -> Tensor:
     return 100 * correct.bincount(minlength=classes).double() / labels.bincount(minlength=classes)
 
 
+@register_metric(
+    "worst_class_acc", label="Worst class", unit="%", higher_is_better=True, meaning="lowest accuracy of a class"
+)
 def worst_class_accuracy(log_prob: Tensor, labels: Tensor) -> float:
     """Compute the lowest per-class accuracy, in percent.
 
