@@ -120,7 +120,7 @@ class TrainClassifier(TrainingStage):
         model = build_classifier(config, **size)
         if self.start_from is not None:
             load_weights(model, load_tensors(self.start_from)[0], self.start_from)
-        about = {"seed": self.seed, "name": self.name, "temperature": temperature}
+        about: dict[str, Any] = {"seed": self.seed, "name": self.name, "temperature": temperature}
         with self.resuming(_list_dependencies(self, digests), config.checkpoint_minutes, **about) as checkpoints:
             trained = train_classifier(model, data, self.seed, device, checkpoints)
         settings = {
