@@ -35,7 +35,7 @@ def resnet18(num_classes: int, in_channels: int, image_size: int, settings: ResN
     """
     from torchvision.models import resnet18 as build
 
-    model = build(num_classes=num_classes)
+    model: nn.Module = build(num_classes=num_classes)
     model.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
     if settings.stem_init == "kaiming_normal":
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")

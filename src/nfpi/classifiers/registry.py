@@ -96,6 +96,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         FormatError: the file is missing, damaged, or holds something else, or a number in it is not finite.
     """
+    content: Any
     try:
         if path.suffix == ".safetensors":
             content = load_file(path)

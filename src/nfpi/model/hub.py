@@ -83,9 +83,7 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
         return str(super().push_to_hub(repo_id, model_card_kwargs=card_options, **options))
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]  # the mixin takes further settings
-        cls, pretrained_model_name_or_path: Path | str, **options: Any
-    ) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: Path | str, **options: Any) -> Self:
         """Read a model from a folder, without the network, or from a repository of the Hugging Face hub.
 
         Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +23,10 @@ _OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 
 def make_optimizer(module: nn.Module, config: TrainingConfig | ClassifierConfig) -> torch.optim.Optimizer:
     """Make the optimizer of a module's parameters."""
-    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    settings: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if isinstance(config, ClassifierConfig) and config.optimizer == "sgd":
         settings["momentum"] = config.momentum
-    return _OPTIMIZERS[config.optimizer](module.parameters(), **settings)  # type: ignore[call-arg]
+    return _OPTIMIZERS[config.optimizer](module.parameters(), **settings)
 
 
 def compute_learning_rate(config: TrainingConfig, step: int, steps: int) -> float:

@@ -21,7 +21,8 @@ from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.divergence import NOT_FINITE
 from nfpi.sampling import balanced_labels, sample_images
 from nfpi.training.batches import TrainingData
-from nfpi.training.state import LogRow, TrainingState
+from nfpi.training.loop import LogRow
+from nfpi.training.state import TrainingState
 
 if TYPE_CHECKING:
     from lightning_fabric.loggers import TensorBoardLogger
