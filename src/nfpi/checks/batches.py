@@ -145,7 +145,13 @@ def _train_classifier(config: Config, work: Work, device: torch.device) -> Actio
     from nfpi.classifiers.training import train_classifier
 
     own = config.for_dataset(work.dataset).classifiers[work.subject]
-    changes = {"weights": None, "pretrained": False, "start_from": None, "workers": 0, "batch_size": work.batch}
+    changes: dict[str, Any] = {
+        "weights": None,
+        "pretrained": False,
+        "start_from": None,
+        "workers": 0,
+        "batch_size": work.batch,
+    }
     changes |= {"epochs": 1, "repeats": 1, "warmup_epochs": 0, "normalization": "half"}
     trial = own.model_copy(update=changes)
     images = make_random_images(work.shape, work.classes, 2 * work.batch)

@@ -8,17 +8,18 @@ import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from nfpi.checks.batches import SEED, Trial, make_random_images, release_memory
 from nfpi.checks.subject import Subject
+from nfpi.config.cluster import Resources
 from nfpi.config.resolution import Resolved
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.runtime.allocation import DeviceError, uses_cpu_on_purpose
@@ -305,7 +306,8 @@ def _judge_hours(subject: Subject, label: str, hours: float, longest: float | No
     text = f"{label}: {subject.about}{hours:.3g} h for all runs"
     if longest is not None:
         text += f", {longest:.3g} h for the longest training"
-    limit = subject.resolved.config.resources.get(label.partition(":")[0])
+    resources: Mapping[Any, Resources] = subject.resolved.config.resources
+    limit = resources.get(label.partition(":")[0])
     if limit is None or longest is None or not subject.on_gpu or longest * 60 <= _JOBS * limit.runtime:
         return Line("hours", "ok", text)
     text += f"; {_JOBS} jobs of {limit.runtime} minutes are not enough: set --retries"
