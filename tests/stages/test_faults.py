@@ -357,7 +357,7 @@ def test_a_disk_that_is_really_full(made, tmp_path):
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_out_of_memory_is_one_line_with_the_setting(made):
+def test_out_of_memory_is_one_line(made):
     def act() -> int:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))
@@ -367,7 +367,7 @@ def test_out_of_memory_is_one_line_with_the_setting(made):
     status, text = in_a_process(act)
     assert status == 1
     line = text.strip().splitlines()[-1]
-    assert re.search(r"^nfpi: error: out of memory \(.*\): try a smaller --training.batch-size or a machine with", line)
+    assert re.search(r"^nfpi: error: out of memory \(.*\): .*batch size", line)
     assert "Traceback" not in text
     assert contents(made.root) == before
 

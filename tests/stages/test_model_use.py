@@ -337,9 +337,7 @@ def test_a_missing_or_damaged_model_is_one_line(here, capsys):
     assert "nowhere" in read_error_line(capsys)
     for name in ("model/config.json", "model/model.safetensors"):
         assert call("classify", name, "images") == 1
-        assert f"{name}: expected a folder with a model, received a file; its folder is model" in read_error_line(
-            capsys
-        )
+        assert f"{name}: expected a folder" in read_error_line(capsys)
     shutil.copytree(here / "model", here / "cut", symlinks=False)
     weights = here / "cut/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])
