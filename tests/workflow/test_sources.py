@@ -176,7 +176,7 @@ def test_a_new_preset_is_planned_as_it_was_written(
     monkeypatch.chdir(fresh_project.folder)
     assert main(["new", str(images)]) == 0
     command = capsys.readouterr().out.rpartition("run: snakemake ")[2].split()
-    assert command == ["table2", "--config", "preset=pets"]
+    assert command == ["table2", "--config", "preset=presets/pets.yaml"]
     runs = ["pets/mef/baseline/lambda=0/seed=0", *(f"pets/mef/fpi/lambda={n}/seed=0" for n in (300, 1000, 3000))]
     planned = fresh_project.plan_jobs(*command)
     assert {output for stage, output in planned if stage == "train-flow"} == set(runs)
@@ -209,7 +209,7 @@ def test_files_of_splits_of_many_seeds_are_listed_and_read_once(
     )
     seen = [{"dataset": "mine", "splits": f"splits/seed={seed}"} for seed in range(3)]
     for wildcards in seen:
-        prepare_dataset("mine", plan.get_dataset_config(wildcards), Path(plan.fill_path(SPLITS, wildcards)), tmp_path)
+        prepare_dataset("mine", plan.config.get_dataset(wildcards["dataset"], wildcards["splits"]), Path(plan.fill_path(SPLITS, wildcards)), tmp_path)
     made = [Sources(plan).compute_content_token(wildcards) for wildcards in seen]
     for file in images.glob("*/*/*.bmp"):
         file.touch()
