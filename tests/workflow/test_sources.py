@@ -209,7 +209,12 @@ def test_files_of_splits_of_many_seeds_are_listed_and_read_once(
     )
     seen = [{"dataset": "mine", "splits": f"splits/seed={seed}"} for seed in range(3)]
     for wildcards in seen:
-        prepare_dataset("mine", plan.config.get_dataset(wildcards["dataset"], wildcards["splits"]), Path(plan.fill_path(SPLITS, wildcards)), tmp_path)
+        prepare_dataset(
+            "mine",
+            plan.config.get_dataset(wildcards["dataset"], wildcards["splits"]),
+            Path(plan.fill_path(SPLITS, wildcards)),
+            tmp_path,
+        )
     made = [Sources(plan).compute_content_token(wildcards) for wildcards in seen]
     for file in images.glob("*/*/*.bmp"):
         file.touch()
