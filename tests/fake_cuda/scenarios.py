@@ -25,7 +25,7 @@ import torch
 from counter import DeviceCounter, DeviceCounts
 from torch import nn
 
-from nfpi.augmentation import make_variants
+from nfpi.augmentation import augment_images
 from nfpi.classifiers.data import ClassifierData
 from nfpi.classifiers.registry import build_classifier
 from nfpi.classifiers.training import ClassifierState, ClassifierTraining
@@ -185,8 +185,7 @@ def sample(flow: MatrixExponentialFlow, prior: GaussianPrior, image_set: ImageSe
 def augment(flow: MatrixExponentialFlow, prior: GaussianPrior, image_set: ImageSet) -> object:
     """Make variants of images in latent space."""
     config = NfaConfig(axes=4, variants=2, batch_size=BATCH)
-    indices = np.arange(len(image_set))
-    return make_variants(flow, image_set, indices, config, seed=0, domain=DOMAIN, device=CUDA)
+    return list(augment_images(flow, image_set, config, seed=0, domain=DOMAIN, device=CUDA))
 
 
 def train_classifier(config: dict[str, Any], size: int = 32, precision: str = "32-true") -> dict[str, Any]:
