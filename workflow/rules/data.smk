@@ -68,7 +68,10 @@ rule encode_data:
 rule download_weights:
     """Download published weights, since the machines that train may have no internet access."""
     output:
-        **{name: f"{plan.downloads}/{file}" for name, file in DownloadWeights.get_output_files(model="{model}").items()},
+        **{
+            name: f"{plan.downloads}/{file}"
+            for name, file in DownloadWeights.get_output_files(model="{model}").items()
+        },
     log:
         f"{plan.downloads}/{{model}}.log",
     benchmark:
