@@ -92,7 +92,7 @@ def test_outputs_of_a_stage_are_marked_in_their_own_forms(fault, tmp_path):
     assert sorted(file.name for file in (tmp_path / "set").iterdir()) == sorted(names)
     assert len(np.load(tmp_path / "set/images.npy")) == 0
     assert np.load(tmp_path / "set/predictions.npz").files == []
-    with pytest.raises(DataError, match="meta.json"):
+    with pytest.raises(DataError, match=r"meta\.json"):
         read_image_set(tmp_path / "set")
 
 
