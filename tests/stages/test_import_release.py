@@ -41,7 +41,7 @@ def test_a_released_flow_is_evaluated_as_the_one_it_was_made_of(trained_run, che
     assert {**released.config, "data": model.config["data"]} == model.config
     assert (released.encode(images := np.zeros((2, 8, 8, 1), np.uint8)) == model.encode(images)).all()
     assert ClassConditionalFlow.from_release(checkpoint).classes == model.classes
-    with pytest.raises(ValueError, match=r"^classes: .* 10 .* 3$"):
+    with pytest.raises(ValueError, match=r"3 classes .* 10 "):
         ClassConditionalFlow.from_release(checkpoint, ["ant", "bee", "cat"])
     run = {**trained_run.identity.to_json(), "seed": 0}
     check_call(
