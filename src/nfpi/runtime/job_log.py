@@ -42,6 +42,11 @@ def is_first_process() -> bool:
     return RANK_AND_PORT not in os.environ
 
 
+def writes_outputs() -> bool:
+    """Return whether this process writes the outputs of its training: the one with rank 0."""
+    return os.environ.get(RANK_AND_PORT, "0").split()[0] == "0"
+
+
 @dataclass
 class JobState:
     """The state of a job, as its process recorded it last.

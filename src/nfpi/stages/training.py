@@ -12,7 +12,7 @@ from nfpi.results.recorded.csv_files import write_log
 from nfpi.results.recorded.records import config_hash
 from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
 from nfpi.runtime.files import run_after_commit
-from nfpi.runtime.job_log import is_first_process
+from nfpi.runtime.job_log import writes_outputs
 from nfpi.stages.base import Stage
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ class TrainingStage(Stage):
             yield checkpoints
         except TrainingDiverged as fault:
             fault.weight, fault.context = weight, context
-            if is_first_process():  # which writes the outputs
+            if writes_outputs():
                 run_after_commit(checkpoints.clear)  # trained again, it would diverge again
             raise
-        if is_first_process():
+        if writes_outputs():
             run_after_commit(checkpoints.clear)
 
     def record_divergence(self, fault: Diverged) -> None:
