@@ -99,7 +99,7 @@ def test_a_split_seed_that_is_none_is_refused(value: object) -> None:
 
 
 def test_a_seed_that_draws_no_split_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"datasets\.digits\.split_seed: per_seed: expected seeds of at most 2³² − 1"):
+    with pytest.raises(ConfigError, match=r"datasets\.digits\.split_seed: per_seed: .*4294967296"):
         make_plan(datasets={"digits": {"split_seed": "per_seed"}}, seeds=[0, 2**32])
 
 

@@ -22,9 +22,10 @@ SplitSeed = Annotated[int, Field(ge=0, lt=LARGEST_SPLIT_SEED + 1)]
 
 def _check_split_seed(value: Any) -> Any:
     """Raise ValueError unless it is a seed or `per_seed`; pydantic's message would be about one of the two."""
-    if value != PER_SEED and not (isinstance(value, int) and 0 <= value <= LARGEST_SPLIT_SEED):
+    seed = int(value) if isinstance(value, str) and value.isdecimal() else value  # Snakemake's --config gives text
+    if value != PER_SEED and not (isinstance(seed, int) and 0 <= seed <= LARGEST_SPLIT_SEED):
         raise ValueError(f"expected a whole number from 0 to {LARGEST_SPLIT_SEED}, or {PER_SEED}, received {value!r}")
-    return value
+    return seed
 
 
 class DatasetBlock(Settings):
