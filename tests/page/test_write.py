@@ -181,6 +181,17 @@ def test_a_number_that_is_not_what_a_stage_wrote_is_not_shown(results):
     assert f"{FITTED.folder}/metrics.json: expected what evaluate wrote" in text_of(write_page(results.root))
 
 
+def test_a_table_that_is_not_what_a_stage_wrote_is_not_shown(results):
+    name = "tables/table2.csv"
+    path = results.root / name
+    manifest = path.with_name(f"{path.stem}{SUFFIX}")
+    write_manifest(manifest, "table", "table", [path], timed=[], made_from={}, facts={}, digests={})
+    assert f"{name}: expected what table wrote" not in text_of(write_page(results.root))
+    *_, last = path.read_text().splitlines(keepends=True)
+    path.write_text(path.read_text() + last)
+    assert f"{name}: expected what table wrote" in text_of(write_page(results.root))
+
+
 def test_predictions_of_a_diverged_run_whose_metrics_were_changed_are_a_fault(results):
     record_data(results, DIVERGED, "")
     path = results.locate_run(DIVERGED) / "metrics.json"

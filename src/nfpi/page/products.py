@@ -71,7 +71,7 @@ def read_shown_claims(root: Path) -> Product:
     path = root / f"{CLAIMS}.csv"
     shown = Product(CLAIMS, files=_list_files(root, "", [CLAIMS]))
     try:
-        if shown.is_made or find_product(path) is not None:
+        if find_product(path) is not None or shown.is_made:  # a file that differs from its manifest is a fault
             shown.tables = lay_out_claims(read_claims(path))
             shown.pictures.append(embed_file(path.with_suffix(".png"), "Figure: differences that decide the claims"))
     except (ValueError, OSError) as error:
@@ -84,7 +84,7 @@ def _read_table(root: Path, name: str, title: str) -> Product:
     title = title or read_title(path.with_name(f"{name}.html")) or name
     shown = Product(name, title, files=_list_files(root, TABLES_FOLDER, [name]) if path.is_file() else [])
     try:
-        if shown.is_made or find_product(path) is not None:
+        if find_product(path) is not None or shown.is_made:  # a file that differs from its manifest is a fault
             shown.frame = read_table(path)
             shown.tables = [(title, lay_out(shown.frame))]
     except (ValueError, OSError) as error:
