@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -10,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -69,22 +71,13 @@ class Project:
             self.write("overlay.yaml", overlay)
             arguments = (*arguments, "--configfile", "overlay.yaml")
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
-        process = subprocess.run(
-            [sys.executable, "-m", "snakemake", "--nocolor", *arguments],
-            cwd=self.folder,
-            env=inherited
-            | {
-                "PATH": str(self.tools),
-                "PYTHONPATH": os.pathsep.join(filter(None, (str(STUBS), os.environ.get("PYTHONPATH", "")))),
-                "XDG_CACHE_HOME": str(self.folder / ".cache"),
-                "STUB_CALLS": str(self.folder / "calls.jsonl"),
-                **environment,
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=600,
-        )
+        inherited |= {
+            "PATH": str(self.tools),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(STUBS), os.environ.get("PYTHONPATH", "")))),
+            "XDG_CACHE_HOME": str(self.folder / ".cache"),
+            "STUB_CALLS": str(self.folder / "calls.jsonl"),
+        }
+        process = call_snakemake(("--nocolor", *arguments), self.folder, inherited, environment)
         if check and process.returncode:
             pytest.fail(f"snakemake {shlex.join(arguments)}\n{process.stdout}")
         return process
@@ -136,6 +129,31 @@ class Project:
         """Copy the project with the dates of its files and Snakemake's records of them."""
         shutil.copytree(self.folder, folder, symlinks=True)
         return Project(folder)
+
+
+def call_snakemake(
+    arguments: Sequence[str], folder: Path, inherited: dict[str, str], changed: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake by a fork, or in a new process where a changed variable takes effect when Python starts."""
+    environment = inherited | changed
+    if any(name.startswith(("LC_", "PYTHON")) for name in changed):
+        command = [sys.executable, "-m", "snakemake", *arguments]
+        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.run(command, cwd=folder, env=environment, text=True, timeout=600, check=False, **streams)
+    server = start_server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as output:
+        call = {"arguments": arguments, "folder": str(folder), "environment": environment, "output": output.name}
+        print(json.dumps(call), file=server.stdin, flush=True)
+        return subprocess.CompletedProcess(arguments, int(server.stdout.readline()), output.read())
+
+
+@functools.cache
+def start_server() -> subprocess.Popen[str]:
+    """Start the process that forks; it ends with this one, by the end of its stdin."""
+    command = [sys.executable, str(STUBS / "forked_snakemake.py")]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def write_command(path: Path, script: str) -> None:
