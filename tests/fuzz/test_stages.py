@@ -140,7 +140,9 @@ def test_a_stage_refuses_damaged_files_in_one_line_or_makes_the_same(steps, tmp_
             return f"outputs of a stage that failed: {sorted(made)}\n{said}"
         return "refused" if names(lines[0], file) else f"no line that names the file\n{said}"
 
-    counts = tried([(number, file) for number, step in enumerate(steps) for file in step.files], outcome)
+    counts = tried(
+        [(number, file) for number, step in enumerate(steps) for file in step.files], count_inputs(100), outcome
+    )
     assert counts["refused"] > counts.total() / 2
 
 
@@ -168,21 +170,22 @@ def test_a_page_says_what_is_damaged_or_shows_the_same(run, table, tmp_path):
         *root.rglob(f"*{SUFFIX}"),
         *root.rglob("meta.json"),
     ]
-    counts = tried([(0, file) for file in sorted(files)], outcome)
+    counts = tried([(0, file) for file in sorted(files)], count_inputs(50), outcome)
     assert counts["said"] > counts.total() / 4
 
 
-def tried(places: list[tuple[int, Path]], outcome: Callable[[int, Path], str]) -> Counter[str]:
+def tried(places: list[tuple[int, Path]], total: int, outcome: Callable[[int, Path], str]) -> Counter[str]:
     """Damage the files in turn, each again and again, and count what becomes of that.
 
     Args:
         places: number of a step, and a file that it reads.
+        total: number of damaged files.
         outcome: what becomes of a step while the file is damaged, in a word; anything longer is a failure.
     """
     others = [file.read_bytes() for _, file in places]
     counts: Counter[str] = Counter()
     failures = []
-    for index in range(count_inputs(400) // 2):
+    for index in range(total):
         number, file = places[index % len(places)]
         content = file.read_bytes()
         kind, damaged = damaged_or_missing(random.Random(f"{SEED} {index}"), file, content, others)
