@@ -22,16 +22,13 @@ from nfpi.runs import (
 )
 from nfpi.runtime.locks import LockedError
 from nfpi.stages.claims import JudgeClaims
-from nfpi.stages.evaluate import Evaluate
-from nfpi.stages.figure import MakeFigure
+from nfpi.stages.evaluate import Evaluate, TestClassifier
 from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment, Generate
 from nfpi.stages.prepare_data import DownloadWeights, EncodeData, PrepareData
-from nfpi.stages.start_flow import StartFlow
-from nfpi.stages.table import Collect, MakeTable
-from nfpi.stages.test_classifier import TestClassifier
+from nfpi.stages.tables_and_figures import Collect, MakeFigure, MakeTable
 from nfpi.stages.train_classifier import TrainClassifier
-from nfpi.stages.train_flow import TrainFlow
+from nfpi.stages.train_flow import StartFlow, TrainFlow
 from nfpi.workflow import Declarations, Inputs, Jobs, Plan, Sources, Targets
 from nfpi.workflow.ending import show_results, write_page_at_end
 from nfpi.workflow.internals import (

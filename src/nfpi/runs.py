@@ -55,6 +55,12 @@ PREDICTIONS_FILE = "predictions.npz"
 """Label, predicted class and log-probability of every test image."""
 LOG_FILE = "log.csv"
 """Losses, accuracies and duration of a training, one row per epoch."""
+INITIAL_FILES = {
+    "state": "state.safetensors",
+    "prior": "prior.safetensors",
+    "statistics": "statistics.safetensors",
+}
+"""An initial state: flow and optimizer, its Gaussians, and statistics of the training latents."""
 MODEL_FILES = {"config": "config.json", "weights": "model.safetensors"}
 """A trained flow with its prior and classes, in the folder `model` of its run."""
 IMAGE_SET_FILES = {"images": "images.npy", "labels": "labels.npy", "meta": "meta.json"}

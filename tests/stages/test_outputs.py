@@ -165,7 +165,7 @@ LAST_WRITTEN = {
     "train-flow": "nfpi.model.trained.write_atomically",
     "evaluate": "nfpi.stages.evaluate.write_metrics",
     "train-classifier": "nfpi.stages.train_classifier.write_metrics",
-    "test-classifier": "nfpi.stages.test_classifier.write_metrics",
+    "test-classifier": "nfpi.stages.evaluate.write_metrics",
 }
 """What writes a stage's last file."""
 

@@ -178,8 +178,7 @@ def test_methods_that_learn_do_not_fit_and_the_other_way_round(started_run, tmp_
     assert "expected a method that fits the Gaussians once, received gradient_descent" in line
     learn = {"prior": None, "learn": {"method": "fixed_point"}}
     assert call(*started_run.make_command("train-flow", output=tmp_path / "new", **learn)) == 1
-    assert "learn: " in (line := read_error_line(capsys))
-    assert "expected a method that learns the Gaussians along with the flow, received fixed_point" in line
+    assert "received fixed_point" in read_error_line(capsys)
     assert not (tmp_path / "new").exists()
 
 

@@ -11,8 +11,7 @@ from nfpi.config.base import ConfigError
 from nfpi.runs import CANDIDATE, FLOW_RUN, GENERATED, SPLITS
 from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.prepare_data import PrepareData
-from nfpi.stages.start_flow import StartFlow
-from nfpi.stages.train_flow import TrainFlow
+from nfpi.stages.train_flow import StartFlow, TrainFlow
 
 from .conftest import make_plan
 

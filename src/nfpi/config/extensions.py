@@ -17,7 +17,7 @@ from nfpi.config.figures import FIGURES
 from nfpi.config.flows import FLOWS
 from nfpi.config.metrics import METRICS
 from nfpi.config.priors import PRIORS
-from nfpi.config.registry import Registry, Variant, registering_from
+from nfpi.config.registry import Registry, registering_from
 
 REGISTRIES: tuple[Registry, ...] = (FLOWS, PRIORS, CLASSIFIERS, SOURCES, METRICS, FIGURES)
 
@@ -94,14 +94,6 @@ def list_loaded_digests() -> list[str]:
 def hash_extension(file: Path) -> str:
     """Return the SHA-256 digest of a file."""
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-
-
-def compute_code_digest(variant: Variant) -> str:
-    """Return the digest of the user's file that defines a variant; empty if nfpi itself defines it.
-
-    A training is resumed only if it is unchanged, like settings and data.
-    """
-    return hash_extension(variant.extension) if variant.extension is not None else ""
 
 
 def describe_extension_fault(error: BaseException, files: Iterable[Path] | None = None) -> str | None:

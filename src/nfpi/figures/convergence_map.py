@@ -15,7 +15,7 @@ from nfpi.config.priors import FixedPointConfig, FixedPointSettings
 from nfpi.config.settings import Config
 from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
 from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, format_weight_label
-from nfpi.runs import INITIAL, Layout
+from nfpi.runs import INITIAL, INITIAL_FILES, Layout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +72,8 @@ class ConvergenceFigure(FigureSettings):
         """Return the statistics of the latents of an initial state (start: data), and its Gaussians."""
         where = {"dataset": self.dataset, "flow": self.flow, "start": "data", "seed": str(config.seeds[0])}
         folder = layout.path(INITIAL, **where)
-        return {"statistics": [f"{folder}/statistics.safetensors"], "initial": [f"{folder}/prior.safetensors"]}
+        statistics, initial = (f"{folder}/{INITIAL_FILES[name]}" for name in ("statistics", "prior"))
+        return {"statistics": [statistics], "initial": [initial]}
 
     def describe(self, config: Config) -> str:
         """Complete the caption with the initial state."""

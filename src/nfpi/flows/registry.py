@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from nfpi.config.base import ConfigError, PositiveInt, Settings, explain
-from nfpi.config.flows import FLOWS
+from nfpi.config.flows import FLOWS, FlowBlock
 from nfpi.flows.bijection import skip_initialization
 from nfpi.flows.check import FlowError, require_directions
 from nfpi.flows.image_flow import ImageFlow
@@ -55,6 +55,12 @@ def register_flow(kind: str, settings: type[Settings] = Settings) -> Callable[[B
         return builder
 
     return register
+
+
+def describe_flow(block: FlowBlock, shape: Sequence[int]) -> dict[str, Any]:
+    """Return the description of a block of `flows:` for images (C, H, W), see :attr:`ImageFlow.description`."""
+    settings = FLOWS.extract_settings(block).model_dump(mode="json")
+    return {"kind": block.kind, "shape": list(shape), "settings": settings}
 
 
 def build_flow(

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from nfpi.config.base import NonNegativeFloat, Seed, Settings
-from nfpi.config.flows import FLOWS, FlowBlock
+from nfpi.config.flows import FlowBlock
 from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock
 from nfpi.config.training import TrainingConfig
 from nfpi.data.store import ImageSet
+from nfpi.flows.registry import describe_flow
 from nfpi.model.inputs import Images, Labels, make_sets
 from nfpi.model.settings import choose_flow, choose_prior, choose_training, parse_settings
 from nfpi.model.trained import TrainedFlow, describe_images
@@ -113,14 +114,10 @@ class FittedFlow(TrainedFlow):
         if config.augmentation == "flip" and not plain.flip:
             raise ValueError("flip: expected True with augmentation 'flip', which otherwise has no effect")
         method = choose_prior(prior)
-        description = {
-            "kind": block.kind,
-            "shape": list(train.shape),
-            "settings": FLOWS.extract_settings(block).model_dump(mode="json"),
-        }
         with _training_device(device, config.precision) as place:
             data = TrainingData(train, held_out, config, place.device)
             try:
+                description = describe_flow(block, train.shape)
                 state, given, record = _fit_and_train(data, description, method, plain, place, progress)
             except Diverged as fault:
                 fault.message = f"{fault}{_describe_class(fault.class_index, train)}"

@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 from nfpi.classifiers.registry import build_classifier
-from nfpi.config.flows import FLOWS
 from nfpi.config.settings import Config
 from nfpi.flows.image_flow import ImageFlow
-from nfpi.flows.registry import build_flow
+from nfpi.flows.registry import build_flow, describe_flow
 from nfpi.projection.counting import Counts, Step, count_classifier_step, count_flow_step, count_pass
 from nfpi.projection.work import LATENT_CHANNELS, Work, describe_batch
 from nfpi.training.optimizers import make_optimizer
@@ -104,9 +103,7 @@ def build_model(config: Config, work: Work) -> nn.Module:
         return autoencoder
     own = config.for_dataset(work.dataset)
     if work.kind.startswith("flow"):
-        block = own.flows[work.subject]
-        settings = FLOWS.extract_settings(block).model_dump(mode="json")
-        return build_flow({"kind": block.kind, "shape": list(work.shape), "settings": settings})
+        return build_flow(describe_flow(own.flows[work.subject], work.shape))
     untrained = own.classifiers[work.subject].model_copy(update={"pretrained": False, "weights": None})
     channels, size, _ = work.shape
     return build_classifier(untrained, work.classes, channels, size)

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import csv
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_args
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_settings import NoDecode
 
 from nfpi.config.base import select_result_settings, subtract_settings
+from nfpi.config.extensions import list_loaded_digests
 from nfpi.config.presets import merge
 from nfpi.runtime.divergence import Diverged, mark_diverged
+from nfpi.runtime.files import file_digest
 from nfpi.runtime.manifests import SUFFIX, compute_digest
-from nfpi.stages.planned import Planned, Wildcards
+from nfpi.stages.planned import Planned, Wildcards, find_setting
 
 MANIFEST = "manifest"
 """name of the output that is written last"""
+
+
+def _split_words(value: Any) -> Any:
+    return next(csv.reader([value])) if isinstance(value, str) else value
+
+
+T = TypeVar("T")
+Words = Annotated[list[T], NoDecode, BeforeValidator(_split_words)]
+"""A list of words, taken literally, e.g. `3` as a string; a word with a comma is given in double quotes."""
 
 
 class Command(BaseModel):
@@ -62,7 +75,10 @@ class Stage(Command):
         common: kinds of product that exist once: no two inputs may depend on different products of such a kind; None:
             the inputs belong to different runs, and are not compared.
         replaces_folder: whether the stage replaces its whole folder, including files that it did not write.
-        blocks: names in config.yaml of options that have another name there, with wildcards in braces.
+        blocks: places in config.yaml of options that have another name there, with wildcards in braces, or names of the
+            wildcards that they are.
+        uses: wildcards that name what the result depends on besides settings, if a user's file defines it: `dataset`,
+            `flow`, `prior`, `classifier`.
 
     An option that affects how a job runs, but not its result, is annotated with :data:`nfpi.config.EXECUTION`; options
     that are paths only locate files. The result depends on all other options, and on the content of the input files.
@@ -76,11 +92,12 @@ class Stage(Command):
     common: ClassVar[tuple[str, ...] | None] = ONE_RUN
     replaces_folder: ClassVar[bool] = False
     blocks: ClassVar[dict[str, str]] = {}
+    uses: ClassVar[tuple[str, ...]] = ()
 
     output: Path
     """folder of the outputs"""
-    code: list[str] = []
-    """SHA-256 of the user's files (`--extensions`) that define what the stage uses"""
+    code: list[str] | None = None
+    """SHA-256 of the user's files (`--extensions`) that define what the stage uses; None: of any of these files"""
     settings: dict[str, Any] = Field(default={}, exclude=True)
     """options that affect the result, as one JSON object; options given one by one take precedence"""
     execution: dict[str, Any] = Field(default={}, exclude=True)
@@ -99,8 +116,15 @@ class Stage(Command):
 
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
-        """Return the options of a job of the workflow, except paths."""
-        return {}
+        """Return the options of a job of the workflow, except paths.
+
+        An option is the block of the settings or the wildcard that `blocks` names, or else the one with its own name.
+        """
+        config = planned.resolve(wildcards)
+        places = {name: cls.blocks.get(name, name) for name in cls._drop_paths(cls.model_fields)}
+        found = {name: find_setting(config, wildcards, place) for name, place in places.items()}
+        options = {name: value for name, value in found.items() if value is not None}
+        return options | {"code": planned.list_digests(wildcards, *cls.uses)}
 
     @classmethod
     def plan(cls, planned: Planned, wildcards: Wildcards) -> Self:
@@ -115,6 +139,15 @@ class Stage(Command):
     def compute_seal(self) -> str:
         """Compute the digest of the declaration."""
         return compute_digest(self.declaration)[:16]
+
+    def compute_fingerprint(self) -> str:
+        """Compute the digest of all that the result depends on: declaration, user's files, and content of the inputs.
+
+        A stage resumes only what was begun with the same fingerprint.
+        """
+        code = list_loaded_digests() if self.code is None else self.code
+        files = [file_digest(file) for file in self.list_input_files()]
+        return compute_digest([self.declaration, code, files])
 
     def select_execution(self) -> dict[str, Any]:
         """Return the options that are neither paths nor part of the declaration, as in JSON."""

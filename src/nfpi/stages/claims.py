@@ -12,7 +12,6 @@ from nfpi.config.metrics import ACCURACIES
 from nfpi.config.settings import Config
 from nfpi.results.tables.rows import TableRow, list_table_rows
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
-from nfpi.runtime.files import written_together
 from nfpi.stages.base import Stage
 from nfpi.stages.planned import Planned, Wildcards, keep_first_seed
 
@@ -53,11 +52,9 @@ class JudgeClaims(Stage):
         claims, tables = planned.config.claims, planned.config.tables
         rows = select_claimed_rows(planned.config)
         metrics = {comparison.metric for claim in claims.values() for comparison in claim.comparisons}
-        return {
-            "claims": claims,
+        return super().select_options(planned, wildcards) | {
             "tables": {name: tables[name].model_dump(mode="json", exclude=_IGNORED) for name in rows},
             "rows": {name: keep_first_seed(of_table) for name, of_table in rows.items()},
-            "seeds": planned.config.seeds,
             "code": planned.list_digests(wildcards, metrics=sorted(metrics)),
         }
 
@@ -95,9 +92,8 @@ class JudgeClaims(Stage):
             read_predictions=lambda run: read_predictions(self.root / run.folder / PREDICTIONS_FILE),
         )
         verdicts = judge_claims(self.claims, evidence)
-        with written_together():
-            write_claims(verdicts, self.output)
-            save_drawn(Drawn({NAME: draw_claims(verdicts)}), self.output, NAME)
+        write_claims(verdicts, self.output)
+        save_drawn(Drawn({NAME: draw_claims(verdicts)}), self.output, NAME)
 
 
 def select_claimed_rows(config: Config) -> dict[str, list[TableRow]]:

@@ -7,8 +7,8 @@ from importlib import import_module
 from nfpi.stages.base import Command, Stage
 
 _MODULES = (
-    *("prepare_data", "start_flow", "fit_prior", "train_flow", "evaluate", "generate", "train_classifier"),
-    *("test_classifier", "table", "claims", "figure", "model_use", "new", "check_device", "progress", "results"),
+    *("prepare_data", "train_flow", "fit_prior", "evaluate", "generate", "train_classifier"),
+    *("tables_and_figures", "claims", "model_use", "new", "check_device", "progress", "results"),
     "evidence",
 )
 """Modules of this package that define subcommands, in the order in which the command line lists them."""

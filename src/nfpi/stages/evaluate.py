@@ -1,131 +1,160 @@
-"""The stage that measures a trained flow."""
+"""The stages that measure a trained model: a flow, or the best of several classifiers."""
 
 from __future__ import annotations
 
 import logging
 import statistics
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from nfpi.config.base import Split
+from pydantic_settings import CliPositionalArg
+
 from nfpi.config.generation import EvaluationConfig
-from nfpi.config.metrics import VALIDATION_PREFIX, list_computed_metrics
+from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, list_computed_metrics
 from nfpi.results.recorded.csv_files import read_column
-from nfpi.results.recorded.records import write_metrics
+from nfpi.results.recorded.records import read_record, write_metrics
 from nfpi.runs import METRICS_FILE, MODEL_FILES, PREDICTIONS_FILE, Run
-from nfpi.runtime.files import written_together
-from nfpi.stages.base import Stage
+from nfpi.runtime.divergence import Diverged, raise_if_marked
+from nfpi.runtime.manifests import remove_temporary
+from nfpi.stages.base import MANIFEST, Stage, Words
 from nfpi.stages.planned import Planned, Wildcards
 from nfpi.stages.prepare_data import list_meta_files
+from nfpi.stages.train_classifier import VALIDATION_CNN_ACC, VALIDATION_TOP1, TrainClassifier, name_validation_metric
 
 if TYPE_CHECKING:
     import torch
 
+    from nfpi.classifiers.scoring import Scores
     from nfpi.evaluation import FlowScores
     from nfpi.model.trained import TrainedFlow
 
 logger = logging.getLogger(__name__)
 
 
-class Evaluate(Stage):
-    """Measure NF-Acc, top-5, ECE and bits/dim of a flow.
+class MeasuringStage(Stage):
+    """A stage that measures the model of a run on the test split."""
 
-    Uses the validation and the test split.
-    """
-
-    command = "evaluate"
     outputs = {"metrics": METRICS_FILE, "predictions": PREDICTIONS_FILE}
     product = "metrics"
     timed = ("metrics",)
-    inputs = {"data": list_meta_files("validation", "test"), "model": tuple(MODEL_FILES.values()), "history": ()}
 
     data: Path
     """folder of the splits"""
-    model: Path
-    """folder of the model"""
-    history: Path | None = None
-    """log.csv of its training, for the training time"""
     identity: dict[str, Any] | None = None
     """identity of the run, recorded with the metrics"""
     metrics: list[str] = []
     """names of additional metrics to compute, defined by extensions"""
-    evaluation: EvaluationConfig = EvaluationConfig()
 
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
         """Return the options of a job except paths."""
         run = Run.from_wildcards(wildcards)
         metrics = planned.list_own_metrics(run)
-        return {
-            "identity": run.to_json(),
-            "metrics": metrics,
-            "evaluation": planned.config.for_dataset(run.dataset).evaluation,
-            "code": planned.list_digests(wildcards, "flow", metrics=metrics),
-        }
+        code = planned.list_digests(wildcards, *cls.uses, metrics=metrics)
+        options = {"identity": run.to_json(), "metrics": metrics, "code": code}
+        return super().select_options(planned, wildcards) | options
+
+    def compute_metrics(self, scores: FlowScores | Scores) -> dict[str, float]:
+        """Compute the metrics of densities or class probabilities, also the additional ones."""
+        from nfpi.results.metrics.measures import compute_metrics
+
+        return compute_metrics(list_computed_metrics(self.metrics), scores.log_prob, scores.labels)
+
+    def write(
+        self,
+        scores: FlowScores | Scores,
+        metrics: Mapping[str, float],
+        settings: Mapping[str, Any],
+        seed: int,
+        device: torch.device,
+        began: float,
+    ) -> None:
+        """Write the metrics, and the predictions of the test images.
+
+        Args:
+            scores: scores on the test split.
+            metrics: metrics by name.
+            settings: all that they depend on.
+            seed: seed of the model.
+            device: device that they were computed on.
+            began: time at which the stage began (:func:`time.monotonic`).
+        """
+        from nfpi.results.metrics.measures import per_class_accuracy
+        from nfpi.results.recorded.predictions import write_predictions
+        from nfpi.runtime.device import describe_device
+
+        write_predictions(self.get_path("predictions"), scores.labels, scores.log_prob)
+        write_metrics(
+            self.get_path("metrics"),
+            metrics,
+            run=Run.from_json(self.identity) if self.identity is not None else None,
+            n=len(scores.labels),
+            seed=seed,
+            settings=settings,
+            device=describe_device(device),
+            seconds=time.monotonic() - began,
+            per_class_accuracy=per_class_accuracy(scores.log_prob, scores.labels).tolist(),
+        )
+
+
+class Evaluate(MeasuringStage):
+    """Measure NF-Acc, top-5, ECE and bits/dim of a flow.
+
+    Uses the validation and the test split.
+    """
+
+    command = "evaluate"
+    inputs = {"data": list_meta_files("validation", "test"), "model": tuple(MODEL_FILES.values()), "history": ()}
+    uses = ("flow",)
+
+    model: Path
+    """folder of the model"""
+    history: Path | None = None
+    """log.csv of its training, for the training time"""
+    evaluation: EvaluationConfig = EvaluationConfig()
 
     def run(self) -> None:
         """Evaluate on the test split and, unless it is empty, the validation split; and time sampling."""
-        from nfpi.data.store import MAY_BE_EMPTY, read_image_set
-        from nfpi.evaluation import evaluate_flow
         from nfpi.model.trained import TrainedFlow
-        from nfpi.results.metrics.measures import per_class_accuracy
-        from nfpi.results.recorded.predictions import write_predictions
-        from nfpi.runtime.device import describe_device, make_device
+        from nfpi.runtime.device import make_device
 
         began = time.monotonic()
-        run = Run.from_json(self.identity) if self.identity is not None else None
-        model = TrainedFlow.read(self.model)
-        device = make_device().device
+        model, device = TrainedFlow.read(self.model), make_device().device
         flow = model.flow.to(device)
-        splits: tuple[Split, ...] = ("validation", "test")
-        scores: dict[Split, FlowScores] = {
-            split: evaluate_flow(
-                flow,
-                model.prior,
-                images,
-                batch_size=self.evaluation.batch_size,
-                seed=model.seed,
-                domain=model.domain,
-                device=device,
-            )
-            for split in splits
-            if len(images := read_image_set(self.data / split)) or split != MAY_BE_EMPTY
-        }
-        test, validation = scores["test"], scores.get("validation")
+        test, validation = self._score(model, "test", device), self._score(model, "validation", device)
+        assert test is not None
         metrics = {
-            **_measure(test, self.metrics),
+            **self._measure(test),
             "parameters": sum(parameter.numel() for parameter in flow.parameters()) / 1e6,
             "seconds_per_1000_samples": _measure_sampling_time(model, self.evaluation.timed_samples, device),
             **_read_training_time(self.history),
-            **_get_fit_iterations(model.config),
         }
+        iterations = model.config.get("prior", {}).get("iterations")
+        if iterations is not None:
+            metrics["fit_iterations"] = float(iterations)
         if validation is not None:
-            measured = _measure(validation, self.metrics)
+            measured = self._measure(validation)
             metrics |= {f"{VALIDATION_PREFIX}{name}": value for name, value in measured.items()}
-        with written_together():
-            write_predictions(self.get_path("predictions"), test.labels, test.log_prob)
-            write_metrics(
-                self.get_path("metrics"),
-                metrics,
-                run=run,
-                n=test.n,
-                seed=model.seed,
-                settings={"flow": model.flow.description, **model.config},
-                device=describe_device(device),
-                seconds=time.monotonic() - began,
-                per_class_accuracy=per_class_accuracy(test.log_prob, test.labels).tolist(),
-            )
+        self.write(test, metrics, {"flow": flow.description, **model.config}, model.seed, device, began)
         logger.info("NF-Acc %.2f %%, %.4f bits/dim on %d test images", test.nf_acc, test.bits_per_dim, test.n)
 
+    def _score(self, model: TrainedFlow, split: str, device: torch.device) -> FlowScores | None:
+        """Evaluate the flow on a split; None: there are no images for validation."""
+        from nfpi.data.store import MAY_BE_EMPTY, read_image_set
+        from nfpi.evaluation import evaluate_flow
 
-def _measure(scores: FlowScores, names: Iterable[str]) -> dict[str, float]:
-    """Compute the metrics of one split."""
-    from nfpi.results.metrics.measures import compute_metrics
+        images, settings = read_image_set(self.data / split), {"seed": model.seed, "domain": model.domain}
+        if split == MAY_BE_EMPTY and not len(images):
+            return None
+        batch_size = self.evaluation.batch_size
+        return evaluate_flow(model.flow, model.prior, images, batch_size=batch_size, device=device, **settings)
 
-    computed = compute_metrics(list_computed_metrics(names), scores.log_prob, scores.labels)
-    return {"nf_acc": scores.nf_acc, "nf_top5": scores.nf_top5, "bits_per_dim": scores.bits_per_dim, **computed}
+    def _measure(self, scores: FlowScores) -> dict[str, float]:
+        """Return the metrics of one split."""
+        own = {name: getattr(scores, name) for name in ("nf_acc", "nf_top5", "bits_per_dim")}
+        return own | self.compute_metrics(scores)
 
 
 def _measure_sampling_time(model: TrainedFlow, count: int, device: torch.device) -> float:
@@ -133,36 +162,123 @@ def _measure_sampling_time(model: TrainedFlow, count: int, device: torch.device)
     from nfpi.sampling import balanced_labels, sample_images
 
     labels = balanced_labels(model.prior.num_classes, -(-count // model.prior.num_classes))[:count]
+    settings = {"temperature": 1.0, "seed": model.seed, "batch_size": len(labels), "domain": model.domain}
     seconds = 0.0
     for _ in range(2):
         began = time.monotonic()
-        for _ in sample_images(
-            model.flow,
-            model.prior,
-            labels,
-            temperature=1.0,
-            seed=model.seed,
-            batch_size=len(labels),
-            domain=model.domain,
-            device=device,
-        ):
+        for _ in sample_images(model.flow, model.prior, labels, device=device, **settings):
             pass
         seconds = time.monotonic() - began
     return 1000 * seconds / len(labels)
 
 
-def _get_fit_iterations(config: Mapping[str, Any]) -> dict[str, float]:
-    """Return the iterations of the fit of the prior, if the model records one."""
-    prior = config.get("prior")
-    iterations = prior.get("iterations") if isinstance(prior, Mapping) else None
-    return {} if iterations is None else {"fit_iterations": float(iterations)}
-
-
-def _read_training_time(history: Path | None) -> dict[str, Any]:
+def _read_training_time(history: Path | None) -> dict[str, float]:
     """Return the hours of the training and the median time per epoch, if its log is given."""
-    if history is None:
-        return {}
-    seconds = read_column(history, "seconds")  # its cells are empty for epochs of the initial state
-    if not seconds:
-        return {}
-    return {"hours": sum(seconds) / 3600, "seconds_per_epoch": statistics.median(seconds)}
+    # the cells of epochs of the initial state are empty
+    seconds = read_column(history, "seconds") if history is not None else []
+    return {"hours": sum(seconds) / 3600, "seconds_per_epoch": statistics.median(seconds)} if seconds else {}
+
+
+class TestClassifier(MeasuringStage):
+    """Test the classifier that is best on validation.
+
+    Chooses the classifier by its accuracy on the validation split, and tests it once. Reports CNN-Acc if it was trained
+    on generated images, else top-1 and top-5 accuracy. With --real-labels, also reports the accuracy on the
+    ImageNet-ReaL labels.
+    """
+
+    __test__: ClassVar[bool] = False  # keeps pytest from collecting it
+
+    command = "test-classifier"
+    inputs = {"data": list_meta_files("test"), "candidates": ("model.safetensors", METRICS_FILE)}
+    blocks = {"real_labels": "datasets.{dataset}.real_labels"}
+    uses = ("classifier",)
+
+    candidates: CliPositionalArg[Words[Path]]
+    """output folders of train-classifier, e.g. one for each temperature"""
+    real_labels: bool = False
+    """also measure accuracy on ImageNet-ReaL labels; test files must have the names of ImageNet's validation images"""
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        options = super().select_options(planned, wildcards)
+        is_real = "augmentation" in wildcards  # the path of a classifier of generated images names none
+        return options | {"real_labels": is_real and options["real_labels"]}
+
+    def finish(self) -> None:
+        """Remove the weights that are not to be kept."""
+        for folder in self.candidates:
+            manifest = folder / TrainClassifier.outputs[MANIFEST]  # every stage with a product has a manifest
+            if manifest.is_file():
+                remove_temporary(manifest)
+
+    def run(self) -> None:
+        """Choose a classifier by its validation accuracy, and test it."""
+        from nfpi.classifiers.data import resize_images
+        from nfpi.classifiers.registry import build_trained, stored_preprocessing
+        from nfpi.classifiers.scoring import find_real_labels, score_classifier
+        from nfpi.data.store import open_pixels
+        from nfpi.runtime.device import make_device
+        from nfpi.runtime.tensors import load_tensors
+
+        began = time.monotonic()
+        accuracies = _read_validation_accuracies(self.candidates)
+        best = max(accuracies, key=lambda folder: accuracies[folder] or 0.0)
+        weights, header = load_tensors(best / "model.safetensors")
+        config, model = build_trained(weights, header, best / "model.safetensors")
+        preprocessing = stored_preprocessing(config, header, best / "model.safetensors")
+        pixels = open_pixels(self.data / "test")
+        images = resize_images(pixels, config.image_size, preprocessing)
+        if images.num_classes != header["size"]["num_classes"]:
+            expected, received = header["size"]["num_classes"], images.num_classes
+            raise ValueError(f"{self.data}: expected {expected} classes as in {best}, received {received}")
+        device = make_device().device
+        real = find_real_labels(pixels) if self.real_labels else None
+        scores = score_classifier(model.to(device), images, preprocessing, device, real, config.workers)
+        computed, validation_metric = self.compute_metrics(scores), name_validation_metric(config)
+        if validation_metric == VALIDATION_CNN_ACC:
+            computed = {f"{GENERATED_PREFIX}{name}": value for name, value in computed.items()}
+            metrics = {"cnn_acc": scores.top1, "temperature": header["temperature"]}
+        else:
+            metrics = {name: getattr(scores, name) for name in ("top1", "top5", "real_top1", "real_top5")}
+        metrics |= computed | {validation_metric: accuracies[best]}
+        are_distinct = len({folder.name for folder in accuracies}) == len(accuracies)
+        compared = {
+            folder.name if are_distinct else folder.as_posix(): accuracy for folder, accuracy in accuracies.items()
+        }
+        known = {name: value for name, value in metrics.items() if value is not None}
+        self.write(scores, known, {**header, "compared": compared}, header["seed"], device, began)
+        logger.info("top-1 %.2f %% on %d test images", scores.top1, len(images))
+
+
+def _read_validation_accuracies(candidates: list[Path]) -> dict[Path, float | None]:
+    """Return the validation accuracy of each candidate that did not diverge.
+
+    The accuracy of a single candidate may be None, if there are no validation images.
+
+    Raises:
+        Diverged: all candidates diverged.
+    """
+    accuracies: dict[str, dict[Path, float | None]] = {}
+    divergences: list[Diverged] = []
+    for folder in candidates:
+        path = folder / METRICS_FILE
+        try:
+            raise_if_marked(path)
+        except Diverged as fault:
+            logger.warning("%s: %s", folder, fault)
+            divergences.append(fault)
+            continue
+        record = read_record(path)
+        if record.get("n") == 0 and len(candidates) == 1:
+            return {folder: None}
+        name = next((name for name in (VALIDATION_CNN_ACC, VALIDATION_TOP1) if name in record["metrics"]), None)
+        if name is None:
+            raise ValueError(f"{path}: expected {VALIDATION_CNN_ACC} or {VALIDATION_TOP1}, received neither")
+        accuracies.setdefault(name, {})[folder] = record["metrics"][name]
+    if divergences and not accuracies:
+        raise divergences[0]
+    if len(accuracies) != 1:
+        raise ValueError(f"candidates: expected one kind of accuracy, received {' and '.join(accuracies)}")
+    return accuracies.popitem()[1]

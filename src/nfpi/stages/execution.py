@@ -111,7 +111,7 @@ def _check_seal(stage: Stage) -> None:
             f"--seal: expected settings with the digest {stage.seal}, received {stage.compute_seal()}: leave out "
             "--seal to run with other settings"
         )
-    if not set(stage.code) <= set(list_loaded_digests()):
+    if not set(stage.code or ()) <= set(list_loaded_digests()):
         raise ConfigError("--extensions: expected the files with the digests in `code`, received changed ones")
 
 

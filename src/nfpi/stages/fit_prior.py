@@ -11,11 +11,9 @@ from pydantic import AfterValidator
 from nfpi.config.base import NonNegativeFloat
 from nfpi.config.priors import PRIORS, PriorBlock, PriorConfig
 from nfpi.results.recorded.csv_files import write_rows
-from nfpi.runs import Run
+from nfpi.runs import INITIAL_FILES
 from nfpi.runtime.divergence import Diverged, mark_diverged
-from nfpi.runtime.files import written_together
 from nfpi.stages.base import Stage
-from nfpi.stages.planned import Planned, Wildcards
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +34,11 @@ class FitPrior(Stage):
     """
 
     command = "fit-prior"
-    outputs = {"prior": "prior.safetensors", "iterations": "fixed_point.csv"}
+    outputs = {"prior": INITIAL_FILES["prior"], "iterations": "fixed_point.csv"}
     product = "prior"
-    inputs = {"initial": ("prior.safetensors", "statistics.safetensors")}
+    inputs = {"initial": (INITIAL_FILES["prior"], INITIAL_FILES["statistics"])}
     blocks = {"prior": "priors.{prior}"}
+    uses = ("prior",)
 
     initial: Path
     """folder of an initial state, with its statistics and Gaussians"""
@@ -47,15 +46,6 @@ class FitPrior(Stage):
     """method of the prior and its settings"""
     weight: NonNegativeFloat
     """λ of Eq. 4"""
-
-    @classmethod
-    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
-        """Return the options of a job except paths."""
-        return {
-            "prior": planned.config.priors[wildcards["prior"]],
-            "weight": Run.from_wildcards(wildcards).weight,
-            "code": planned.list_digests(wildcards, "prior"),
-        }
 
     def get_facts(self) -> dict[str, Any]:
         """Return λ of the run."""
@@ -66,8 +56,8 @@ class FitPrior(Stage):
         from nfpi.priors.files import load_prior, load_statistics, save_prior
         from nfpi.priors.registry import fit_prior
 
-        initial, header = load_prior(self.initial / "prior.safetensors")
-        statistics = load_statistics(self.initial / "statistics.safetensors")
+        initial, header = load_prior(self.initial / INITIAL_FILES["prior"])
+        statistics = load_statistics(self.initial / INITIAL_FILES["statistics"])
         try:
             fitted = fit_prior(self.prior, statistics, initial, self.weight)
         except Diverged as fault:
@@ -76,9 +66,8 @@ class FitPrior(Stage):
         if "iterations" in fitted.record:
             found = fitted.record["iterations"], fitted.record["converged"]
             logger.info("λ = %g: %d iterations, converged: %s", self.weight, *found)
-        with written_together():
-            self._write_residuals(fitted.residuals)
-            save_prior(self.get_path("prior"), fitted.prior, header | fitted.record)
+        self._write_residuals(fitted.residuals)
+        save_prior(self.get_path("prior"), fitted.prior, header | fitted.record)
 
     def record_divergence(self, fault: Diverged) -> None:
         """Write a record of the divergence, and the residuals of the fit, if it is the fit that diverged."""

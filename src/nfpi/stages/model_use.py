@@ -17,9 +17,8 @@ from nfpi.config.metrics import metric
 from nfpi.runs import MODEL_FILES
 from nfpi.runtime.files import require_writable, write_atomically, written_together
 from nfpi.runtime.manifests import find_product
-from nfpi.stages.base import Command
+from nfpi.stages.base import Command, Words
 from nfpi.stages.printing import format_lines, print_rows
-from nfpi.stages.words import Words
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,11 +19,26 @@ Wildcards = Mapping[str, str]
 """The wildcards of a job, as in the path templates of :mod:`nfpi.runs`."""
 
 
+_NUMBERS = {"seed": int, "temperature": float, "weight": float}
+"""types of wildcards that are not text"""
+
+
 @dataclass(frozen=True)
 class Planned:
     """The settings of a preset, from which :meth:`Stage.select_options` takes those of a job."""
 
     config: Config
+
+    def resolve(self, wildcards: Wildcards) -> Config:
+        """Return the settings for the data set of a job, and for its backbone, whose `training` is merged."""
+        if "dataset" not in wildcards:
+            return self.config
+        config, flow = self.config.for_dataset(wildcards["dataset"]), wildcards.get("flow")
+        if flow is None:
+            return config
+        training = self.config.resolve_training(wildcards["dataset"], flow)
+        block = config.flows[flow].model_copy(update={"training": {}})
+        return config.model_copy(update={"training": training, "flows": {flow: block}})
 
     def list_rows(self, table: str) -> list[TableRow]:
         """Return the rows of a table, with the runs of all seeds."""
@@ -64,6 +79,19 @@ class Planned:
         """Return the metrics on which claims compare rows of a table."""
         comparisons = [comparison for claim in self.config.claims.values() for comparison in claim.comparisons]
         return [comparison.metric for comparison in comparisons if any(row.table == table for row in comparison.rows)]
+
+
+def find_setting(config: Config, wildcards: Wildcards, place: str) -> Any:
+    """Return a wildcard of this name or, if there is none, what is at a place in config.yaml, e.g. `priors.{prior}`.
+
+    None: there is neither.
+    """
+    if place in wildcards:
+        return _NUMBERS.get(place, str)(wildcards[place])
+    found: Any = dict(config)
+    for key in (part.format_map(wildcards) for part in place.split(".")):
+        found = found.get(key) if isinstance(found, Mapping) else getattr(found, key)
+    return found
 
 
 def digest_files(files: Iterable[Path | None]) -> list[str]:

@@ -37,7 +37,8 @@ class PrepareData(Stage):
     product = "data"
     timed = ("sources",)
     replaces_folder = True
-    blocks = {"dataset": "datasets.{dataset}"}
+    blocks = {"name": "dataset", "dataset": "datasets.{dataset}"}
+    uses = ("dataset",)
 
     name: Name = "digits"
     """name of the data set"""
@@ -48,11 +49,8 @@ class PrepareData(Stage):
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
         """Return the options of a job except paths."""
-        return {
-            "name": wildcards["dataset"],
-            "dataset": planned.config.get_dataset(wildcards["dataset"], wildcards["splits"]),
-            "code": planned.list_digests(wildcards, "dataset"),
-        }
+        dataset = planned.config.get_dataset(wildcards["dataset"], wildcards["splits"])
+        return super().select_options(planned, wildcards) | {"dataset": dataset}
 
     def run(self) -> None:
         """Write the train, validation and test splits."""
@@ -70,12 +68,6 @@ class EncodeData(PrepareData):
     command = "encode-data"
     outputs = _SPLIT_OUTPUTS | {f"{split}_files": f"{split}/files.json" for split in _SPLITS}
 
-    name: Name
-    """name of the data set"""
-    dataset: DatasetConfig
-    """data set whose source is imagefolder, with a `vae`"""
-    download_folder: Path = Path("results/downloads")
-    """folder where an archive is unpacked"""
     workers: Annotated[PositiveInt, EXECUTION] = 1
     """threads that read images; the result does not depend on them"""
 
@@ -100,11 +92,6 @@ class DownloadWeights(Stage):
     label = "{model}"
 
     model: Literal["eva02"] = "eva02"
-
-    @classmethod
-    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
-        """Return the options of a job except paths."""
-        return {"model": wildcards["model"]}
 
     def run(self) -> None:
         """Download the weights, and write them."""

@@ -6,15 +6,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nfpi.config.base import Augmentation, Name, Seed, select_result_settings
-from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
-from nfpi.config.extensions import compute_code_digest
+from nfpi.config.base import Augmentation, Name, Seed
+from nfpi.config.classifiers import ClassifierConfig
 from nfpi.results.recorded.csv_files import write_log
 from nfpi.results.recorded.records import write_metrics
 from nfpi.runs import LOG_FILE, METRICS_FILE, VARIANTS, get_variants_folder
-from nfpi.runtime.files import file_digest, written_together
-from nfpi.runtime.manifests import SUFFIX
-from nfpi.stages.planned import Planned, Wildcards
 from nfpi.stages.prepare_data import META, list_meta_files
 from nfpi.stages.training import TrainingStage
 
@@ -43,7 +39,8 @@ class TrainClassifier(TrainingStage):
         "augmented": (META,),
         "start_from": (),
     }
-    blocks = {"classifier": "classifiers.{classifier}"}
+    blocks = {"name": "classifier", "classifier": "classifiers.{classifier}"}
+    uses = ("classifier",)
 
     data: Path
     """folder of the splits"""
@@ -56,7 +53,7 @@ class TrainClassifier(TrainingStage):
     """folder of latent-augmented variants, which replace a share of the real training images"""
     augmentation: Augmentation = "standard"
     """augmentation of real images: the classifier's `standard` one, latent variants (nfa, noise), or both; the variants
-    are those in the folder `augmented`"""
+    are those in the folder `augmented`; generated images get the standard one"""
     start_from: Path | None = None
     """model.safetensors of a classifier of the same architecture to fine-tune"""
     seed: Seed = 0
@@ -71,29 +68,15 @@ class TrainClassifier(TrainingStage):
             del declared["classifier"]["nfa_probability"]
         return declared
 
-    @classmethod
-    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
-        """Return the options of a job except paths."""
-        classifiers = planned.config.for_dataset(wildcards["dataset"]).classifiers
-        return {
-            "name": wildcards["classifier"],
-            "classifier": classifiers[wildcards["classifier"]],
-            # generated images, whose paths name no augmentation, get the standard one
-            "augmentation": wildcards.get("augmentation", "standard"),
-            "seed": int(wildcards["seed"]),
-            "code": planned.list_digests(wildcards, "classifier"),
-        }
-
     @property
     def temporary(self) -> list[Path]:
         """Weights that are not to be kept; test-classifier removes them."""
         return [] if self.classifier.keep else [self.get_path("model")]
 
     def list_input_files(self) -> list[Path]:
-        """Return the inputs, with downloaded weights; the user's own weights are left out, as they have no manifest."""
+        """Return the inputs, with the weights that the training begins with."""
         weights = self.classifier.weights
-        fetched = weights is not None and weights.with_name(f"{weights.stem}{SUFFIX}").exists()
-        return [*super().list_input_files(), *([weights] if weights is not None and fetched else [])]
+        return [*super().list_input_files(), *([weights] if weights is not None else [])]
 
     def run(self) -> None:
         """Train a classifier on the images given by `train_on`."""
@@ -113,7 +96,7 @@ class TrainClassifier(TrainingStage):
                 raise_if_marked(folder / META)
         config = self.classifier
         device = make_device(config.precision)
-        data, digests, temperature = _read_data(self, device.device)
+        data, temperature = _read_data(self, device.device)
         channels, height, _ = data.train.shape
         size = {"num_classes": data.train.num_classes, "in_channels": channels, "image_size": height}
         torch.manual_seed(derive_seed(self.seed, config.model))
@@ -121,7 +104,7 @@ class TrainClassifier(TrainingStage):
         if self.start_from is not None:
             load_weights(model, load_tensors(self.start_from)[0], self.start_from)
         about: dict[str, Any] = {"seed": self.seed, "name": self.name, "temperature": temperature}
-        with self.resuming(_list_dependencies(self, digests), config.checkpoint_minutes, **about) as checkpoints:
+        with self.resuming(config.checkpoint_minutes, **about) as checkpoints:
             trained = train_classifier(model, data, self.seed, device, checkpoints)
         settings = {
             "name": self.name,
@@ -133,19 +116,18 @@ class TrainClassifier(TrainingStage):
         }
         if config.normalization == "dataset":
             settings["normalization"] = {"mean": list(data.preprocessing.mean), "std": list(data.preprocessing.std)}
-        with written_together():
-            save_tensors(self.get_path("model"), trained.model.state_dict(), {"seed": self.seed, **settings})
-            write_log(self.get_path("history"), trained.log)
-            write_metrics(
-                self.get_path("metrics"),
-                {} if trained.validation_acc is None else {name_validation_metric(config): trained.validation_acc},
-                run=None,
-                n=len(data.validation),
-                seed=self.seed,
-                settings=settings,
-                device=describe_device(device.device),
-                seconds=time.monotonic() - began,
-            )
+        save_tensors(self.get_path("model"), trained.model.state_dict(), {"seed": self.seed, **settings})
+        write_log(self.get_path("history"), trained.log)
+        write_metrics(
+            self.get_path("metrics"),
+            {} if trained.validation_acc is None else {name_validation_metric(config): trained.validation_acc},
+            run=None,
+            n=len(data.validation),
+            seed=self.seed,
+            settings=settings,
+            device=describe_device(device.device),
+            seconds=time.monotonic() - began,
+        )
 
 
 def name_validation_metric(config: ClassifierConfig) -> str:
@@ -155,20 +137,17 @@ def name_validation_metric(config: ClassifierConfig) -> str:
 
 def _check_options(stage: TrainClassifier) -> None:
     """Raise ValueError if folders, `train_on` and `augmentation` contradict each other."""
-    train_on = stage.classifier.train_on
-    if (train_on != "real") != (stage.generated is not None):
-        expected = "no folder" if train_on == "real" else "a folder"
-        raise ValueError(f"--generated: expected {expected} with train_on '{train_on}', received {stage.generated}")
-    variants = get_variants_folder(stage.augmentation)
-    if (variants is not None) != (stage.augmented is not None):
-        expected = "no folder" if variants is None else "a folder"
-        raise ValueError(f"--augmented: expected {expected} with '{stage.augmentation}', received {stage.augmented}")
-    if stage.augmented is not None and train_on != "real":
-        raise ValueError(f"--augmented: expected train_on 'real' for latent augmentation, received '{train_on}'")
+    train_on, has_variants = stage.classifier.train_on, get_variants_folder(stage.augmentation) is not None
+    if has_variants and train_on != "real":
+        raise ValueError(f"--augmentation: expected train_on 'real' with {stage.augmentation}, received '{train_on}'")
+    for option, needed in (("generated", train_on != "real"), ("augmented", has_variants)):
+        if needed != (getattr(stage, option) is not None):
+            expected = f"{'a' if needed else 'no'} folder with train_on '{train_on}' and {stage.augmentation}"
+            raise ValueError(f"--{option}: expected {expected}, received {getattr(stage, option)}")
 
 
-def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[ClassifierData, dict[str, Any], float | None]:
-    """Read the images; also return the digests of their files, and the temperature of generated images."""
+def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[ClassifierData, float | None]:
+    """Read the images; also return the temperature of generated images."""
     from nfpi.classifiers.data import ClassifierData, concatenate, resize_images
     from nfpi.classifiers.preprocessing import channel_statistics
     from nfpi.classifiers.registry import get_preprocessing
@@ -177,25 +156,21 @@ def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[Classifier
     from nfpi.data.store import Pixels, open_pixels, read_image_set
 
     config, preprocessing = stage.classifier, get_preprocessing(stage.classifier)
-    digests: dict[str, Any] = {}
     parts, temperature = [], None
     if config.train_on != "generated":
         parts.append(open_pixels(stage.data / "train"))
-        digests["real"] = parts[-1].image_set.meta["sha256"]
     if stage.generated is not None:
         generated = read_image_set(stage.generated)
         if generated.images.dtype != "uint8":
             raise ValueError(f"{stage.generated}: expected pixels, received latents ({generated.images.dtype})")
         temperature = generated.meta["extra"].get("temperature")
-        digests["generated"] = generated.meta["sha256"]
         parts.append(Pixels(generated))
     combined = parts[0] if len(parts) == 1 else Pixels(concatenate(parts[0].image_set, parts[1].image_set))
     train = resize_images(combined, config.image_size, preprocessing)
     validation = resize_images(open_pixels(stage.data / "validation"), config.image_size, preprocessing)
     variants = None
     if stage.augmented is not None:
-        stored = read_image_set(stage.augmented)
-        digests["augmented"] = stored.meta["sha256"]
+        stored, digest = read_image_set(stage.augmented), combined.image_set.meta["sha256"]
         displacement = stored.meta["extra"].get("displacement", "mix")
         if (displacement == "noise") != (get_variants_folder(stage.augmentation) == VARIANTS["noise"]):
             raise ValueError(
@@ -203,23 +178,10 @@ def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[Classifier
             )
         if stored.images.dtype == "uint8":
             pixels = resize_images(Pixels(stored), config.image_size, preprocessing)
-            variants = Variants.from_image_set(pixels, train, None, digests["real"])
+            variants = Variants.from_image_set(pixels, train, None, digest)
         else:
-            variants = Variants.from_image_set(stored, train, load_decoder(stored.meta, device), digests["real"])
+            variants = Variants.from_image_set(stored, train, load_decoder(stored.meta, device), digest)
     if config.normalization == "dataset":
         preprocessing = get_preprocessing(config, channel_statistics(train))
     standard = config.standard if "standard" in stage.augmentation else None
-    return ClassifierData(train, validation, config, preprocessing, standard, variants), digests, temperature
-
-
-def _list_dependencies(stage: TrainClassifier, digests: dict[str, Any]) -> dict[str, Any]:
-    """Return all that the trained weights depend on; `digests` are those of the images."""
-    files = {"weights": stage.classifier.weights, "start_from": stage.start_from}
-    return {
-        "classifier": select_result_settings(stage.classifier),
-        "augmentation": stage.augmentation,
-        "code": compute_code_digest(CLASSIFIERS[stage.classifier.model]),
-        "seed": stage.seed,
-        "files": {name: file_digest(path) for name, path in files.items() if path is not None},
-        "images": digests,
-    }
+    return ClassifierData(train, validation, config, preprocessing, standard, variants), temperature

@@ -1,35 +1,114 @@
-"""The stages that make a model: training of a flow under its prior, and import of a released checkpoint."""
+"""The stages that make a model: initial state and training of a flow, and import of a released checkpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import model_validator
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config.base import EXECUTION, NonNegativeFloat, PositiveInt, select_result_settings
-from nfpi.config.extensions import compute_code_digest
-from nfpi.config.flows import FLOWS
-from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock, PriorConfig
+from nfpi.config.base import EXECUTION, NonNegativeFloat, PositiveInt, Seed, Start
+from nfpi.config.flows import FLOWS, FlowConfig
+from nfpi.config.priors import LearnedMethod, PriorConfig
 from nfpi.config.training import TrainingConfig
 from nfpi.data.errors import DataError
 from nfpi.results.recorded.csv_files import write_log
-from nfpi.runs import LOG_FILE, MODEL_FILES, Run
-from nfpi.runtime.files import file_digest, written_together
+from nfpi.runs import INITIAL_FILES, LOG_FILE, MODEL_FILES, Run
 from nfpi.stages.base import Stage
 from nfpi.stages.planned import Planned, Wildcards
 from nfpi.stages.prepare_data import list_meta_files
-from nfpi.stages.training import TrainingStage, read_training_data
+from nfpi.stages.training import TrainingStage
+
+if TYPE_CHECKING:
+    from nfpi.runtime.device import Device
+    from nfpi.training.batches import TrainingData
 
 
-def _check_is_learned(prior: PriorBlock) -> PriorBlock:
-    if not PRIORS[prior.method].traits["learned"]:
-        raise ValueError(f"expected a method that learns the Gaussians along with the flow, received {prior.method}")
-    return prior
+class FlowStage(TrainingStage):
+    """A stage that trains a flow."""
+
+    timed = ("history",)
+    uses = ("flow",)
+
+    data: Path
+    """folder of the splits"""
+    training: TrainingConfig = TrainingConfig()
+    devices: Annotated[PositiveInt, EXECUTION] = 1
+    """GPUs that train together, one process each; all if the machine has fewer; results differ in their last bits"""
+
+    def read_data(self) -> tuple[Device, TrainingData]:
+        """Return the device of the training, and the training and validation images."""
+        from nfpi.data.store import read_image_set
+        from nfpi.runtime.device import make_device
+        from nfpi.training.batches import TrainingData
+        from nfpi.training.tracking import require_tracker
+
+        device = make_device(self.training.precision, self.devices)
+        require_tracker(self.training)
+        train, validation = (read_image_set(self.data / split) for split in ("train", "validation"))
+        held_out = validation if len(validation) else None
+        return device, TrainingData(train, held_out, self.training, device.device, device.processes)
 
 
-class TrainFlow(TrainingStage):
+class StartFlow(FlowStage):
+    """Initialise a flow and its Gaussians on images.
+
+    Also trains the flow for `fit_after_epochs` epochs. Resumes if stopped.
+    """
+
+    command = "start-flow"
+    outputs = {**INITIAL_FILES, "history": LOG_FILE}
+    product = "initial state"
+    inputs = {"data": list_meta_files("train", "validation")}
+    blocks = {"flow": "flows.{flow}"}
+
+    flow: FlowConfig = FLOWS.validate({})
+    """the backbone: its kind and settings"""
+    start: Start = "data"
+    """initial Gaussians: class means with the class variances (data), with one variance per class (isotropic) or with
+    identity covariances (identity), or means drawn from N(0, I) with identity covariances (random)"""
+    seed: Seed = 0
+
+    @property
+    def declaration(self) -> dict[str, Any]:
+        """All that the initial state depends on; of the training, what its epochs before the fit depend on."""
+        return super().declaration | {"training": self.training.select_initial_state_settings()}
+
+    @model_validator(mode="after")
+    def _check_flow(self) -> StartFlow:
+        if self.flow.training:
+            raise ValueError("flow: expected settings of training in --training, received them in --flow")
+        return self
+
+    def get_facts(self) -> dict[str, Any]:
+        """Return the seed of the run, and λ = 0, as no Gaussians are fitted yet."""
+        return {"seed": self.seed, "lambda": 0.0}
+
+    def run(self) -> None:
+        """Initialise the flow and its Gaussians, and train the epochs before the fit."""
+        from nfpi.flows.registry import describe_flow
+        from nfpi.priors.files import save_prior, save_statistics
+        from nfpi.training.flow import start_training
+
+        device, data = self.read_data()
+        header: dict[str, Any] = {"start": self.start, "seed": self.seed}
+        training = self.declaration["training"]
+        with (
+            self.resuming(self.training.checkpoint_minutes, seed=self.seed, training=training) as checkpoints,
+            device.launch_processes() as processes,
+        ):
+            description = describe_flow(self.flow, data.train.shape)
+            initial = start_training(data, description, self.start, self.seed, device, checkpoints, self.output)
+        if processes.first:
+            save_prior(self.get_path("prior"), initial.prior, {**header, "lambda": 0.0})
+            save_statistics(self.get_path("statistics"), initial.statistics, header)
+            write_log(self.get_path("history"), initial.state.log)
+            header |= {"devices": processes.count, "precision": device.precision}
+            initial.state.save(self.get_path("state"), header)
+
+
+class TrainFlow(FlowStage):
     """Train a flow under its prior, from an initial state.
 
     Resumes if stopped.
@@ -38,46 +117,32 @@ class TrainFlow(TrainingStage):
     command = "train-flow"
     outputs = {**{name: f"model/{file}" for name, file in MODEL_FILES.items()}, "history": LOG_FILE}
     product = "model"
-    timed = ("history",)
     inputs = {
         "data": list_meta_files("train", "validation"),
-        "initial": ("state.safetensors", "prior.safetensors"),
+        "initial": (INITIAL_FILES["state"], INITIAL_FILES["prior"]),
         "prior": (),
     }
     blocks = {"learn": "priors.{prior}"}
 
-    data: Path
-    """folder of the splits"""
     initial: Path
     """folder of the initial state"""
     prior: Path | None = None
     """safetensors file of the fitted Gaussians; None: the initial ones"""
-    learn: Annotated[PriorConfig, AfterValidator(_check_is_learned)] | None = None
+    learn: PriorConfig | None = None
     """method that learns the Gaussians along with the flow; None: they are fixed"""
     weight: NonNegativeFloat = 0.0
     """λ of Eq. 4, if the Gaussians are learned"""
-    training: TrainingConfig = TrainingConfig()
-    devices: Annotated[PositiveInt, EXECUTION] = 1
-    """GPUs that train together, one process each; all if the machine has fewer; results differ in their last bits"""
     identity: dict[str, Any] | None = None
     """identity of the run, which the initial state and the Gaussians must belong to"""
 
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
         """Return the options of a job except paths."""
-        run = Run.from_wildcards(wildcards)
-        options = {
-            "training": planned.config.resolve_training(wildcards["dataset"], wildcards["flow"]),
-            "identity": run.to_json(),
-            "code": planned.list_digests(wildcards, "flow"),
-        }
+        options = super().select_options(planned, wildcards)
+        options["identity"] = Run.from_wildcards(wildcards).to_json()
         if planned.config.is_learned(wildcards["prior"]):
-            options |= {
-                "learn": planned.config.priors[wildcards["prior"]],
-                "weight": run.weight,
-                "code": planned.list_digests(wildcards, "flow", "prior"),
-            }
-        return options
+            return options | {"code": planned.list_digests(wildcards, "flow", "prior")}
+        return options | {"learn": None, "weight": 0.0}
 
     def get_facts(self) -> dict[str, Any]:
         """Return λ of the run if the Gaussians are learned."""
@@ -88,35 +153,20 @@ class TrainFlow(TrainingStage):
         from nfpi.model.trained import TrainedFlow, describe_images
         from nfpi.priors.files import load_prior
         from nfpi.priors.registry import describe_prior
-        from nfpi.runtime.device import make_device
         from nfpi.training.flow import continue_training
         from nfpi.training.state import TrainingState
 
-        learned, learning = None, {}
+        initial_state, initial_prior = (self.initial / file for file in self.inputs["initial"])
+        prior, record = load_prior(self.prior or initial_prior)
+        learned = None
         if self.learn is not None:
             learned = LearnedMethod.from_block(self.learn, self.weight)
-            learning = describe_prior(self.learn, self.weight)
-        prior_code = compute_code_digest(PRIORS[self.learn.method]) if self.learn is not None else ""
-        prior_file = self.prior if self.prior is not None else self.initial / "prior.safetensors"
-        state_file = self.initial / "state.safetensors"
-        prior, prior_header = load_prior(prior_file)
-        device = make_device(self.training.precision, self.devices)
-        data = read_training_data(self.data, self.training, device)
-        state, header = TrainingState.load(state_file, self.training, data.steps_per_epoch, device.device)
-        training = select_result_settings(self.training)
-        settings = {
-            "training": training,
-            "code": compute_code_digest(FLOWS[state.flow.kind]),
-            "state": file_digest(state_file),
-            "prior": file_digest(prior_file),
-            "data": data.train.meta["sha256"],
-            **learning,
-            **({"prior_code": prior_code} if prior_code else {}),
-        }
-        minutes = self.training.checkpoint_minutes
-        weight = self.weight if learned is not None else prior_header.get("lambda")
+            record |= describe_prior(self.learn, self.weight)
+        device, data = self.read_data()
+        state, header = TrainingState.load(initial_state, self.training, data.steps_per_epoch, device.device)
+        about = {"seed": state.seed, "training": self.declaration["training"]}
         with (
-            self.resuming(settings, minutes, weight, seed=state.seed, training=training) as checkpoints,
+            self.resuming(self.training.checkpoint_minutes, record.get("lambda"), **about) as checkpoints,
             device.launch_processes() as processes,
         ):
             state = continue_training(state, prior, data, device, checkpoints, learned, self.output)
@@ -125,19 +175,17 @@ class TrainFlow(TrainingStage):
         further: dict[str, Any] = {"devices": processes.count}
         if len(state.precisions) > 1:  # it changed when the training was resumed; `training.precision` is the last
             further["precisions"] = state.precision_parts
-        record = {key: value for key, value in (prior_header | learning).items() if key not in ("start", "seed")}
         model = TrainedFlow.from_training(
             state,
             prior,
             start=header.get("start"),
-            prior_record=record,
+            prior_record={key: value for key, value in record.items() if key not in ("start", "seed")},
             training=self.training.model_dump() | {"precision": device.precision},
             data=describe_images(data.train),
             **further,
         )
-        with written_together():
-            write_log(self.get_path("history"), state.log)
-            model.write(self.get_path("config").parent)
+        write_log(self.get_path("history"), state.log)
+        model.write(self.get_path("config").parent)
 
 
 class ImportRelease(Stage):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nfpi.config.training import TrainingConfig
 from nfpi.results.recorded.csv_files import write_log
-from nfpi.results.recorded.records import config_hash
 from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
 from nfpi.runtime.files import run_after_commit
 from nfpi.runtime.job_log import writes_outputs
@@ -17,28 +14,23 @@ from nfpi.stages.base import Stage
 
 if TYPE_CHECKING:
     from nfpi.runtime.checkpoints import Checkpoints
-    from nfpi.runtime.device import Device
-    from nfpi.training.batches import TrainingData
 
 
 class TrainingStage(Stage):
     """A stage that trains a network; its output `history` is the log of the training."""
 
     @contextmanager
-    def resuming(
-        self, settings: Mapping[str, Any], minutes: float, weight: float | None = None, **context: Any
-    ) -> Iterator[Checkpoints]:
+    def resuming(self, minutes: float, weight: float | None = None, **context: Any) -> Iterator[Checkpoints]:
         """Provide the checkpoints of a training, and remove them once the outputs of the stage are complete.
 
         Args:
-            settings: all that the training depends on, as JSON values.
             minutes: time between two checkpoints.
             weight: λ, for the record of a divergence.
             context: further properties of the run, for the record of a divergence.
         """
         from nfpi.runtime.checkpoints import Checkpoints
 
-        checkpoints = Checkpoints(self.output, config_hash(settings), minutes)
+        checkpoints = Checkpoints(self.output, self.compute_fingerprint(), minutes)
         try:
             yield checkpoints
         except TrainingDiverged as fault:
@@ -56,14 +48,3 @@ class TrainingStage(Stage):
             write_log(history, fault.log)
             outputs.remove(history)
         mark_diverged(outputs, fault)
-
-
-def read_training_data(folder: Path, config: TrainingConfig, device: Device) -> TrainingData:
-    """Read the training and validation images of a flow."""
-    from nfpi.data.store import read_image_set
-    from nfpi.training.batches import TrainingData
-    from nfpi.training.tracking import require_tracker
-
-    require_tracker(config)
-    train, validation = (read_image_set(folder / split) for split in ("train", "validation"))
-    return TrainingData(train, validation if len(validation) else None, config, device.device, device.processes)

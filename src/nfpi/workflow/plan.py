@@ -25,9 +25,8 @@ from nfpi.stages.base import MANIFEST, Stage
 from nfpi.stages.generate import Generate
 from nfpi.stages.planned import Wildcards
 from nfpi.stages.prepare_data import PrepareData
-from nfpi.stages.start_flow import StartFlow
 from nfpi.stages.train_classifier import TrainClassifier
-from nfpi.stages.train_flow import TrainFlow
+from nfpi.stages.train_flow import StartFlow, TrainFlow
 
 
 def as_dict(wildcards: Wildcards) -> dict[str, str]:

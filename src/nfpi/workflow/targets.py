@@ -10,7 +10,7 @@ from nfpi.config.figures import FIGURES
 from nfpi.runs import FIGURES_FOLDER, TABLES_FOLDER
 from nfpi.stages.claims import JudgeClaims
 from nfpi.stages.planned import Wildcards
-from nfpi.stages.table import MakeTable
+from nfpi.stages.tables_and_figures import MakeTable
 from nfpi.workflow.plan import Plan
 
 CLAIMS = JudgeClaims.command

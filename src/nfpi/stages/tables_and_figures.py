@@ -1,18 +1,30 @@
-"""The stages that collect metrics and write tables."""
+"""The stages that collect the metrics of runs, and make tables and figures."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_settings import NoDecode
 
 from nfpi.config.base import Name, Seed
 from nfpi.config.experiments import TableSettings
+from nfpi.config.figures import FIGURES
 from nfpi.results.tables.rows import TableRow, list_runs_to_compare
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.stages.base import Stage
-from nfpi.stages.planned import Planned, Wildcards, keep_first_seed, list_metrics
-from nfpi.stages.words import JsonList
+from nfpi.stages.planned import Planned, Wildcards, digest_files, keep_first_seed, list_metrics
+
+
+def _read_json(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+JsonList = Annotated[list[dict[str, Any]], NoDecode, BeforeValidator(_read_json)]
+"""A list given as one JSON text, whose escapes pydantic-settings would not read."""
 
 
 class Collect(Stage):
@@ -26,10 +38,11 @@ class Collect(Stage):
     product = "collected metrics"
     label = "{name}"
     common = None
+    blocks = {"name": "table"}
 
     name: Name
     """name of the file"""
-    runs: JsonList[dict[str, Any]]
+    runs: JsonList
     """identities of the runs"""
     seeds: list[Seed] = []
     """seeds of all runs; if given, each run is collected at each of these seeds"""
@@ -41,7 +54,7 @@ class Collect(Stage):
         """Return the options of a job except paths."""
         runs = dict.fromkeys(run for row in planned.list_rows(wildcards["table"]) for run in row.runs)
         of_first_seed = [run.to_json() for run in runs if run.seed == planned.config.seeds[0]]
-        return {"name": wildcards["table"], "runs": of_first_seed, "seeds": planned.config.seeds}
+        return super().select_options(planned, wildcards) | {"runs": of_first_seed}
 
     def list_input_files(self) -> list[Path]:
         """Return the metrics files of the runs."""
@@ -71,13 +84,13 @@ class MakeTable(Stage):
     product = "table"
     label = "{name}"
     common = None
-    blocks = {"table": "tables.{table}"}
+    blocks = {"name": "table", "table": "tables.{table}"}
 
     name: Name
     """name of the table, and of its files"""
     table: dict[str, Any]
     """title, metrics and cited work of the table"""
-    rows: JsonList[dict[str, Any]]
+    rows: JsonList
     """rows of the table, each with its runs"""
     seeds: list[Seed] = []
     """seeds of all runs; if given, they replace those in `rows`"""
@@ -92,11 +105,9 @@ class MakeTable(Stage):
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
         """Return the options of a job except paths."""
         table = planned.config.tables[wildcards["table"]]
-        return {
-            "name": wildcards["table"],
+        return super().select_options(planned, wildcards) | {
             "table": table.model_dump(mode="json", exclude={"experiments"}),
             "rows": keep_first_seed(planned.list_rows(wildcards["table"])),
-            "seeds": planned.config.seeds,
             "code": planned.list_digests(wildcards, metrics=list_metrics(table)),
         }
 
@@ -122,3 +133,40 @@ class MakeTable(Stage):
         reference = read_reference(self.reference)
         frame = accuracy_table(read_collected(self.metrics), table, reference, self.list_rows(), self.root)
         write_table(frame, self.output, self.name, table.title)
+
+
+class MakeFigure(Stage):
+    """Draw a figure, and write its numbers.
+
+    Writes PNG and PDF, and the numbers as csv if the figure has a table.
+    """
+
+    command = "figure"
+    label = "{name}"
+    inputs = {"files": ()}
+    common = None
+
+    name: Annotated[str, AfterValidator(lambda name: FIGURES[name].name)]
+    figure: dict[str, Any] = {}
+    """settings of the figure"""
+    files: dict[str, list[Path]]
+    """files that the figure is drawn from"""
+    reads: dict[str, dict[str, Any]] = {}
+    """other settings that the figure depends on"""
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        name, figure = wildcards["name"], planned.config.figures[wildcards["name"]]
+        return super().select_options(planned, wildcards) | {
+            "figure": figure.model_dump(mode="json"),
+            "reads": {key: block.model_dump(mode="json") for key, block in figure.reads(planned.config).items()},
+            "code": digest_files([FIGURES[name].extension]),
+        }
+
+    def run(self) -> None:
+        """Compute, draw and write a figure."""
+        from nfpi.figures.drawn import FigureInputs, draw_figure, save_drawn
+
+        drawn = draw_figure(self.name, self.figure, FigureInputs(self.files, self.reads))
+        save_drawn(drawn, self.output, self.name)
