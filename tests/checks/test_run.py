@@ -8,6 +8,7 @@ import pytest
 
 from nfpi.checks.questions import Line, answer, answer_questions
 from nfpi.cli import main
+from nfpi.config.base import ConfigError
 from nfpi.runtime.signals import Interrupted
 
 from .conftest import ROOT, TINY
@@ -21,7 +22,9 @@ def no_gpu(monkeypatch):
 
 
 def test_on_a_cpu_nothing_fails(resolve_demo):
-    lines = list(answer_questions(resolve_demo(), "digits", "mef"))
+    row = {"dataset": "digits", "lambdas": [1000], "classifier": "resnet18"}
+    tables = {"*": None, "t": {"metrics": ["nf_acc", "cnn_acc"], "experiments": [row]}}
+    lines = list(answer_questions(resolve_demo(tables=tables, figures={"*": None}, claims={"*": None})))
     assert [line for line in lines if line.verdict == "FAILED"] == []
     answered = {line.check for line in lines if line.verdict == "ok"}
     assert answered == {"device", "build", "inverse", "resume", "memory", "loader", "speed", "hours"}
@@ -55,9 +58,11 @@ def test_a_signal_ends_the_list(make_subject):
         list(answer(does_it_work, make_subject()))
 
 
-def test_a_flow_that_the_preset_does_not_train_is_refused(resolve_demo):
-    with pytest.raises(ValueError, match="nope"):
-        list(answer_questions(resolve_demo(), flow="nope"))
+def test_a_preset_without_a_flow_is_refused(resolve_demo):
+    row = {"dataset": "digits", "classifier": "eva02_pretrained", "augmentation": "none"}
+    tables = {"*": None, "t": {"metrics": ["top1"], "experiments": [row | {"prior": None}]}}
+    with pytest.raises(ConfigError, match="flow"):
+        list(answer_questions(resolve_demo(tables=tables, figures={"*": None}, claims={"*": None})))
 
 
 @pytest.mark.parametrize(("verdict", "status"), [("ok", 0), ("slow", 0), ("missing", 0), ("FAILED", 1)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,30 +11,33 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves
 
-from nfpi.projection.counting import Counts, OperationCounter
+from nfpi.projection.counting import OperationCounter
 
 aten = torch.ops.aten
 _COPIES = {aten._to_copy, aten.copy_}
 
 
-@dataclass
-class DeviceCounts(Counts):
-    """Counts, and the names of operations at which the host waits for the device.
-
-    It waits where it reads a number, asks how many entries are not zero, or copies to or from the device without
-    `non_blocking`.
-    """
-
-    host_reads: list[str] = field(default_factory=list)
-
-
 class DeviceCounter(OperationCounter):
-    """Counts the operations on one device, with copies from and to it; a mask of fake tensors selects nothing."""
+    """Counts the operations on one device, with copies from and to it; a mask of fake tensors selects nothing.
+
+    Attributes:
+        host_reads: names of operations at which the host waits for the device. It waits where it reads a number, asks
+            how many entries are not zero, or copies to or from the device without `non_blocking`.
+    """
 
     def __init__(self, device: torch.device | str) -> None:
         super().__init__()
-        self.counts: DeviceCounts = DeviceCounts()
+        self.host_reads: list[str] = []
         self._device = torch.device(device)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the counts so far as a record of JSON."""
+        return {
+            "operations": len(self.operations),
+            "bytes": sum(operation.bytes for operation in self.operations),
+            "flops": sum(operation.flops for operation in self.operations),
+            "host_reads": self.host_reads,
+        }
 
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -51,7 +53,7 @@ class DeviceCounter(OperationCounter):
         on_device = [tensor.device.type == self._device.type for tensor in tensors]
         if any(on_device):
             if _makes_host_wait(func, args, kwargs, all(on_device)):
-                self.counts.host_reads.append(str(func))
+                self.host_reads.append(str(func))
             super().count(func, args, kwargs, out)
 
     def make_up_result(self, func: OpOverload, args: Sequence[Any]) -> Any:

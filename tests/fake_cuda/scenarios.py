@@ -22,7 +22,7 @@ if __name__ == "__main__":
 
 import numpy as np
 import torch
-from counter import DeviceCounter, DeviceCounts
+from counter import DeviceCounter
 from torch import nn
 
 from nfpi.augmentation import augment_images
@@ -93,7 +93,7 @@ class Scenario:
 
     def __init__(self) -> None:
         self.mode, self.counter, self.saved = make_fake_mode(), DeviceCounter(CUDA), SavedMemory()
-        self._steps: list[tuple[DeviceCounts, int]] = []
+        self._steps: list[dict[str, Any]] = []
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -117,8 +117,8 @@ class Scenario:
 
         def run(*args: Any, **kwargs: Any) -> Any:
             result = method(*args, **kwargs)
-            self._steps.append((self.counter.counts, self.saved.bytes))
-            self.counter.counts, self.saved._kept = DeviceCounts(), {}
+            self._steps.append({**self.counter.describe(), "saved": self.saved.bytes})
+            self.counter.operations, self.counter.host_reads, self.saved._kept = [], [], {}
             return result
 
         setattr(ending, name, run)
@@ -126,18 +126,7 @@ class Scenario:
     def describe_second_step(self) -> dict[str, Any]:
         """Return the counts of the second step: the first makes the optimizer's state, the last the epoch's row."""
         assert len(self._steps) == STEPS, f"expected {STEPS} steps, received {len(self._steps)}"
-        counts, saved = self._steps[1]
-        return {**describe(counts), "saved": saved}
-
-
-def describe(counts: DeviceCounts) -> dict[str, Any]:
-    """Return counts as a record of JSON."""
-    return {
-        "operations": len(counts.operations),
-        "bytes": counts.bytes,
-        "flops": counts.flops,
-        "host_reads": counts.host_reads,
-    }
+        return self._steps[1]
 
 
 def train_flow(
@@ -161,7 +150,7 @@ def use_flow(use: Callable[[MatrixExponentialFlow, GaussianPrior, ImageSet], obj
     flow = scenario.make_flow(shape, SMALL).eval()
     with scenario.running():
         use(flow, scenario.make_prior(3 * 8 * 8), make_images(shape, 2 * BATCH))
-    return describe(scenario.counter.counts)
+    return scenario.counter.describe()
 
 
 def evaluate(flow: MatrixExponentialFlow, prior: GaussianPrior, image_set: ImageSet) -> object:

@@ -15,7 +15,7 @@ def test_the_host_waits_for_a_mask_unless_it_selects_what_is_filled():
         x.index_put((mask,), torch.empty(7, device="meta"))
         x.index_put_((mask,), torch.tensor(1.0))  # how PyTorch assigns a number on a GPU: it fills
         x[rows] = torch.empty(5, device="meta")
-    assert counter.counts.host_reads == ["aten.index_put_.default", "aten.index_put.default"]
+    assert counter.host_reads == ["aten.index_put_.default", "aten.index_put.default"]
 
 
 def test_a_mask_of_fake_tensors_selects_nothing():

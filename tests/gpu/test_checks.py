@@ -22,8 +22,8 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """The main flow of a preset, on random images."""
     results = {"preset": request.param, "results": str(tmp_path_factory.mktemp("results"))}
     resolved = resolve(ROOT / "config.yaml", ROOT / "presets", results)
-    subject = Subject.find(resolved, make_device().device, None, "mef")
-    subject.work = [subject.main]
+    subject = Subject.find(resolved, make_device().device)
+    subject.work = [next(work for work in subject.list_distinct("flow_step") if work.subject == "mef")]
     return subject
 
 

@@ -14,12 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 
 from nfpi.results.recorded.progress import read_progress
 from nfpi.results.recorded.settings import read_planned, write_planned
 from nfpi.runs import Run
-from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.job_log import STATE_SUFFIX
 from nfpi.runtime.locks import locked, read_holder
 from nfpi.runtime.manifests import SUFFIX, write_manifest
@@ -202,7 +200,7 @@ def test_a_damaged_plan_lists_no_runs(root, content) -> None:
 # ---- the commands -------------------------------------------------------------------------------------------
 
 
-def test_status_is_a_table_with_the_best_numbers(root, capsys) -> None:
+def test_status_is_a_table(root, capsys) -> None:
     measure(root, BASELINE, nf_acc=94.0, validation_nf_acc=95.0)
     measure(root, FLOW, nf_acc=93.0, validation_nf_acc=96.0)
     for folder in (root, root.parent):
@@ -212,36 +210,10 @@ def test_status_is_a_table_with_the_best_numbers(root, capsys) -> None:
             "run\tstate\tresult\ttime (h)\tdetail",
             f"{OTHER}\tdone\tNF-Acc 94.0 %\t0.00\t",
             f"{RUN}\tdone\tNF-Acc 93.0 %\t0.00\t",
-            f"best run on digits, chosen on the validation split: {RUN}, NF-Acc 93.0 %",
         ]
 
 
-def test_the_best_lambda_is_chosen_over_seeds_as_in_tables(root, capsys) -> None:
-    lucky = [replace(FLOW, weight=1.0, seed=seed) for seed in range(4)]
-    steady = [replace(FLOW, weight=2.0, seed=seed) for seed in range(4)]
-    for run in lucky[:3]:
-        mark_diverged([root / run.folder / "metrics.json"], Diverged(3, 2, "variance", 1.0))
-    measure(root, lucky[3], nf_acc=99.0, validation_nf_acc=99.0)
-    for run in steady:
-        measure(root, run, nf_acc=94.0 + run.seed, validation_nf_acc=95.0)
-    best = "best runs on digits, chosen on the validation split: digits/mef/fpi/lambda={}/seed=*, NF-Acc {}"
-    assert call("status", root) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == best.format(2, "95.5 % (mean of 4 seeds)")
-    for run in steady[1:]:
-        (root / run.folder / "metrics.json").unlink()
-        mark_diverged([root / run.folder / "metrics.json"], Diverged(3, 2, "variance", 2.0))
-    assert call("status", root) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == best.format(1, "99.0 % (1 seed, 3 diverged)")
-
-
-def test_one_lambda_is_not_the_best_of_several(root, capsys) -> None:
-    for seed in range(2):
-        measure(root, replace(FLOW, seed=seed), nf_acc=93.0, validation_nf_acc=96.0)
-    assert call("status", root) == 0
-    assert "best" not in capsys.readouterr().out
-
-
-def test_an_outdated_run_is_counted_apart_and_is_not_the_best(root, capsys) -> None:
+def test_an_outdated_run_is_counted_apart(root, capsys) -> None:
     measure(root, BASELINE, nf_acc=94.0, validation_nf_acc=95.0)
     measure(root, FLOW, nf_acc=93.0, validation_nf_acc=96.0)
     other = replace(FLOW, weight=10.0)
@@ -270,7 +242,6 @@ def test_an_outdated_run_is_counted_apart_and_is_not_the_best(root, capsys) -> N
         f"{OTHER}\tdone\tNF-Acc 94.0 %\t0.00\t",
         f"{RUN}\toutdated\t\t0.00\t{outdated}",
         f"{other.folder}\tdone\tNF-Acc 92.0 %\t0.00\t",
-        f"best run on digits, chosen on the validation split: {OTHER}, NF-Acc 94.0 %",
     ]
 
 
@@ -305,75 +276,6 @@ def test_log_prints_the_end_of_the_last_one(root, name, capsys, monkeypatch) -> 
     log(root, "one\ntwo\nthree\n")
     assert call("log", name, "--lines", 2) == 0
     assert capsys.readouterr().out == f"==> results/demo/logs/{RUN}/train_flow.log <==\ntwo\nthree\n"
-
-
-def test_log_has_that_of_slurm_too(root, capsys) -> None:
-    log(root, "one\n")
-    slurm = root.parent / "slurm/rule_train_flow/digits_mef_fpi_1000_0/17.log"
-    other = root.parent / "slurm/rule_train_flow/digits_mef_fpi_1000_1/18.log"
-    for path in (slurm, other):
-        path.parent.mkdir(parents=True)
-        path.write_text("CANCELLED DUE TO TIME LIMIT\n")
-    assert call("log", root / RUN) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        f"==> {slurm} <==",
-        "CANCELLED DUE TO TIME LIMIT",
-        f"==> {root}/logs/{RUN}/train_flow.log <==",
-        "one",
-    ]
-
-
-def test_log_has_that_of_slurm_with_results_in_another_folder(root, tmp_path, capsys, monkeypatch) -> None:
-    """SLURM's logs are in results/slurm of the clone then, as the profile says."""
-    log(root, "one\n")
-    clone = tmp_path / "clone"
-    clone.mkdir()
-    monkeypatch.chdir(clone)
-    slurm = Path("results/slurm/rule_train_flow/digits_mef_fpi_1000_0/17.log")
-    slurm.parent.mkdir(parents=True)
-    slurm.write_text("CANCELLED DUE TO TIME LIMIT\n")
-    assert call("log", root / RUN) == 0
-    assert capsys.readouterr().out.splitlines()[:2] == [f"==> {slurm} <==", "CANCELLED DUE TO TIME LIMIT"]
-    profile = yaml.safe_load(Path(ROOT, "profiles/slurm/config.yaml").read_text())
-    assert profile["slurm-logdir"] == str(slurm.parents[2])
-
-
-@pytest.mark.parametrize(
-    ("job", "classifier", "folder", "other"),
-    [
-        ("train_flow", "", "digits_mef_fpi_1000_1", "digits_mef_fpi_1000_10"),
-        ("train_classifier", "/small", "digits_mef_fpi_1000_1_small_0.7", "digits_mef_fpi_1000_1_small_wide_0.7"),
-        ("test_classifier", "/small", "digits_mef_fpi_1000_1_small", "digits_mef_fpi_1000_1_small_2"),
-    ],
-)
-def test_slurms_log_of_a_longer_name_is_that_of_another_run(root, job, classifier, folder, other, capsys) -> None:
-    run = RUN.replace("seed=0", "seed=1") + classifier
-    log(root, "one\n", job, run)
-    for name in (folder, other):
-        path = root.parent / f"slurm/rule_{job}" / name / "17.log"
-        path.parent.mkdir(parents=True)
-        path.write_text(f"of {name}\n")
-    os.utime(root.parent / f"slurm/rule_{job}" / folder / "17.log", (1, 1))
-    assert call("log", root / run) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == f"of {folder}"
-
-
-@pytest.mark.parametrize(
-    ("run", "wildcards"),
-    [
-        ("digits/no_flow/seed=0/swin/augmentation=none", "digits_no_flow_0_swin_none"),
-        ("digits/mef/fpi/lambda=1000/seed=0/swin/augmentation=nfa", "digits_mef_fpi_lambda=1000_0_swin_nfa"),
-    ],
-)
-def test_log_has_slurms_of_a_classifier_of_real_images(root, run, wildcards, capsys) -> None:
-    """SLURM's folder is named by the wildcards of the rule's paths, in their order."""
-    log(root, "one\n", "train_classifier", run)
-    slurm = root.parent / f"slurm/rule_train_classifier_on_real/{wildcards}/17.log"
-    slurm.parent.mkdir(parents=True)
-    slurm.write_text("PREEMPTED\n")
-    assert call("log", root / run) == 0
-    assert "PREEMPTED" in capsys.readouterr().out
 
 
 def test_of_a_run_of_several_presets_the_newest_log_is_shown(root, capsys, monkeypatch) -> None:

@@ -51,7 +51,7 @@ def measure_batch(config: Config, work: Work, device: torch.device) -> Measured:
     """Compute a batch a few times, without further processes; training steps are real ones, but not compiled."""
     release_memory()
     try:
-        compute, batches = _ACTIONS[work.kind](config, work, device)
+        compute, batches = _ACTIONS.get(work.kind, _pass_images)(config, work, device)
         result = compute()
         if isinstance(result, Tensor) and not result.isfinite().all():
             raise ArithmeticError("the result is not finite; set a smaller learning_rate")
@@ -124,18 +124,15 @@ def _train_flow(config: Config, work: Work, device: torch.device) -> Action:
     return Trial(config, work).step, 1
 
 
-def _pass_through_flow(config: Config, work: Work, device: torch.device) -> Action:
-    """Return a pass in float32, as evaluation, sampling and augmentation compute it."""
-    flow = Trial(config, work).state.flow.eval()
+def _pass_images(config: Config, work: Work, device: torch.device) -> Action:
+    """Return a pass in float32 through a flow or an autoencoder, as in evaluation, sampling and augmentation."""
     x = (2 * torch.rand(work.batch, *work.shape) - 1).to(device)
-
-    @torch.no_grad()
-    @full_precision()
-    def compute() -> Tensor:
-        found: Tensor = (flow(x) if work.kind == "flow_forward" else flow.inverse(x))[0]
-        return found
-
-    return compute, 1
+    model = build_model(config, work).to(device).eval()
+    if isinstance(model, ImageFlow):
+        with torch.no_grad():
+            model.initialize(x)
+    method = getattr(model, work.kind.partition("_")[2])
+    return torch.no_grad()(full_precision()(lambda: method(x))), 1
 
 
 def _train_classifier(config: Config, work: Work, device: torch.device) -> Action:
@@ -145,14 +142,8 @@ def _train_classifier(config: Config, work: Work, device: torch.device) -> Actio
     from nfpi.classifiers.training import train_classifier
 
     own = config.for_dataset(work.dataset).classifiers[work.subject]
-    changes: dict[str, Any] = {
-        "weights": None,
-        "pretrained": False,
-        "start_from": None,
-        "workers": 0,
-        "batch_size": work.batch,
-    }
-    changes |= {"epochs": 1, "repeats": 1, "warmup_epochs": 0, "normalization": "half"}
+    changes: dict[str, Any] = {"weights": None, "pretrained": False, "start_from": None, "workers": 0}
+    changes |= {"batch_size": work.batch, "epochs": 1, "repeats": 1, "warmup_epochs": 0, "normalization": "half"}
     trial = own.model_copy(update=changes)
     images = make_random_images(work.shape, work.classes, 2 * work.batch)
     none = replace(images, images=images.images[:0], labels=images.labels[:0])
@@ -165,28 +156,11 @@ def _train_classifier(config: Config, work: Work, device: torch.device) -> Actio
     return compute, 2
 
 
-def _apply_autoencoder(config: Config, work: Work, device: torch.device) -> Action:
-    from nfpi.data.autoencoder import decode, encode, load_autoencoder
-
-    folder = config.datasets[work.dataset].vae
-    assert folder is not None
-    autoencoder = load_autoencoder(folder, device)
-    if work.kind == "vae_decode":
-        latents = torch.randn(work.batch, *work.shape, dtype=torch.float16)
-        return lambda: decode(autoencoder, latents).float(), 1
-    images = torch.randint(256, (work.batch, *work.shape), dtype=torch.uint8)
-    return lambda: encode(autoencoder, images), 1
-
-
 _ACTIONS: dict[str, Callable[[Config, Work, torch.device], Action]] = {
     "flow_step": _train_flow,
-    "flow_forward": _pass_through_flow,
-    "flow_inverse": _pass_through_flow,
     "classifier_step": _train_classifier,
-    "vae_encode": _apply_autoencoder,
-    "vae_decode": _apply_autoencoder,
 }
-"""what makes the computation of each kind of batch, see :attr:`nfpi.projection.work.Work.kind`"""
+"""what makes the computation of training steps of a kind, see :attr:`nfpi.projection.work.Work.kind`"""
 
 
 def make_random_images(shape: tuple[int, int, int], classes: int, count: int, latents: bool = False) -> ImageSet:

@@ -8,18 +8,17 @@ import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from nfpi.checks.batches import SEED, Trial, make_random_images, release_memory
 from nfpi.checks.subject import Subject
-from nfpi.config.cluster import Resources
 from nfpi.config.resolution import Resolved
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.runtime.allocation import DeviceError, uses_cpu_on_purpose
@@ -40,8 +39,6 @@ _MARGIN_WITH_WORKERS, _MARGIN_WITHOUT_WORKERS = 1.2, 5.0
 """smallest sufficient ratio of the reading rate to the rate that the steps need, with and without workers"""
 _BATCHES_AHEAD, _TIMED_BATCHES = 2, 8
 """batches that each worker keeps ready (torch's default), and the smallest number of batches that are timed"""
-_JOBS = 5
-"""number of times that a job is run under the cluster profiles, retries included"""
 
 Verdict = Literal["ok", "slow", "missing", "FAILED"]
 
@@ -64,18 +61,15 @@ class Line:
 
 def which_gpus(subject: Subject) -> Iterator[Line]:
     """Name the GPUs, and report if they are fewer than the preset asks the cluster for."""
-    name, build = describe_device(subject.device), f"torch {torch.__version__}"
-    resources, found = subject.resolved.config.resources.get("train_flow"), count_visible_gpus()
+    text, found = f"{describe_device(subject.device)}, torch {torch.__version__}", count_visible_gpus()
+    resources = subject.resolved.config.resources.get("train_flow")
     wanted = 0 if resources is None or subject.resolved.config.cluster is None else resources.gpu
     if subject.on_gpu:
-        major, minor = torch.cuda.get_device_capability(subject.device)
-        memory = torch.cuda.get_device_properties(subject.device).total_memory / 2**30
-        name = f"{found} × {name} ({memory:.0f} GiB, sm_{major}{minor})"
-        build += f" with {', '.join(torch.cuda.get_arch_list())}, cuDNN {torch.backends.cudnn.version()}"
+        text = f"{found} × {text}, {subject.card_memory:.0f} GiB each"
     if uses_cpu_on_purpose() or found >= wanted:
-        yield Line("device", "ok", f"{name}, {build}")
+        yield Line("device", "ok", text)
     elif found:
-        yield Line("device", "slow", f"{name}, {build}: resources.train_flow.gpu is {wanted}: set {found}")
+        yield Line("device", "slow", f"{text}: resources.train_flow.gpu is {wanted}: set {found}")
     else:
         text = (
             f"resources.train_flow asks the cluster for {wanted} GPU, but none is visible: on a login node, run "
@@ -120,23 +114,16 @@ def are_weights_there(subject: Subject) -> Iterator[Line]:
             yield Line("data", "missing", text)
         if block.vae is not None and not block.vae.is_dir():
             yield Line("weights", "missing", f"datasets.{dataset}.vae: {block.vae} is not there")
-    for name, file in _find_weight_files(subject):
-        if not file.is_file():
+    of_classifiers = [work for work in subject.work if work.kind.startswith("classifier")]
+    names = dict.fromkeys((work.dataset, work.subject) for work in of_classifiers)
+    weights = dict.fromkeys((name, config.for_dataset(dataset).classifiers[name].weights) for dataset, name in names)
+    for name, file in weights:
+        if file is not None and not file.is_file():
             yield Line("weights", "missing", f"classifiers.{name}.weights: {file} is not there")
 
 
-def _find_weight_files(subject: Subject) -> list[tuple[str, Path]]:
-    """Return the weight files of the classifiers that are trained or only tested, by name."""
-    found = {}
-    for work in subject.work:
-        if work.kind.startswith("classifier"):
-            weights = subject.resolved.config.for_dataset(work.dataset).classifiers[work.subject].weights
-            found[work.subject, weights] = weights
-    return [(name, file) for (name, _), file in found.items() if file is not None]
-
-
 def does_it_invert(subject: Subject) -> Iterator[Line]:
-    """Compare the first flow on the device with float64 on the CPU: z, log-determinant, gradients and inverse."""
+    """Compare the first flow on the device with float64 on the CPU: z, log-determinant and inverse."""
     trial = Trial(subject.resolved.config, subject.limit_batch(subject.main))
     for _ in range(2):
         trial.step()
@@ -151,39 +138,23 @@ def does_it_invert(subject: Subject) -> Iterator[Line]:
 
 
 def compute_flow_errors(flow: ImageFlow, x: Tensor) -> dict[str, float]:
-    """Compute relative errors of a flow in float32 on its device.
+    """Compute errors of a flow in float32 on its device, relative to the largest absolute value or 1, the larger one.
 
     Args:
         flow: flow on its device.
         x: (B, C, H, W), on that device.
 
     Returns:
-        The errors by name: of z and of the log-determinant, divided by the largest absolute value or 1, whichever is
-        larger; of the gradient of ‖z‖²/2 − log |det| with respect to all parameters, divided by its norm; and the
-        absolute error of inverse(z).
+        The errors of z and the log-determinant, compared with float64 on the CPU, and of inverse(z), compared with x.
     """
-    before = flow.training
     flow.eval()
-    found = _evaluate_with_gradient(flow, x)
-    exact = _evaluate_with_gradient(copy.deepcopy(flow).cpu().double(), x.cpu().double())
+    exact = copy.deepcopy(flow).cpu().double()
     with torch.no_grad():
-        back, _ = flow.inverse(found[0].to(x))
-    flow.train(before)
-    differences = [(a - b, b) for a, b in zip(found, exact, strict=True)]
-    errors = [(gap.abs().max() / b.abs().max().clamp(min=1)).item() for gap, b in differences[:2]]
-    gap, gradient = differences[2]
-    errors += [(gap.norm() / gradient.norm()).item(), (back - x).abs().max().item()]
-    return dict(zip(("z", "log-determinant", "gradients", "inverse"), errors, strict=True))
-
-
-def _evaluate_with_gradient(flow: ImageFlow, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return z, log |det| and the gradient of all parameters, on the CPU in float64."""
-    parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
-    z, log_abs_det = flow(x)
-    loss = z.flatten(1).square().sum(1) / 2 - log_abs_det
-    gradients = torch.autograd.grad(loss.mean(), parameters, allow_unused=True)
-    gradient = torch.cat([part.flatten() for part in gradients if part is not None])
-    return z.detach().cpu().double(), log_abs_det.detach().cpu().double(), gradient.cpu().double()
+        found, (z, log_abs_det) = flow(x), exact(x.cpu().double())
+        back, _ = flow.inverse(found[0])
+    pairs = {"z": (found[0], z), "log-determinant": (found[1], log_abs_det), "inverse": (back, x)}
+    doubles = {name: (a.cpu().double(), b.cpu().double()) for name, (a, b) in pairs.items()}
+    return {name: ((a - b).abs().max() / b.abs().max().clamp(min=1)).item() for name, (a, b) in doubles.items()}
 
 
 def does_it_resume(subject: Subject) -> Iterator[Line]:
@@ -216,9 +187,8 @@ def does_it_fit(subject: Subject) -> Iterator[Line]:
         elif not subject.on_gpu:
             yield Line("memory", "ok", f"{text}: a smaller step works; memory is measured only on a GPU")
         else:
-            card = torch.cuda.get_device_properties(subject.device).total_memory / 2**30
-            text += f": {found.memory:.1f} of {card:.1f} GiB"
-            full = found.memory >= _FULL_MEMORY * card
+            text += f": {found.memory:.1f} of {subject.card_memory:.1f} GiB"
+            full = found.memory >= _FULL_MEMORY * subject.card_memory
             yield Line("memory", "slow" if full else "ok", text + ("; set a smaller batch_size" if full else ""))
 
 
@@ -292,26 +262,15 @@ def how_many_hours(subject: Subject) -> Iterator[Line]:
         if work.is_step:
             longest[work.label] = max(longest[work.label], seconds / 3600 / work.trainings)
     for label, value in sorted(hours.items()):
-        yield _judge_hours(subject, label, value, longest.get(label))
+        text = f"{label}: {subject.about}{value:.3g} h for all runs"
+        text += f", {longest[label]:.3g} h for the longest training" if label in longest else ""
+        yield Line("hours", "ok", text)
     if hours:
         total = f"all stages: {subject.about}{sum(hours.values()):.3g} h, uncompiled, on one device of this kind"
         yield Line("hours", "ok", total)
     if unknown:
         text = "wholly or partly left out, as the time or the number of images is not known: "
         yield Line("hours", "missing", text + ", ".join(sorted(unknown)))
-
-
-def _judge_hours(subject: Subject, label: str, hours: float, longest: float | None) -> Line:
-    """Return the line of a stage, which advises more retries if the jobs of the cluster profiles are too short."""
-    text = f"{label}: {subject.about}{hours:.3g} h for all runs"
-    if longest is not None:
-        text += f", {longest:.3g} h for the longest training"
-    resources: Mapping[Any, Resources] = subject.resolved.config.resources
-    limit = resources.get(label.partition(":")[0])
-    if limit is None or longest is None or not subject.on_gpu or longest * 60 <= _JOBS * limit.runtime:
-        return Line("hours", "ok", text)
-    text += f"; {_JOBS} jobs of {limit.runtime} minutes are not enough: set --retries"
-    return Line("hours", "slow", f"{text} {math.ceil(longest * 60 / limit.runtime)}")
 
 
 Question = Callable[[Subject], Iterator[Line]]
@@ -327,22 +286,18 @@ QUESTIONS: tuple[Question, ...] = (
 )
 
 
-def answer_questions(resolved: Resolved, dataset: str | None = None, flow: str | None = None) -> Iterator[Line]:
+def answer_questions(resolved: Resolved) -> Iterator[Line]:
     """Check this machine for a preset; yield a line for each finding, as it is found.
 
-    Args:
-        resolved: settings of the preset.
-        dataset, flow: check only the trainings on this data set and of this flow; None: all of the preset.
-
     Raises:
-        ValueError: the preset does not train this flow on this data set.
+        ConfigError: the preset trains no flow.
     """
     try:
         device = make_device().device
     except DeviceError as error:
         yield Line("device", "FAILED", str(error))
         return
-    subject = Subject.find(resolved, device, dataset, flow)
+    subject = Subject.find(resolved, device)
     for question in QUESTIONS:
         for line in answer(question, subject):
             yield line

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from nfpi.checks.batches import Measured, measure_batch
+from nfpi.config.base import ConfigError
 from nfpi.config.datasets import SOURCES
 from nfpi.config.resolution import Resolved
 from nfpi.data.store import ImageSet, read_image_set
@@ -40,34 +41,28 @@ class Subject:
     measured: dict[tuple[object, ...], Measured] = field(default_factory=dict)
 
     @classmethod
-    def find(cls, resolved: Resolved, device: torch.device, dataset: str | None, flow: str | None) -> Subject:
-        """Return the work on a data set and of a flow; None: all of them.
+    def find(cls, resolved: Resolved, device: torch.device) -> Subject:
+        """Return the work of a preset.
 
         Raises:
-            ValueError: the preset does not train this flow on this data set.
+            ConfigError: the preset trains no flow.
         """
-        names = [dataset] if dataset in resolved.config.datasets else list(resolved.config.datasets)
-        found = {name: _find_images(resolved, name) for name in names}
+        found = {name: _find_images(resolved, name) for name in resolved.config.datasets}
         prepared = {name: images for name, (images, _) in found.items() if images is not None}
-        everything = list_work(resolved.config, {name: sizes for name, (_, sizes) in found.items()})
-        work = [
-            one
-            for one in everything
-            if dataset in (None, one.dataset) and (flow in (None, one.subject) or not one.kind.startswith("flow"))
-        ]
-        subject = cls(resolved, device, work, prepared)
-        if not list(subject.list_distinct("flow_step")):
-            pairs = sorted({f"{one.subject} on {one.dataset}" for one in everything if one.kind == "flow_step"})
-            raise ValueError(
-                f"preset {resolved.preset}: expected a flow that its tables train, received {flow or 'any flow'} on "
-                f"{dataset or 'any data set'}; it has {', '.join(pairs) or 'none'}"
-            )
-        return subject
+        work = list_work(resolved.config, {name: sizes for name, (_, sizes) in found.items()})
+        if not any(one.kind == "flow_step" for one in work):
+            raise ConfigError(f"preset {resolved.preset}: expected tables with a flow, received none")
+        return cls(resolved, device, work, prepared)
 
     @property
     def on_gpu(self) -> bool:
         """Whether the device is a CUDA GPU."""
         return self.device.type == "cuda"
+
+    @property
+    def card_memory(self) -> float:
+        """Memory of the GPU in GiB."""
+        return torch.cuda.get_device_properties(self.device).total_memory / 2**30
 
     @property
     def about(self) -> str:

@@ -21,6 +21,7 @@ from nfpi.config.base import NonNegativeInt, PositiveFloat, PositiveInt, Split
 from nfpi.data.errors import DataError
 from nfpi.data.image_files import read_image
 from nfpi.runs import IMAGE_SET_FILES
+from nfpi.runtime.divergence import raise_if_marked
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import file_digest
 from nfpi.runtime.formats import FormatError, Record, check_record, read_json_object
@@ -137,6 +138,7 @@ def read_image_set(folder: Path, verify: bool = True) -> ImageSet:
 
     Raises:
         DataError: a file is missing or damaged, or the files contradict each other.
+        Diverged: the files record a divergence of the run whose images they would be.
     """
     folder = Path(folder)
     for file in FILES:
@@ -164,8 +166,9 @@ def read_image_set(folder: Path, verify: bool = True) -> ImageSet:
 
 
 def _read_meta(file: Path) -> dict[str, Any]:
-    """Read and check `meta.json`."""
+    """Read and check `meta.json`; raises Diverged if it records a divergence."""
     try:
+        raise_if_marked(file)
         meta = read_json_object(file)
         check_record(_Meta, meta, file, "the description of an image set")
     except FormatError as error:

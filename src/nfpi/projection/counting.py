@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
 from nfpi.config.training import TrainingConfig
 from nfpi.flows.image_flow import ImageFlow
@@ -34,6 +34,9 @@ from nfpi.training.likelihood import negative_log_likelihood
 from nfpi.training.state import TrainingState
 
 aten = torch.ops.aten
+# torch registers the attention of GPUs only
+flop_registry.setdefault(aten._scaled_dot_product_flash_attention_for_cpu, sdpa_flop)
+flop_registry.setdefault(aten._scaled_dot_product_flash_attention_for_cpu_backward, sdpa_backward_flop)
 
 _NO_WORK = {
     aten.empty,
@@ -74,27 +77,6 @@ class Operation:
     dtype: torch.dtype
 
 
-@dataclass
-class Counts:
-    """The counted operations.
-
-    Attributes:
-        operations: counted operations, in the order of their calls.
-    """
-
-    operations: list[Operation] = field(default_factory=list)
-
-    @property
-    def flops(self) -> int:
-        """FLOPs of all operations."""
-        return sum(operation.flops for operation in self.operations)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes read and written by all operations."""
-        return sum(operation.bytes for operation in self.operations)
-
-
 class OperationCounter(TorchDispatchMode):
     """Counts the operations within its context.
 
@@ -102,12 +84,12 @@ class OperationCounter(TorchDispatchMode):
     True, a floating-point number is 0.2, and an integer is 0.
 
     Attributes:
-        counts: counts so far; may be replaced to start a new count.
+        operations: counted operations, in the order of their calls.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.counts = Counts()
+        self.operations: list[Operation] = []
 
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -130,11 +112,8 @@ class OperationCounter(TorchDispatchMode):
         inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         dtype = next((tensor.dtype for tensor in inputs if tensor.is_floating_point()), torch.float32)
         count_flops = flop_registry.get(func.overloadpacket)
-        if count_flops is not None:
-            flops = count_flops(*args, **kwargs, out_val=out)
-        else:
-            flops = _count_attention_flops(func, args)
-        self.counts.operations.append(Operation(str(func), flops, _count_moved_bytes(func, args, kwargs, out), dtype))
+        flops = 0 if count_flops is None else count_flops(*args, **kwargs, out_val=out)
+        self.operations.append(Operation(str(func), flops, _count_moved_bytes(func, args, kwargs, out), dtype))
 
     def make_up_result(self, func: OpOverload, args: Sequence[Any]) -> Any:
         """Make up the result of an operation whose value or shape depends on data that fake tensors lack."""
@@ -152,15 +131,6 @@ def _does_work(func: OpOverload) -> bool:
         return False
     aliases = [result.alias_info for result in func._schema.returns]
     return not any(alias is not None and not alias.is_write for alias in aliases)
-
-
-def _count_attention_flops(func: OpOverload, args: Sequence[Any]) -> int:
-    """Return the FLOPs of attention on a CPU, which torch does not register; 0 for other operations."""
-    if func.overloadpacket is aten._scaled_dot_product_flash_attention_for_cpu:
-        return int(sdpa_flop_count(*(tensor.shape for tensor in args[:3])))
-    if func.overloadpacket is aten._scaled_dot_product_flash_attention_for_cpu_backward:
-        return int(sdpa_backward_flop_count(*(tensor.shape for tensor in args[:4])))
-    return 0
 
 
 def _count_moved_bytes(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> int:
@@ -230,21 +200,21 @@ class Step:
     """Operations and memory of one training step, or of a pass without gradients, which has no update.
 
     Attributes:
-        passes: counts of the forward and backward pass.
-        update: counts of the optimizer's step, and of the update of the averaged weights if there are any.
+        passes: operations of the forward and backward pass.
+        update: operations of the optimizer's step, and of the update of the averaged weights if there are any.
         saved: bytes that autograd stores between the forward and the backward pass.
         state: bytes of weights, gradients, the optimizer's moments and the averaged weights.
     """
 
-    passes: Counts
-    update: Counts = field(default_factory=Counts)
+    passes: list[Operation]
+    update: list[Operation] = field(default_factory=list)
     saved: int = 0
     state: int = 0
 
     @property
-    def counts(self) -> Counts:
-        """Counts of the whole step."""
-        return Counts(self.passes.operations + self.update.operations)
+    def operations(self) -> list[Operation]:
+        """Operations of the whole step."""
+        return self.passes + self.update
 
 
 def count_flow_step(flow: ImageFlow, batch: int, precision: str, config: TrainingConfig | None = None) -> Step:
@@ -264,9 +234,7 @@ def count_flow_step(flow: ImageFlow, batch: int, precision: str, config: Trainin
         state.average.update(1)
         x, labels = torch.empty(batch, *flow.shape), torch.zeros(batch, dtype=torch.int64)
         means = torch.empty(_CLASSES, x[0].numel())
-        prior = GaussianPrior(means, means)
-
-        mixed = _InPrecision(precision, flow)
+        prior, mixed = GaussianPrior(means, means), _evaluate_in(precision, flow)
 
         def compute_loss() -> Tensor:
             return negative_log_likelihood(mixed, prior, x, labels).mean()
@@ -292,7 +260,7 @@ def count_classifier_step(
     model = make_fake(build_model(), mode).train()
     with mode:
         x, labels = torch.empty(shape), torch.zeros(shape[0], dtype=torch.int64)
-        mixed = _InPrecision(precision, model)
+        mixed = _evaluate_in(precision, model)
         return _count_step(model, lambda: F.cross_entropy(mixed(x), labels), make_optimizer(model))
 
 
@@ -310,7 +278,7 @@ def count_pass(module: nn.Module, shape: tuple[int, ...], method: str = "forward
         x = torch.empty(shape)
         with counter:
             getattr(module, method)(x)
-    return Step(counter.counts)
+    return Step(counter.operations)
 
 
 def _count_step(
@@ -338,18 +306,15 @@ def _count_step(
     tensors = [value for of_one in optimizer.state.values() for value in of_one.values() if isinstance(value, Tensor)]
     moments = sum(value.nbytes for value in tensors if value.dim() > 0)
     state = weights * (3 if average is not None else 2) + moments
-    return Step(passes.counts, update.counts, kept, state)
+    return Step(passes.operations, update.operations, kept, state)
 
 
-class _InPrecision(nn.Module):
-    """A module evaluated in a given precision, with float32 outputs."""
+def _evaluate_in(precision: str, module: nn.Module) -> Callable[[Tensor], Any]:
+    """Return a module evaluated in a given precision, with float32 outputs."""
 
-    def __init__(self, precision: str, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-        self._mixed = precision == "bf16-mixed"
-
-    def forward(self, x: Tensor) -> Any:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._mixed):
-            out = self.module(x)
+    def evaluate(x: Tensor) -> Any:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16-mixed"):
+            out = module(x)
         return tuple(part.float() for part in out) if isinstance(out, tuple) else out.float()
+
+    return evaluate

@@ -16,7 +16,7 @@ from nfpi.classifiers.registry import build_classifier
 from nfpi.config.settings import Config
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow, describe_flow
-from nfpi.projection.counting import Counts, Step, count_classifier_step, count_flow_step, count_pass
+from nfpi.projection.counting import Operation, Step, count_classifier_step, count_flow_step, count_pass
 from nfpi.projection.work import LATENT_CHANNELS, Work, describe_batch
 from nfpi.training.optimizers import make_optimizer
 
@@ -55,15 +55,15 @@ class Card:
         """Training precisions that the card supports."""
         return [name for name, arithmetic in PRECISIONS.items() if arithmetic in self.peaks]
 
-    def estimate_seconds(self, counts: Counts) -> float:
-        """Estimate the seconds that counted operations take, by a roofline model.
+    def estimate_seconds(self, operations: Sequence[Operation]) -> float:
+        """Estimate the seconds that operations take, by a roofline model.
 
         Each operation takes as long as its arithmetic or its memory traffic, whichever is longer. The result is the sum
         over the operations, or the time that the host needs to launch them if that is longer.
         """
         bandwidth = self.bandwidth * BANDWIDTH_FRACTION
-        busy = sum(max(op.flops / self._estimate_rate(op.dtype), op.bytes / bandwidth) for op in counts.operations)
-        return max(busy, len(counts.operations) * self.launch)
+        busy = sum(max(op.flops / self._estimate_rate(op.dtype), op.bytes / bandwidth) for op in operations)
+        return max(busy, len(operations) * self.launch)
 
     def _estimate_rate(self, dtype: torch.dtype) -> float:
         share = TENSOR_CORE_FRACTION if dtype is torch.bfloat16 else PEAK_FRACTION
@@ -127,7 +127,7 @@ class Projection:
         hours: defaultdict[str, float] = defaultdict(float)
         for work in self.work:
             used = precision if work.is_step else "32-true"
-            seconds = work.batches * card.estimate_seconds(self.count(work, used).counts)
+            seconds = work.batches * card.estimate_seconds(self.count(work, used).operations)
             hours[work.label] += seconds / 3600
         return dict(hours)
 

@@ -55,7 +55,7 @@ def tabulate_steps(projection: Projection) -> str:
     titles: dict[tuple[str, ...], str] = {}  # title by the other cells of its row
     for title, work in list_steps(projection):
         steps = {precision: projection.count(work, precision) for precision in PRECISIONS}
-        seconds = [card.estimate_seconds(steps[precision].counts) for card, precision in COLUMNS]
+        seconds = [card.estimate_seconds(steps[precision].operations) for card, precision in COLUMNS]
         memory = [format_memory(steps[precision], precision, work) for precision in PRECISIONS]
         titles.setdefault((*(f"{1e3 * value:.0f}" for value in seconds), *memory), title)
     head = ["training step", *(f"{card.name}, {precision} (ms)" for card, precision in COLUMNS)]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,10 +38,6 @@ class CheckDevice(Command):
     """settings that override the preset, as with `snakemake --config`"""
     config_file: Path | None = None
     """config.yaml, with the folder of presets beside it; None: that of this folder, or of the installed clone"""
-    dataset: str | None = None
-    """check only flows of this data set; None: of all data sets"""
-    flow: str | None = None
-    """check only this flow; None: all flows"""
     output: Path | None = None
     """JSON file for the findings"""
 
@@ -51,8 +45,8 @@ class CheckDevice(Command):
         """Print one line per finding, and write the findings to `output` if it is given.
 
         Raises:
-            ConfigError: the settings are invalid, or their file is not found.
-            ValueError: a check failed, or the preset does not train this flow on this data set.
+            ConfigError: the settings are invalid, train no flow, or their file is not found.
+            ValueError: a check failed.
         """
         import torch
 
@@ -62,21 +56,19 @@ class CheckDevice(Command):
         chosen = {} if self.preset is None else {"preset": self.preset}
         file = self.config_file or _find_config_file()
         resolved = resolve(file, file.parent / "presets", self.config | chosen)
-        lines = []
-        with _quiet():
-            for line in answer_questions(resolved, self.dataset, self.flow):
+        lines, log = [], logging.getLogger("nfpi")
+        level, log.level = log.level, logging.WARNING  # epochs are only a few steps here
+        try:
+            for line in answer_questions(resolved):
                 _print(line)
                 lines.append(line)
+        finally:
+            log.level = level
         failed = list(dict.fromkeys(line.check for line in lines if line.verdict == "FAILED"))
         if self.output is not None:
-            versions = {"torch": torch.__version__, "nfpi": nfpi.__version__}
-            report: dict[str, Any] = {
-                "preset": resolved.preset,
-                **versions,
-                "seconds": round(time.monotonic() - began, 1),
-            }
-            report |= {"passed": not failed, "checks": [asdict(line) for line in lines]}
-            self.output.parent.mkdir(parents=True, exist_ok=True)
+            report: dict[str, Any] = {"preset": resolved.preset, "torch": torch.__version__, "nfpi": nfpi.__version__}
+            report |= {"seconds": round(time.monotonic() - began, 1), "passed": not failed}
+            report["checks"] = [asdict(line) for line in lines]
             write_atomically(self.output, json.dumps(report, ensure_ascii=False, indent=2) + "\n")
         if failed:
             raise ValueError(f"check-device: {', '.join(failed)} FAILED; see the lines above")
@@ -91,18 +83,6 @@ def _print(line: Line) -> None:
     words = Text(f"{line.verdict:8}", style=_STYLES[line.verdict])
     console.print(words + Text(f"{line.check}: {line.text}", style="none"))
     console.file.flush()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the log lines of training epochs, which are only a few steps here."""
-    log = logging.getLogger("nfpi")
-    before = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
 
 
 def _find_config_file() -> Path:

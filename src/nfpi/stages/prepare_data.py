@@ -121,7 +121,5 @@ class Export(Stage):
         """Read the image set, and write its files."""
         from nfpi.data.own_images import export_imagefolder
         from nfpi.data.store import read_image_set
-        from nfpi.runtime.divergence import raise_if_marked
 
-        raise_if_marked(self.images / META)
         export_imagefolder(read_image_set(self.images), self.output)

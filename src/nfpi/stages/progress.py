@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
-from string import Formatter
 
 from pydantic_settings import CliPositionalArg
 
@@ -26,14 +21,14 @@ from nfpi.results.recorded.progress import (
     read_progress,
 )
 from nfpi.results.tables.table import format_measurement
-from nfpi.runs import LOGS_FOLDER, WEIGHT_PATTERN, Run, parse_run_folder
+from nfpi.runs import LOGS_FOLDER, Run, parse_run_folder
 from nfpi.runtime.job_log import read_last_lines
 from nfpi.stages.base import Command
 from nfpi.stages.printing import print_rows
 
 _HEADING = ("run", "state", "result", "time (h)", "detail")
 _SHOWN = ("nf_acc", "cnn_acc", "top1")
-"""main metrics of runs, each of which chooses the best run on the validation split"""
+"""main metrics of runs"""
 _STYLES = {
     "running": "cyan",
     "done": "green",
@@ -42,9 +37,6 @@ _STYLES = {
     "diverged": "yellow",
     "outdated": "yellow",
 }
-_SLURM_LOGS = Path("results/slurm")
-"""folder of SLURM's logs (`slurm-logdir` of the profiles), relative to the clone even if `results:` is elsewhere. As
-this path is found in the clone only, a folder `slurm` beside results/{preset} is searched first."""
 _POLL_SECONDS = 0.5
 """seconds between two reads of the logs"""
 
@@ -73,8 +65,6 @@ class ShowStatus(Command):
                 print_rows(
                     _HEADING, [_format_cells(run) for run in runs], styles=[_STYLES.get(run.state) for run in runs]
                 )
-            for line in _describe_best(runs):
-                print(line)
 
 
 def _summarize(runs: list[Progress]) -> str:
@@ -90,41 +80,10 @@ def _format_cells(run: Progress) -> tuple[str, ...]:
     return run.run.folder, run.state, result, f"{run.seconds / 3600:.2f}", run.detail
 
 
-def _describe_best(runs: list[Progress]) -> Iterator[str]:
-    """Describe the best runs of each data set for each metric shown, by its mean over seeds on the validation split."""
-    from nfpi.results.tables.summaries import choose_best_run, find_selecting_metric
-
-    diverged = Counter(replace(run.run, seed=0) for run in runs if run.state == "diverged")
-    for dataset in dict.fromkeys(run.run.dataset for run in runs):
-        for name in _SHOWN:
-            chosen_by = find_selecting_metric(name)
-            rivals: dict[Run, list[Progress]] = {}
-            for run in runs:
-                if run.run.dataset == dataset and {name, chosen_by} <= run.metrics.keys():
-                    rivals.setdefault(replace(run.run, seed=0), []).append(run)
-            values = {key: [run.metrics[chosen_by] for run in seeds] for key, seeds in rivals.items()}
-            best = choose_best_run(values, diverged, chosen_by)
-            if best is not None and len(rivals) > 1:
-                yield _describe_seeds(rivals[best], diverged[best], name)
-
-
-def _describe_seeds(done: list[Progress], diverged: int, name: str) -> str:
-    """Describe runs that differ only in the seed: the mean of a metric, and the folder (`seed=*` if several)."""
-    run, entry = done[0].run, find_metric(name)
-    where, folder, count = f"on {run.dataset}, chosen on the validation split", run.folder, ""
-    several = len(done) + diverged > 1
-    if several:
-        folder = run.template.format(**run.wildcards | {"seed": "*"})
-        count = f"mean of {len(done)} seeds" if len(done) > 1 else "1 seed"
-        count = f" ({count}, {diverged} diverged)" if diverged else f" ({count})"
-    value = f"{entry.label} {format_measurement(fmean(item.metrics[name] for item in done), entry)}"
-    return f"best {'runs' if several else 'run'} {where}: {folder}, {value}{count}"
-
-
 class ShowLog(Command):
     """Print and follow the last log of a run.
 
-    Follows the log while the run is active. The log of its SLURM job, if any, is printed first.
+    Follows the log while the run is active.
     """
 
     command = "log"
@@ -149,7 +108,8 @@ class ShowLog(Command):
         with suppress(KeyboardInterrupt):
             while True:
                 active = self.follow and is_running(root, run)  # checked first, so that the last lines are read too
-                for path in _find_last_logs(root, run):
+                # there is none for a moment, as Snakemake removes the log before the job is tried again
+                for path in list_logs(root, run)[-1:]:
                     if path not in shown:
                         print(f"==> {path} <==")
                         shown[path] = path.stat().st_size if path.exists() else 0
@@ -176,27 +136,6 @@ def _find_run(command: ShowLog) -> tuple[Path, Run]:
         raise FileNotFoundError(f"{name}: expected a run with a log, received none (nfpi status lists runs)")
     _, root, run = max(found, key=lambda item: item[0])  # several presets may have the run
     return root, run
-
-
-def _find_last_logs(root: Path, run: Run) -> list[Path]:
-    """Return the log of the last job, preceded by SLURM's, which exists until the job succeeds."""
-    logs = list_logs(root, run)
-    if not logs:  # Snakemake removes the log before the job is tried again
-        return []
-    log = logs[-1]
-    values = [run.wildcards[name] for _, name, _, _ in Formatter().parse(run.template) if name]
-    # The SLURM executor names its folders of logs by all wildcards of a rule: those of the run, followed in some rules
-    # by a temperature, or by the variants of an augmentation.
-    other = {"train_classifier": f"_{WEIGHT_PATTERN}", "test_classifier": ""}.get(log.stem, "_.*")
-    folder = re.compile(f"{re.escape('_'.join(values).replace('/', '_'))}({other})?")
-    slurm: list[Path] = []
-    for logs_of_jobs in (root.absolute().parent / _SLURM_LOGS.name, _SLURM_LOGS):
-        slurm = slurm or [
-            path
-            for path in logs_of_jobs.glob(f"rule_{log.stem}*/*/*.log")
-            if folder.fullmatch(path.parent.name) is not None
-        ]
-    return [*sorted(slurm, key=read_modification_time)[-1:], log]
 
 
 def _print_from_offset(path: Path, offset: int) -> int:

@@ -85,15 +85,11 @@ class TrainClassifier(TrainingStage):
         from nfpi.classifiers.registry import build_classifier, load_weights
         from nfpi.classifiers.training import train_classifier
         from nfpi.runtime.device import describe_device, make_device
-        from nfpi.runtime.divergence import raise_if_marked
         from nfpi.runtime.randomness import derive_seed
         from nfpi.runtime.tensors import load_tensors, save_tensors
 
         began = time.monotonic()
         _check_options(self)
-        for folder in (self.generated, self.augmented):
-            if folder is not None:
-                raise_if_marked(folder / META)
         config = self.classifier
         device = make_device(config.precision)
         data, temperature = _read_data(self, device.device)

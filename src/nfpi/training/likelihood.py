@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from nfpi.priors.gaussian import GaussianPrior
 
 
-def negative_log_likelihood(flow: nn.Module, prior: GaussianPrior, x: Tensor, labels: Tensor) -> Tensor:
+def negative_log_likelihood(flow: Callable[[Tensor], Any], prior: GaussianPrior, x: Tensor, labels: Tensor) -> Tensor:
     """Return −log p(x | y) = −log N(f(x); μ_y, Σ_y) − log |det ∂f/∂x| (Eqs. 1 and 2), in nats.
 
     Args:
