@@ -422,14 +422,14 @@ def test_latents_that_are_not_finite_are_an_error(images):
     flow = made_flow(images, pixels(images))
     with torch.no_grad():
         next(flow.parameters()).fill_(torch.nan)
-    with pytest.raises(FloatingPointError, match="class 'class0': expected finite latents"):
+    with pytest.raises(FloatingPointError, match="class 'class0'"):
         variants_of(flow, images)
 
 
 def test_an_image_alone_in_its_class_has_no_partner(flow, images):
     lonely = ImageSet(images.images[:5], np.array([0, 0, 2, 0, 0]), images.meta)
     assert len(variants_of(flow, lonely, [0, 4])) == 2
-    with pytest.raises(DataError, match="class 'class2': expected two images or more to mix, received 1"):
+    with pytest.raises(DataError, match=r"class 'class2'.*1"):
         variants_of(flow, lonely)
 
 

@@ -52,7 +52,7 @@ def test_a_scale_that_overflows_costs_steps_and_no_error(make_images, half, monk
 def test_a_divergence_in_16_bits_is_one(make_images, half, gradient_clip):
     images = make_images(noise=60)
     device, _ = half(2.0**10)
-    with pytest.raises(TrainingDiverged, match=r"the loss is not finite by step \d+"):
+    with pytest.raises(TrainingDiverged, match=r"step \d+"):
         train(device, images, images, gradient_clip=gradient_clip, max_learning_rate=1e30)
 
 

@@ -57,7 +57,7 @@ def test_gradients_of_activations_computed_again_are_equal_bit_for_bit(name):
 
 
 def test_a_model_that_cannot_compute_them_again_is_refused():
-    with pytest.raises(ValueError, match=r"checkpoint_activations: expected false .* received true for ResNet"):
+    with pytest.raises(ValueError, match="checkpoint_activations"):
         checkpoint_activations(build_classifier(ClassifierConfig(), 3, 1, 8))
 
 

@@ -72,5 +72,5 @@ def test_statistics_of_channels_are_those_of_all_pixels(make_images):
 def test_a_channel_of_equal_pixels_cannot_be_normalised(make_images):
     images = make_images((3, 5, 7))
     images.images[..., 1] = 9
-    with pytest.raises(ValueError, match="normalization: expected different values within each channel"):
+    with pytest.raises(ValueError, match="normalization"):
         channel_statistics(images)

@@ -177,7 +177,7 @@ def test_a_last_batch_of_one_image_is_no_obstacle(make_images, device, per_class
 def test_a_loss_that_is_not_finite_names_the_setting(make_images, device, settings, setting, checkpoints, tmp_path):
     images = make_images()
     folder = tmp_path if checkpoints else None
-    with pytest.raises(TrainingDiverged, match=rf"not finite by step \d+ .*{setting}") as error:
+    with pytest.raises(TrainingDiverged, match=rf"step \d+ .*{setting}") as error:
         train(device, images, images, folder=folder, checkpoint_minutes=1e-9, **settings)
     assert "\n" not in str(error.value)
 
@@ -230,9 +230,9 @@ def test_the_released_cycle_moves_the_momentum_against_the_learning_rate(make_im
 
 
 def test_a_cycle_of_the_momentum_needs_momentum_and_a_cycle():
-    with pytest.raises(ValueError, match="cycle_momentum: expected optimizer sgd and schedule one_cycle, received sgd"):
+    with pytest.raises(ValueError, match="cycle_momentum"):
         ClassifierConfig(cycle_momentum=True, schedule="constant")
-    with pytest.raises(ValueError, match="received adamw and one_cycle"):
+    with pytest.raises(ValueError, match="adamw and one_cycle"):
         ClassifierConfig(cycle_momentum=True, optimizer="adamw")
 
 
@@ -250,7 +250,7 @@ def test_the_learning_rate_makes_a_half_wave_after_a_linear_warm_up(make_images,
 
 
 def test_a_warm_up_takes_no_longer_than_the_training():
-    with pytest.raises(ValidationError, match="warmup_epochs: expected less than the 3 epochs, received 3"):
+    with pytest.raises(ValidationError, match=r"warmup_epochs.*3"):
         ClassifierConfig(schedule="cosine", epochs=3, warmup_epochs=3)
 
 
@@ -306,7 +306,7 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(make_images, device):
 
 def test_parts_of_a_batch_are_refused_where_it_is_normalised_as_a_whole(make_images, device):
     images = make_images()
-    with pytest.raises(ValueError, match="accumulate: expected 1 for a model with batch normalisation"):
+    with pytest.raises(ValueError, match="accumulate"):
         train(device, images, images, accumulate=2)
 
 

@@ -181,7 +181,7 @@ def test_classifiers_trained_on_real_images_have_these_metrics(metric):
 
 def test_rows_on_two_data_sets_are_not_compared():
     first, second = ({"table": "table3", "row": OURS["row"], "dataset": name} for name in ("cifar10", "cifar100"))
-    with pytest.raises(ConfigError, match="expected rows on one data set, received cifar10 and cifar100"):
+    with pytest.raises(ConfigError, match="cifar10 and cifar100"):
         config_with("paper", first=first, second=second)
 
 
@@ -228,5 +228,5 @@ def test_a_claim_about_a_table_that_is_replaced_is_left_out_unless_its_rows_are_
     assert "#3 KLD on Σ only" in resolved.dropped_claims["ablation"]
     comparison = {"first": OURS, "second": THEIRS, "smallest_effect": 0.5}
     own = {"statement": "Ours is better", "comparisons": [comparison]}
-    with pytest.raises(ConfigError, match="table 'table3' has no row '#4 KLD on μ and Σ"):
+    with pytest.raises(ConfigError, match=r"table3.*#4"):
         resolve(ROOT / "config.yaml", ROOT / "presets", settings | {"claims": {"mine": own}})

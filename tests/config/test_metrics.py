@@ -52,7 +52,7 @@ def test_a_decorated_function_stays_a_function():
 
     assert mine(None, None) == 3.0
     assert METRICS["mine"].build(None, None) == 3.0
-    with pytest.raises(ConfigError, match="metric 'mine' is registered already"):
+    with pytest.raises(ConfigError, match="metric 'mine'"):
         register_metric("mine", label="Mine")
 
 
@@ -71,7 +71,7 @@ def test_a_name_that_means_something_else_in_a_table_is_refused(name):
 
 @pytest.mark.parametrize("name", ["", "my metric", "a/b", "a,b", "-a"])
 def test_a_name_is_one_that_can_be_written_everywhere(name):
-    with pytest.raises(ConfigError, match=f"metric '{name}': expected a name of letters"):
+    with pytest.raises(ConfigError, match=f"metric '{name}'"):
         register_metric(name, label="Mine")
 
 

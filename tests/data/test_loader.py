@@ -103,7 +103,7 @@ def test_a_stale_epoch_is_refused(source):
     old = several.load_epoch(0, seed=0)
     next(old)
     next(several.load_epoch(1, seed=0))
-    with pytest.raises(RuntimeError, match="epoch 0: another epoch of the same loader has begun"):
+    with pytest.raises(RuntimeError, match="epoch 0"):
         next(old)
 
 

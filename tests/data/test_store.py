@@ -156,7 +156,7 @@ def test_wrong_arguments_are_refused(tmp_path, changes, match):
 
 
 def test_too_many_images_are_refused(tmp_path, arrays):
-    with pytest.raises(DataError, match="59 images in all, received 60"):  # noqa: SIM117
+    with pytest.raises(DataError, match=r"59.*60"):  # noqa: SIM117
         with ImageSetWriter(tmp_path / "set", 59, (8, 8, 3), CLASSES) as writer:
             writer.append(*arrays)
 

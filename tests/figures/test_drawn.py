@@ -54,9 +54,9 @@ def test_files_are_found_by_what_they_are():
     inputs = FigureInputs({"table": [Path("a/b.csv")], "train": [Path("c/d"), Path("c/e")]})
     assert inputs.file("table") == Path("a/b.csv")
     assert inputs.folder("train") == Path("c")
-    with pytest.raises(FigureError, match="expected one file called train, received 2"):
+    with pytest.raises(FigureError, match="received 2"):
         inputs.file("train")
-    with pytest.raises(FigureError, match="called model in one folder, received 0 folders"):
+    with pytest.raises(FigureError, match=r"model.*0 folders"):
         inputs.folder("model")
-    with pytest.raises(FigureError, match="in one folder, received 2 folders"):
+    with pytest.raises(FigureError, match="2 folders"):
         FigureInputs({"model": [Path("a/b"), Path("c/b")]}).folder("model")

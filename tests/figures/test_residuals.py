@@ -84,7 +84,7 @@ def test_a_fit_that_diverged_at_once_is_in_the_legend(tmp_path):
 
 
 def test_no_residuals_are_an_error():
-    with pytest.raises(FigureError, match="at least one positive residual"):
+    with pytest.raises(FigureError, match="residual"):
         draw_residuals([(1e7, curve([]))], **LIMITS)
 
 
@@ -104,5 +104,5 @@ def test_residuals_are_read_from_a_file_for_each_weight(tmp_path):
     figure = draw(settings, FigureInputs({"iterations": files}, read)).pictures["residuals"]
     assert labels(figure) == ["λ = $10^{3}$", "λ = $10^{4}$", "tolerance 0.5", "converged"]
     np.testing.assert_array_equal(lines(figure.axes[0])[0].get_xydata(), FAST[["iteration", "mean_residual"]])
-    with pytest.raises(FigureError, match="expected 2 files called iterations, one for each λ, received 1"):
+    with pytest.raises(FigureError, match="received 1"):
         draw(settings, FigureInputs({"iterations": files[:1]}, read))

@@ -97,10 +97,10 @@ def test_new_flow_is_inverted_in_float32():
 
 @pytest.mark.parametrize("shape", [(3, 12, 16), (3, 16, 12), (1, 7, 7)])
 def test_size_that_does_not_divide_is_refused(shape):
-    with pytest.raises(ValueError, match=rf"multiples of 8, received {shape[1]}×{shape[2]}"):
+    with pytest.raises(ValueError, match=rf"{shape[1]}×{shape[2]}"):
         GlowFlow(shape, GlowSettings(num_flows=[1] * 3, hidden_channels=[4] * 3))
 
 
 def test_lists_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match="hidden_channels need one entry per level each, received 1 and 2"):
+    with pytest.raises(ValueError, match=r"hidden_channels.*1 and 2"):
         GlowSettings(num_flows=[1], hidden_channels=[4, 4])

@@ -202,7 +202,7 @@ def test_full_matrices_up_to_48_channels():
 
 
 def test_coupling_of_one_channel_is_refused():
-    with pytest.raises(ValueError, match="at least 2 channels, received 1"):
+    with pytest.raises(ValueError, match=r"2 channels.*1"):
         AffineCoupling(1, 4, 1)
 
 

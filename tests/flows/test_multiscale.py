@@ -109,7 +109,7 @@ def test_settings_build_the_same_flow():
 
 @pytest.mark.parametrize("shape", [(3, 12, 16), (3, 16, 12), (3, 4, 8), (1, 7, 7)])
 def test_size_that_does_not_divide_is_refused(shape):
-    with pytest.raises(ValueError, match=rf"multiples of 8, received {shape[1]}×{shape[2]}"):
+    with pytest.raises(ValueError, match=rf"{shape[1]}×{shape[2]}"):
         MatrixExponentialFlow(shape, [1] * 3, [1] * 3, [4] * 3)
 
 
@@ -129,7 +129,7 @@ def test_settings_of_one_list_need_an_entry():
 
 @pytest.mark.parametrize("shape", [(8, 8), (1, 1, 8, 8), (0, 8, 8)])
 def test_shape_that_is_none_is_refused(shape):
-    with pytest.raises(ValueError, match=r"expected \(C, H, W\), received"):
+    with pytest.raises(ValueError, match=r"\(C, H, W\)"):
         MatrixExponentialFlow(shape, [1], [1], [4])
 
 
@@ -145,7 +145,7 @@ def test_images_of_another_shape_are_refused(shape):
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 4), (2, 1, 4, 8), (2, 17), (16,)])
 def test_latents_of_another_shape_are_refused(shape):
-    with pytest.raises(ValueError, match=r"expected latents \(B, 16\) or \(B, 1, 4, 4\), received"):
+    with pytest.raises(ValueError, match=r"latents.*\(B, 16\)"):
         _flow((1, 4, 4)).inverse(_images(*shape))
 
 

@@ -185,7 +185,7 @@ def test_a_compiled_model_is_not_moved_to_a_device_without_a_compiler(backend, m
         raise ValueError(f"{purpose}: expected Triton and a C compiler on {device}")
 
     monkeypatch.setattr(inference, "require_compiler", fail)
-    with pytest.raises(ValueError, match="compile: expected Triton and a C compiler on meta"):
+    with pytest.raises(ValueError, match="compile"):
         model.to("meta")
     assert model.device == CPU
 
@@ -194,5 +194,5 @@ def test_a_flow_without_coupling_networks_is_refused():
     class Identity(ImageFlow):
         kind = "identity"
 
-    with pytest.raises(ValueError, match="compile: expected a flow with coupling networks, received a flow 'identity'"):
+    with pytest.raises(ValueError, match=r"compile.*'identity'"):
         inference.CompiledNets(Identity((1, 2, 2), Settings()), CPU)

@@ -55,7 +55,7 @@ def test_levels_are_as_many_as_the_size_can_be_halved(size, levels):
 
 @pytest.mark.parametrize("size", [(7, 8), (8, 7), (33, 33)])
 def test_odd_sizes_are_refused(size):
-    with pytest.raises(ValueError, match=f"expected an even height and width.*received {size[0]}×{size[1]}"):
+    with pytest.raises(ValueError, match=f"{size[0]}×{size[1]}"):
         choose_num_levels(*size)
 
 

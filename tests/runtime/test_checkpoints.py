@@ -148,7 +148,7 @@ def test_a_state_of_other_settings_is_neither_used_nor_replaced(tmp_path, caplog
 
 def test_what_is_not_finite_is_refused_and_the_state_before_stays(tmp_path):
     checkpoints = checkpoints_of(tmp_path, 1)
-    with pytest.raises(FloatingPointError, match="weight: expected finite numbers"):
+    with pytest.raises(FloatingPointError, match="weight"):
         checkpoints.save(2, {"weight": torch.tensor([1.0, float("nan")])}, {})
     assert step_found(tmp_path) == 1
 

@@ -95,7 +95,7 @@ def test_a_device_knows_what_it_trains_in(monkeypatch, caplog, wanted, found):
 
 def test_a_precision_that_there_is_not_is_refused_before_anything_is_trained(monkeypatch):
     monkeypatch.setenv("NFPI_DEVICE", "cpu")
-    with pytest.raises(ValueError, match=r"precision: expected .* received 16-mixed"):
+    with pytest.raises(ValueError, match=r"precision.*16-mixed"):
         make_device("16-mixed")
 
 

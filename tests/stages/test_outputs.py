@@ -98,7 +98,7 @@ def test_after_a_training_that_diverged_the_fit_has_no_iterations(tmp_path):
     mark_diverged(initial, TrainingDiverged("the loss is not finite", 3, "loss"))
     execute(FitPrior(initial=tmp_path / "initial", weight=10.0, output=tmp_path / "fit"))
     assert (tmp_path / "fit/fixed_point.csv").read_text().splitlines() == [",".join(RESIDUALS)]
-    with pytest.raises(Diverged, match="the loss is not finite"):
+    with pytest.raises(Diverged, match="loss"):
         load_tensors(tmp_path / "fit/prior.safetensors")
 
 

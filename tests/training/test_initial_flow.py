@@ -93,7 +93,7 @@ def test_rounding_in_float32_is_not_taken_for_wrong_formulas(make_data, begin):
     data = make_data(**LEARNING)
     flow = begin(Shifted, data).state.flow
     images = draw_initialization_images(data, SEED, 4)
-    with pytest.raises(FlowError, match=r"expected inverse\(z\) = x"):
+    with pytest.raises(FlowError):
         check_flow(flow, images, jacobian=False)
     check_flow(deepcopy(flow).double(), images.double(), jacobian=False)
 
@@ -101,7 +101,7 @@ def test_rounding_in_float32_is_not_taken_for_wrong_formulas(make_data, begin):
 def test_they_are_reported_by_a_training_that_resumes_at_its_end(make_data, begin, tmp_path, cut):
     data = make_data(**LEARNING)
     cut(4, begin, WrongInverse, data, checkpoints=make_checkpoints(tmp_path, data), times=2)
-    with pytest.raises(FlowError, match="training: after epoch 1: flow 'scaling': expected inverse"):
+    with pytest.raises(FlowError, match="training: after epoch 1: flow 'scaling'"):
         begin(WrongInverse, data, checkpoints=make_checkpoints(tmp_path, data))
 
 

@@ -255,7 +255,7 @@ def test_a_state_of_other_images_or_batches_is_refused(make_data, device, change
 def test_a_prior_of_other_images_is_refused(make_data, device, size):
     data = make_data()
     prior = GaussianPrior(torch.zeros(size), torch.ones(size))
-    with pytest.raises(ValueError, match=r"prior: expected \(K, D\) = \(3, 64\) for these images"):
+    with pytest.raises(ValueError, match=r"prior.*\(3, 64\)"):
         continue_training(start(data, device).state, prior, data, device)
 
 
@@ -283,9 +283,7 @@ def test_a_flow_that_breaks_its_contract_is_not_trained(make_data, device, monke
         return z, log_abs_det[:, None]
 
     monkeypatch.setattr(MatrixExponentialFlow, "forward", forward_with_column)
-    with pytest.raises(
-        FlowError, match=r"expected forward to return log-determinants of shape \(4,\), received \(4, 1\)"
-    ):
+    with pytest.raises(FlowError, match=r"\(4, 1\)"):
         start(make_data(), device)
 
 

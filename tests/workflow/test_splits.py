@@ -91,9 +91,7 @@ def images_of(folder: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("value", [-1, 2**32, 0.5, "per seed"])
 def test_a_split_seed_that_is_none_is_refused(value: object) -> None:
-    with pytest.raises(
-        ConfigError, match=r"digits\.split_seed: expected a whole number .*, or per_seed, received "
-    ) as fault:
+    with pytest.raises(ConfigError, match=r"digits\.split_seed") as fault:
         make_plan(datasets={"digits": {"split_seed": value}})
     assert "\n" not in str(fault.value)
 

@@ -108,7 +108,7 @@ def test_a_member_that_leads_out_of_the_folder_is_refused(tmp_path, write_archiv
     write_archive(archive, name)
     if form == "tar" and name.startswith("/"):
         # the leading slash is taken off: the member lands inside
-        with pytest.raises(DataError, match="expected a folder for each class"):
+        with pytest.raises(DataError):
             _load(archive, tmp_path / "downloads")
         return
     _refused(archive, tmp_path, "expected members inside the folder, received")

@@ -85,7 +85,7 @@ def test_csv_gives_back_the_same_table(runs, tmp_path):
 
 def test_metrics_of_another_run_are_refused(tmp_path):
     path = write(tmp_path, FITTED, {"nf_acc": 1.0}, replace(FITTED, weight=1.0))
-    with pytest.raises(MetricsError, match="expected the metrics of") as error:
+    with pytest.raises(MetricsError) as error:
         collect([FITTED], tmp_path)
     assert f"{path}: expected the metrics of {FITTED.folder}, received those of digits/mef/fpi/lambda=1/seed=1" == str(
         error.value
@@ -96,7 +96,7 @@ def test_metrics_of_another_run_are_refused(tmp_path):
 def test_what_is_no_identity_is_refused(tmp_path, identity):
     path = write(tmp_path, FITTED, {"nf_acc": 1.0}, FITTED)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"run": identity}))
-    with pytest.raises(MetricsError, match=r"expected the (identity|metrics) of a run, received") as error:
+    with pytest.raises(MetricsError) as error:
         collect([FITTED], tmp_path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -116,7 +116,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_metrics_without_an_identity_were_written_without_run(tmp_path):
     path = write(tmp_path, FITTED, {"nf_acc": 1.0}, None)
-    with pytest.raises(MetricsError, match=r"expected the identity of the run, .* without --identity") as error:
+    with pytest.raises(MetricsError) as error:
         collect([FITTED], tmp_path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)

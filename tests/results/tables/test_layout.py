@@ -257,7 +257,7 @@ def test_cited_work_is_said_to_be_cited():
 def test_another_frame_is_refused(table, tmp_path, missing):
     with pytest.raises(TableError, match=f"column {missing} is missing"):
         write_table(table.drop(columns=missing), tmp_path, "table2", "Table 2")
-    with pytest.raises(TableError, match="expected a table of results"):
+    with pytest.raises(TableError):
         to_markdown(table[list(ROW_COLUMNS)], "")
     assert list(tmp_path.iterdir()) == []
 
