@@ -155,7 +155,7 @@ def test_a_classifier_without_its_training_images_mean_is_refused_in_one_line():
     header = {"normalization": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}
     assert stored_preprocessing(config, header, Path("a")) == Preprocessing((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     for wrong in ({}, {"normalization": {"mean": [0.1], "std": [0.0]}}):
-        with pytest.raises(FormatError, match="a: .*mean and std") as error:
+        with pytest.raises(FormatError, match=r"a: .*mean and std") as error:
             stored_preprocessing(config, wrong, Path("a"))
         assert "\n" not in str(error.value)
 
