@@ -27,7 +27,7 @@ SETTINGS = {
     "datasets": {"digits": {"train_per_class": 20, "test_per_class": 8}},
     "flows": {"mef": {"num_flows": [1, 1], "num_blocks": [0, 0], "hidden_channels": [8, 8]}},
     "training": {
-        **{"epochs": 90, "batch_size": 20, "warmup_steps": 5, "initialization_images": 60, "augmentation": "none"},
+        **{"epochs": 40, "batch_size": 20, "warmup_steps": 5, "initialization_images": 60, "augmentation": "none"},
         **{"checkpoint_minutes": 0.001},
     },
     "tables": {

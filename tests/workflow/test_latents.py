@@ -1,4 +1,8 @@
-"""Table 6 from image files to the table, by its real stages: a tiny autoencoder, flow and EVA02 of random weights."""
+"""Table 6 from image files to the table, by its real stages: a tiny autoencoder, flow and EVA02 of random weights.
+
+At each submission, tests/data/test_latents.py and those of the stages read and write latents, and .ci/run makes Table 6
+of pixels.
+"""
 
 from __future__ import annotations
 
@@ -71,6 +75,7 @@ def settings(folder: Path) -> dict[str, object]:
     }
 
 
+@pytest.mark.long
 def test_from_image_files_to_the_table(tmp_path: Path) -> None:
     image_folder(tmp_path / "images")
     autoencoder(tmp_path / "vae")
