@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nfpi.config.datasets import DataError
 from nfpi.config.generation import Displacement, NfaConfig
 from nfpi.data.domain import Domain
-from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.linalg import precise_dtype

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.data.errors import DataError
+from nfpi.config.datasets import DataError
 from nfpi.data.store import read_image_set
 from nfpi.priors import ClassStatistics, FixedPointConfig, FixedPointDiverged, fit_fixed_point
 from nfpi.priors.files import load_prior, load_statistics

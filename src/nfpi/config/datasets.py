@@ -9,6 +9,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from nfpi.config.base import EXECUTION, LocalPath, PositiveInt, Settings
 from nfpi.config.registry import Registry
 
+
+class DataError(ValueError):
+    """A data set is missing, damaged or unexpected; the message is one line and names the file or folder."""
+
+
 Overridden = Literal["flows", "training", "generation", "nfa", "classifiers"]
 
 

@@ -8,13 +8,13 @@ from .domain import LatentDomain as LatentDomain
 from .domain import PixelDomain as PixelDomain
 from .domain import choose_domain as choose_domain
 from .encode import encode_dataset as encode_dataset
-from .errors import DataError as DataError
-from .own_images import export_imagefolder as export_imagefolder
 from .prepare import prepare_dataset as prepare_dataset
+from .sources.imagefolder import export_imagefolder as export_imagefolder
 from .sources.imagefolder import read_image_folder as read_image_folder
 from .sources.registry import SourceImages as SourceImages
 from .sources.registry import load_source as load_source
 from .sources.registry import register_source as register_source
+from .store import DataError as DataError
 from .store import ImageSet as ImageSet
 from .store import Pixels as Pixels
 from .store import open_pixels as open_pixels

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from nfpi.data.errors import DataError
+from nfpi.config.datasets import DataError
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.precision import tensor_float32
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nfpi.config.base import NonNegativeFloat, PositiveFloat
-from nfpi.data.errors import DataError
+from nfpi.config.datasets import DataError
 from nfpi.flows.dequantization import GREY_LEVELS, bits_per_dim, dequantize, quantize
 from nfpi.runtime.formats import Record, check_record
 

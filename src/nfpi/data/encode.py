@@ -16,9 +16,8 @@ import torch
 from tqdm import tqdm
 
 from nfpi.config.base import Split
-from nfpi.config.datasets import DatasetConfig
+from nfpi.config.datasets import DataError, DatasetConfig
 from nfpi.data.autoencoder import compute_latent_shape, encode, load_autoencoder
-from nfpi.data.errors import DataError
 from nfpi.data.image_files import check_size, read_image
 from nfpi.data.prepare import OUTPUTS, SEED_FOLDERS, assign_splits, make_extra
 from nfpi.data.sources.archive import find_image_root

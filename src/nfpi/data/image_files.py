@@ -1,4 +1,4 @@
-"""List the files of a folder, and read single image files with Pillow."""
+"""Find image files, and read them with Pillow, as they are or in the size and colour of a model."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import logging
 import os
 import re
 import struct
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
-from nfpi.data.errors import DataError
+from nfpi.config.datasets import DataError
 from nfpi.runtime.faults import format_error
 
 logger = logging.getLogger(__name__)
@@ -125,3 +126,70 @@ def list_files(folder: Path) -> list[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [Path(place) / name for name in names if not name.startswith(".")]
     return sorted(files)
+
+
+def find_images(paths: Iterable[Path]) -> list[Path]:
+    """List the given files, whatever their suffixes, and the image files in the given folders, in the order given.
+
+    The files of each folder are sorted. Folders are searched as by :func:`list_files`: at any
+    depth, following links.
+
+    Raises:
+        DataError: a file or folder is missing, or a folder has no images.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = [file for file in list_files(path) if file.suffix.lower() in SUFFIXES]
+            if not found:
+                raise DataError(f"{path}: expected images ({', '.join(SUFFIXES)}), received none")
+            files += found
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise DataError(f"{path}: expected an image or a folder of images, found nothing")
+    return files
+
+
+def read_images(paths: Sequence[Path], shape: tuple[int, int, int], *, resize: bool = False) -> np.ndarray:
+    """Read image files of one size.
+
+    Args:
+        paths: N files.
+        shape: expected (C, H, W); C = 1: grey, C = 3: colour.
+        resize: whether to resize and centre-crop images of another size, and convert between grey and colour.
+
+    Returns:
+        (N, H, W, C), uint8.
+
+    Raises:
+        DataError: an image cannot be read, or has another size or number of channels; the file is named.
+    """
+    channels, height, width = shape
+    images = np.empty((len(paths), height, width, channels), np.uint8)
+    for index, path in enumerate(paths):
+        pixels, mode = read_image(path)
+        grey, size = mode in GREY_MODES, (pixels.shape[0], pixels.shape[1])
+        if size != (height, width) or grey != (channels == 1):
+            if not resize:
+                raise DataError(
+                    f"{path}: expected {_describe(height, width, channels == 1)} as in the model, received "
+                    f"{_describe(*size, grey)}; --resize converts"
+                )
+            pixels = _convert(pixels, height, width, channels == 1)
+        images[index] = pixels[..., :channels]
+    return images
+
+
+def _convert(pixels: np.ndarray, height: int, width: int, grey: bool) -> np.ndarray:
+    """Resize and centre-crop an image (·, ·, 3), and make its three channels equal if `grey`."""
+    image = Image.fromarray(pixels)
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+    if grey:
+        image = image.convert("L").convert("RGB")
+    return np.asarray(image)
+
+
+def _describe(height: int, width: int, grey: bool) -> str:
+    return f"{width}×{height} pixels in {'grey' if grey else 'colour'}"

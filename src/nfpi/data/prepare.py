@@ -10,8 +10,7 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from nfpi.config.base import Split
-from nfpi.config.datasets import DatasetConfig
-from nfpi.data.errors import DataError
+from nfpi.config.datasets import DataError, DatasetConfig
 from nfpi.data.sources.files import RECORD, SourceRecord, list_source
 from nfpi.data.sources.registry import load_source
 from nfpi.data.store import MAY_BE_EMPTY

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from nfpi.config.base import NonNegativeInt, PositiveFloat, PositiveInt, Split
-from nfpi.data.errors import DataError
+from nfpi.config.datasets import DataError as DataError
 from nfpi.data.image_files import read_image
 from nfpi.runs import IMAGE_SET_FILES
 from nfpi.runtime.divergence import raise_if_marked

@@ -24,7 +24,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import DTypeLike
 
-from nfpi.data.errors import DataError
+from nfpi.config.datasets import DataError
 from nfpi.data.store import DTYPES, FILES, IMAGES, KEYS, LABELS, MAY_BE_EMPTY, META, ORIGINALS, check_labels
 from nfpi.runtime.files import file_digest, note_digest, note_rename, sync
 from nfpi.runtime.manifests import SUFFIX

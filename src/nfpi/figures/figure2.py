@@ -69,7 +69,7 @@ def draw(settings: AugmentationFigure, inputs: FigureInputs) -> Drawn:
         DataError: the images have other classes than the flow, or lack a class to be shown.
         Diverged: the fit of the class Gaussians diverged.
     """
-    from nfpi.data.errors import DataError
+    from nfpi.config.datasets import DataError
     from nfpi.data.store import read_image_set
     from nfpi.model.trained import TrainedFlow
     from nfpi.runtime.device import make_device
@@ -112,7 +112,7 @@ def augment_random_images(
     import torch
 
     from nfpi.augmentation import augment_images
-    from nfpi.data.errors import DataError
+    from nfpi.config.datasets import DataError
     from nfpi.runtime.randomness import derive_seed
 
     indices, names = [], []
@@ -185,7 +185,7 @@ def _tabulate_changes(classes: Sequence[str], changes: np.ndarray) -> pd.DataFra
 
 def _find_class_index(image_set: ImageSet, name: str) -> int:
     """Return the index of a class, given its name or the index itself as a string."""
-    from nfpi.data.errors import DataError
+    from nfpi.config.datasets import DataError
 
     if name in image_set.classes:
         return image_set.classes.index(name)

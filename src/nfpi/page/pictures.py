@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from nfpi.data.errors import DataError
+from nfpi.config.datasets import DataError
 from nfpi.data.store import read_image_set
 
 _CLASSES, _PER_CLASS = 10, 4

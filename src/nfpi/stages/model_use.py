@@ -108,7 +108,7 @@ class Classify(ModelCommand):
         import numpy as np
         import torch
 
-        from nfpi.data.own_images import find_images, read_images
+        from nfpi.data.image_files import find_images, read_images
 
         files = find_images(self.images)
         self._check_output(self.output, files)
@@ -155,7 +155,8 @@ class Score(ModelCommand):
         """
         import numpy as np
 
-        from nfpi.data.own_images import find_labelled_images, read_images
+        from nfpi.data.image_files import read_images
+        from nfpi.data.sources.imagefolder import find_labelled_images
         from nfpi.results.statistics.intervals import wilson_interval
 
         model = self._read_model()
@@ -228,7 +229,7 @@ class Sample(ModelCommand):
         """
         import numpy as np
 
-        from nfpi.data.own_images import export_imagefolder
+        from nfpi.data.sources.imagefolder import export_imagefolder
         from nfpi.data.store import ImageSet
         from nfpi.runtime.randomness import make_generator
 
@@ -288,7 +289,8 @@ class AugmentFolder(ModelCommand):
         """
         from PIL import Image
 
-        from nfpi.data.own_images import find_labelled_images, make_folder_names, read_images, strip_suffixes
+        from nfpi.data.image_files import read_images
+        from nfpi.data.sources.imagefolder import find_labelled_images, make_folder_names, strip_suffixes
         from nfpi.data.writer import replace_folder
         from nfpi.runtime.randomness import make_generator
 

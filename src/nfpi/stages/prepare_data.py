@@ -119,7 +119,7 @@ class Export(Stage):
 
     def run(self) -> None:
         """Read the image set, and write its files."""
-        from nfpi.data.own_images import export_imagefolder
+        from nfpi.data.sources.imagefolder import export_imagefolder
         from nfpi.data.store import read_image_set
 
         export_imagefolder(read_image_set(self.images), self.output)

@@ -9,10 +9,10 @@ from pydantic import model_validator
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import EXECUTION, NonNegativeFloat, PositiveInt, Seed, Start
+from nfpi.config.datasets import DataError
 from nfpi.config.flows import FLOWS, FlowConfig
 from nfpi.config.priors import LearnedMethod, PriorConfig
 from nfpi.config.training import TrainingConfig
-from nfpi.data.errors import DataError
 from nfpi.results.recorded.csv_files import write_log
 from nfpi.runs import INITIAL_FILES, LOG_FILE, MODEL_FILES, Run
 from nfpi.stages.base import Stage

@@ -78,7 +78,7 @@ class Sources:
         """Compute the token of the files, which are listed once for the splits of all seeds."""
         if config.folder is None:
             return ""  # downloaded or synthetic data; without the folder that it needs, prepare_data fails
-        from nfpi.data.errors import DataError
+        from nfpi.config.datasets import DataError
         from nfpi.data.sources.files import compute_token, list_source  # imports numpy
 
         try:

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from nfpi.data.errors import DataError
+from nfpi.config.datasets import DataError
 from nfpi.data.writer import replace_folder
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.locks import locked_in_turn

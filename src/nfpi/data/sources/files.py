@@ -35,8 +35,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nfpi.config.datasets import SOURCES, DatasetConfig
-from nfpi.data.errors import DataError
+from nfpi.config.datasets import SOURCES, DataError, DatasetConfig
 from nfpi.data.image_files import list_files
 from nfpi.data.sources.published import FASHION_MNIST_FILES, find_idx
 from nfpi.runtime.faults import format_error

@@ -1,22 +1,25 @@
-"""Read image folders, split/class/image (such as ImageNet) or class/image."""
+"""Read image folders, split/class/image (such as ImageNet) or class/image, and write them."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from nfpi.config.base import Split
-from nfpi.config.datasets import DatasetConfig
-from nfpi.data.errors import DataError
+from nfpi.config.datasets import DataError, DatasetConfig
 from nfpi.data.image_files import GREY_MODES, SUFFIXES, check_size, read_image
 from nfpi.data.sources.archive import OF_MACOS, SPLIT_NAMES, find_image_root
 from nfpi.data.sources.registry import SourceImages
+from nfpi.data.store import ImageSet
+from nfpi.data.writer import replace_folder
 
 logger = logging.getLogger(__name__)
 
@@ -280,3 +283,75 @@ def _describe_contents(folder: Path) -> str:
 
 def _list_few(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names[:_MAX_NAMES]) + (", …" if len(names) > _MAX_NAMES else "")
+
+
+def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path]]:
+    """List the image files of a folder `class/image`, by class; folders inside class folders are logged, not read.
+
+    Args:
+        folder: folder with subfolders for some or all classes of a model, named as by `nfpi export`.
+        classes: names of the K classes.
+
+    Returns:
+        K lists of files, sorted by name; empty for a class without a subfolder.
+
+    Raises:
+        DataError: the folder is missing or has no subfolders; or a subfolder has no images, is not named after a class,
+            or is a broken link; or folder names of classes are not unique.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder, found none")
+    index_of = {name: index for index, name in enumerate(make_folder_names(classes))}
+    files: list[list[Path]] = [[] for _ in classes]
+    unread: list[str] = []
+    for name in list_classes(folder):
+        if name not in index_of:
+            listed = ", ".join(list(index_of)[:10]) + (", …" if len(classes) > 10 else "")
+            raise DataError(
+                f"{folder / name}: expected folders named after classes of the model ({listed}), received another name"
+            )
+        names, _, inner = list_class_images(folder / name)
+        files[index_of[name]] = [folder / name / file for file in names]
+        unread += [f"{name}/{other}" for other in inner]
+    warn_of_unread_folders(folder, unread)
+    return files
+
+
+def strip_suffixes(paths: Sequence[Path]) -> list[str]:
+    """Return the names of files in one folder: without suffixes, unless two names would then be equal."""
+    stems = [path.stem for path in paths]
+    return stems if len(set(stems)) == len(stems) else [path.name for path in paths]
+
+
+def make_folder_names(classes: Sequence[str]) -> list[str]:
+    r"""Return folder names for classes: "-" replaces `/`, `\`, `:`, NUL, and a leading "." (hidden folders).
+
+    Raises:
+        DataError: the names are not distinct.
+    """
+    names = [re.sub(r"^\.|[/\\:\0]", "-", name) for name in classes]
+    if len(set(names)) != len(names):
+        raise DataError(f"classes: expected distinct folder names, received {names}")
+    return names
+
+
+def export_imagefolder(image_set: ImageSet, folder: Path) -> None:
+    """Write an image set as `folder`/class/NNNNN.png, numbered by the index in the set.
+
+    Folders are named by :func:`make_folder_names`. An existing `folder` that contains only
+    folders of these classes is replaced as a whole.
+
+    Raises:
+        DataError: the set contains latents, or images with neither 1 nor 3 channels, or folder names are not unique.
+    """
+    channels = image_set.shape[0]
+    if image_set.images.dtype != np.uint8 or channels not in (1, 3):
+        received = f"{image_set.images.dtype} with {channels}"
+        raise DataError(f"{folder}: expected uint8 images of 1 or 3 channels, received {received}")
+    names = make_folder_names(image_set.classes)
+    with replace_folder(folder, names) as partial:
+        for name in names:
+            (partial / name).mkdir()
+        for index, (image, label) in enumerate(zip(image_set.images, image_set.labels, strict=True)):
+            pixels = image[:, :, 0] if channels == 1 else image
+            Image.fromarray(np.asarray(pixels)).save(partial / names[label] / f"{index:05d}.png")

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nfpi.config.base import Split
-from nfpi.config.datasets import DatasetConfig
-from nfpi.data.errors import DataError
+from nfpi.config.datasets import DataError, DatasetConfig
 from nfpi.data.sources.registry import SourceImages
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.locks import locked_in_turn

@@ -10,8 +10,7 @@ from typing import get_args
 import numpy as np
 
 from nfpi.config.base import Split, suggest
-from nfpi.config.datasets import SOURCES, DatasetConfig
-from nfpi.data.errors import DataError
+from nfpi.config.datasets import SOURCES, DataError, DatasetConfig
 from nfpi.data.store import check_labels
 
 

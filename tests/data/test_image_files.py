@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from nfpi.data import DataError
-from nfpi.data.image_files import list_files
-from nfpi.data.own_images import find_images, find_labelled_images, read_images, strip_suffixes
+from nfpi.data.image_files import find_images, list_files, read_images
+from nfpi.data.sources.imagefolder import find_labelled_images, strip_suffixes
 
 GREY, COLOUR = (1, 4, 6), (3, 4, 6)
 
