@@ -7,18 +7,15 @@ A group of settings is given as JSON (`--training '{"epochs": 40}'`), as one opt
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import io
 import logging
 import os
-import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import Field, ValidationError, create_model
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -42,7 +39,6 @@ logger = logging.getLogger(__name__)
 
 _PARSING_PREFIX = "error parsing CLI: "
 _USAGE_ERROR_STATUS = 2
-_GLOBAL_OPTIONS = ("--version", "--extensions", "--log")
 
 
 class _Commands(BaseSettings):
@@ -126,10 +122,8 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
     for noisy in ("lightning.fabric", "lightning_fabric", "fontTools", "torch"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     known, first = {command.command: command for command in COMMANDS}, arguments[0]
-    if first.startswith("--") and first != "--help":
-        return _fail(f"unknown option {first}{suggest(first, ['--help', *_GLOBAL_OPTIONS])}", _USAGE_ERROR_STATUS)
     if first not in (*known, "--help", "-h"):
-        return _fail(f"unknown subcommand '{first}'{suggest(first, known)}", _USAGE_ERROR_STATUS)
+        return _fail(f"unknown subcommand or option '{first}'{suggest(first, known)}", _USAGE_ERROR_STATUS)
     command = known.get(first, Command)
     try:
         with interruptible(at_once=True):
@@ -148,7 +142,8 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if isinstance(error, SettingsError) and str(error).startswith(_PARSING_PREFIX):
-            return _fail(_describe_wrong_usage(str(error).removeprefix(_PARSING_PREFIX), command), _USAGE_ERROR_STATUS)
+            fault = str(error).removeprefix(_PARSING_PREFIX)
+            return _fail(f"{fault} (see nfpi {command.command} --help)", _USAGE_ERROR_STATUS)
         line = _describe_error(error, first)
         is_expected = isinstance(error, ValidationError | SettingsError | Interrupted)
         if line is None or (os.environ.get("NFPI_TRACEBACK") and not is_expected):
@@ -167,27 +162,6 @@ def _describe_error(error: Exception, command: str) -> str | None:
     if isinstance(error, ConfigError | Interrupted):
         return str(error)
     return describe_exhausted_resource(error) or describe_extension_fault(error) or describe_fault(error)
-
-
-def _describe_wrong_usage(fault: str, command: type[Command]) -> str:
-    """Add a hint to a message of the parser: the nearest known option if an option is unknown, else `--help`."""
-    unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", fault)
-    if unknown is not None:
-        nearest = difflib.get_close_matches(unknown[1], [*_list_options(command), *_GLOBAL_OPTIONS], n=1)
-        if nearest:
-            return f"unknown option {unknown[1]} (did you mean '{nearest[0]}'?)"
-    return f"{fault} (see nfpi {command.command} --help)"
-
-
-def _list_options(settings: type[BaseModel], group: str = "--") -> Iterator[str]:
-    """List the names of the options of a command, or of a group of its settings."""
-    for name, field in settings.model_fields.items():
-        option = f"{group}{name.replace('_', '-')}"
-        yield option
-        if field.annotation is bool:
-            yield option.replace("--", "--no-", 1)
-        if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel):
-            yield from _list_options(field.annotation, f"{option}.")
 
 
 class _LineHandler(logging.Handler):

@@ -181,13 +181,9 @@ def test_drawn_images_are_of_their_class(here):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--output", "x.png", "--classes", "gul"), "--classes: 'gul'"),
-        (("--output", "x.png", "--classes", "1", "1"), "--classes: "),
+        (("--output", "x.png", "--classes", "gul"), "'gul'"),
+        (("--output", "x.png", "--classes", "1", "1"), "classes: "),
         ((), "--output"),
-        (
-            ("--folder", "drawn", "--output", "drawn/grid.png"),
-            "drawn/grid.png",
-        ),
     ],
 )
 def test_wrong_options_of_sample_are_one_line(here, capsys, options, message):

@@ -66,7 +66,7 @@ def test_an_option_takes_several_words(parse, words):
     ("arguments", "named"),
     [
         (("classify", "model"), "IMAGES"),
-        (("classify", "model", "a", "--resiz"), "'--resize'"),
+        (("classify", "model", "a", "--resiz"), "--resiz"),
         (("sample", "model", "3", "--output", "x.png"), "arguments: 3"),
     ],
 )

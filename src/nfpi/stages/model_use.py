@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import model_validator
 from pydantic_settings import CliPositionalArg, CliVariadicArg
 
-from nfpi.config.base import ConfigError, NonNegativeFloat, PositiveInt, Seed, suggest
+from nfpi.config.base import UNIQUE, ConfigError, NonNegativeFloat, PositiveInt, Seed
 from nfpi.config.generation import NfaConfig
 from nfpi.config.metrics import metric
 from nfpi.runs import MODEL_FILES
-from nfpi.runtime.files import require_writable, write_atomically, written_together
+from nfpi.runtime.files import require_writable, write_atomically
 from nfpi.runtime.manifests import find_product
 from nfpi.stages.base import Command, Words
 from nfpi.stages.printing import format_lines, print_rows
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from nfpi.model.class_conditional import ClassConditionalFlow
 
 logger = logging.getLogger(__name__)
@@ -67,19 +64,35 @@ class ModelCommand(Command):
         if output is None:
             return
         require_writable(output)
-        if not output.exists():
-            return
-        if not self.overwrite:
-            raise ConfigError(
-                f"{output}: expected an output that does not exist, received one that does: choose another {option}, "
-                "or give --overwrite"
-            )
-        for path in (*inputs, *self._list_model_files()):
-            if path.exists() and path.resolve().is_relative_to(output.resolve()):
-                raise ConfigError(
-                    f"{output}: expected an output that replaces no input, received one that would replace {path}: "
-                    f"choose another {option}"
-                )
+        read = (path for path in (*inputs, *self._list_model_files()) if path.exists())
+        replaced = next((path for path in read if path.resolve().is_relative_to(output.resolve())), None)
+        if replaced is not None:
+            raise ConfigError(f"{output}: it would replace {replaced}: choose another {option}")
+        if output.exists() and not self.overwrite:
+            raise ConfigError(f"{output}: it exists: choose another {option}, or give --overwrite")
+
+
+class FolderCommand(ModelCommand):
+    """A command that reads labelled image files."""
+
+    folder: CliPositionalArg[Path]
+    """folder with one folder of images per class, named like the model's classes; some may be missing"""
+    resize: bool = False
+    """resize and centre-crop images of another size, and turn grey to colour or colour to grey"""
+
+    def _read_labelled(self, output: Path | None) -> tuple[ClassConditionalFlow, list[list[Path]]]:
+        """Check the output, and return the model and the image files of each class.
+
+        Raises:
+            DataError: a folder matches no class.
+            ConfigError: the output exists, or would replace images or the model.
+        """
+        from nfpi.data.sources.imagefolder import find_labelled_images
+
+        model = self._read_model()
+        files = find_labelled_images(self.folder, model.classes)
+        self._check_output(output, [self.folder, *(file for of_class in files for file in of_class)])
+        return model, files
 
 
 class Classify(ModelCommand):
@@ -131,7 +144,7 @@ class Classify(ModelCommand):
         logger.info("wrote %s", self.output)
 
 
-class Score(ModelCommand):
+class Score(FolderCommand):
     """Measure a model on labelled image files.
 
     Prints accuracy with its 95 % interval, bits/dim, calibration error, and the accuracy of each class.
@@ -139,43 +152,26 @@ class Score(ModelCommand):
 
     command = "score"
 
-    folder: CliPositionalArg[Path]
-    """folder with one folder of images per class, named like the model's classes; some may be missing"""
-    resize: bool = False
-    """resize and centre-crop images of another size, and turn grey to colour or colour to grey"""
     output: Path | None = None
     """JSON file for the numbers instead of printing them"""
 
     def run(self) -> None:
-        """Print or write the scores of the model on labelled images.
-
-        Raises:
-            DataError: a folder matches no class, or an image is unreadable or has another shape; nothing is written.
-            ConfigError: the output exists, or is one of the files read.
-        """
+        """Print or write the scores of the model on labelled images."""
         import numpy as np
 
         from nfpi.data.image_files import read_images
-        from nfpi.data.sources.imagefolder import find_labelled_images
         from nfpi.results.statistics.intervals import wilson_interval
 
-        model = self._read_model()
-        files_by_class = find_labelled_images(self.folder, model.classes)
-        labels = np.repeat(np.arange(model.num_classes), [len(of_class) for of_class in files_by_class])
-        files = [file for of_class in files_by_class for file in of_class]
-        self._check_output(self.output, files)
-        images = read_images(files, model.flow.shape, resize=self.resize)
+        model, files = self._read_labelled(self.output)
+        labels = np.repeat(np.arange(model.num_classes), [len(of_class) for of_class in files])
+        images = read_images([file for of_class in files for file in of_class], model.flow.shape, resize=self.resize)
         found = model.evaluate(images, labels)
         right = model.predict(images) == labels
         per_class = {}
-        for label in np.unique(labels).tolist():
-            of_class = right[labels == label]
-            accuracy = 100 * float(of_class.mean())
-            per_class[model.classes[label]] = {
-                "n": len(of_class),
-                "nf_acc": accuracy,
-                "nf_acc_interval": wilson_interval(accuracy, len(of_class)),
-            }
+        for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+            accuracy = 100 * float(right[labels == label].mean())
+            scores = {"n": int(count), "nf_acc": accuracy, "nf_acc_interval": wilson_interval(accuracy, int(count))}
+            per_class[model.classes[label]] = scores
         if self.output is not None:
             content = {"model": self.model, "images": str(self.folder), **found, "classes": per_class}
             text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -200,7 +196,7 @@ class Sample(ModelCommand):
 
     command = "sample"
 
-    classes: CliVariadicArg[Words[str]] = []
+    classes: CliVariadicArg[Annotated[Words[str], UNIQUE]] = []
     """names of classes, e.g. --classes cat dog; default: all; a name with a comma is given as '"a, b"'"""
     per_class: PositiveInt = 8
     """number of images per class"""
@@ -213,55 +209,42 @@ class Sample(ModelCommand):
     folder: Path | None = None
     """folder of the images: class/NNNNN.png"""
 
-    @model_validator(mode="after")
-    def _check_outputs(self) -> Self:
-        if self.output is None and self.folder is None:
-            raise ValueError("expected --output FILE or --folder FOLDER, received neither")
-        return self
-
     def run(self) -> None:
         """Draw images, and write them as one picture, as separate files, or both.
 
         Raises:
-            ConfigError: a class is unknown or named twice, the picture lies in the folder, or an output exists or
-                would replace the model.
+            ConfigError: there is no output, or one exists or would replace the model.
+            ValueError: a class is unknown.
             FloatingPointError: images are still infinite or NaN after several draws.
         """
         import numpy as np
 
         from nfpi.data.sources.imagefolder import export_imagefolder
         from nfpi.data.store import ImageSet
+        from nfpi.figures.drawn import render_figure
+        from nfpi.figures.image_grid import draw_image_grid
         from nfpi.runtime.randomness import make_generator
 
+        if self.output is None and self.folder is None:
+            raise ConfigError("sample: expected --output FILE or --folder FOLDER, received neither")
         self._check_output(self.output)
         self._check_output(self.folder, option="--folder")
-        if self.output and self.folder and self.output.resolve().is_relative_to(self.folder.resolve()):
-            raise ConfigError(f"--output: expected a file outside of --folder {self.folder}, received {self.output}")
         model = self._read_model()
         classes = self.classes or model.classes
-        unknown = next((name for name in classes if name not in model.classes), None)
-        if unknown is not None:
-            raise ConfigError(f"--classes: '{unknown}' is not a class of the model{suggest(unknown, model.classes)}")
-        if len(set(classes)) < len(classes):
-            raise ConfigError(f"--classes: expected each class once, received {', '.join(classes)}")
-        images = np.stack(
-            [
-                model.sample([name] * self.per_class, self.temperature, make_generator("cpu", self.seed, "class", name))
-                for name in classes
-            ]
-        )
-        with written_together():
-            if self.output is not None:
-                write_atomically(self.output, _draw_grid(images, classes))
-                logger.info("wrote %s", self.output)
-            if self.folder is not None:
-                labels = np.repeat(np.arange(len(classes)), self.per_class)
-                image_set = ImageSet(images.reshape(-1, *images.shape[2:]), labels, {"classes": classes})
-                export_imagefolder(image_set, self.folder)
-                logger.info("wrote %d images in %s", len(labels), self.folder)
+        generators = {name: make_generator("cpu", self.seed, "class", name) for name in classes}
+        drawn = [model.sample([name] * self.per_class, self.temperature, generators[name]) for name in classes]
+        if self.output is not None:
+            columns = [str(number) for number in range(1, self.per_class + 1)]
+            picture = draw_image_grid(np.stack(drawn), classes, columns, "class", "")
+            write_atomically(self.output, render_figure(picture)["png"])
+            logger.info("wrote %s", self.output)
+        if self.folder is not None:
+            labels = np.repeat(np.arange(len(classes)), self.per_class)
+            export_imagefolder(ImageSet(np.concatenate(drawn), labels, {"classes": classes}), self.folder)
+            logger.info("wrote %d images in %s", len(labels), self.folder)
 
 
-class AugmentFolder(ModelCommand):
+class AugmentFolder(FolderCommand):
     """Make latent-augmented variants of image files.
 
     Mixes latents of a class (NFA). Variants of class/NAME.png are class/NAME_1.png, class/NAME_2.png, … Principal axes
@@ -271,58 +254,39 @@ class AugmentFolder(ModelCommand):
 
     command = "augment-folder"
 
-    folder: CliPositionalArg[Path]
-    """folder with one folder of images per class, named like the model's classes; some may be missing"""
     output: Path
     """folder of the variants"""
     nfa: NfaConfig = NfaConfig()
-    resize: bool = False
-    """resize and centre-crop images of another size, and turn grey to colour or colour to grey"""
     seed: Seed = 0
 
     def run(self) -> None:
         """Write the variants of each image, in one folder per class.
 
         Raises:
-            DataError: a folder matches no class, or an image is unreadable or has another shape than the model's.
-            ConfigError: a class has only one image, or the output exists or would replace images or the model.
+            ConfigError: a class has only one image.
         """
         from PIL import Image
 
         from nfpi.data.image_files import read_images
-        from nfpi.data.sources.imagefolder import find_labelled_images, make_folder_names, strip_suffixes
+        from nfpi.data.sources.imagefolder import make_folder_names, strip_suffixes
         from nfpi.data.writer import replace_folder
         from nfpi.runtime.randomness import make_generator
 
-        model = self._read_model()
-        files_by_class = find_labelled_images(self.folder, model.classes)
-        files = [file for of_class in files_by_class for file in of_class]
-        self._check_output(self.output, [self.folder, *files])
-        for of_class in files_by_class:
-            if len(of_class) == 1:
-                raise ConfigError(f"{of_class[0].parent}: expected at least two images to mix, received one")
-        names = make_folder_names(model.classes)
-        chosen = [label for label, of_class in enumerate(files_by_class) if of_class]
-        with replace_folder(self.output, [names[label] for label in chosen]) as partial:
-            for label in chosen:
-                images = read_images(files_by_class[label], model.flow.shape, resize=self.resize)
+        model, files = self._read_labelled(self.output)
+        single = next((of_class[0] for of_class in files if len(of_class) == 1), None)
+        if single is not None:
+            raise ConfigError(f"{single.parent}: expected at least two images to mix, received one")
+        chosen = {label: name for label, name in enumerate(make_folder_names(model.classes)) if files[label]}
+        with replace_folder(self.output, chosen.values()) as partial:
+            for label, name in chosen.items():
+                images = read_images(files[label], model.flow.shape, resize=self.resize)
                 generator = make_generator("cpu", self.seed, "class", model.classes[label])
                 made = model.augment(images, [label] * len(images), generator=generator, **self.nfa.model_dump())
-                (partial / names[label]).mkdir()
-                for name, variants in zip(strip_suffixes(files_by_class[label]), made, strict=True):
+                (partial / name).mkdir()
+                for stem, variants in zip(strip_suffixes(files[label]), made, strict=True):
                     for index, variant in enumerate(variants, 1):
-                        Image.fromarray(variant.squeeze()).save(partial / names[label] / f"{name}_{index}.png")
-        count = self.nfa.variants * sum(len(some) for some in files_by_class)
-        logger.info("wrote %d images in %s", count, self.output)
-
-
-def _draw_grid(images: np.ndarray, classes: Sequence[str]) -> bytes:
-    """Draw images (K, n, H, W, C) as a PNG file with one row per class."""
-    from nfpi.figures.drawn import render_figure
-    from nfpi.figures.image_grid import draw_image_grid
-
-    columns = [str(number) for number in range(1, images.shape[1] + 1)]
-    return render_figure(draw_image_grid(images, classes, columns, "class", ""))["png"]
+                        Image.fromarray(variant.squeeze()).save(partial / name / f"{stem}_{index}.png")
+        logger.info("wrote %d images in %s", self.nfa.variants * sum(map(len, files)), self.output)
 
 
 def _format_label(name: str) -> str:
