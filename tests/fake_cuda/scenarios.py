@@ -137,7 +137,7 @@ def train_flow(
     flow, config = scenario.make_flow(shape, settings), TrainingConfig(batch_size=batch, augmentation="none")
     data = TrainingData(make_images(shape, STEPS * batch), None, config, CUDA)
     prior = scenario.make_prior(flow.as_images(torch.empty(1, *shape)).numel())
-    with scenario.running(), scenario.saved.counting():
+    with scenario.running(), scenario.saved:
         state = TrainingState.new(flow, config, 0, data.steps_per_epoch)
         scenario.record_each_step(state.average, "update")
         FlowTraining(state, prior, data, device, 1).run(None, None, progress=False)
@@ -185,7 +185,7 @@ def train_classifier(config: dict[str, Any], size: int = 32, precision: str = "3
         make_images(shape, STEPS * BATCH), make_images(shape, 0), settings, standard=settings.standard
     )
     model = make_fake(build_classifier(settings, CLASSES, 3, size), scenario.mode, CUDA)
-    with scenario.running(), scenario.saved.counting():
+    with scenario.running(), scenario.saved:
         state = ClassifierState.new(model, settings, 0, data.steps_per_epoch)
         scenario.record_each_step(state.schedule, "step")
         train(ClassifierTraining(state, data, DEVICES[precision]), 1)

@@ -89,7 +89,7 @@ def test_memory_for_the_backward_pass_is_counted_once_and_without_parameters():
     weight = nn.Parameter(torch.ones(5))
     x = torch.ones(7, 5)
     saved = SavedMemory()
-    with saved.counting():
+    with saved:
         y = x * weight  # keeps x and the weight
         y.square() + (x * weight)  # keeps y, and x again
     assert saved.bytes == 4 * (7 * 5 + 7 * 5)
@@ -102,6 +102,6 @@ def test_weights_of_layers_are_not_counted_as_memory_for_the_backward_pass(is_fa
     saved = SavedMemory()
     with mode if is_fake else nullcontext():
         x = torch.ones(7, 1, 4, 4)
-        with saved.counting():
+        with saved:
             (make_fake(module, mode) if is_fake else module)(x)
     assert saved.bytes == 4 * 7 * (16 + 8 + 5)  # the inputs of the layers

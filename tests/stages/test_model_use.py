@@ -137,9 +137,9 @@ def test_score_prints_metrics_and_classes(here, capsys):
     assert call("score", "model", "some") == 0
     metrics, _, classes = capsys.readouterr().out.partition("\n\n")
     rows = dict(line.split("\t") for line in metrics.splitlines())
-    assert list(rows) == ["metric", "images", "NF-Acc (%)", "NF top-5 (%)", "bits/dim", "ECE (%)"]
-    low, high = wilson_interval(float(rows["NF-Acc (%)"].split()[0]), 20)
-    assert rows["NF-Acc (%)"].endswith(f"({low:.1f} to {high:.1f})")
+    assert list(rows) == ["metric", "images", "NF-Acc", "NF top-5", "bits/dim", "ECE"]
+    low, high = wilson_interval(float(rows["NF-Acc"].split()[0]), 20)
+    assert rows["NF-Acc"].endswith(f"({low:.1f} to {high:.1f})")
     assert [line.split("\t")[:2] for line in classes.splitlines()] == [["class", "images"], ["a,b", "20"]]
 
 

@@ -51,7 +51,7 @@ def measure_batch(config: Config, work: Work, device: torch.device) -> Measured:
     """Compute a batch a few times, without further processes; training steps are real ones, but not compiled."""
     release_memory()
     try:
-        compute, batches = _ACTIONS.get(work.kind, _pass_images)(config, work, device)
+        compute, batches = _make_computation(config, work, device)
         result = compute()
         if isinstance(result, Tensor) and not result.isfinite().all():
             raise ArithmeticError("the result is not finite; set a smaller learning_rate")
@@ -116,16 +116,13 @@ class Trial:
         return self._step(self.prior, self.x, self.labels)
 
 
-Action = tuple[Callable[[], object], int]
-"""a computation, and its number of batches"""
-
-
-def _train_flow(config: Config, work: Work, device: torch.device) -> Action:
-    return Trial(config, work).step, 1
-
-
-def _pass_images(config: Config, work: Work, device: torch.device) -> Action:
-    """Return a pass in float32 through a flow or an autoencoder, as in evaluation, sampling and augmentation."""
+def _make_computation(config: Config, work: Work, device: torch.device) -> tuple[Callable[[], object], int]:
+    """Return what computes batches of a kind, see :attr:`nfpi.projection.work.Work.kind`, and their number."""
+    if work.kind == "flow_step":
+        return Trial(config, work).step, 1
+    if work.kind == "classifier_step":
+        return _make_classifier_epoch(config, work), 2
+    # in float32, as in evaluation, sampling and augmentation
     x = (2 * torch.rand(work.batch, *work.shape) - 1).to(device)
     model = build_model(config, work).to(device).eval()
     if isinstance(model, ImageFlow):
@@ -135,7 +132,7 @@ def _pass_images(config: Config, work: Work, device: torch.device) -> Action:
     return torch.no_grad()(full_precision()(lambda: method(x))), 1
 
 
-def _train_classifier(config: Config, work: Work, device: torch.device) -> Action:
+def _make_classifier_epoch(config: Config, work: Work) -> Callable[[], Tensor]:
     """Return an epoch of two batches from random weights."""
     from nfpi.classifiers.data import ClassifierData
     from nfpi.classifiers.registry import get_preprocessing
@@ -153,14 +150,7 @@ def _train_classifier(config: Config, work: Work, device: torch.device) -> Actio
         data = ClassifierData(images, none, trial, get_preprocessing(trial), trial.standard, None)
         return torch.tensor(train_classifier(model, data, SEED, chosen).log[-1]["train_loss"])
 
-    return compute, 2
-
-
-_ACTIONS: dict[str, Callable[[Config, Work, torch.device], Action]] = {
-    "flow_step": _train_flow,
-    "classifier_step": _train_classifier,
-}
-"""what makes the computation of training steps of a kind, see :attr:`nfpi.projection.work.Work.kind`"""
+    return compute
 
 
 def make_random_images(shape: tuple[int, int, int], classes: int, count: int, latents: bool = False) -> ImageSet:

@@ -84,10 +84,8 @@ def does_it_build(subject: Subject) -> Iterator[Line]:
     images, kernel = torch.randn(8, 64, 16, 16, generator=generator), torch.randn(64, 64, 3, 3, generator=generator)
     left, right = torch.randn(256, 512, generator=generator), torch.randn(512, 256, generator=generator)
     errors = {}
-    for name, compute, a, b in (
-        ("convolution", torch.conv2d, images, kernel),
-        ("product", torch.matmul, left, right),
-    ):
+    operations = {"convolution": (torch.conv2d, images, kernel), "product": (torch.matmul, left, right)}
+    for name, (compute, a, b) in operations.items():
         found, exact = compute(a.to(subject.device), b.to(subject.device)), compute(a.double(), b.double())
         errors[name] = ((found.cpu().double() - exact).norm() / exact.norm()).item()
     text = "relative errors in float32: " + ", ".join(f"{name} {error:.1g}" for name, error in errors.items())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,23 +151,19 @@ def _count_bytes(tensor: Tensor) -> int:
     return math.prod(sides) * tensor.element_size()
 
 
-class SavedMemory:
-    """Counts the memory that autograd keeps for the backward pass, parameters left out."""
+class SavedMemory(torch.autograd.graph.saved_tensors_hooks):
+    """Counts the memory that autograd keeps within the block for the backward pass, parameters left out."""
 
     def __init__(self) -> None:
+        super().__init__(self._pack, lambda tensor: tensor)
         self._kept: dict[int, torch.UntypedStorage] = {}
 
-    def counting(self) -> AbstractContextManager[Any]:
-        """Count the memory saved within the block."""
-
-        def pack(tensor: Tensor) -> Tensor:
-            whole = tensor if tensor._base is None else tensor._base  # a linear layer saves a view of its weight
-            if not (isinstance(whole, nn.Parameter) or (whole.is_leaf and whole.requires_grad)):
-                storage = tensor.untyped_storage()
-                self._kept[storage._cdata] = storage  # kept alive, so that no other storage gets its address
-            return tensor
-
-        return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    def _pack(self, tensor: Tensor) -> Tensor:
+        whole = tensor if tensor._base is None else tensor._base  # a linear layer saves a view of its weight
+        if not (isinstance(whole, nn.Parameter) or (whole.is_leaf and whole.requires_grad)):
+            storage = tensor.untyped_storage()
+            self._kept[storage._cdata] = storage  # kept alive, so that no other storage gets its address
+        return tensor
 
     @property
     def bytes(self) -> int:
@@ -292,7 +287,7 @@ def _count_step(
         group["foreach"] = True  # the default on GPUs
     passes, update, saved = OperationCounter(), OperationCounter(), SavedMemory()
     with passes:
-        with saved.counting():
+        with saved:
             value = loss()
         value.backward()
     kept = saved.bytes

@@ -9,7 +9,7 @@ from math import ceil
 from nfpi.config.datasets import SOURCES, DatasetBlock
 from nfpi.config.priors import PRIORS
 from nfpi.config.settings import Config
-from nfpi.results.tables.rows import list_table_rows
+from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runs import Run, get_variants_folder
 
 IMAGENET = {"images": 1_281_167, "classes": 1000, "size": 256, "channels": 3}
@@ -123,10 +123,10 @@ def list_work(config: Config, prepared: Mapping[str, Images] | None = None) -> l
         prepared: sizes of the data sets that are prepared; those of others are as known from their sources.
     """
     sizes = {name: Images.of(block) for name, block in config.datasets.items()} | dict(prepared or {})
-    rows = [row for table in config.tables for row in list_table_rows(config, table)]
-    flows = dict.fromkeys(run.of_flow for row in rows for run in row.runs if run.flow is not None)
+    tabled = list_tabled_runs(config)
+    flows = dict.fromkeys(run.of_flow for run in tabled if run.flow is not None)
     starts = {(run.dataset, run.flow, config.start_of(run.prior or ""), run.seed): run for run in flows}
-    classifiers = dict.fromkeys(run for row in rows for run in row.classifier_runs)
+    classifiers = dict.fromkeys(run for run in tabled if run.classifier is not None)
     fine_tuned = [run for tuned in classifiers if (run := config.fine_tuned_from(tuned)) is not None]
     untested = set(fine_tuned) - set(classifiers)
     classifiers |= dict.fromkeys(fine_tuned)

@@ -56,18 +56,9 @@ class KeepEvidence(Command):
             with_other_settings=self.with_other_settings,
         )
         _warn_of_changed_extensions(self.output, find_runs(self.output), read_settings(self.output).config)
-        logger.info(
-            "%s: %d runs of %s (%d new, %d replaced, %d of these with other values, %d missing), seeds %s, %.1f MB",
-            self.output,
-            done.runs,
-            self.results,
-            len(done.added),
-            len(done.replaced),
-            len(done.changed),
-            done.missing,
-            ", ".join(map(str, done.seeds)),
-            done.size / 1e6,
-        )
+        counts = f"{len(done.added)} new, {len(done.replaced)} replaced, {len(done.changed)} of these with other values"
+        seeds = f"seeds {', '.join(map(str, done.seeds))}"
+        logger.info("%s: %d runs (%s, %d missing), %s", self.output, done.runs, counts, done.missing, seeds)
 
 
 class RebuildTables(Command):

@@ -130,7 +130,13 @@ def _trace_inputs(stage: Stage, *, accept_removed: bool = False) -> tuple[dict[s
     """
     made_from, facts = trace_inputs(stage.list_input_files(), common=stage.common, accept_removed=accept_removed)
     facts |= stage.get_facts()
-    _check_identity(stage, facts)
+    identity = getattr(stage, "identity", None)
+    expected = facts if identity is None else facts | Run.from_json(identity).to_json()
+    for name, received in facts.items():
+        if expected[name] != received:
+            raise ManifestError(
+                f"{stage.output}: expected inputs with {name} = {expected[name]} like the run, received {received}"
+            )
     return made_from, facts
 
 
@@ -144,20 +150,3 @@ def _is_complete(stage: Stage) -> bool:
         return False
     manifest = read_manifest(path)
     return (manifest.made_from, manifest.facts) == _trace_inputs(stage, accept_removed=True)
-
-
-def _check_identity(stage: Stage, facts: dict[str, Any]) -> None:
-    """Check that the inputs belong to the run given by the options.
-
-    Raises:
-        ManifestError: they have another seed or λ.
-    """
-    identity = getattr(stage, "identity", None)
-    if identity is None:
-        return
-    expected = Run.from_json(identity).to_json()
-    for name, received in facts.items():
-        if name in expected and expected[name] != received:
-            raise ManifestError(
-                f"{stage.output}: expected inputs with {name} = {expected[name]} like the run, received {received}"
-            )

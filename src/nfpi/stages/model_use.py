@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ from pydantic_settings import CliPositionalArg, CliVariadicArg
 from nfpi.config.base import UNIQUE, ConfigError, NonNegativeFloat, PositiveInt, Seed
 from nfpi.config.generation import NfaConfig
 from nfpi.config.metrics import metric
+from nfpi.results.tables.table import format_measurement
 from nfpi.runs import MODEL_FILES
 from nfpi.runtime.files import require_writable, write_atomically
 from nfpi.runtime.manifests import find_product
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from nfpi.model.class_conditional import ClassConditionalFlow
 
 logger = logging.getLogger(__name__)
+
+_SCORES = ("nf_acc", "nf_top5", "bits_per_dim", "ece")
+"""metrics that are printed"""
 
 
 class ModelCommand(Command):
@@ -179,13 +183,11 @@ class Score(FolderCommand):
             write_atomically(self.output, text.encode(errors="backslashreplace"))
             logger.info("wrote %s", self.output)
             return
-        values = [
-            [_format_label(name), _format_value(name, found)] for name in ("nf_acc", "nf_top5", "bits_per_dim", "ece")
-        ]
-        print_rows(["metric", "value"], [["images", str(found["n"])], *values])
+        rows = [[metric(name).label, _format_score(name, found)] for name in _SCORES]
+        print_rows(["metric", "value"], [["images", str(found["n"])], *rows])
         print()
-        accuracies = [[name, str(scores["n"]), _format_value("nf_acc", scores)] for name, scores in per_class.items()]
-        print_rows(["class", "images", _format_label("nf_acc")], accuracies)
+        rows = [[name, str(scores["n"]), _format_score("nf_acc", scores)] for name, scores in per_class.items()]
+        print_rows(["class", "images", metric("nf_acc").label], rows)
 
 
 class Sample(ModelCommand):
@@ -289,17 +291,8 @@ class AugmentFolder(FolderCommand):
         logger.info("wrote %d images in %s", self.nfa.variants * sum(map(len, files)), self.output)
 
 
-def _format_label(name: str) -> str:
-    """Return the label of a metric with its unit."""
+def _format_score(name: str, found: Mapping[str, Any]) -> str:
+    """Format the value of a metric with its unit, and with its interval if it has one."""
     entry = metric(name)
-    return f"{entry.label} ({entry.unit})" if entry.unit else entry.label
-
-
-def _format_value(name: str, found: dict[str, Any]) -> str:
-    """Format the value of a metric, with its interval if it has one."""
-    decimals = metric(name).decimals
-    text = f"{found[name]:.{decimals}f}"
-    if f"{name}_interval" not in found:
-        return text
-    low, high = found[f"{name}_interval"]
-    return f"{text} ({low:.{decimals}f} to {high:.{decimals}f})"
+    text, interval = format_measurement(found[name], entry), found.get(f"{name}_interval")
+    return text if interval is None else f"{text} ({' to '.join(f'{bound:.{entry.decimals}f}' for bound in interval)})"

@@ -93,28 +93,27 @@ class _Images:
 
     Args:
         folder: the image files.
-        size: (H, W) of all images; None: sizes differ.
-        smallest: length of the shortest side.
+        sizes: (H, W) of the images.
         grey: whether the first training image of every class is greyscale.
     """
 
     folder: ImageFolder
-    size: tuple[int, int] | None
-    smallest: int
+    sizes: set[tuple[int, int]]
     grey: bool
 
     @property
     def image_size(self) -> int | None:
         """Side that images are resized to; None: they are used unchanged."""
-        if self.size and max(self.size) <= _LARGEST and all(side % _MULTIPLE == 0 for side in self.size):
+        sides = [side for size in self.sizes for side in size]
+        if len(self.sizes) == 1 and max(sides) <= _LARGEST and all(side % _MULTIPLE == 0 for side in sides):
             return None
-        return max(min(self.smallest, _RESIZED) // _MULTIPLE, 1) * _MULTIPLE
+        return max(min(*sides, _RESIZED) // _MULTIPLE, 1) * _MULTIPLE
 
     @property
     def shape(self) -> tuple[int, int]:
         """(H, W) of the flow's input."""
         side = self.image_size
-        return (side, side) if side or not self.size else self.size  # type: ignore[return-value]
+        return (side, side) if side is not None else next(iter(self.sizes))
 
     @property
     def levels(self) -> int:
@@ -133,9 +132,9 @@ class _Images:
     def summary(self) -> str:
         counts = self.per_class
         span = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
-        size = "of several sizes" if self.size is None else f"of {self.size[1]}×{self.size[0]} pixels"
+        size = "several sizes" if len(self.sizes) > 1 else "{1}×{0} pixels".format(*next(iter(self.sizes)))
         colour = "grey" if self.grey else "colour"
-        return f"{len(counts)} classes of {span} images, {counts.sum()} in all, {size}, in {colour}"
+        return f"{len(counts)} classes of {span} images, {counts.sum()} in all, of {size}, in {colour}"
 
 
 def _name_dataset(folder: Path) -> str:
@@ -156,7 +155,7 @@ def _inspect(folder: ImageFolder) -> _Images:
     sizes = {read_image_size(folder.root / name) for name in names[:: -(-len(names) // _MOST_SIZES)]}
     firsts = np.unique(folder.labels["train"], return_index=True)[1]
     grey = all(read_image(folder.root / folder.names["train"][index])[1] in GREY_MODES for index in firsts)
-    return _Images(folder, next(iter(sizes)) if len(sizes) == 1 else None, min(min(size) for size in sizes), grey)
+    return _Images(folder, sizes, grey)
 
 
 def _compose(name: str, folder: Path, images: _Images) -> str:

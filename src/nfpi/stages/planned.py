@@ -40,10 +40,6 @@ class Planned:
         block = config.flows[flow].model_copy(update={"training": {}})
         return config.model_copy(update={"training": training, "flows": {flow: block}})
 
-    def list_rows(self, table: str) -> list[TableRow]:
-        """Return the rows of a table, with the runs of all seeds."""
-        return list_table_rows(self.config, table)
-
     def list_digests(self, wildcards: Wildcards, *blocks: str, metrics: Iterable[str] = ()) -> list[str]:
         """Return the digests of the user's files that define what a job uses.
 
@@ -68,7 +64,7 @@ class Planned:
             names = {*list_metrics(settings), *self._list_claimed_metrics(table)}
             prefixed = {name for name in names if name.startswith(GENERATED_PREFIX)}
             of_generated, own = _select_own(prefixed), _select_own(names - prefixed)
-            for row in self.list_rows(table) if own | of_generated else ():
+            for row in list_table_rows(self.config, table) if own | of_generated else ():
                 for run in row.flow_runs:
                     found.setdefault(run, set()).update(own)
                 for run in row.classifier_runs:

@@ -105,7 +105,7 @@ class DownloadWeights(Stage):
 class Export(Stage):
     """Export an image set for other programs.
 
-    The images may be real, generated or augmented.
+    Writes output/class/NNNNN.png. The images may be real, generated or augmented.
     """
 
     command = "export"
@@ -114,8 +114,6 @@ class Export(Stage):
 
     images: Path
     """folder of the image set"""
-    format: Literal["imagefolder"] = "imagefolder"
-    """imagefolder: output/class/NNNNN.png"""
 
     def run(self) -> None:
         """Read the image set, and write its files."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config.settings import Config
 from nfpi.results.differences import compare_results
 from nfpi.results.recorded.progress import require_root
 from nfpi.results.recorded.settings import FILE, read_settings
 from nfpi.results.tables.rows import list_table_rows
-from nfpi.runs import BASELINE, Run
+from nfpi.runs import BASELINE
 from nfpi.runtime.files import write_atomically, written_together
 from nfpi.runtime.manifests import ManifestError, find_faults, find_manifests
 from nfpi.stages.base import Command
@@ -98,19 +96,13 @@ def _find_dependencies(root: Path) -> dict[str, Dependencies]:
 
     if not (root / FILE).is_file():
         return {}
-    config = read_settings(root).config
-    runs = {name: [run for row in list_table_rows(config, name) for run in row.runs] for name in config.tables}
+    config, found = read_settings(root).config, {}
     starts = {prior: config.start_of(prior) for prior in (*BASELINE.values(), *config.priors)}
-    return {name: Dependencies(tuple(_add_fine_tuned_runs(config, members)), starts) for name, members in runs.items()}
-
-
-def _add_fine_tuned_runs(config: Config, runs: Iterable[Run]) -> Iterator[Run]:
-    """Yield the runs, each followed by the run of the classifier that it fine-tunes, if any."""
-    for run in runs:
-        yield run
-        other = config.fine_tuned_from(run)
-        if other is not None:
-            yield other
+    for name in config.tables:
+        runs = [run for row in list_table_rows(config, name) for run in row.runs]
+        fine_tuned = filter(None, map(config.fine_tuned_from, runs))
+        found[name] = Dependencies((*runs, *fine_tuned), starts)
+    return found
 
 
 _BOTH = ("first", "second")

@@ -13,7 +13,7 @@ from pydantic_settings import NoDecode
 from nfpi.config.base import Name, Seed
 from nfpi.config.experiments import TableSettings
 from nfpi.config.figures import FIGURES
-from nfpi.results.tables.rows import TableRow, list_runs_to_compare
+from nfpi.results.tables.rows import TableRow, list_runs_to_compare, list_table_rows
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.stages.base import Stage
 from nfpi.stages.planned import Planned, Wildcards, digest_files, keep_first_seed, list_metrics
@@ -52,7 +52,7 @@ class Collect(Stage):
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
         """Return the options of a job except paths."""
-        runs = dict.fromkeys(run for row in planned.list_rows(wildcards["table"]) for run in row.runs)
+        runs = dict.fromkeys(run for row in list_table_rows(planned.config, wildcards["table"]) for run in row.runs)
         of_first_seed = [run.to_json() for run in runs if run.seed == planned.config.seeds[0]]
         return super().select_options(planned, wildcards) | {"runs": of_first_seed}
 
@@ -107,7 +107,7 @@ class MakeTable(Stage):
         table = planned.config.tables[wildcards["table"]]
         return super().select_options(planned, wildcards) | {
             "table": table.model_dump(mode="json", exclude={"experiments"}),
-            "rows": keep_first_seed(planned.list_rows(wildcards["table"])),
+            "rows": keep_first_seed(list_table_rows(planned.config, wildcards["table"])),
             "code": planned.list_digests(wildcards, metrics=list_metrics(table)),
         }
 
