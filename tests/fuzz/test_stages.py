@@ -103,7 +103,7 @@ def steps(run: SmallRun, table: Path, checkpoint: Path, tmp_path_factory: pytest
             "export",
             lambda output: (
                 "export",
-                *format_options(images=generated, format="imagefolder", output=output / "images"),
+                *format_options(images=generated, output=output / "images"),
             ),
             tuple(images),
         ),

@@ -61,7 +61,7 @@ def test_one_flipped_bit_is_refused(copy, stage, file, tmp_path, capsys):
 def test_renamed_classes_are_not_exported(copy, tmp_path, capsys):
     path = copy.splits / "test/meta.json"
     path.write_text(path.read_text().replace('"7"', '"seven"'))
-    assert call("export", *format_options(images=path.parent, format="imagefolder", output=tmp_path / "new")) == 1
+    assert call("export", *format_options(images=path.parent, output=tmp_path / "new")) == 1
     assert f"{path}: " in read_error_line(capsys)
     assert not (tmp_path / "new").exists()
 
@@ -108,7 +108,7 @@ def test_a_model_of_other_images_is_refused(copy, tmp_path, capsys):
 
 def test_copied_images_are_the_same_data(copy, tmp_path):
     """Times of files are recorded to notice changes, but are no part of the data."""
-    export = format_options(images=copy.splits / "train", format="imagefolder", output=tmp_path / "png")
+    export = format_options(images=copy.splits / "train", output=tmp_path / "png")
     check_call("export", *export)
     shutil.copytree(tmp_path / "png", tmp_path / "copied")
     found = []

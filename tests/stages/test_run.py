@@ -190,7 +190,7 @@ def test_the_classifier_that_is_best_on_the_validation_split_is_tested(complete_
 
 def test_export_writes_images_that_other_programs_read(complete_run, tmp_path):
     images = complete_run.locate_folder(GENERATED, 1)
-    check_call("export", *format_options(images=images, format="imagefolder", output=tmp_path / "png"))
+    check_call("export", *format_options(images=images, output=tmp_path / "png"))
     files = list_files(tmp_path / "png")
     assert len(files) == 40
     assert {file.split("/")[0] for file in files} == {str(digit) for digit in range(10)}
