@@ -31,7 +31,7 @@ from nfpi.data import (
 )
 from nfpi.data.autoencoder import decode, encode, load_autoencoder
 from nfpi.data.image_files import read_image
-from nfpi.data.sources.files import SourceRecord
+from nfpi.data.sources.files import read_record
 from nfpi.runtime.signals import Interrupted
 from nfpi.stages.prepare_data import EncodeData
 
@@ -414,7 +414,7 @@ def test_stopped_encoding_resumes(config, splits, sets, tmp_path, monkeypatch, b
     assert len(done) == sum(whole)
     for file in splits.glob("*/*"):
         assert (tmp_path / "splits" / file.relative_to(splits)).read_bytes() == file.read_bytes(), file
-    one, other = (SourceRecord.read(folder) for folder in (splits, tmp_path / "splits"))
+    one, other = (read_record(folder) for folder in (splits, tmp_path / "splits"))
     assert np.array_equal(one.digests, other.digests)
     assert {path.name for path in (tmp_path / "splits").iterdir()} == {*SPLITS, "sources.npz"}
     assert [path.name for path in tmp_path.iterdir()] == ["splits"]

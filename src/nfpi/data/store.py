@@ -35,7 +35,6 @@ ORIGINALS = "files.json"
 DTYPES = ("uint8", "float16")
 MAY_BE_EMPTY: Split = "validation"
 """The only split that may be empty, namely if the data set is prepared with `refit`."""
-KEYS = ("name", "split", "classes", "counts", "shape", "dtype", "sha256", "extra")
 
 
 class _Extra(Record):
@@ -158,10 +157,6 @@ def read_image_set(folder: Path, verify: bool = True) -> ImageSet:
     if verify:
         for file in (IMAGES, LABELS):
             _check_digest(folder / file, meta)
-    counts = np.bincount(labels, minlength=len(meta["classes"])).tolist()
-    for (name, expected), count in zip(meta["counts"].items(), counts, strict=True):
-        if expected != count:
-            raise DataError(f"{folder / LABELS}: expected {expected} images of class {name!r}, received {count}")
     return ImageSet(images, labels, meta)
 
 
@@ -175,8 +170,6 @@ def _read_meta(file: Path) -> dict[str, Any]:
         raise DataError(str(error)) from None
     if not all(meta["shape"][1:]) or not (meta["shape"][0] or meta["split"] == MAY_BE_EMPTY):
         raise DataError(f"{file}: expected images of shape (N, H, W, C), all positive, received {meta['shape']}")
-    if list(meta["counts"]) != meta["classes"]:
-        raise DataError(f"{file}: expected counts of the classes {meta['classes']}, received {list(meta['counts'])}")
     return meta
 
 

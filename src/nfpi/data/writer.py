@@ -7,7 +7,6 @@ The rows of an array are written in any order, with checksums of those that are 
 from __future__ import annotations
 
 import errno
-import fcntl
 import glob
 import hashlib
 import json
@@ -25,8 +24,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from nfpi.config.datasets import DataError
-from nfpi.data.store import DTYPES, FILES, IMAGES, KEYS, LABELS, MAY_BE_EMPTY, META, ORIGINALS, check_labels
+from nfpi.data.store import DTYPES, FILES, IMAGES, LABELS, MAY_BE_EMPTY, META, ORIGINALS, check_labels
 from nfpi.runtime.files import file_digest, note_digest, note_rename, sync
+from nfpi.runtime.locks import locked
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.signals import Interrupted
 
@@ -61,17 +61,15 @@ def replace_folder(
 
     Raises:
         DataError: `folder` is a file, contains something not among `names`, or is the working directory or a parent of
-            it; or, with a fingerprint, another process with the same one is writing it.
+            it.
+        LockedError: another process is writing it.
     """
     unresolved, folder = Path(folder), Path(folder).resolve()
     _require_only(folder, names, kept)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = _make_temporary_path(folder, "partial", fingerprint)
-    partial.mkdir(exist_ok=fingerprint is not None)
-    keep = False
-    with _try_lock(partial) as acquired:
-        if acquired is False:
-            raise DataError(f"{folder}: expected a single process to write it, received another one in {partial}")
+    with locked(folder.with_name(f".{folder.name}.write.lock"), f"write {folder}"):
+        partial = _make_temporary_path(folder, "partial", fingerprint)
+        partial.mkdir(exist_ok=fingerprint is not None)
+        keep = False
         try:
             yield partial
             _replace(partial, folder, kept)
@@ -83,22 +81,7 @@ def replace_folder(
         finally:
             if not keep:
                 shutil.rmtree(partial, ignore_errors=True)
-    _remove_remains(folder)
-
-
-@contextmanager
-def _try_lock(folder: Path) -> Iterator[bool | None]:
-    """Try to lock a folder; yield whether this succeeded, or None if the file system cannot lock folders."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        acquired: bool | None = True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            acquired = False if isinstance(error, BlockingIOError) else None  # None: some network file systems
-        yield acquired
-    finally:
-        os.close(descriptor)
+        _remove_remains(folder)
 
 
 def _remove_remains(folder: Path) -> None:
@@ -106,11 +89,7 @@ def _remove_remains(folder: Path) -> None:
     key = "[0-9a-f]" * _KEY_LENGTH  # not `*`, which would match those of `temperature=1.1` for `temperature=1`
     for purpose in ("partial", "old"):
         for remains in folder.parent.glob(f".{glob.escape(folder.name)}.{key}.{purpose}"):
-            if not remains.is_dir():
-                continue
-            with _try_lock(remains) as acquired:
-                if acquired:
-                    shutil.rmtree(remains, ignore_errors=True)
+            shutil.rmtree(remains, ignore_errors=True)
 
 
 def _require_only(folder: Path, names: Collection[str], kept: str | None) -> None:
@@ -331,7 +310,7 @@ class ImageSetWriter:
         self._shape, self._dtype, self._originals = shape, np.dtype(dtype), originals
         self._fingerprint = fingerprint
         self._classes = list(classes)
-        self._settings: dict[str, Any] = {"name": name, "split": split, "extra": extra}
+        self._name, self._split, self._extra = name, split, extra
         self._appended = 0
 
     def __enter__(self) -> Self:
@@ -386,7 +365,7 @@ class ImageSetWriter:
 
     def note(self, **extra: Any) -> None:
         """Add settings to `extra` in `meta.json` (JSON values)."""
-        self._settings["extra"].update(extra)
+        self._extra.update(extra)
 
     def _write_labels_and_meta(self, partial: Path) -> None:
         labels = self._rows.labels
@@ -398,14 +377,16 @@ class ImageSetWriter:
         counts = np.bincount(labels, minlength=len(self._classes)).tolist()
         digests = {file: file_digest(partial / file) for file in files}
         meta = {
-            **self._settings,
+            "name": self._name,
+            "split": self._split,
             "classes": self._classes,
             "counts": dict(zip(self._classes, counts, strict=True)),
             "shape": list(self._shape),
             "dtype": self._dtype.name,
             "sha256": digests,
+            "extra": self._extra,
         }
-        text = json.dumps({key: meta[key] for key in KEYS}, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(meta, indent=2, ensure_ascii=False, allow_nan=False)
         (partial / META).write_text(text + "\n", encoding="utf-8")
         for file in (*files, META):
             sync(partial / file)

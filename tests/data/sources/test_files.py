@@ -9,7 +9,7 @@ import pytest
 
 from nfpi.config.datasets import DatasetConfig
 from nfpi.data import DataError, SourceImages, prepare_dataset, register_source
-from nfpi.data.sources.files import SourceFiles, SourceRecord, compute_token, list_source
+from nfpi.data.sources.files import SourceFiles, compute_token, list_source, read_record
 from nfpi.runtime.files import file_digest
 
 
@@ -33,8 +33,8 @@ def read(monkeypatch) -> list[str]:
 
 
 def test_a_record_names_each_file_with_its_size_and_digest(image_folder, splits):
-    record = SourceRecord.read(splits)
-    names = record.names.decode().split("\0")
+    record = read_record(splits)
+    names = record.names
     assert len(names) == len(record.digests) == 30 + 12
     for name, (size, _), digest in zip(names, record.status, record.digests, strict=True):
         file = image_folder.parent / name.replace("folder", image_folder.name, 1)
@@ -42,14 +42,14 @@ def test_a_record_names_each_file_with_its_size_and_digest(image_folder, splits)
 
 
 def test_files_that_stay_are_not_read(image_folder, splits, read):
-    assert compute_token(list_source(_config(image_folder)), splits) == SourceRecord.read(splits).token
+    assert compute_token(list_source(_config(image_folder)), splits) == read_record(splits).token
     assert read == []
 
 
 def test_a_touched_file_is_read_once(image_folder, splits, read):
     (image_folder / "train/bee/3.png").touch()
     for _ in range(2):
-        assert compute_token(list_source(_config(image_folder)), splits) == SourceRecord.read(splits).token
+        assert compute_token(list_source(_config(image_folder)), splits) == read_record(splits).token
     assert read == ["folder/train/bee/3.png"]
 
 
@@ -57,7 +57,7 @@ def test_a_copy_is_read_once(image_folder, splits, tmp_path, read):
     copy = shutil.copytree(image_folder, tmp_path / "copy")
     for _ in range(2):
         for folder in (copy, image_folder):
-            assert compute_token(list_source(_config(folder)), splits) == SourceRecord.read(splits).token
+            assert compute_token(list_source(_config(folder)), splits) == read_record(splits).token
     assert len(read) == 42
 
 
@@ -68,15 +68,15 @@ def test_equal_sizes_and_dates_hide_no_change(image_folder, splits):
     file.write_bytes(content)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     files = list_source(_config(image_folder))
-    assert compute_token(files, splits) == files.token != SourceRecord.read(splits).token
+    assert compute_token(files, splits) == files.token != read_record(splits).token
 
 
 def test_the_next_record_has_the_token_that_announced_it(image_folder, splits, tmp_path):
     (image_folder / "train/bee/3.png").unlink()
     announced = compute_token(list_source(_config(image_folder)), splits)
-    assert announced != SourceRecord.read(splits).token
+    assert announced != read_record(splits).token
     prepare_dataset("set", _config(image_folder), splits, tmp_path)
-    assert SourceRecord.read(splits).token == announced == compute_token(list_source(_config(image_folder)), splits)
+    assert read_record(splits).token == announced == compute_token(list_source(_config(image_folder)), splits)
 
 
 @pytest.mark.parametrize("keep", [0, 100, -1])

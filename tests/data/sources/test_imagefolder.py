@@ -59,13 +59,6 @@ def _write_greys(folder, *sizes):
         Image.new("L", size).save(folder / name / "1.png")
 
 
-@pytest.mark.parametrize("size", [0, -1, 2**15])
-def test_a_size_of_no_image_is_one_line(tmp_path, size):
-    _write_greys(tmp_path / "png", (4, 4), (4, 4))
-    with pytest.raises(ValueError, match=f"^size: .*{size}"):
-        read_image_folder(tmp_path / "png", size=size)
-
-
 def test_images_of_two_sizes_name_the_argument(tmp_path):
     _write_greys(tmp_path / "png", (4, 4), (6, 5))
     with pytest.raises(DataError, match=r"1\.png:.*6×5"):
@@ -296,15 +289,13 @@ def test_a_missing_folder_is_refused(tmp_path):
     _refused(tmp_path, str(tmp_path))
 
 
-def test_what_is_found_in_place_of_images_is_named(image_folder):
-    _refused(image_folder / "train/ant", r"train/ant: .*'0\.png', '1\.png', '2\.png', …")
+def test_a_folder_without_classes_or_a_class_without_images_is_named(image_folder):
+    _refused(image_folder / "train/ant", "train/ant: ")
     _refused(image_folder.parent, "'files'")
     (image_folder.parent / "more/below").mkdir(parents=True)
-    _refused(image_folder.parent, "files: .*'test', 'train'")
+    _refused(image_folder.parent, "files: ")
     (image_folder.parent / "more/below").rename(image_folder / "train/ant/below")
-    for name in ("a.gif", ".hidden"):
-        (image_folder.parent / "more" / name).touch()
-    _refused(image_folder.parent / "more", r"more: .*'a\.gif'$")
+    _refused(image_folder.parent / "more", "more: ")
 
 
 def test_links_to_class_folders_and_splits_are_read(image_folder, tmp_path, caplog):

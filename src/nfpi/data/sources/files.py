@@ -1,12 +1,12 @@
 """Detection of changes in the files that a user's data set was read from.
 
 `prepare_data` and `encode_data` write a record beside the splits: name, size and time of the last change of each file,
-the SHA-256 of the files that were used, and a token, a short text that identifies this state of the files. Whenever the
-workflow plans, it computes the current token, which Snakemake compares with that of the run that last made the splits
-(:mod:`nfpi.workflow.sources`). The current token is:
+and the SHA-256 of the files that were used. Its token is a short text that identifies this state of the files. Whenever
+the workflow plans, it computes the current token, which Snakemake compares with that of the run that last made the
+splits (:mod:`nfpi.workflow.sources`). The current token is:
 
 - names, sizes and times as recorded: the token of the record;
-- other names or sizes: a new token, a digest of names, sizes and times;
+- other names or sizes: a new token;
 - same names and sizes, other times: the files whose time differs are read, if they have a recorded SHA-256. If all
   still have it, the token is that of the record, and the new times are stored, so that the files are not read again;
   otherwise it is a new token.
@@ -29,7 +29,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,19 +51,19 @@ _THREADS, _FILES_PER_BLOCK = 8, 256
 
 @dataclass(frozen=True, eq=False)
 class SourceFiles:
-    """State of the files of a data set.
+    """State of the files of a data set, now or as recorded.
 
     Args:
-        roots: path of `folder`, which may be an archive, and of `vae`.
+        roots: path of `folder`, which may be an archive, and of `vae`; empty for a record.
         names: `folder/…` or `vae/…`; only `folder` for an archive.
         status: (N, 2), int64: size in bytes, time of the last change in ns.
+        digests: (N, 32), uint8: SHA-256 of the files; zeros for files that were not read.
     """
 
     roots: dict[str, Path]
     names: list[str]
     status: np.ndarray
-    digests: dict[int, bytes] = field(default_factory=dict, repr=False)
-    """SHA-256 of the files that were read, by index"""
+    digests: np.ndarray
 
     @property
     def token(self) -> str:
@@ -72,7 +72,7 @@ class SourceFiles:
         return f"{len(self.names)} files of {self.status[:, 0].sum()} bytes, {digest[:16]}"
 
     def compute_digests(self, indices: Sequence[int], label: str) -> Iterator[bytes]:
-        """Yield the SHA-256 digests of these files, in order; each file is read at most once.
+        """Yield the SHA-256 digests of these files, in order, and keep them; each file is read at most once.
 
         Raises:
             DataError: a file cannot be read, or has changed since it was listed.
@@ -85,8 +85,8 @@ class SourceFiles:
                     yield digest
 
     def _compute_digest(self, index: int) -> bytes:
-        if index in self.digests:
-            return self.digests[index]
+        if self.digests[index].any():
+            return self.digests[index].tobytes()
         root, _, rest = self.names[index].partition("/")
         path = self.roots[root] / rest
         try:
@@ -96,8 +96,20 @@ class SourceFiles:
             raise DataError(f"{path}: expected a file that can be read, received none ({error.strerror})") from None
         if (status.st_size, status.st_ctime_ns) != tuple(self.status[index]):
             raise DataError(f"{path}: expected a file that does not change, received one that has changed: try again")
-        self.digests[index] = digest
+        self.digests[index] = np.frombuffer(digest, np.uint8)
         return digest
+
+    def write_record(self, folder: Path, used: Sequence[int]) -> None:
+        """Write the record into the (temporary) folder of the splits, with the digests of the files that were used.
+
+        Raises:
+            DataError: a file cannot be read, or has changed since it was listed.
+        """
+        for _ in self.compute_digests(used, "hash files"):
+            pass
+        names = np.frombuffer(_join_names(self.names), np.uint8)
+        np.savez(folder / RECORD, names=names, status=self.status, sha256=self.digests)
+        sync(folder / RECORD)
 
 
 def list_source(config: DatasetConfig) -> SourceFiles:
@@ -135,60 +147,31 @@ def list_source(config: DatasetConfig) -> SourceFiles:
         roots[VAE] = config.vae
         names += [f"{VAE}/{file}" for file in _AUTOENCODER_FILES]
         status.append(_read_status([config.vae / file for file in _AUTOENCODER_FILES]))
-    return SourceFiles(roots, names, np.concatenate([*status, np.empty((0, 2), np.int64)]))
+    numbers = np.concatenate([*status, np.empty((0, 2), np.int64)])
+    return SourceFiles(roots, names, numbers, np.zeros((len(names), 32), np.uint8))
 
 
-@dataclass(frozen=True, eq=False)
-class SourceRecord:
-    """Record of the files that a data set was made from.
+def read_record(folder: Path) -> SourceFiles | None:
+    """Read the record from the folder of the splits; None if there is none.
 
-    Args:
-        token: token of the files when they were listed.
-        names: encoded names of the files, separated by zero bytes.
-        status: (N, 2), as in :class:`SourceFiles`.
-        digests: (N, 32), uint8: SHA-256 of the files; zeros for files that were not used.
+    Raises:
+        DataError: the record is damaged.
     """
-
-    token: str
-    names: bytes
-    status: np.ndarray
-    digests: np.ndarray
-
-    @classmethod
-    def of(cls, files: SourceFiles, used: Sequence[int]) -> SourceRecord:
-        """Create a record with the digests of the files that were used, given by their indices."""
-        array = np.zeros((len(files.names), 32), np.uint8)
-        for index, digest in zip(used, files.compute_digests(used, "hash files"), strict=True):
-            array[index] = np.frombuffer(digest, np.uint8)
-        return cls(files.token, _join_names(files.names), files.status, array)
-
-    def write(self, folder: Path) -> None:
-        """Write the record into the (temporary) folder of the splits."""
-        names = np.frombuffer(self.names, np.uint8)
-        np.savez(folder / RECORD, token=np.array(self.token), names=names, status=self.status, sha256=self.digests)
-        sync(folder / RECORD)
-
-    @classmethod
-    def read(cls, folder: Path) -> SourceRecord | None:
-        """Read the record from the folder of the splits; None if there is none.
-
-        Raises:
-            DataError: the record is damaged.
-        """
-        file = folder / RECORD
-        if not file.is_file():
-            return None
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                record = cls(str(arrays["token"]), arrays["names"].tobytes(), arrays["status"], arrays["sha256"])
-            if record.status.shape != (len(record.digests), 2) or record.digests.shape[1:] != (32,):
-                raise ValueError(f"{record.status.shape} and {record.digests.shape}")
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
-            reason = format_error(error)
-            raise DataError(
-                f"{file}: expected a record of source files, received a damaged one ({reason}): remove it"
-            ) from None
-        return record
+    file = folder / RECORD
+    if not file.is_file():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            joined, status, digests = (arrays[name] for name in ("names", "status", "sha256"))
+        names = os.fsdecode(joined.tobytes()).split("\0") if joined.size else []
+        if status.shape != (len(names), 2) or digests.shape != (len(names), 32):
+            raise ValueError(f"{status.shape} and {digests.shape} for {len(names)} files")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
+        reason = format_error(error)
+        raise DataError(
+            f"{file}: expected a record of source files, received a damaged one ({reason}): remove it"
+        ) from None
+    return SourceFiles({}, names, status, digests)
 
 
 def compute_token(files: SourceFiles, folder: Path) -> str:
@@ -201,21 +184,17 @@ def compute_token(files: SourceFiles, folder: Path) -> str:
     Raises:
         DataError: the record is damaged, or a file cannot be read.
     """
-    record = SourceRecord.read(folder)
-    if record is None:
-        return files.token
-    alike = record.names == _join_names(files.names) and np.array_equal(record.status[:, 0], files.status[:, 0])
-    if not alike:
+    record = read_record(folder)
+    if record is None or record.names != files.names or not np.array_equal(record.status[:, 0], files.status[:, 0]):
         return files.token
     times = files.status[:, 1]
     suspect = (times != record.status[:, 1]) & (times != _read_times(folder, len(times))) & record.digests.any(axis=1)
     indices = np.flatnonzero(suspect).tolist()
-    if not indices:
-        return record.token
     for index, digest in zip(indices, files.compute_digests(indices, "compare images"), strict=True):
         if digest != record.digests[index].tobytes():
             return files.token
-    _write_times(folder, times)
+    if indices:
+        _write_times(folder, times)
     return record.token
 
 

@@ -27,7 +27,6 @@ _THREADS = 8
 """threads that list folders; faster than one, unless the file system is cached"""
 _MAX_NAMES = 3
 """maximum number of names in a message"""
-_LARGEST_SIZE = 2**14
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +87,7 @@ def read_image_folder(folder: Path | str, size: int | None = None) -> tuple[np.n
 
     Raises:
         DataError: the folder has another structure, or an image cannot be read or has another size than the first.
-        ValueError: `size` is not from 1 to 16384.
     """
-    if size is not None and not 1 <= size <= _LARGEST_SIZE:
-        raise ValueError(f"size: expected a whole number from 1 to {_LARGEST_SIZE} or None, received {size!r}")
     root = Path(folder)
     files = list_image_folder(root)
     if len(files.names) > 1:
@@ -197,7 +193,7 @@ def list_classes(folder: Path) -> list[str]:
     """
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and _is_folder(path))
     if not names:
-        raise DataError(f"{folder}: expected a folder for each class, received {_describe_contents(folder)}")
+        raise DataError(f"{folder}: expected a folder for each class, received none")
     return names
 
 
@@ -271,14 +267,8 @@ def list_class_images(folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
                 raise DataError(f"{entry.path}: expected an image, received none ({error.strerror})") from None
             numbers[entry.name] = status.st_size, status.st_ctime_ns
     if not numbers:
-        raise DataError(f"{folder}: expected images ({', '.join(SUFFIXES)}), received {_describe_contents(folder)}")
+        raise DataError(f"{folder}: expected images ({', '.join(SUFFIXES)}), received none")
     return list(numbers), np.array([*numbers.values()], np.int64), [e.name for e in listed if _is_subfolder(e)]
-
-
-def _describe_contents(folder: Path) -> str:
-    """Name the first files and folders in a folder."""
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    return _list_few(names) or "an empty folder"
 
 
 def _list_few(names: Sequence[str]) -> str:

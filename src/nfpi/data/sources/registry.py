@@ -35,13 +35,9 @@ class SourceImages:
         if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
             raise DataError(f"source: classes: expected distinct names as text, received {names}")
         object.__setattr__(self, "classes", list(map(str, names)))
-        shapes = set()
-        for split, arrays in self.splits.items():
+        for split, (images, labels) in self.splits.items():
             if split not in get_args(Split):
                 raise DataError(f"source: splits: unknown split '{split}'{suggest(str(split), get_args(Split))}")
-            images, labels = arrays if isinstance(arrays, (tuple, list)) and len(arrays) == 2 else (None, None)
-            if not isinstance(images, np.ndarray) or not isinstance(labels, np.ndarray):
-                raise DataError(f"source: {split}: expected NumPy arrays (images, labels), received something else")
             if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype != np.uint8:
                 received = f"{images.shape} of {images.dtype}"
                 raise DataError(
@@ -50,9 +46,6 @@ class SourceImages:
             if labels.shape != images.shape[:1]:
                 raise DataError(f"source: {split}: expected {len(images)} labels, received {labels.shape}")
             check_labels(f"source: {split}", labels, len(names))
-            shapes.add(images.shape[1:])
-        if len(shapes) > 1:
-            raise DataError(f"source: splits: expected images of one shape (H, W, C), received {sorted(shapes)}")
 
 
 Loader = Callable[[DatasetConfig, Path], SourceImages]
