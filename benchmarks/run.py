@@ -29,7 +29,7 @@ from nfpi.runtime.device import describe_device, make_device
 
 _STAGES = {
     "train-flow": "nfpi.model.trained, nfpi.training.flow",
-    "evaluate": "nfpi.model.trained, nfpi.evaluation, nfpi.results.metrics.measures, nfpi.sampling",
+    "evaluate": "nfpi.model.trained, nfpi.evaluation, nfpi.results.metrics, nfpi.sampling",
 }
 """stages → modules that they import when they run"""
 _START = "from nfpi.cli import create_commands_model; create_commands_model(); import "

@@ -11,7 +11,7 @@ from nfpi.evaluation import FlowScores, evaluate_flow
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.flows.dequantization import dequantize
 from nfpi.priors import ClassStatistics, GaussianPrior
-from nfpi.results.metrics.measures import per_class_accuracy
+from nfpi.results.metrics import per_class_accuracy
 from nfpi.runtime.randomness import make_generator
 
 CPU = torch.device("cpu")

@@ -140,7 +140,7 @@ def test_metrics_of_another_run_are_refused(kept: Results):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"format": 9}, "expected settings of format 1, received 9: another version of nfpi"),
+        ({"format": 9}, "expected the settings of a preset in format 1"),
         ({"settings": {"seeds": [0], "colour": 1}}, "expected settings of this version, received unknown key 'colour'"),
     ],
 )

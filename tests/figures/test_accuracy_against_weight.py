@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nfpi.figures import COLUMN_WIDTH, Drawn, FigureError, FigureInputs, save_drawn
+from nfpi.figures import COLUMN_WIDTH, Drawn, FigureInputs, save_drawn
 from nfpi.figures.accuracy_against_weight import COLUMNS, AccuracyFigure, draw, draw_accuracy
 from nfpi.results import write_csv
 
@@ -199,11 +199,6 @@ def test_a_table_with_nothing_to_draw_is_drawn_as_a_notice(frame, message, tmp_p
     drawn = draw(AccuracyFigure(), FigureInputs({"table": [tmp_path / "table2.csv"]}))
     (text,) = drawn.pictures["accuracy_against_weight"].texts
     assert text.get_text() == message
-
-
-def test_nothing_to_draw_is_an_error():
-    with pytest.raises(FigureError, match="λ"):
-        draw_accuracy(DEMO[:0])
 
 
 def test_neither_pyplot_nor_torch_is_imported():

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from nfpi.figures import Drawn, FigureError, FigureInputs, save_drawn
+from nfpi.figures import Drawn, FigureInputs, save_drawn
 from nfpi.figures.convergence_map import (
     COLUMNS,
     DIVERGENCE_CAUSES,
@@ -176,8 +176,3 @@ def test_a_letter_stands_for_one_thing_which_the_caption_and_the_figure_name():
 def test_a_map_can_be_written(tmp_path):
     save_drawn(Drawn({"figure": draw_convergence_map(fits(**LOST_A, iterations=1))}), tmp_path, "figure")
     assert {file.name for file in tmp_path.iterdir()} == {"figure.png", "figure.pdf"}
-
-
-def test_other_tables_are_no_map():
-    with pytest.raises(FigureError, match="empty"):
-        draw_convergence_map(fits()[:0])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from matplotlib.colors import to_rgba
 
-from nfpi.figures import Drawn, FigureError, FigureInputs, save_drawn
+from nfpi.figures import Drawn, FigureInputs, save_drawn
 from nfpi.figures.figure1 import (
     COLUMNS,
     VARIANTS,
@@ -280,11 +280,6 @@ def test_many_classes_have_no_legend(tmp_path):
     assert not figure.legends
     assert not figure.axes[0].lines
     save_drawn(Drawn({"figure": figure}), tmp_path, "figure")
-
-
-def test_other_tables_are_refused():
-    with pytest.raises(FigureError, match="panel data of variant full"):
-        draw_gaussians(table(), "full")
 
 
 def test_both_variants_and_the_points_are_made_from_images(make_image_set, tmp_path):

@@ -36,7 +36,7 @@ from nfpi.model import ClassConditionalFlow
 from nfpi.priors.files import load_prior, load_statistics
 from nfpi.release import load_release_checkpoint
 from nfpi.results.recorded.collect import collect, read_collected
-from nfpi.results.recorded.csv_files import read_column, read_csv
+from nfpi.results.recorded.csv_files import read_csv
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.results.recorded.records import read_record
 from nfpi.results.tables.building import accuracy_table, read_reference, read_table
@@ -146,7 +146,7 @@ def readers(run: SmallRun, table: Path, checkpoint: Path, tmp_path_factory: pyte
         Reader(run.initial / "statistics.safetensors", of_statistics),
         Reader(run.folder / "fit/prior.safetensors", of_prior),
         Reader(run.folder / "fit/fixed_point.csv", of_residuals, infinite=True),
-        Reader(run.folder / "log.csv", lambda file: read_column(file, "seconds")),
+        Reader(run.folder / "log.csv", lambda file: read_csv(file, {"seconds": "float64"})["seconds"].tolist()),
         Reader(run.model / "config.json", of_model),
         Reader(run.model / "model.safetensors", of_model),
         Reader(run.folder / "metrics.json", of_metrics),

@@ -6,7 +6,7 @@ import pytest
 
 from nfpi.config.metrics import METRICS, register_metric
 from nfpi.page.overview import explain_metrics
-from nfpi.results.metrics.measures import BINS
+from nfpi.results.metrics import BINS
 
 
 @pytest.mark.parametrize("name", [name for name in METRICS if not name.startswith("validation_")])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from nfpi.page.descriptions import FigureDescription
-from nfpi.page.products import read_figures, read_shown_claims, read_tables
+from nfpi.page.products import FigureDescription, read_figures, read_shown_claims, read_tables
 from nfpi.results.claims.judging import COLUMNS
 from nfpi.results.claims.layout import write_claims
 

@@ -19,8 +19,8 @@ import pytest
 from nfpi.cli import main
 from nfpi.config.resolution import resolve
 from nfpi.data.store import read_image_set
-from nfpi.page.descriptions import FILE, describe_preset, read_descriptions, write_descriptions
 from nfpi.page.overview import WEIGHT, lay_out_overview
+from nfpi.page.products import FILE, describe_preset, read_descriptions, write_descriptions
 from nfpi.page.write import read_page, write_page
 from nfpi.results.recorded import runs
 from nfpi.results.recorded.runs import OUTDATED, find_runs
@@ -75,7 +75,7 @@ def page(finished_results: Results) -> Path:
 def test_the_page_shows_numbers_tables_figures_and_runs(page):
     text = text_of(page)
     assert "Results of preset mine" in text
-    assert "NF-Acc on animals 95 % flow mef, prior fpi, λ = 10⁴ 95 % interval" in text
+    assert "NF-Acc on animals 95 % mef, fpi, λ = 10⁴ 95 % interval" in text
     assert f"({N} test images)" in text
     assert "λ = 0: 80 %" in text
     assert "the paper: 96 % (difference −1)" in text
@@ -119,7 +119,7 @@ def test_every_picture_has_a_description(page):
 
 def test_runs_stand_with_what_was_made_of_them(finished_results):
     page = read_page(finished_results.root)
-    shown = {run.recorded.run: run for flow in page.runs for run in flow.with_classifiers}
+    shown = {run.recorded.run: run for flow in page["runs"] for run in flow.with_classifiers}
     assert [run.recorded.run for run in shown[FITTED].classifiers] == [ON_GENERATED_IMAGES, AUGMENTED]
     assert len(shown[FITTED].curves) == len(shown[FITTED].samples) == 1
     agreement = shown[FITTED].agreement
@@ -132,8 +132,8 @@ def test_runs_stand_with_what_was_made_of_them(finished_results):
 
 def test_a_column_of_weights_is_explained_even_if_all_are_zero(finished_results):
     page = read_page(finished_results.root)
-    baseline = [run for run in page.runs if run.recorded.run == BASELINE]
-    without = [run for run in page.runs if run.recorded.run == WITHOUT_FLOW]
+    baseline = [run for run in page["runs"] if run.recorded.run == BASELINE]
+    without = [run for run in page["runs"] if run.recorded.run == WITHOUT_FLOW]
     assert WEIGHT in lay_out_overview(baseline, ["nf_acc"]).notes
     assert WEIGHT not in lay_out_overview(without, ["top1"]).notes
 
@@ -232,7 +232,7 @@ def outdated(results: Results) -> Results:
 
 def test_an_outdated_run_has_no_classes_of_the_present_data_set(outdated):
     page = read_page(outdated.root)
-    shown = {run.recorded.run: run for flow in page.runs for run in flow.with_classifiers}
+    shown = {run.recorded.run: run for flow in page["runs"] for run in flow.with_classifiers}
     for run in (FITTED, ON_GENERATED_IMAGES):
         assert (shown[run].agreement, shown[run].samples, shown[run].remark) == (None, [], OUTDATED)
     for run in (BASELINE, AUGMENTED):
@@ -247,8 +247,8 @@ def test_an_outdated_run_has_no_classes_of_the_present_data_set(outdated):
 
 def test_outdated_runs_are_marked_and_named_at_the_head(outdated):
     page = read_page(outdated.root)
-    assert page.problems == [f"2 runs, each {OUTDATED}"]
-    ((_, _, flows), _) = page.overviews
+    assert page["problems"] == [f"2 runs, each {OUTDATED}"]
+    ((_, _, flows), _) = page["overviews"]
     (status,) = [column.cells for column in flows.columns if column.heading == "Status"]
     assert status == ["", "outdated", "diverged: mean of class 1 at iteration 2"]
     text = text_of(write_page(outdated.root))
@@ -290,7 +290,7 @@ def test_classes_are_those_of_the_splits_that_a_run_was_made_from(results):
     prepare_splits(results, "wasp")
     shutil.copytree(splits, splits / "seed=0")  # left from a call in which each seed had its own splits
     record_data(results, FITTED, prepare_splits(results, "hornet"))
-    shown = {run.recorded.run: run for run in read_page(results.root).runs}
+    shown = {run.recorded.run: run for run in read_page(results.root)["runs"]}
     assert shown[FITTED].remark == ""
     assert shown[FITTED].agreement.classes == ["hornet", *CLASSES[1:]]
 
@@ -331,7 +331,7 @@ def test_a_run_of_unknown_commit_is_not_among_the_commits(results):
     (results.locate_run(FITTED) / "metrics.json").write_text("{")
     record = json.loads((results.locate_run(BASELINE) / "metrics.json").read_text(encoding="utf-8"))
     (results.locate_run(BASELINE) / "metrics.json").write_text(json.dumps(record | {"git_commit": "0123456789"}))
-    commits = dict(read_page(results.root).facts)["Commit"].split(", ")
+    commits = dict(read_page(results.root)["facts"])["Commit"].split(", ")
     assert "0123456" in commits
     assert all(commits)
 
@@ -339,7 +339,7 @@ def test_a_run_of_unknown_commit_is_not_among_the_commits(results):
 def test_several_seeds_are_averaged_at_the_head(results):
     results.measure(replace(FITTED, seed=1), nf_acc=97.0, validation_nf_acc=94.0)
     results.measure(replace(BASELINE, seed=1), nf_acc=82.0, validation_nf_acc=70.0)
-    (headline, *_) = read_page(results.root).headlines
+    (headline, *_) = read_page(results.root)["headlines"]
     assert headline.value == "96.0 %"
     assert "mean of 2 seeds, standard deviation 1.4" in headline.notes
     assert "λ = 0: 81.0 %" in headline.notes
@@ -348,8 +348,8 @@ def test_several_seeds_are_averaged_at_the_head(results):
 def test_the_head_compares_with_the_baseline_unless_it_shows_one(results):
     for prior, expected in (("gmm", True), ("baseline-random", False)):
         results.measure(replace(BASELINE, prior=prior), nf_acc=99.5, validation_nf_acc=99.5)
-        (headline, *_) = read_page(results.root).headlines
-        assert f"prior {prior}" in headline.of
+        (headline, *_) = read_page(results.root)["headlines"]
+        assert prior in headline.of
         assert any(note.startswith("data-initialised, λ = 0: ") for note in headline.notes) == expected
         shutil.rmtree(results.locate_run(replace(BASELINE, prior=prior)))
 
@@ -360,10 +360,10 @@ def test_runs_of_no_table_are_counted_but_not_averaged_at_the_head(results):
     folders = [run.folder for run in (BASELINE, FITTED, ON_GENERATED_IMAGES, DIVERGED, WITHOUT_FLOW, AUGMENTED)]
     write_descriptions(results.root, read_descriptions(results.root).model_copy(update={"runs": folders}))
     page = read_page(results.root)
-    assert page.headlines[0].value == "95 %"
-    assert ("In no table of the preset", "2 of them") in page.facts
+    assert page["headlines"][0].value == "95 %"
+    assert ("In no table of the preset", "2 of them") in page["facts"]
     write_descriptions(results.root, read_descriptions(results.root).model_copy(update={"runs": None}))
-    assert read_page(results.root).headlines[0].value == "99 %"  # the runs of tables are unknown
+    assert read_page(results.root)["headlines"][0].value == "99 %"  # the runs of tables are unknown
 
 
 def test_flows_of_classifiers_belong_to_the_runs_of_a_preset():
@@ -380,7 +380,7 @@ def test_flows_of_classifiers_belong_to_the_runs_of_a_preset():
 def test_many_classes_have_a_picture_of_their_confusion(results):
     import torch
 
-    from nfpi.page.agreement import read_agreement
+    from nfpi.page.runs import read_agreement
     from nfpi.results.recorded.predictions import write_predictions
 
     labels = torch.arange(200) % 100
@@ -403,7 +403,7 @@ def test_the_manifest_of_a_table_is_not_among_its_files(results):
     folder = results.root / "tables"
     common = {"timed": [], "made_from": {}, "facts": {}, "digests": {}}
     write_manifest(folder / "table2.manifest.json", "table", "table", sorted(folder.iterdir()), **common)
-    (table,) = read_page(results.root).tables
+    (table,) = read_page(results.root)["tables"]
     assert table.files == [f"tables/table2.{form}" for form in ("csv", "html", "md", "tex")]
 
 

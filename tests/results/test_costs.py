@@ -10,7 +10,7 @@ import pytest
 
 from nfpi.cli import main
 from nfpi.config.settings import Config
-from nfpi.results.costs import Dependencies, lay_out_costs, read_jobs, sum_costs
+from nfpi.results.costs import compile_needed_jobs, lay_out_costs, read_jobs, sum_costs
 from nfpi.results.recorded.records import write_metrics
 from nfpi.results.recorded.settings import StoredSettings, write_settings
 from nfpi.runs import Run
@@ -57,9 +57,9 @@ def row_of(frame, table, stage="all"):
 
 def test_a_job_counts_in_each_table_that_depends_on_it_and_once_in_all(root):
     tables = {
-        "flows": Dependencies((FLOW, OTHER), STARTS),
-        "taught": Dependencies((FLOW, TAUGHT), STARTS),
-        "real": Dependencies((ALONE,), STARTS),
+        "flows": compile_needed_jobs((FLOW, OTHER), STARTS),
+        "taught": compile_needed_jobs((FLOW, TAUGHT), STARTS),
+        "real": compile_needed_jobs((ALONE,), STARTS),
     }
     frame = sum_costs(read_jobs(root), tables)
     hours = {table: row_of(frame, table)["hours"] for table in (*tables, "all")}
@@ -72,14 +72,14 @@ def test_a_job_counts_in_each_table_that_depends_on_it_and_once_in_all(root):
 
 
 def test_rows_have_the_device_of_their_run_and_the_largest_memory(root):
-    frame = sum_costs(read_jobs(root), {"flows": Dependencies((FLOW, OTHER), STARTS)})
+    frame = sum_costs(read_jobs(root), {"flows": compile_needed_jobs((FLOW, OTHER), STARTS)})
     training = row_of(frame, "flows", "train_flow")
     assert (training["device"], training["jobs"], training["memory"]) == ("a GPU", 2, 2.0)
     assert row_of(frame, "flows", "prepare_data")["device"] == ""
 
 
 def test_other_seeds_belong_to_the_same_table(root):
-    needs = Dependencies((replace(FLOW, seed=5),), STARTS)
+    needs = compile_needed_jobs((replace(FLOW, seed=5),), STARTS)
     assert row_of(sum_costs(read_jobs(root), {"t": needs}), "t", "train_flow")["jobs"] == 1
 
 
@@ -112,7 +112,7 @@ def test_no_time_is_rounded_to_zero(root):
 
 def test_a_table_may_depend_on_no_job(root):
     other = Run(dataset="other", seed=0, classifier="swin", augmentation="none")
-    assert set(sum_costs(read_jobs(root), {"t": Dependencies((other,), STARTS)})["table"]) == {"all"}
+    assert set(sum_costs(read_jobs(root), {"t": compile_needed_jobs((other,), STARTS)})["table"]) == {"all"}
 
 
 def test_the_command_prints_and_writes_them(root, capsys):

@@ -123,7 +123,7 @@ class SmallRun:
             classifier="resnet18",
             flow_runs=(self.identity,),
             classifier_runs=(self.tested,),
-        ).to_json()
+        ).model_dump(mode="json")
 
     @property
     def splits(self) -> Path:

@@ -66,7 +66,7 @@ def test_verdicts_are_written_in_all_forms(tmp_path, wrong, verdict, of_claim):
     options = {
         "claims": {"better": CLAIM},
         "tables": {"t": {}},
-        "rows": {"t": [row.to_json() for row in rows.values()]},
+        "rows": {"t": [row.model_dump(mode="json") for row in rows.values()]},
         "seeds": [0],
     }
     texts = [text for name, value in options.items() for text in (f"--{name}", json.dumps(value))]

@@ -19,7 +19,7 @@ ACCURACIES = {"nf_acc": "flow", "cnn_acc": "classifier", "top1": "classifier"}
 
 METRICS = Registry("metric", "register_metric", ("log_prob", "labels"), package="nfpi.results.metrics")
 """Builders compute a metric: (log_prob (N, K), labels (N,)) → float; metrics recorded by a stage have no builder. Those
-of the project are registered where they are defined, in :mod:`nfpi.results.metrics.measures`.
+of the project are registered where they are defined, in :mod:`nfpi.results.metrics`.
 Trait: `metric`, its :class:`Metric`."""
 
 
@@ -80,6 +80,14 @@ def metric(name: str) -> Metric:
     if name.startswith(GENERATED_PREFIX):
         return replace(found, name=name, label=f"CNN {found.label}", model="generated")
     return replace(found, name=name, label=f"Validation {found.label}", is_share=False, model="flow")
+
+
+def find_metric(name: str) -> Metric:
+    """Return a metric; one that is not registered gets its name as label."""
+    try:
+        return metric(name)
+    except ConfigError:
+        return Metric(name, label=name, decimals=3)
 
 
 def find_registered_name(name: str) -> str:

@@ -80,8 +80,8 @@ class Registry:
         family: name of the family in messages, e.g. `prior method`.
         decorator: name of the decorator by which users register a variant, e.g. `register_prior`.
         arguments: names of the arguments that builders are called with, by position.
-        package: package whose modules register the built-in variants; they are imported when the registry is first
-            read. None: the variants are registered where the registry is defined.
+        package: package, or module, that registers the built-in variants; its modules are imported when the registry is
+            first read. None: the variants are registered where the registry is defined.
     """
 
     def __init__(self, family: str, decorator: str, arguments: Sequence[str], package: str | None = None) -> None:
@@ -94,7 +94,8 @@ class Registry:
         package, self._package = self._package, None
         if package is not None:
             with registering_from(None):
-                for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+                folders = getattr(importlib.import_module(package), "__path__", ())  # a module has none
+                for module in pkgutil.iter_modules(folders, f"{package}."):
                     importlib.import_module(module.name)
 
     def register(

@@ -12,11 +12,11 @@ from pydantic import ValidationError
 
 from nfpi.config.base import explain, list_execution_settings
 from nfpi.config.classifiers import ClassifierConfig
+from nfpi.config.metrics import find_metric
 from nfpi.config.settings import Config
 from nfpi.config.training import TrainingConfig
 from nfpi.evidence.checksums import FILE as SUMS
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums, write_checksums
-from nfpi.results.metrics import find_metric
 from nfpi.results.recorded.predictions import read_predictions, shorten_predictions
 from nfpi.results.recorded.runs import RecordedRun, find_runs
 from nfpi.results.recorded.settings import FILE as SETTINGS

@@ -14,15 +14,13 @@ from nfpi.config.metrics import metric
 from nfpi.config.settings import Config
 from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
 from nfpi.figures.style import (
-    COLUMN_WIDTH,
     LEGEND_HEIGHT,
     OKABE_ITO,
     PANEL_HEIGHT,
-    STYLE,
-    FigureError,
     collect_legend,
     escape_math,
     format_weight_label,
+    new_figure,
     notice,
 )
 from nfpi.runs import TABLES_FOLDER, Layout
@@ -87,23 +85,13 @@ def draw_accuracy(table: pd.DataFrame) -> Figure:
     at least two. A filled cross on the axis marks a λ at which all seeds diverged, an open one a λ at which some did.
 
     Args:
-        table: result of :func:`nfpi.results.tables.building.accuracy_table`.
-
-    Raises:
-        FigureError: no row has a λ.
+        table: result of :func:`nfpi.results.tables.building.accuracy_table`; some row has a λ.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     series = _select_series(table.columns)
     table = table[table["lambda"].notna()]
-    if table.empty:
-        raise FigureError("expected a table with at least one row with a λ, received none")
     panels = [rows for _, rows in table.groupby("experiment", sort=False)]
     with_spread = bool(table[[f"{name}_std" for name in series]].notna().any(axis=None))
-    with matplotlib.rc_context(STYLE):
-        height = PANEL_HEIGHT * len(panels) + LEGEND_HEIGHT
-        figure = Figure(figsize=(COLUMN_WIDTH, height), layout="constrained")
+    with new_figure(PANEL_HEIGHT * len(panels) + LEGEND_HEIGHT) as figure:
         grid = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
         for axes, title, rows in zip(grid, _compose_titles(panels), panels, strict=True):
             _draw_panel(axes, rows.sort_values("lambda"), series)
@@ -111,7 +99,17 @@ def draw_accuracy(table: pd.DataFrame) -> Figure:
             axes.set_ylabel("Accuracy (%)")
         grid[-1].set_xlabel("Weight λ of the repulsion")
         figure.align_ylabels()
-        _add_legend(figure, grid, "Mean ± standard deviation over seeds" if with_spread else None)
+        entries = collect_legend(grid)
+        if entries:
+            title = "Mean ± standard deviation over seeds" if with_spread else None
+            columns = 3 if len(entries) == 3 else 2
+            order = [
+                label
+                for label in (*(metric(name).label for name in _SERIES), _DIVERGED, _PARTLY_DIVERGED)
+                if label in entries
+            ]
+            handles = [entries[label] for label in order]
+            figure.legend(handles, order, title=title, loc="outside upper center", ncols=columns)
     return figure
 
 
@@ -163,8 +161,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, series: list[str]) -> None:
     else:
         axes.set_ylim(0, 100)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.grid(axis="y", color="0.9", linewidth=0.5)
-    axes.set_axisbelow(True)
+    axes.grid(axis="y")
     _mark_diverged(axes, rows)
 
 
@@ -238,20 +235,4 @@ def _break_axis(axes: Axes, weight: float) -> None:
             zorder=5,
             transform=on_axis + ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans),
             **common,
-        )
-
-
-def _add_legend(figure: Figure, grid: np.ndarray, title: str | None) -> None:
-    """Add one legend for all panels above them, with each label once."""
-    entries = collect_legend(grid)
-    order = [metric(name).label for name in _SERIES] + [_DIVERGED, _PARTLY_DIVERGED]
-    labels = sorted(entries, key=order.index)
-    if labels:
-        figure.legend(
-            [entries[label] for label in labels],
-            labels,
-            title=title,
-            loc="outside upper center",
-            ncols=3 if len(labels) == 3 else 2,
-            frameon=False,
         )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nfpi.figures.style import COLUMN_WIDTH, STYLE, escape_math
-from nfpi.results.metrics import find_metric
+from nfpi.config.metrics import find_metric
+from nfpi.figures.style import COLUMN_WIDTH, escape_math, new_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,25 +56,22 @@ def draw_claims(verdicts: pd.DataFrame) -> Figure:
     Args:
         verdicts: result of :func:`nfpi.results.claims.judging.judge_claims`, at least one row.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
+    from nfpi.results.claims.layout import has_several_datasets, orient
 
-    lines: list[tuple[str, dict[str, Any]]] = []
+    verdicts = orient(verdicts)
+    lines: list[tuple[Callable[..., None], dict[str, Any]]] = []
+    draw_comparison = partial(_draw_comparison, with_dataset=has_several_datasets(verdicts))
     for row in verdicts.to_dict("records"):
         if not lines or lines[-1][1]["claim"] != row["claim"]:
-            lines.append(("claim", row))
-        lines.append(("comparison", row))
-    with matplotlib.rc_context(STYLE):
-        height = _LINE * len(lines) + _HEAD
-        figure = Figure(figsize=(WIDTH, height))
+            lines.append((_write_claim, row))
+        lines.append((draw_comparison, row))
+    height = _LINE * len(lines) + _HEAD
+    with new_figure(height, WIDTH, layout=None) as figure:
         axes = figure.add_axes((_LEFT, 0.42 / height, _RIGHT - _LEFT, _LINE * len(lines) / height))
         axes.set_ylim(len(lines) - 0.5, -0.5)
         _scale_axis(axes, verdicts)
-        for place, (kind, row) in enumerate(lines):
-            if kind == "claim":
-                _write_claim(axes, place, row)
-            else:
-                _draw_comparison(axes, place, row, with_dataset=verdicts["dataset"].nunique() > 1)
+        for place, (draw, row) in enumerate(lines):
+            draw(axes, place, row)
         axes.axvline(0, color="black", linewidth=0.6, zorder=1)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
@@ -83,15 +82,8 @@ def draw_claims(verdicts: pd.DataFrame) -> Figure:
 
 def _scale_axis(axes: Axes, verdicts: pd.DataFrame) -> None:
     """Set a symmetric logarithmic axis that covers all values."""
-    from nfpi.results.claims.layout import compute_threshold, orient_difference, orient_paper_difference
-
-    drawn = [
-        value
-        for row in verdicts.to_dict("records")
-        for value in (*orient_difference(row), orient_paper_difference(row), compute_threshold(row))
-        if not math.isnan(value)
-    ]
-    low, high = min([*drawn, -1.0]), max([*drawn, 1.0])
+    drawn = verdicts[["difference", "low", "high", "paper_difference", "threshold"]].stack().dropna()
+    low, high = min(drawn.min(), -1.0), max(drawn.max(), 1.0)
     axes.set_xscale("symlog", linthresh=1.0, linscale=1.0)
     axes.set_xlim(1.3 * low, 1.3 * high)
     sizes = (1, 3, 10, 30) if max(-low, high) < 40 else (1, 10, 100, 1000)
@@ -118,15 +110,15 @@ def _draw_comparison(axes: Axes, place: int, row: dict[str, Any], *, with_datase
     from nfpi.results.claims import layout
 
     colour, marker, filling = _VERDICTS[row["verdict"]]
-    difference, low, high = layout.orient_difference(row)
-    edge = layout.compute_threshold(row)
+    difference, low, high, edge, paper = (
+        row[name] for name in ("difference", "low", "high", "threshold", "paper_difference")
+    )
     axes.fill_betweenx([place - 0.42, place + 0.42], min(0.0, edge), max(0.0, edge), color="0.85", linewidth=0)
     if not math.isnan(difference):
         if not math.isnan(low):
             axes.plot([low, high], [place, place], color=colour, linewidth=1.2, solid_capstyle="butt", zorder=5)
         style: dict[str, Any] = {"marker": marker, "fillstyle": filling, "markersize": 4.5, "markeredgewidth": 0.9}
         axes.plot(difference, place, color=colour, markerfacecoloralt="white", zorder=6, **style)
-    paper = layout.orient_paper_difference(row)
     if not math.isnan(paper):
         axes.plot(paper, place, color="black", marker="|", markersize=8, markeredgewidth=1.3, zorder=7)
     left, right = _compute_edges()
@@ -164,4 +156,4 @@ def _add_legend(figure: Figure, verdicts: pd.DataFrame) -> None:
         style = {"marker": "|", "markersize": 8, "markeredgewidth": 1.3, "color": "black", "linestyle": "none"}
         handles.append(Line2D([], [], label="the paper's", **style))
     handles.append(Patch(color="0.85", label="does not matter"))
-    figure.legend(handles=handles, loc="upper center", ncols=len(handles), frameon=False)
+    figure.legend(handles=handles, loc="upper center", ncols=len(handles))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -14,7 +14,7 @@ from nfpi.config.figures import FigureSettings
 from nfpi.config.priors import FixedPointConfig, FixedPointSettings
 from nfpi.config.settings import Config
 from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
-from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, format_weight_label
+from nfpi.figures.style import format_weight_label, new_figure
 from nfpi.runs import INITIAL, INITIAL_FILES, Layout
 
 if TYPE_CHECKING:
@@ -111,15 +111,13 @@ def compute_convergence(
         Rows with the columns :data:`COLUMNS`.
     """
     unit = type(initial)(initial.mean, initial.mean.new_ones(initial.mean.shape))
-    updates: tuple[Literal["released", "exact"], ...] = ("released", "exact")
-    scales: tuple[Literal["pairwise", "average"], ...] = ("pairwise", "average")
-    for fitted, update, scale, weight in product(_FITTED, updates, scales, sorted(set(settings.lambdas))):
+    weights = sorted(set(settings.lambdas))
+    for fitted, update, scale, weight in product(_FITTED, ("released", "exact"), ("pairwise", "average"), weights):
         fit_mean, fit_variance, _ = _FITTED[fitted]
-        moments = {"fit_mean": fit_mean, "fit_variance": fit_variance}
-        config = FixedPointConfig(weight=weight, alpha=settings.alpha, scale=scale, update=update, **moments)
+        kind: dict[str, Any] = {"alpha": settings.alpha, "update": update, "scale": scale}
+        config = FixedPointConfig(weight=weight, fit_mean=fit_mean, fit_variance=fit_variance, **kind)
         outcome, _ = fit_with_outcome(statistics, config, initial if fit_variance else unit)
-        kind = {"fitted": fitted, "update": update, "scale": scale}
-        yield {"dataset": settings.dataset, "alpha": settings.alpha, **kind, **outcome}
+        yield {"dataset": settings.dataset, "fitted": fitted, **kind, **outcome}
 
 
 def fit_with_outcome(
@@ -161,26 +159,18 @@ def draw_convergence_map(table: pd.DataFrame) -> Figure:
 
     Args:
         table: table with the columns :data:`COLUMNS`.
-
-    Raises:
-        FigureError: the table is empty.
     """
     import matplotlib
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    if table.empty:
-        raise FigureError("expected at least one row, received an empty table")
     weights = sorted(table["lambda"].unique())
     groups = [(name, table[table["fitted"] == name]) for name in _FITTED if (table["fitted"] == name).any()]
     kinds = [list(dict.fromkeys(zip(rows["update"], rows["scale"], strict=True))) for _, rows in groups]
     shades = ScalarMappable(LogNorm(1, 1000), matplotlib.colormaps["viridis"].reversed())
-    with matplotlib.rc_context(STYLE):
-        note = _explain_failures(table)
-        height = 0.17 * sum(map(len, kinds)) + 0.2 * len(groups) + 1.1 + 0.1 * len(note.splitlines())
-        figure = Figure(figsize=(COLUMN_WIDTH, height), layout=ConstrainedLayoutEngine(h_pad=0.02, w_pad=0.02))
+    note = _explain_failures(table)
+    height = 0.17 * sum(map(len, kinds)) + 0.2 * len(groups) + 1.1 + 0.1 * len(note.splitlines())
+    with new_figure(height, layout={"h_pad": 0.02, "w_pad": 0.02}) as figure:
         grid = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=[len(k) for k in kinds])[:, 0]
         for axes, (name, rows), kind in zip(grid, groups, kinds, strict=True):
             for row in rows.to_dict("records"):

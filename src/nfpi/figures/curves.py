@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nfpi.figures.style import COLUMN_WIDTH, OKABE_ITO, STYLE, FigureError, collect_legend, notice
+from nfpi.figures.style import OKABE_ITO, FigureError, collect_legend, new_figure, notice, render_figure
 from nfpi.runs import INITIAL, LOG_FILE, METRICS_FILE
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.manifests import SUFFIX, find_product
@@ -55,8 +54,6 @@ def draw_curves(log: pd.DataFrame, title: str = "") -> Figure:
     Raises:
         FigureError: the log has no values.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     columns = [name for series in _PANELS.values() for name in series if name in log.columns]
@@ -66,8 +63,7 @@ def draw_curves(log: pd.DataFrame, title: str = "") -> Figure:
         raise FigureError("expected the log of a training, received one without values")
     # the epochs of the initial state have no `seconds` in the log of a run
     shared = int(log["seconds"].isna().cumprod().sum()) if "seconds" in log.columns else 0
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(COLUMN_WIDTH, 1.15 * len(panels) + 0.6), layout="constrained")
+    with new_figure(1.15 * len(panels) + 0.6) as figure:
         grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (quantity, series) in zip(grid, panels.items(), strict=True):
             for column, label in series.items():
@@ -77,15 +73,14 @@ def draw_curves(log: pd.DataFrame, title: str = "") -> Figure:
                 axes.axvspan(0.5, shared + 0.5, color="0.9", linewidth=0, label="initial state", zorder=0)
             axes.set_ylabel(quantity)
             axes.yaxis.set_major_locator(MaxNLocator(5, steps=_TICK_STEPS))
-            axes.grid(axis="y", color="0.92", linewidth=0.5)
-            axes.set_axisbelow(True)
+            axes.grid(axis="y")
         grid[0].set_xlim(0.5, max(float(log["epoch"].max()), 2.0) + 0.5)
         grid[0].xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=_TICK_STEPS))
         grid[0].set_title(title, loc="left", fontsize=7)
         grid[-1].set_xlabel("Epoch")
         figure.align_ylabels()
         handles = collect_legend(grid)
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -103,8 +98,13 @@ def write_curves(root: Path) -> list[Path]:
     Raises:
         OSError: a picture cannot be written.
     """
-    outdated = (log for log in find_logs(root) if not _is_current(log.with_name(CURVES), log))
-    return [_write_picture(log, "/ ".join(log.parent.relative_to(root).parts)) for log in outdated]
+    written = []
+    for log in find_logs(root):
+        picture = log.with_name(CURVES)
+        if not _is_current(picture, log):
+            figure = _draw_log(log, "/ ".join(log.parent.relative_to(root).parts))
+            written.append(write_atomically(picture, render_figure(figure, "png", _RESOLUTION)))
+    return written
 
 
 def find_logs(root: Path) -> Iterator[Path]:
@@ -113,15 +113,6 @@ def find_logs(root: Path) -> Iterator[Path]:
     for path in sorted(root.rglob(LOG_FILE)):
         if not path.parent.match(of_initial_state):
             yield path
-
-
-def _write_picture(log: Path, title: str) -> Path:
-    import matplotlib
-
-    content = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        _draw_log(log, title).savefig(content, format="png", dpi=_RESOLUTION, metadata={"Software": None})
-    return write_atomically(log.with_name(CURVES), content.getvalue())
 
 
 def _draw_log(path: Path, title: str) -> Figure:

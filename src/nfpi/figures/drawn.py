@@ -6,7 +6,6 @@ planning the workflow imports the settings of figures.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,16 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from nfpi.config.figures import FIGURES, FigureSettings
 from nfpi.config.settings import Config
-from nfpi.figures.style import RESOLUTION, STYLE, FigureError, notice
+from nfpi.figures.style import FigureError, notice, render_figure
 from nfpi.runs import IMAGE_SET_FILES, SPLITS, Layout
 from nfpi.runtime.files import write_atomically, written_together
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-_FORMATS: tuple[tuple[str, dict[str, None]], ...] = (("png", {"Software": None}), ("pdf", {"CreationDate": None}))
-"""File formats, and the metadata to leave out, as it would make files of the same figure differ."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +41,7 @@ class FigureInputs:
         Raises:
             FigureError: there is no such file, or more than one.
         """
-        files = self.files.get(name, [])
-        if len(files) != 1:
-            raise FigureError(f"files: expected one file called {name}, received {len(files)}")
-        return files[0]
+        return self._find(name, set(self.files.get(name, [])), "file")
 
     def folder(self, name: str) -> Path:
         """Return the folder of all files with this role.
@@ -56,10 +49,12 @@ class FigureInputs:
         Raises:
             FigureError: there are no such files, or they are in several folders.
         """
-        folders = {file.parent for file in self.files.get(name, [])}
-        if len(folders) != 1:
-            raise FigureError(f"files: expected the files called {name} in one folder, received {len(folders)} folders")
-        return folders.pop()
+        return self._find(name, {file.parent for file in self.files.get(name, [])}, "folder")
+
+    def _find(self, name: str, found: set[Path], kind: str) -> Path:
+        if len(found) != 1:
+            raise FigureError(f"files: expected one {kind} called {name}, received {len(found)}")
+        return found.pop()
 
 
 @dataclass(frozen=True)
@@ -160,23 +155,10 @@ def save_drawn(drawn: Drawn, folder: Path, name: str) -> None:
 
     with written_together():
         for picture, figure in drawn.pictures.items():
-            for suffix, content in render_figure(figure).items():
-                write_atomically(folder / f"{picture}.{suffix}", content)
+            for suffix in ("png", "pdf"):
+                write_atomically(folder / f"{picture}.{suffix}", render_figure(figure, suffix))
         if drawn.table is not None:
             write_csv(drawn.table, folder / f"{name}.csv")
-
-
-def render_figure(figure: Figure) -> dict[str, bytes]:
-    """Return the contents of a figure's files by suffix, png and pdf."""
-    import matplotlib
-
-    contents = {}
-    for suffix, metadata in _FORMATS:
-        buffer = io.BytesIO()
-        with matplotlib.rc_context(STYLE):
-            figure.savefig(buffer, format=suffix, dpi=RESOLUTION, metadata=metadata)
-        contents[suffix] = buffer.getvalue()
-    return contents
 
 
 def list_split_files(config: Config, layout: Layout, dataset: str, split: str) -> list[str]:

@@ -16,7 +16,7 @@ from nfpi.config.priors import FixedPointConfig
 from nfpi.config.settings import Config
 from nfpi.figures.convergence_map import DIVERGENCE_CAUSES, fit_with_outcome
 from nfpi.figures.drawn import Drawn, FigureInputs, list_split_files, register_figure
-from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, escape_math, format_weight_label, get_class_style
+from nfpi.figures.style import COLUMN_WIDTH, escape_math, format_weight_label, get_class_style, new_figure
 from nfpi.runs import Layout
 
 if TYPE_CHECKING:
@@ -226,30 +226,19 @@ def draw_gaussians(table: pd.DataFrame, variant: Variant) -> Figure:
     Args:
         table: table with the columns :data:`COLUMNS`.
         variant: Gaussians with variances (diagonal) or with full covariances.
-
-    Raises:
-        FigureError: the table lacks a panel.
     """
-    import matplotlib
     import pandas as pd
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.ticker import MaxNLocator
 
     shown = table[table["variant"].isin(["both", variant])]
     panels = [shown[shown["panel"] == name] for name in _PANELS]
-    for name, rows in zip(_PANELS, panels, strict=True):
-        if rows.empty:
-            raise FigureError(f"expected the panel {name} of variant {variant}, received no row of it")
     classes = panels[0]["class"].unique().tolist()
     x_limits, y_limits = _compute_limits(shown, pd.concat(panels[:2]))
     ratio = float(np.diff(y_limits)[0] / np.diff(x_limits)[0])
     columns = max(1, min(len(classes), int(COLUMN_WIDTH / (0.17 + 0.05 * max(map(len, classes))))))
     legend_rows = -(-len(classes) // columns) if len(classes) <= _MOST_CLASSES_IN_LEGEND else 0
-    with matplotlib.rc_context(STYLE):
-        height = 2 * (1.38 * ratio + 0.2) + 0.4 + (0.16 + 0.12 * legend_rows if legend_rows else 0)
-        layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, compress=True)
-        figure = Figure(figsize=(COLUMN_WIDTH, height), layout=layout)
+    height = 2 * (1.38 * ratio + 0.2) + 0.4 + (0.16 + 0.12 * legend_rows if legend_rows else 0)
+    with new_figure(height, layout={"w_pad": 0.02, "h_pad": 0.02, "compress": True}) as figure:
         grid = figure.subplots(2, 2, sharex=True, sharey=True)
         for letter, name, axes, rows in zip("abcd", _PANELS, grid.flat, panels, strict=True):
             axes.set(xlim=x_limits, ylim=y_limits, aspect="equal")
@@ -259,8 +248,8 @@ def draw_gaussians(table: pd.DataFrame, variant: Variant) -> Figure:
             axes.set_xlabel("t-SNE 1", fontsize=7, labelpad=1)
             axes.set_ylabel("t-SNE 2", fontsize=7, labelpad=1)
             axes.label_outer()
-        grid[0, 0].xaxis.set_major_locator(MaxNLocator(4))
-        grid[0, 0].yaxis.set_major_locator(MaxNLocator(4))
+        for axis in (grid[0, 0].xaxis, grid[0, 0].yaxis):
+            axis.set_major_locator(MaxNLocator(4))
         if legend_rows:
             _add_legend(figure, classes, columns, shown["dataset"].iloc[0])
     return figure
@@ -370,7 +359,6 @@ def _add_legend(figure: Figure, classes: list[str], columns: int, title: str) ->
         loc="outside lower center",
         title=title,
         ncols=columns,
-        frameon=False,
         handletextpad=0.1,
         columnspacing=0.9,
         labelspacing=0.3,

@@ -11,7 +11,7 @@ from pydantic import Field
 from nfpi.config.base import Name, NonNegativeFloat
 from nfpi.config.figures import FigureSettings
 from nfpi.config.settings import Config
-from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, escape_math
+from nfpi.figures.style import COLUMN_WIDTH, escape_math, new_figure
 from nfpi.runs import MODEL_FILES, Layout, format_weight
 
 if TYPE_CHECKING:
@@ -101,16 +101,8 @@ def draw_image_grid(
         notes: texts below the images, C for each of the R rows.
 
     Raises:
-        FigureError: other numbers of rows or columns, or images that are not pixels.
+        ValueError: there are other numbers of rows or columns.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    if images.ndim != 5 or images.dtype != np.uint8 or images.shape[4] not in (1, 3):
-        raise FigureError(f"expected images (R, C, H, W, 1 or 3), uint8, received {images.shape}, {images.dtype}")
-    if images.shape[:2] != (len(rows), len(columns)):
-        raise FigureError(f"expected {len(rows)}×{len(columns)} images, received {images.shape[0]}×{images.shape[1]}")
     times = max(1, _ENLARGED_SIZE // max(images.shape[2:4]))
     large = np.broadcast_to(images, (*images.shape[:4], 3)).repeat(times, 2).repeat(times, 3)
     height, width = large.shape[2:4]
@@ -126,9 +118,8 @@ def draw_image_grid(
             mosaic[top : top + height, left : left + width] = image
     upright = max(map(len, columns)) * 0.055 < inches_per_pixel * width
     label_height = (0.33 if column_title else 0.18) if upright else 0.12 + 0.037 * max(map(len, columns))
-    with matplotlib.rc_context(STYLE):
-        size = (COLUMN_WIDTH, inches_per_pixel * mosaic.shape[0] + label_height)
-        figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01))
+    height_of_all = inches_per_pixel * mosaic.shape[0] + label_height
+    with new_figure(height_of_all, layout={"w_pad": 0.01, "h_pad": 0.01}) as figure:
         axes = figure.subplots()
         axes.imshow(mosaic)
         axes.set_anchor("E")  # remaining space goes to the labels

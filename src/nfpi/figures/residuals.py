@@ -13,7 +13,7 @@ from nfpi.config.figures import FigureSettings
 from nfpi.config.priors import FixedPointSettings
 from nfpi.config.settings import Config
 from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
-from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, format_weight_label, notice
+from nfpi.figures.style import format_weight_label, new_figure, notice
 from nfpi.runs import Layout
 
 if TYPE_CHECKING:
@@ -72,15 +72,11 @@ def draw(settings: ResidualsFigure, inputs: FigureInputs) -> Drawn:
     A fit diverged at once if it has no iteration before, or if the training before it diverged.
 
     Raises:
-        FigureError: the numbers of files and λ differ, or no residual is positive.
+        ValueError: the numbers of files and λ differ, or no residual is positive.
     """
     from nfpi.results.recorded.csv_files import read_csv
 
     files = inputs.files["iterations"]
-    if len(files) != len(settings.lambdas):
-        raise FigureError(
-            f"files: expected {len(settings.lambdas)} files called iterations, one for each λ, received {len(files)}"
-        )
     prior = FixedPointSettings.model_validate(inputs.settings["prior"])
     curves = [
         (weight, read_csv(file, COLUMNS, infinite=True)) for weight, file in zip(settings.lambdas, files, strict=True)
@@ -109,20 +105,16 @@ def draw_residuals(
         max_iterations: maximum number of iterations.
 
     Raises:
-        FigureError: no residual is positive.
+        ValueError: no residual is positive.
     """
     import matplotlib
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     quantities = [column for column in _QUANTITIES if any((rows[column] > 0).any() for _, rows in curves)]
-    if not quantities:
-        raise FigureError("expected at least one positive residual, received none")
     curves = sorted(curves, key=lambda curve: curve[0])
     ends = [_infer_outcome(rows, tolerance, max_iterations) for _, rows in curves]
     colours = matplotlib.colormaps["cividis"].reversed()(np.linspace(0.15, 1.0, len(curves)))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(COLUMN_WIDTH, 1.5 * len(quantities) + 0.75), layout="constrained")
+    with new_figure(1.5 * len(quantities) + 0.75) as figure:
         grid = figure.subplots(len(quantities), 1, sharex=True, squeeze=False)[:, 0]
         for axes, column in zip(grid, quantities, strict=True):
             bottom, top = _compute_limits([rows[column] for _, rows in curves], ends, tolerance)
@@ -133,7 +125,7 @@ def draw_residuals(
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter("")
             axes.yaxis.set_minor_formatter("")
-            axes.grid(color="0.92", linewidth=0.5)
+            axes.grid()
         grid[0].set_title(dataset, loc="left")
         grid[-1].set_xlabel("Iteration")
         figure.align_ylabels()
@@ -144,7 +136,7 @@ def draw_residuals(
         for end in (name for name in _ENDS if name in ends):
             lines.append(Line2D([], [], linestyle="none", color="0.6", **_get_end_style(end)))
             labels.append(_ENDS[end][1].format(max_iterations))
-        figure.legend(lines, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=6.5)
+        figure.legend(lines, labels, loc="outside lower center", ncols=3, fontsize=6.5)
     return figure
 
 

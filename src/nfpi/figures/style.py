@@ -6,7 +6,10 @@ directly instead of pyplot, so they need neither a display nor global state.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +27,9 @@ LEGEND_HEIGHT = 0.4
 
 RESOLUTION = 300
 """Pixels per inch of PNG files."""
+
+_LEFT_OUT: dict[str, dict[str, None]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
+"""Metadata to leave out, as it would make files of the same figure differ."""
 
 OKABE_ITO = {"blue": "#0072B2", "vermillion": "#D55E00"}
 """Colours for two series, from the palette of Okabe and Ito (2008)."""
@@ -48,9 +54,13 @@ STYLE: dict[Any, Any] = {
     "ytick.labelsize": 7,
     "legend.fontsize": 7,
     "legend.title_fontsize": 7,
+    "legend.frameon": False,
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "0.92",
+    "grid.linewidth": 0.5,
     "hatch.linewidth": 0.5,
     "pdf.fonttype": 42,  # embedded as TrueType: text stays text
 }
@@ -86,12 +96,44 @@ def collect_legend(grid: Iterable[Axes]) -> dict[str, Any]:
     return {label: handle for axes in grid for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
 
 
-def notice(message: str) -> Figure:
-    """Draw a message instead of a figure that cannot be drawn."""
+@contextmanager
+def new_figure(
+    height: float, width: float = COLUMN_WIDTH, layout: Mapping[str, Any] | None = MappingProxyType({})
+) -> Iterator[Figure]:
+    """Create a figure; what is drawn in this context has the style of all figures.
+
+    Args:
+        height, width: size in inches.
+        layout: settings of matplotlib's constrained layout; None: axes stay where they are put.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(COLUMN_WIDTH, 0.8))
+        figure = Figure(figsize=(width, height))
+        if layout is not None:
+            figure.set_layout_engine("constrained", **layout)
+        yield figure
+
+
+def render_figure(figure: Figure, suffix: str, resolution: int = RESOLUTION) -> bytes:
+    """Return the contents of a figure's file, png or pdf; they are reproducible.
+
+    Args:
+        figure: the figure.
+        suffix: `png` or `pdf`.
+        resolution: pixels per inch.
+    """
+    import matplotlib
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format=suffix, dpi=resolution, metadata=_LEFT_OUT[suffix])
+    return buffer.getvalue()
+
+
+def notice(message: str) -> Figure:
+    """Draw a message instead of a figure that cannot be drawn."""
+    with new_figure(0.8, layout=None) as figure:
         figure.text(0.5, 0.5, message, ha="center", va="center", fontsize=7, color="0.3", wrap=True)
     return figure

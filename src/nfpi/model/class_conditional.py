@@ -201,7 +201,7 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
             classes; `ece`, the expected calibration error in percent; `worst_class_acc`, the lowest
             accuracy of a class, and `worst_class`, the name of this class.
         """
-        from nfpi.results.metrics.measures import compute_metrics, per_class_accuracy
+        from nfpi.results.metrics import compute_metrics, per_class_accuracy
         from nfpi.results.statistics.intervals import wilson_interval
 
         array = self._check_images(images)

@@ -9,10 +9,11 @@ from statistics import fmean, stdev
 
 from nfpi.config.metrics import metric
 from nfpi.page.products import Product
+from nfpi.page.runs import compose_name
 from nfpi.results.recorded.runs import RecordedRun
 from nfpi.results.statistics.intervals import wilson_interval
 from nfpi.results.tables.summaries import choose_best_run, find_selecting_metric
-from nfpi.results.tables.table import count_decimals, format_number, typeset_weight
+from nfpi.results.tables.table import count_decimals, format_number
 from nfpi.runs import BASELINE, Run
 
 
@@ -44,13 +45,13 @@ def select_headlines(recorded: Sequence[RecordedRun], tables: Sequence[Product])
     """
     shown: list[Headline] = []
     for dataset in dict.fromkeys(item.run.dataset for item in recorded):
-        of_dataset = [item for item in recorded if item.run.dataset == dataset]
         groups: Groups = {}
-        for item in of_dataset:
+        diverged: Counter[Run] = Counter()
+        for item in (item for item in recorded if item.run.dataset == dataset):
             if item.metrics:
                 groups.setdefault(replace(item.run, seed=0), []).append(item)
-        diverged = Counter(replace(item.run, seed=0) for item in of_dataset if item.divergence)
-        flow, of_real_images = (_find_best_run(groups, diverged, is_real) for is_real in (False, True))
+            diverged[replace(item.run, seed=0)] += bool(item.divergence)
+        flow, of_real_images = (_find_best_run(groups, diverged, name) for name in ("nf_acc", "top1"))
         best = [("nf_acc", flow)]
         best += [
             ("cnn_acc", run) for run in groups if run.classifier and run.augmentation is None and run.of_flow == flow
@@ -72,17 +73,17 @@ def _list_values(members: Iterable[RecordedRun], name: str) -> list[float]:
     return [item.metrics[name] for item in members if name in item.metrics]
 
 
-def _find_best_run(groups: Groups, diverged: Mapping[Run, int], is_trained_on_real_images: bool) -> Run | None:
-    """Return the run that is best by the metric that selects λ; None: no run has it."""
-    name = find_selecting_metric(None, is_trained_on_real_images=is_trained_on_real_images)
-    return choose_best_run({run: _list_values(members, name) for run, members in groups.items()}, diverged, name)
+def _find_best_run(groups: Groups, diverged: Mapping[Run, int], name: str) -> Run | None:
+    """Return the run that is best in a metric on the validation split; None: no run has it."""
+    chosen_by = find_selecting_metric(name)
+    values = {run: _list_values(members, chosen_by) for run, members in groups.items()}
+    return choose_best_run(values, diverged, chosen_by)
 
 
 def _make_headline(name: str, run: Run, groups: Groups, tables: Sequence[Product]) -> Headline:
     entry, values = metric(name), _list_values(groups[run], name)
     mean = fmean(values)
-    images = groups[run][0].record.get("n")
-    images = images if isinstance(images, int) and images > 0 else None
+    images = groups[run][0].record.get("n") or None
     decimals = count_decimals(entry, images and images * len(values))
     notes = []
     if len(values) > 1:
@@ -90,47 +91,28 @@ def _make_headline(name: str, run: Run, groups: Groups, tables: Sequence[Product
     elif images:
         low, high = wilson_interval(mean, images)
         notes.append(f"95 % interval {low:.{decimals}f} to {high:.{decimals}f} ({images} test images)")
-    other, label = _find_baseline(run, groups)
-    if other is not None and _list_values(groups[other], name):
-        notes.append(f"{label}: {format_number(fmean(_list_values(groups[other], name)), decimals)} {entry.unit}")
+    other, label = _find_baseline(run)
+    if other != run and (of_other := _list_values(groups.get(other, ()), name)):
+        notes.append(f"{label}: {format_number(fmean(of_other), decimals)} {entry.unit}")
     value = _find_paper_value(name, run, tables)
     if value is not None:
         difference = format_number(mean - value, decimals, signed=True)
         notes.append(f"the paper: {value:g} {entry.unit} (difference {difference})")
-    return Headline(
-        name,
-        f"{entry.label} on {run.dataset}",
-        f"{format_number(mean, decimals)} {entry.unit}",
-        _describe_run(run),
-        notes,
-    )
+    label, shown = f"{entry.label} on {run.dataset}", f"{format_number(mean, decimals)} {entry.unit}"
+    return Headline(name, label, shown, compose_name(run), notes)
 
 
-def _find_baseline(run: Run, groups: Groups) -> tuple[Run | None, str]:
-    """Return the baseline of a run, and the label of the baseline.
+def _find_baseline(run: Run) -> tuple[Run, str]:
+    """Return the baseline of a run, which may be the run itself, and the label of the baseline.
 
-    It is the data-initialised run at λ = 0 or, for a run with an augmentation, the one without. It is None if the run
-    itself is a baseline or without augmentation, or if the baseline has no metrics.
+    It is the data-initialised run at λ = 0 or, for a run with an augmentation, the one without.
     """
     if run.augmentation is not None:
         other = Run(dataset=run.dataset, seed=0, classifier=run.classifier, augmentation="none")
-        label, is_baseline = "without augmentation", run == other
-    else:
-        other = replace(run, prior=BASELINE["data"], weight=0.0)
-        label = "λ = 0" if run.weight else "data-initialised, λ = 0"
-        is_baseline = run.prior in BASELINE.values()
-    return (None if is_baseline or other not in groups else other), label
-
-
-def _describe_run(run: Run) -> str:
-    parts = []
-    if run.flow and run.prior and run.weight is not None:
-        parts = [f"flow {run.flow}", f"prior {run.prior}", f"λ = {typeset_weight(run.weight)}"]
-    if run.classifier:
-        parts.append(f"classifier {run.classifier}")
-    if run.augmentation:
-        parts.append(f"augmentation {run.augmentation}")
-    return ", ".join(parts)
+        return other, "without augmentation"
+    if run.prior in BASELINE.values():
+        return run, ""
+    return replace(run, prior=BASELINE["data"], weight=0.0), "λ = 0" if run.weight else "data-initialised, λ = 0"
 
 
 def _find_paper_value(name: str, run: Run, tables: Sequence[Product]) -> float | None:

@@ -1,13 +1,12 @@
-"""Tables of the runs on a page, and explanations of metrics."""
+"""Tables, settings and versions of the runs on a page, and explanations of metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from nfpi.config.metrics import METRICS, metric
+from nfpi.config.metrics import METRICS, find_metric, metric
 from nfpi.page.runs import ShownRun
-from nfpi.results.metrics import find_metric
 from nfpi.results.recorded.runs import RecordedRun
 from nfpi.results.tables.table import (
     Column,
@@ -40,12 +39,15 @@ def lay_out_overviews(runs: Sequence[ShownRun]) -> list[tuple[str, str, Table]]:
     flows = [run for run in runs if run.recorded.run.classifier is None]
     everything = [run for flow in runs for run in flow.with_classifiers]
     classifiers = [run for run in everything if run.recorded.run.augmentation is not None]
-    of_classifiers = "Classifiers trained on real images, measured on the test split"
     overviews = (
-        ("flows", "Flows, measured on the test split", flows, METRICS_OF_FLOWS),
-        ("classifiers", of_classifiers, classifiers, METRICS_OF_CLASSIFIERS),
+        ("flows", "Flows", flows, METRICS_OF_FLOWS),
+        ("classifiers", "Classifiers trained on real images", classifiers, METRICS_OF_CLASSIFIERS),
     )
-    return [(id, title, lay_out_overview(members, metrics)) for id, title, members, metrics in overviews if members]
+    return [
+        (id, f"{title}, measured on the test split", lay_out_overview(members, metrics))
+        for id, title, members, metrics in overviews
+        if members
+    ]
 
 
 def lay_out_overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> Table:
@@ -104,3 +106,60 @@ def _make_metric_column(name: str, recorded: Sequence[RecordedRun | None]) -> Co
         for item, value in zip(recorded, values, strict=True)
     ]
     return make_number_column(entry.label, values, cells, unit=entry.unit)
+
+
+# ---- settings and versions ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SettingsOfKind:
+    """Settings of all runs of one kind.
+
+    Attributes:
+        kind: name of the kind: data set and flow, or data set and classifier.
+        runs: number of runs.
+        shared: settings that are equal in all runs, with their values.
+        differing: names of the other settings.
+    """
+
+    kind: str
+    runs: int
+    shared: list[tuple[str, str]]
+    differing: list[str]
+
+
+def compare_settings(recorded: Sequence[RecordedRun]) -> list[SettingsOfKind]:
+    """Compare the settings of the runs of each kind, flows first."""
+    kinds: dict[str, list[RecordedRun]] = {}
+    for item in sorted(recorded, key=lambda item: item.run.classifier is not None):
+        if item.settings:
+            kinds.setdefault(_describe_kind(item), []).append(item)
+    compared = []
+    for kind, members in kinds.items():
+        names = dict.fromkeys(name for item in members for name in item.settings)
+        values = {name: {item.settings.get(name) for item in members} for name in names}
+        shared = [(name, str(*texts)) for name, texts in values.items() if len(texts) == 1]
+        compared.append(SettingsOfKind(kind, len(members), shared, [name for name in names if len(values[name]) > 1]))
+    return compared
+
+
+def add_differing_settings(runs: Iterable[ShownRun], kinds: Sequence[SettingsOfKind]) -> None:
+    """Add to each run the settings in which it differs from others of its kind."""
+    differing = {kind.kind: kind.differing for kind in kinds}
+    for run in runs:
+        names = differing.get(_describe_kind(run.recorded), ())
+        run.settings += [(name, value) for name, value in run.recorded.settings.items() if name in names]
+
+
+def list_versions(recorded: Sequence[RecordedRun]) -> list[tuple[str, str]]:
+    """Return the package versions, commits and devices of all runs, by name."""
+    values: dict[str, dict[str, None]] = {}
+    for item in recorded:
+        for name, value in item.software.items():
+            values.setdefault(name, {})[value] = None
+    return [(name, ", ".join(texts)) for name, texts in values.items()]
+
+
+def _describe_kind(recorded: RecordedRun) -> str:
+    run = recorded.run
+    return f"{run.dataset}, classifier {run.classifier}" if run.classifier else f"{run.dataset}, flow {run.flow}"

@@ -1,24 +1,95 @@
-"""Tables, figures and claims on a page, each with its files, or the reason why it is missing."""
+"""Tables, figures and claims on a page, each with its files, or the reason why it is missing.
+
+Their titles and captions are saved beside the results for `nfpi page`, which does not read the preset.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+from pydantic import Field
 
-from nfpi.page.descriptions import FigureDescription
+from nfpi.config.settings import Config
 from nfpi.page.pictures import Picture, embed_file
 from nfpi.results.claims.layout import NAME as CLAIMS
 from nfpi.results.claims.layout import lay_out_claims, read_claims
 from nfpi.results.tables.building import read_table
 from nfpi.results.tables.layout import lay_out
 from nfpi.results.tables.markup import read_title
+from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.results.tables.table import Table
 from nfpi.runs import COLLECTED_FOLDER, FIGURES_FOLDER, TABLES_FOLDER
 from nfpi.runtime.faults import format_error
+from nfpi.runtime.files import write_atomically
+from nfpi.runtime.formats import Record, check_record, read_json_object
 from nfpi.runtime.manifests import find_product
+
+FILE = "page.json"
+"""Name of the file of these descriptions, in the folder of results."""
+
+
+class FigureDescription(Record):
+    """Title and caption of a figure, and the names of its pictures."""
+
+    title: str = ""
+    caption: str = ""
+    pictures: Annotated[list[str], Field(min_length=1)]
+
+
+class Descriptions(Record):
+    """Titles of tables, and descriptions of figures, by name in the order of the preset.
+
+    Attributes:
+        runs: folders of the runs of all tables, and of the flows and classifiers from which these runs start; None:
+            unknown.
+    """
+
+    tables: dict[str, str] = {}
+    figures: dict[str, FigureDescription] = {}
+    runs: list[str] | None = None
+
+
+def describe_preset(config: Config) -> Descriptions:
+    """Return titles, captions and runs of a preset."""
+    figures = {
+        name: FigureDescription(
+            title=figure.title, caption=figure.describe(config), pictures=figure.picture_names(name)
+        )
+        for name, figure in config.figures.items()
+    }
+    runs = list_tabled_runs(config)
+    runs += [run.of_flow for run in runs if run.flow]
+    runs += [other for run in runs if (other := config.fine_tuned_from(run))]
+    return Descriptions(
+        tables={name: table.title for name, table in config.tables.items()},
+        figures=figures,
+        runs=list(dict.fromkeys(run.folder for run in runs)),
+    )
+
+
+def write_descriptions(root: Path, described: Descriptions) -> None:
+    """Write descriptions to the folder of results."""
+    write_atomically(root / FILE, described.model_dump_json(indent=2) + "\n")
+
+
+def read_descriptions(root: Path) -> Descriptions:
+    """Read descriptions from the folder of results; empty before the end of the first call of the workflow.
+
+    Raises:
+        FormatError: the file has other contents.
+        OSError: the file cannot be read.
+    """
+    path = root / FILE
+    if not path.is_file():
+        return Descriptions()
+    return check_record(Descriptions, read_json_object(path), path, "descriptions of a preset")
+
+
+# ---- what was made --------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -45,11 +116,6 @@ class Product:
     pictures: list[Picture] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
-    @property
-    def is_made(self) -> bool:
-        """Whether there are files."""
-        return bool(self.files)
-
 
 def read_tables(root: Path, titles: Mapping[str, str]) -> list[Product]:
     """Read the tables of a preset in order, and others in the folder of results."""
@@ -71,7 +137,7 @@ def read_shown_claims(root: Path) -> Product:
     path = root / f"{CLAIMS}.csv"
     shown = Product(CLAIMS, files=_list_files(root, "", [CLAIMS]))
     try:
-        if find_product(path) is not None or shown.is_made:  # a file that differs from its manifest is a fault
+        if find_product(path) is not None or shown.files:  # a file that differs from its manifest is a fault
             shown.tables = lay_out_claims(read_claims(path))
             shown.pictures.append(embed_file(path.with_suffix(".png"), "Figure: differences that decide the claims"))
     except (ValueError, OSError) as error:
@@ -84,7 +150,7 @@ def _read_table(root: Path, name: str, title: str) -> Product:
     title = title or read_title(path.with_name(f"{name}.html")) or name
     shown = Product(name, title, files=_list_files(root, TABLES_FOLDER, [name]) if path.is_file() else [])
     try:
-        if find_product(path) is not None or shown.is_made:  # a file that differs from its manifest is a fault
+        if find_product(path) is not None or shown.files:  # a file that differs from its manifest is a fault
             shown.frame = read_table(path)
             shown.tables = [(title, lay_out(shown.frame))]
     except (ValueError, OSError) as error:

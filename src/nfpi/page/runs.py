@@ -6,19 +6,50 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nfpi.config.metrics import METRICS
+import numpy as np
+
+from nfpi.config.metrics import METRICS, find_metric
 from nfpi.data.store import META, read_image_set
 from nfpi.figures.curves import CURVES
-from nfpi.page.agreement import Agreement, read_agreement
-from nfpi.page.pictures import Picture, embed_file, embed_generated_images
-from nfpi.page.recorded import SettingsOfKind, list_differing_settings
-from nfpi.results.metrics import find_metric
+from nfpi.page.pictures import Picture, embed_array, embed_file, embed_generated_images
+from nfpi.results.metrics import Bin, compute_bins
+from nfpi.results.recorded.predictions import read_predictions
+from nfpi.results.recorded.records import MetricsError
 from nfpi.results.recorded.runs import OUTDATED, RecordedRun, list_splits
 from nfpi.results.tables.table import format_measurement, typeset_weight
 from nfpi.runs import LOG_FILE, PREDICTIONS_FILE, Run, format_weight
 from nfpi.runtime.divergence import Diverged
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.manifests import find_product
+
+_LARGEST_TABLE = 16
+"""Maximum number of classes for which the confusion matrix is a table of counts; otherwise it is a picture."""
+_SHOWN_MISTAKES = 5
+"""Maximum number of pairs of class and prediction that are listed as mistakes."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Confusion matrix and calibration of predictions.
+
+    Attributes:
+        classes: names of the classes.
+        counts: number of images by class (rows) and prediction (columns); empty if there is a picture.
+        picture: picture of the confusion matrix if there are too many classes for a table.
+        mistakes: the most frequent mistakes: class, prediction, number of images.
+        bins: non-empty bins of the confidence.
+    """
+
+    classes: list[str]
+    counts: list[list[int]]
+    picture: Picture | None
+    mistakes: list[tuple[str, str, int]]
+    bins: list[Bin]
+
+    @property
+    def shares(self) -> list[list[float]]:
+        """`counts` as shares of each class."""
+        return [[count / max(1, sum(row)) for count in row] for row in self.counts]
 
 
 @dataclass
@@ -63,28 +94,26 @@ class ShownRun:
         return [run for run in self.classifiers if run.recorded.run.augmentation is None]
 
 
-def show_runs(root: Path, recorded: Sequence[RecordedRun], kinds: Sequence[SettingsOfKind]) -> list[ShownRun]:
+def show_runs(root: Path, recorded: Sequence[RecordedRun]) -> list[ShownRun]:
     """Return the runs to show in order, with classifiers below the flow that they depend on.
 
     Args:
         root: folder of the results.
         recorded: all runs.
-        kinds: their compared settings.
     """
     flows: dict[Run, ShownRun] = {}
     shown: list[ShownRun] = []
     for number, item in enumerate(recorded, 1):
         of_flow = flows.get(item.run.of_flow) if item.run.classifier and item.run.flow else None
-        name = _compose_name(item.run, with_flow=of_flow is None)
+        name = compose_name(item.run, with_flow=of_flow is None)
         run = _show_run(root, item, f"run-{number}", name)
-        run.settings.extend(list_differing_settings(item, kinds))
         if item.run.classifier is None:
             flows[item.run] = run
         (shown if of_flow is None else of_flow.classifiers).append(run)
     return shown
 
 
-def _compose_name(run: Run, *, with_flow: bool) -> str:
+def compose_name(run: Run, *, with_flow: bool = True) -> str:
     """Return the name of a run: `mef, fpi, λ = 10⁴`, `swin, augmentation standard+nfa`, or both."""
     parts = []
     if with_flow and run.flow and run.prior and run.weight is not None:
@@ -111,19 +140,14 @@ def _read_classes(root: Path, item: RecordedRun) -> list[str]:
 
 
 def _show_run(root: Path, item: RecordedRun, identifier: str, name: str) -> ShownRun:
-    names = [
-        *(name for name in METRICS if name in item.metrics),
-        *(name for name in item.metrics if name not in METRICS),
-    ]
+    names = dict.fromkeys([*(name for name in METRICS if name in item.metrics), *item.metrics])
     values = [
         (entry.label, format_measurement(item.metrics[entry.name], entry, item.record.get("n")))
         for entry in map(find_metric, names)
     ]
     run = ShownRun(identifier, name, item, values)
-    if item.fault:
-        run.faults.append(item.fault)
-    if item.is_outdated:
-        run.remark = OUTDATED
+    run.faults += filter(None, [item.fault])
+    run.remark = OUTDATED if item.is_outdated else ""
     if item.divergence:
         return run
     description = f"Training curves of {item.run.folder}"
@@ -135,12 +159,12 @@ def _show_run(root: Path, item: RecordedRun, identifier: str, name: str) -> Show
         return run
     for folder in _list_generated_folders(item):
         _add_contents(run, folder / META, lambda path: run.samples.extend(_embed_samples(path.parent)))
-    _add_contents(run, item.folder / PREDICTIONS_FILE, lambda path: _add_agreement(run, path, root))
+    _add_contents(
+        run,
+        item.folder / PREDICTIONS_FILE,
+        lambda path: setattr(run, "agreement", read_agreement(path, _read_classes(root, item))),
+    )
     return run
-
-
-def _add_agreement(run: ShownRun, path: Path, root: Path) -> None:
-    run.agreement = read_agreement(path, _read_classes(root, run.recorded))
 
 
 def _add_contents(run: ShownRun, path: Path, add: Callable[[Path], None]) -> None:
@@ -176,3 +200,45 @@ def _embed_samples(folder: Path) -> list[Picture]:
     caption = f"Images drawn at T = {temperature}, a column for each class (the first ten if there are more)."
     picture = embed_generated_images(folder, caption)
     return [] if picture is None else [picture]
+
+
+def read_agreement(path: Path, classes: list[str]) -> Agreement:
+    """Compute confusion matrix and calibration from predictions.npz.
+
+    Args:
+        path: the file.
+        classes: names of the classes; if their number differs from that in the file, classes are numbered.
+
+    Raises:
+        MetricsError: the file is damaged, does not contain predictions, or they lack `class_log_prob`.
+        FormatError: the file marks a divergence, and the metrics.json beside it is damaged.
+        Diverged: the run diverged.
+        OSError: the file cannot be read.
+    """
+    predictions = read_predictions(path)
+    num_classes = predictions.class_log_prob.shape[1]
+    if not num_classes:
+        raise MetricsError(f"{path}: expected predictions with class_log_prob, received some without")
+    names = classes if len(classes) == num_classes else [str(index) for index in range(num_classes)]
+    counts = np.zeros((num_classes, num_classes), dtype=np.int64)
+    np.add.at(counts, (predictions.label, predictions.predicted), 1)
+    wrong = counts * ~np.eye(num_classes, dtype=bool)
+    most = np.argsort(-wrong, axis=None, kind="stable")[:_SHOWN_MISTAKES]
+    pairs = [divmod(index, num_classes) for index in most.tolist() if wrong.flat[index]]
+    mistakes = [(names[row], names[column], int(wrong[row, column])) for row, column in pairs]
+    confidence = np.exp(predictions.class_log_prob.max(1).astype(np.float64)).clip(0, 1)
+    bins = compute_bins(confidence, predictions.is_correct)
+    if num_classes > _LARGEST_TABLE:
+        return Agreement(names, [], _draw_counts(counts), mistakes, bins)
+    return Agreement(names, counts.tolist(), None, mistakes, bins)
+
+
+def _draw_counts(counts: np.ndarray) -> Picture:
+    """Draw the confusion matrix, one pixel per pair of classes, darker for a larger share of the class."""
+    shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
+    white, blue = np.array([255.0, 255.0, 255.0]), np.array([11.0, 83.0, 148.0])
+    pixels = white + np.sqrt(shares)[..., None] * (blue - white)
+    return embed_array(
+        pixels.round().astype(np.uint8),
+        f"Confusion matrix of {len(counts)} classes: a row for each class, a column for each prediction",
+    )

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nfpi.figures.curves import write_curves
-from nfpi.page.descriptions import Descriptions, read_descriptions
-from nfpi.page.headline import Headline, select_headlines
-from nfpi.page.overview import WEIGHT, explain_metrics, lay_out_overviews
-from nfpi.page.products import Product, read_figures, read_shown_claims, read_tables
-from nfpi.page.recorded import SettingsOfKind, compare_settings, list_versions
-from nfpi.page.runs import ShownRun, show_runs
+from nfpi.page.headline import select_headlines
+from nfpi.page.overview import (
+    WEIGHT,
+    add_differing_settings,
+    compare_settings,
+    explain_metrics,
+    lay_out_overviews,
+    list_versions,
+)
+from nfpi.page.products import Descriptions, read_descriptions, read_figures, read_shown_claims, read_tables
+from nfpi.page.runs import show_runs
 from nfpi.results.costs import lay_out_costs, read_jobs, sum_costs
 from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
 from nfpi.results.recorded.times import format_duration
 from nfpi.results.tables.markup import load_templates
-from nfpi.results.tables.table import Table
 from nfpi.runs import Run
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
@@ -26,41 +30,6 @@ from nfpi.runtime.formats import FormatError
 PAGE = "index.html"
 _MOST_PROBLEMS = 12
 """Largest number of problems listed at the head of a page; a single further one is listed too."""
-
-
-@dataclass(frozen=True)
-class Page:
-    """Contents of a page.
-
-    Attributes:
-        preset: name of the folder.
-        headlines: main results.
-        meanings: explanations of their metrics and of λ.
-        facts: names and values of properties of all runs.
-        problems: one line per missing or damaged file, and one if there are outdated runs.
-        title_of_problems: heading of these lines.
-        claims, tables, figures, runs: contents of the sections.
-        not_made: names of the preset's tables and figures, and of collected metrics, without a table or figure yet.
-        overviews: id, title and table of each overview of runs.
-        costs: costs of the stages; None if unknown.
-        settings, versions: settings and versions of the runs.
-    """
-
-    preset: str
-    headlines: list[Headline]
-    meanings: list[str]
-    facts: list[tuple[str, str]]
-    problems: list[str]
-    title_of_problems: str
-    claims: Product
-    tables: list[Product]
-    figures: list[Product]
-    runs: list[ShownRun]
-    not_made: list[str]
-    overviews: list[tuple[str, str, Table]]
-    costs: Table | None
-    settings: list[SettingsOfKind]
-    versions: list[tuple[str, str]]
 
 
 def write_page(root: Path) -> Path:
@@ -81,8 +50,8 @@ def write_page(root: Path) -> Path:
     return write_atomically(root / PAGE, template.render(page=read_page(root)).encode(errors="backslashreplace"))
 
 
-def read_page(root: Path) -> Page:
-    """Draw curves that are missing or outdated, and read the contents of a page from a folder of results."""
+def read_page(root: Path) -> dict[str, Any]:
+    """Draw curves that are missing or outdated, and read the contents of a page, as its template names them."""
     problems: list[str] = []
     described = _read_descriptions(root, problems)
     try:
@@ -94,34 +63,35 @@ def read_page(root: Path) -> Page:
     claims = read_shown_claims(root)
     tables = read_tables(root, described.tables)
     figures = read_figures(root, described.figures)
-    runs = show_runs(root, recorded, kinds)
+    runs = show_runs(root, recorded)
+    everything = [run for flow in runs for run in flow.with_classifiers]
+    add_differing_settings(everything, kinds)
     jobs = read_jobs(root)
     outdated = sum(item.is_outdated for item in recorded)
     untabled = _find_untabled_runs(recorded, described)
     best = select_headlines([item for item in recorded if not (item.is_outdated or item.run in untabled)], tables)
-    problems += [_describe_outdated(outdated)] if outdated else []
-    problems += [fault for product in (claims, *tables, *figures) for fault in product.faults]
-    problems += [fault for flow in runs for run in flow.with_classifiers for fault in run.faults]
-    return Page(
-        preset=root.resolve().name,
-        headlines=best,
-        meanings=[
+    problems += [f"{'1 run:' if outdated == 1 else f'{outdated} runs, each'} {OUTDATED}"] if outdated else []
+    problems += [fault for shown in (claims, *tables, *figures, *everything) for fault in shown.faults]
+    return {
+        "preset": root.resolve().name,
+        "headlines": best,
+        "meanings": [
             *explain_metrics(headline.metric for headline in best),
             *([WEIGHT] if any(item.run.weight for item in recorded) else []),
         ],
-        facts=_list_facts(recorded, untabled, 3600 * jobs["hours"].sum()),
-        problems=_shorten_problems(problems, root),
-        title_of_problems="Missing, damaged or outdated" if outdated else "Missing or damaged",
-        claims=claims,
-        tables=[table for table in tables if table.is_made],
-        figures=[figure for figure in figures if figure.is_made],
-        not_made=[product.name for product in (*tables, *figures) if not product.is_made],
-        runs=runs,
-        overviews=lay_out_overviews(runs),
-        costs=None if jobs.empty else lay_out_costs(sum_costs(jobs, {})),
-        settings=kinds,
-        versions=list_versions(recorded),
-    )
+        "facts": _list_facts(recorded, untabled, 3600 * jobs["hours"].sum()),
+        "problems": _shorten_problems(problems, root),
+        "title_of_problems": "Missing, damaged or outdated" if outdated else "Missing or damaged",
+        "claims": claims,
+        "tables": [table for table in tables if table.files],
+        "figures": [figure for figure in figures if figure.files],
+        "not_made": [product.name for product in (*tables, *figures) if not product.files],
+        "runs": runs,
+        "overviews": lay_out_overviews(runs),
+        "costs": None if jobs.empty else lay_out_costs(sum_costs(jobs, {})),
+        "settings": kinds,
+        "versions": list_versions(recorded),
+    }
 
 
 def _read_descriptions(root: Path, problems: list[str]) -> Descriptions:
@@ -142,7 +112,7 @@ def _list_facts(recorded: Sequence[RecordedRun], untabled: Collection[Run], seco
     """Summarise data sets, seeds, runs, times and commits."""
     runs = Counter("classifiers" if item.run.classifier else "flows" for item in recorded)
     diverged = sum(bool(item.divergence) for item in recorded)
-    commits = dict.fromkeys(_shorten_commit(item.record.get("git_commit")) for item in recorded)
+    commits = [item.software.get("commit", "") for item in recorded]
     facts = [
         ("Data", ", ".join(dict.fromkeys(item.run.dataset for item in recorded))),
         ("Seeds", ", ".join(map(str, sorted({item.run.seed for item in recorded})))),
@@ -150,14 +120,9 @@ def _list_facts(recorded: Sequence[RecordedRun], untabled: Collection[Run], seco
         ("In no table of the preset", f"{len(untabled)} of them" if untabled else ""),
         ("Diverged", str(diverged) if diverged else ""),
         ("Time of all jobs", format_duration(seconds) if seconds else ""),
-        ("Commit", ", ".join(filter(None, commits))),
+        ("Commit", ", ".join(filter(None, dict.fromkeys(commit[:7] + commit[40:] for commit in commits)))),
     ]
     return [(name, value) for name, value in facts if value]
-
-
-def _describe_outdated(count: int) -> str:
-    """Return one line for all outdated runs."""
-    return f"1 run: {OUTDATED}" if count == 1 else f"{count} runs, each {OUTDATED}"
 
 
 def _shorten_problems(problems: Sequence[str], root: Path) -> list[str]:
@@ -165,9 +130,3 @@ def _shorten_problems(problems: Sequence[str], root: Path) -> list[str]:
     lines = [problem.replace(f"{root.absolute()}/", "").replace(f"{root}/", "") for problem in problems]
     more = len(lines) - _MOST_PROBLEMS
     return lines if more <= 1 else [*lines[:_MOST_PROBLEMS], f"and {more} more"]
-
-
-def _shorten_commit(commit: object) -> str:
-    """Abbreviate a commit, keeping `-dirty`."""
-    text = str(commit or "")
-    return text[:7] + ("-dirty" if text.endswith("-dirty") else "")

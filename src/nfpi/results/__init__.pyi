@@ -1,10 +1,10 @@
 from .metrics import Metric as Metric
+from .metrics import compute_metrics as compute_metrics
+from .metrics import expected_calibration_error as expected_calibration_error
 from .metrics import metric as metric
+from .metrics import per_class_accuracy as per_class_accuracy
 from .metrics import register_metric as register_metric
-from .metrics.measures import compute_metrics as compute_metrics
-from .metrics.measures import expected_calibration_error as expected_calibration_error
-from .metrics.measures import per_class_accuracy as per_class_accuracy
-from .metrics.measures import worst_class_accuracy as worst_class_accuracy
+from .metrics import worst_class_accuracy as worst_class_accuracy
 from .recorded.collect import read_collected as read_collected
 from .recorded.csv_files import CsvError as CsvError
 from .recorded.csv_files import read_csv as read_csv

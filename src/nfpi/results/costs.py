@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path, PurePosixPath
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from nfpi.results.recorded.records import MetricsError, read_record
@@ -57,124 +57,77 @@ def read_jobs(root: Path) -> pd.DataFrame:
         processor time in hours, the maximum resident memory in GiB, and the device; unknown numbers are NaN, and an
         unknown device is empty.
     """
-    rows = []
-    devices: dict[str, str] = {}
+    rows, read_device = [], cache(_read_device)
     for path in (root / BENCHMARKS_FOLDER).glob("**/*.tsv"):
         folder = path.parent.relative_to(root / BENCHMARKS_FOLDER).as_posix()
         measured = read_benchmark(path)
         seconds, cpu_seconds, memory = (measured.get(name, math.nan) for name in ("s", "cpu_time", "max_rss"))
         numbers = (seconds / 3600, cpu_seconds / 3600, memory / _MIB_PER_GIB)
-        rows.append((path.stem, folder, *numbers, _find_device(root, folder, path.stem, devices)))
+        rows.append((path.stem, folder, *numbers, _find_device(root, folder, path.stem, read_device)))
     jobs = pd.DataFrame(rows, columns=["stage", "folder", "hours", "cpu_hours", "memory", "device"])
     return jobs.sort_values(["folder", "stage"], ignore_index=True)
 
 
-def _find_device(root: Path, folder: str, stage: str, known: dict[str, str]) -> str:
+def _find_device(root: Path, folder: str, stage: str, read: Callable[[Path], str]) -> str:
     """Return the device in the metrics that a job wrote, or else in those of its folder, its parent or grandparent."""
-    place = PurePosixPath(folder)
+    place = root / folder
     # on real images, training and test of a classifier have a metrics.json each
     own = [place / _TRAINED] if stage == "train_classifier" else []
-    for candidate in (*own, place, *place.parents[:2]):
-        name = candidate.as_posix()
-        if name not in known:
-            try:
-                known[name] = str(read_record(root / name / METRICS_FILE).get("device") or "")
-            except (MetricsError, OSError):
-                known[name] = ""
-        if known[name]:
-            return known[name]
-    return ""
+    folders = [*own, place, *(parent for parent in list(place.parents)[:2] if parent.is_relative_to(root))]
+    return next(filter(None, map(read, folders)), "")
 
 
-# ---- dependencies of a table ---------------------------------------------------------------------------
+def _read_device(folder: Path) -> str:
+    try:
+        return str(read_record(folder / METRICS_FILE).get("device") or "")
+    except (MetricsError, OSError):
+        return ""
 
 
-@dataclass(frozen=True)
-class Dependencies:
-    """The jobs that a table depends on, for any seed.
+def compile_needed_jobs(runs: Iterable[Run], starts: Mapping[str, str]) -> re.Pattern[str]:
+    """Compile an expression of the jobs, as `folder/stage`, that runs depend on, for any seed and temperature.
 
     Args:
-        runs: all runs of the table.
+        runs: all runs of a table.
         starts: initial state of each prior, as in paths: `data`, `isotropic`, `identity`, `random`.
     """
-
-    runs: tuple[Run, ...]
-    starts: Mapping[str, str]
-
-    def include(self, folder: str, stage: str) -> bool:
-        """Return whether the table depends on the job of a stage in a folder."""
-        folder = _replace_seed(folder)
-        if (folder, stage) in self._jobs:
-            return True
-        return any(folder == place or folder.startswith(f"{place}/") for place in self._folders)
-
-    @cached_property
-    def _jobs(self) -> set[tuple[str, str]]:
-        """Pairs (folder, stage) of the jobs of flows that the runs depend on."""
-        needed = set()
-        for run in self.runs:
-            if run.flow is None:
-                continue
-            needed |= {(_fill_template(FLOW_RUN, run), stage) for stage in ("fit_prior", "train_flow")}
-            needed |= {(_fill_template(FLOW_RUN, run), "evaluate")} if run.classifier is None else set()
-        return needed
-
-    @cached_property
-    def _folders(self) -> set[str]:
-        """Folders whose jobs, at any depth, are all needed by the runs."""
-        needed = set()
-        for run in self.runs:
-            needed.add(f"{run.dataset}/{COMMON_SPLITS}")
-            if run.classifier is not None:
-                needed.add(_replace_seed(run.folder))
-            if run.flow is None:
-                continue
-            start = self.starts.get(run.prior or "", "data")
-            needed.add(INITIAL.format(dataset=run.dataset, flow=run.flow, start=start, seed="*"))
-            if run.classifier is not None and run.augmentation is None:
-                needed.add(_fill_template(GENERATED, run).rpartition("/")[0])
-            if run.augmentation is not None and get_variants_folder(run.augmentation) is not None:
-                needed.add(_fill_template(AUGMENTED, run))
-        return needed
-
-
-def _fill_template(template: str, run: Run) -> str:
-    """Fill a path template for a run, with `*` for the seed and the temperature."""
-    variants = get_variants_folder(run.augmentation) if run.augmentation is not None else None
-    return template.format(**(run.wildcards | {"seed": "*", "temperature": "*", "variants": variants}))
-
-
-def _replace_seed(folder: str) -> str:
-    """Replace the seed in a path by `*`."""
-    return "/".join("seed=*" if part.startswith("seed=") else part for part in folder.split("/"))
+    needed: set[str] = set()
+    for run in runs:
+        templates = [f"{{dataset}}/{COMMON_SPLITS}/*"]
+        if run.flow is not None:
+            templates += [f"{INITIAL}/*", f"{FLOW_RUN}/fit_prior", f"{FLOW_RUN}/train_flow"]
+        templates.append(f"{FLOW_RUN}/evaluate" if run.classifier is None else f"{run.template}/*")
+        if run.classifier is not None and run.augmentation is None:
+            templates.append(f"{GENERATED}/*")
+        variants = get_variants_folder(run.augmentation or "")
+        if variants is not None:
+            templates.append(f"{AUGMENTED}/*")
+        start = starts.get(run.prior or "", "data")
+        values = run.wildcards | {"start": start, "variants": variants or "", "seed": "*", "temperature": "*"}
+        needed |= {template.format(**values) for template in templates}
+    return re.compile("|".join(map(fnmatch.translate, sorted(needed))))
 
 
 # ---- the table of costs --------------------------------------------------------------------------------------
 
 
-def sum_costs(jobs: pd.DataFrame, tables: Mapping[str, Dependencies]) -> pd.DataFrame:
+def sum_costs(jobs: pd.DataFrame, tables: Mapping[str, re.Pattern[str]]) -> pd.DataFrame:
     """Sum the costs of jobs by table, stage and device, and of all jobs, each counted once.
 
     Args:
         jobs: all jobs (:func:`read_jobs`).
-        tables: the dependencies of each table, by its name.
+        tables: the jobs that each table depends on (:func:`compile_needed_jobs`), by its name.
 
     Returns:
         A frame with the columns :data:`COLUMNS`: for each table, and for `all`, one row per stage and device, and one
         for all stages.
     """
-    parts = []
-    for name, needs in tables.items():
-        is_needed = [needs.include(*pair) for pair in zip(jobs["folder"], jobs["stage"], strict=True)]
-        parts += _sum_by_stage(name, jobs[np.array(is_needed, dtype=bool)])
-    parts += _sum_by_stage(ALL, jobs)
+    names, parts = jobs["folder"] + "/" + jobs["stage"], []
+    for table, needed in {**tables, ALL: re.compile(".*")}.items():
+        of_table = jobs[names.map(needed.fullmatch).notna()]
+        by_stage = _sum(of_table, table).sort_values(["hours", "stage", "device"], ascending=[False, True, True])
+        parts += [by_stage, _sum(of_table.assign(stage=ALL, device=ALL), table)]
     return pd.concat([pd.DataFrame(columns=list(COLUMNS)), *parts], ignore_index=True).astype(COLUMNS)
-
-
-def _sum_by_stage(table: str, jobs: pd.DataFrame) -> list[pd.DataFrame]:
-    """Return the sums by stage and device, in decreasing order of time, and the sum of both."""
-    by_stage = _sum(jobs, table).sort_values(["hours", "stage", "device"], ascending=[False, True, True])
-    return [by_stage, _sum(jobs.assign(stage=ALL, device=ALL), table)]
 
 
 def _sum(jobs: pd.DataFrame, table: str) -> pd.DataFrame:

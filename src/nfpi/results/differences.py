@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nfpi.results.metrics import find_metric
+from nfpi.config.metrics import find_metric
 from nfpi.results.recorded.runs import RecordedRun, find_runs
 
 

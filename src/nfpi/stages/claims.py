@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nfpi.config.base import Seed
 from nfpi.config.claims import Claim, ComparedRow
 from nfpi.config.experiments import TableSettings
-from nfpi.config.metrics import ACCURACIES
 from nfpi.config.settings import Config
-from nfpi.results.tables.rows import TableRow, list_table_rows
+from nfpi.results.tables.rows import TableRow, find_compared_rows, list_table_rows, select_at_weight
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.stages.base import Stage
 from nfpi.stages.planned import Planned, Wildcards, keep_first_seed
@@ -37,7 +37,7 @@ class JudgeClaims(Stage):
     """claims, as in a preset"""
     tables: dict[str, dict[str, Any]]
     """settings of the tables that the claims name"""
-    rows: dict[str, list[dict[str, Any]]]
+    rows: dict[str, list[TableRow]]
     """rows of these tables, each with the runs of one seed"""
     seeds: list[Seed]
     """seeds of all runs"""
@@ -68,17 +68,14 @@ class JudgeClaims(Stage):
 
     def list_rows(self) -> dict[str, list[TableRow]]:
         """Return the rows of each table with their runs of all seeds."""
-        return {
-            name: [TableRow.from_json(row).with_seeds(self.seeds) for row in rows] for name, rows in self.rows.items()
-        }
+        return {name: [row.with_seeds(self.seeds) for row in rows] for name, rows in self.rows.items()}
 
     def run(self) -> None:
         """Compare the rows named by the claims, and write the verdicts."""
         from nfpi.figures.claims import draw_claims
         from nfpi.figures.drawn import Drawn, save_drawn
-        from nfpi.results.claims.judging import judge_claims
+        from nfpi.results.claims.judging import Evidence, judge_claims
         from nfpi.results.claims.layout import NAME, write_claims
-        from nfpi.results.claims.sides import Evidence
         from nfpi.results.recorded.collect import collect
         from nfpi.results.recorded.predictions import read_predictions
         from nfpi.results.tables.building import read_reference
@@ -118,16 +115,12 @@ def list_runs_compared_by_image(config: Config) -> list[Run]:
     found: list[Run] = []
     for comparison in (comparison for claim in config.claims.values() for comparison in claim.comparisons):
         if comparison.needs_predictions(len(config.seeds)):
-            is_of_flow = ACCURACIES[comparison.metric] == "flow"
             for row in (row for side in comparison.rows for row in _select_rows_of_side(config, side)):
-                found += row.flow_runs if is_of_flow else row.classifier_runs
+                found += row.runs_of(comparison.metric)
     return found
 
 
-def _select_rows_of_side(config: Config, side: ComparedRow) -> list[TableRow]:
-    """Return the table rows of one side of a comparison, by ascending λ."""
-    rows = list_table_rows(config, str(side.table))
-    index = side.find_index({row.experiment: row for row in rows})
-    rows = [row for row in rows if row.experiment == index]
-    among: dict[object, list[TableRow]] = {"best": rows, "inner_best": rows, "min": rows[:1], "max": rows[-1:]}
-    return among.get(side.weight) or [row for row in rows if (row.weight or 0.0) == side.weight]
+def _select_rows_of_side(config: Config, side: ComparedRow) -> Sequence[TableRow]:
+    """Return the table rows of one side of a comparison, by ascending λ; for `inner_best`, those of all λ."""
+    rows = find_compared_rows(side, list_table_rows(config, str(side.table)))
+    return rows if side.weight == "inner_best" else select_at_weight(rows, side.weight)

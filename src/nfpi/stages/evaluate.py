@@ -13,7 +13,7 @@ from pydantic_settings import CliPositionalArg
 
 from nfpi.config.generation import EvaluationConfig
 from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, list_computed_metrics
-from nfpi.results.recorded.csv_files import read_column
+from nfpi.results.recorded.csv_files import read_csv
 from nfpi.results.recorded.records import read_record, write_metrics
 from nfpi.runs import METRICS_FILE, MODEL_FILES, PREDICTIONS_FILE, Run
 from nfpi.runtime.divergence import Diverged, raise_if_marked
@@ -58,7 +58,7 @@ class MeasuringStage(Stage):
 
     def compute_metrics(self, scores: FlowScores | Scores) -> dict[str, float]:
         """Compute the metrics of densities or class probabilities, also the additional ones."""
-        from nfpi.results.metrics.measures import compute_metrics
+        from nfpi.results.metrics import compute_metrics
 
         return compute_metrics(list_computed_metrics(self.metrics), scores.log_prob, scores.labels)
 
@@ -81,7 +81,7 @@ class MeasuringStage(Stage):
             device: device that they were computed on.
             began: time at which the stage began (:func:`time.monotonic`).
         """
-        from nfpi.results.metrics.measures import per_class_accuracy
+        from nfpi.results.metrics import per_class_accuracy
         from nfpi.results.recorded.predictions import write_predictions
         from nfpi.runtime.device import describe_device
 
@@ -175,7 +175,8 @@ def _measure_sampling_time(model: TrainedFlow, count: int, device: torch.device)
 def _read_training_time(history: Path | None) -> dict[str, float]:
     """Return the hours of the training and the median time per epoch, if its log is given."""
     # the cells of epochs of the initial state are empty
-    seconds = read_column(history, "seconds") if history is not None else []
+    columns = {"seconds": "float64"}
+    seconds = [] if history is None else read_csv(history, columns)["seconds"].dropna().tolist()
     return {"hours": sum(seconds) / 3600, "seconds_per_epoch": statistics.median(seconds)} if seconds else {}
 
 

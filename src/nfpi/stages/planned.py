@@ -106,6 +106,6 @@ def _select_own(metrics: Iterable[str]) -> set[str]:
     return {name for name in names if METRICS[name].extension is not None and METRICS[name].builder is not None}
 
 
-def keep_first_seed(rows: Iterable[TableRow]) -> list[dict[str, Any]]:
-    """Return rows as JSON with the runs of their first seed: all runs are those of this seed at each of the seeds."""
-    return [row.with_seeds([row.runs[0].seed]).to_json() for row in rows]
+def keep_first_seed(rows: Iterable[TableRow]) -> list[TableRow]:
+    """Return rows with the runs of their first seed: all runs are those of this seed at each of the seeds."""
+    return [row.with_seeds([row.runs[0].seed]) for row in rows]

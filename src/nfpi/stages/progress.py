@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import NonNegativeInt
-from nfpi.results.metrics import find_metric
+from nfpi.config.metrics import find_metric
 from nfpi.results.recorded.progress import (
     Progress,
     find_roots,

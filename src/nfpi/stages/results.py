@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic_settings import CliPositionalArg
 
@@ -17,10 +17,6 @@ from nfpi.runtime.files import write_atomically, written_together
 from nfpi.runtime.manifests import ManifestError, find_faults, find_manifests
 from nfpi.stages.base import Command
 from nfpi.stages.printing import print_rows
-
-if TYPE_CHECKING:
-    from nfpi.results.costs import Dependencies
-
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +76,7 @@ class ShowCosts(Command):
         if jobs.empty:
             print(f"{root}: no job has ended yet, so there are no costs to show")
             return
-        frame = sum_costs(jobs, _find_dependencies(root))
+        frame = sum_costs(jobs, _find_needed_jobs(root))
         text = tables_to_markdown([(f"Costs of {root.resolve().name}", lay_out_costs(frame))])
         print(text, end="")
         if self.output is not None:
@@ -90,9 +86,9 @@ class ShowCosts(Command):
             logger.info("wrote %s", self.output / "costs.{csv,md}")
 
 
-def _find_dependencies(root: Path) -> dict[str, Dependencies]:
-    """Return what each table of the preset depends on; empty if the settings are not known."""
-    from nfpi.results.costs import Dependencies
+def _find_needed_jobs(root: Path) -> dict[str, re.Pattern[str]]:
+    """Return the jobs that each table of the preset depends on; empty if the settings are not known."""
+    from nfpi.results.costs import compile_needed_jobs
 
     if not (root / FILE).is_file():
         return {}
@@ -101,7 +97,7 @@ def _find_dependencies(root: Path) -> dict[str, Dependencies]:
     for name in config.tables:
         runs = [run for row in list_table_rows(config, name) for run in row.runs]
         fine_tuned = filter(None, map(config.fine_tuned_from, runs))
-        found[name] = Dependencies((*runs, *fine_tuned), starts)
+        found[name] = compile_needed_jobs([*runs, *fine_tuned], starts)
     return found
 
 

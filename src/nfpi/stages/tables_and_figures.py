@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
@@ -13,7 +13,7 @@ from pydantic_settings import NoDecode
 from nfpi.config.base import Name, Seed
 from nfpi.config.experiments import TableSettings
 from nfpi.config.figures import FIGURES
-from nfpi.results.tables.rows import TableRow, list_runs_to_compare, list_table_rows
+from nfpi.results.tables.rows import RunIdentity, TableRow, list_runs_to_compare, list_table_rows
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.stages.base import Stage
 from nfpi.stages.planned import Planned, Wildcards, digest_files, keep_first_seed, list_metrics
@@ -23,7 +23,8 @@ def _read_json(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
-JsonList = Annotated[list[dict[str, Any]], NoDecode, BeforeValidator(_read_json)]
+T = TypeVar("T")
+JsonList = Annotated[list[T], NoDecode, BeforeValidator(_read_json)]
 """A list given as one JSON text, whose escapes pydantic-settings would not read."""
 
 
@@ -42,7 +43,7 @@ class Collect(Stage):
 
     name: Name
     """name of the file"""
-    runs: JsonList
+    runs: JsonList[RunIdentity]
     """identities of the runs"""
     seeds: list[Seed] = []
     """seeds of all runs; if given, each run is collected at each of these seeds"""
@@ -53,7 +54,7 @@ class Collect(Stage):
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
         """Return the options of a job except paths."""
         runs = dict.fromkeys(run for row in list_table_rows(planned.config, wildcards["table"]) for run in row.runs)
-        of_first_seed = [run.to_json() for run in runs if run.seed == planned.config.seeds[0]]
+        of_first_seed = [run for run in runs if run.seed == planned.config.seeds[0]]
         return super().select_options(planned, wildcards) | {"runs": of_first_seed}
 
     def list_input_files(self) -> list[Path]:
@@ -62,8 +63,7 @@ class Collect(Stage):
 
     def list_runs(self) -> list[Run]:
         """Return all runs."""
-        runs = [Run.from_json(run) for run in self.runs]
-        return [replace(run, seed=seed) for run in runs for seed in self.seeds] if self.seeds else runs
+        return [replace(run, seed=seed) for run in self.runs for seed in self.seeds or [run.seed]]
 
     def run(self) -> None:
         """Collect the metrics of all runs in one csv file."""
@@ -90,7 +90,7 @@ class MakeTable(Stage):
     """name of the table, and of its files"""
     table: dict[str, Any]
     """title, metrics and cited work of the table"""
-    rows: JsonList
+    rows: JsonList[TableRow]
     """rows of the table, each with its runs"""
     seeds: list[Seed] = []
     """seeds of all runs; if given, they replace those in `rows`"""
@@ -120,8 +120,7 @@ class MakeTable(Stage):
 
     def list_rows(self) -> list[TableRow]:
         """Return the rows with their runs of all seeds."""
-        rows = [TableRow.from_json(row) for row in self.rows]
-        return [row.with_seeds(self.seeds) for row in rows] if self.seeds else rows
+        return [row.with_seeds(self.seeds) for row in self.rows] if self.seeds else self.rows
 
     def run(self) -> None:
         """Write a table in all its formats."""

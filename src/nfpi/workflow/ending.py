@@ -59,7 +59,7 @@ def write_page_at_end(logger: logging.Logger, plan: Plan) -> None:
     if not root.is_dir():
         return
     try:
-        from nfpi.page.descriptions import describe_preset, write_descriptions  # slow: imports pandas and matplotlib
+        from nfpi.page.products import describe_preset, write_descriptions  # slow: imports pandas and matplotlib
         from nfpi.page.write import write_page
 
         write_descriptions(root, describe_preset(plan.config))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,8 @@ import pytest
 
 from nfpi.config.claims import Claim
 from nfpi.config.settings import Config
-from nfpi.results.claims.judging import judge_claims
+from nfpi.results.claims.judging import Evidence, judge_claims
 from nfpi.results.claims.layout import claims_to_markdown, lay_out_claims, read_claims, write_claims
-from nfpi.results.claims.sides import Evidence
 from nfpi.results.recorded.predictions import Predictions
 from nfpi.results.tables.building import TableError
 from nfpi.results.tables.markup import tables_to_html, tables_to_latex
@@ -43,7 +41,9 @@ def judge(make_config, make_metric_rows, make_frame, reference) -> Callable[...,
 
     def make(values: Values, *comparisons: dict[str, Any], seeds: tuple[int, ...] = SEEDS, **more: Any) -> pd.DataFrame:
         config: Config = make_config(OURS, THEIRS, seeds=seeds)
-        rows = [replace(row, split_ratio=more.get("split_ratio", 0.0)) for row in list_table_rows(config, "t")]
+        rows = [
+            row.model_copy(update={"split_ratio": more.get("split_ratio", 0.0)}) for row in list_table_rows(config, "t")
+        ]
         found = []
         for run in dict.fromkeys(run for row in rows for run in row.runs):
             value = values(str(run.prior), float(run.weight or 0), run.seed)

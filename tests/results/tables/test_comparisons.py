@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,12 +19,11 @@ from nfpi.config.experiments import TableSettings
 from nfpi.results.recorded.predictions import write_predictions
 from nfpi.results.statistics.significance import holm
 from nfpi.results.tables.building import accuracy_table
-from nfpi.results.tables.comparisons import NO_PREDICTIONS, RunPredictions, compare_with_best
+from nfpi.results.tables.comparisons import NO_PREDICTIONS, compare_with_best
 from nfpi.results.tables.summaries import Summary, TableError
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 
-NONE = RunPredictions(None, ())
 IMAGES = 200
 LABELS = torch.arange(IMAGES) % 4
 
@@ -31,13 +31,19 @@ LABELS = torch.arange(IMAGES) % 4
 def summary(values: dict[int, float]) -> Summary:
     numbers = list(values.values())
     mean = float(np.mean(numbers)) if numbers else math.nan
-    return Summary(values, dict.fromkeys(values, "run"), mean, math.nan, (math.nan, math.nan))
+    return Summary(values, mean, math.nan, (math.nan, math.nan))
+
+
+def measured(dataset: str, summaries: dict[str, Summary], split_ratio: float = 0.0) -> Any:
+    """A row of a table of several seeds."""
+    row = SimpleNamespace(dataset=dataset, split_ratio=split_ratio, runs_of=lambda name: [None] * 3)
+    return SimpleNamespace(row=row, summaries=summaries)
 
 
 def over_seeds(
-    *rows: list[float], dataset: str = "digits", name: str = "nf_acc"
-) -> list[tuple[str, dict[str, Summary]]]:
-    return [(dataset, {name: summary(dict(enumerate(row)))}) for row in rows]
+    *rows: list[float], dataset: str = "digits", name: str = "nf_acc", split_ratio: float = 0.0
+) -> list[Any]:
+    return [measured(dataset, {name: summary(dict(enumerate(row)))}, split_ratio) for row in rows]
 
 
 def test_all_rows_are_compared_with_the_best_by_paired_t_tests():
@@ -46,7 +52,7 @@ def test_all_rows_are_compared_with_the_best_by_paired_t_tests():
     pairs = [(0, 1), (0, 2), (1, 2)]
     expected = holm([stats.ttest_rel(rows[i], rows[j]).pvalue for i, j in pairs])
     best = int(np.argmax(np.mean(rows, axis=1)))
-    found = compare_with_best(over_seeds(*rows), ["nf_acc"], NONE)
+    found = compare_with_best(over_seeds(*rows), ["nf_acc"])
     assert found[best] == {"nf_acc_test": "paired t"}, "the best has no p"
     for p_value, pair in zip(expected, pairs, strict=True):
         if best in pair:
@@ -57,47 +63,44 @@ def test_all_rows_are_compared_with_the_best_by_paired_t_tests():
 def test_rows_with_overlapping_splits_are_compared_by_the_corrected_test():
     rng = np.random.default_rng(0)
     first, second = rng.normal(90, 0.5, 5), rng.normal(92, 0.5, 5)
-    rows = [
-        (dataset, {name: replace(one, split_ratio=0.25) for name, one in summaries.items()})
-        for dataset, summaries in over_seeds(list(first), list(second))
-    ]
+    rows = over_seeds(list(first), list(second), split_ratio=0.25)
     differences = first - second
     statistic = differences.mean() / (differences.std(ddof=1) * math.sqrt(1 / 5 + 1 / 4))
-    found = compare_with_best(rows, ["nf_acc"], NONE)
+    found = compare_with_best(rows, ["nf_acc"])
     assert found[0]["nf_acc_p"] == pytest.approx(2 * stats.t.sf(abs(statistic), 4))
-    assert (
-        found[0]["nf_acc_p"] > compare_with_best(over_seeds(list(first), list(second)), ["nf_acc"], NONE)[0]["nf_acc_p"]
-    )
+    assert found[0]["nf_acc_p"] > compare_with_best(over_seeds(list(first), list(second)), ["nf_acc"])[0]["nf_acc_p"]
 
 
 def test_the_best_is_the_lowest_where_lower_is_better():
     rows = over_seeds([3.0, 3.1, 3.2], [2.0, 2.2, 2.1], name="bits_per_dim")
-    assert "bits_per_dim_p" not in compare_with_best(rows, ["bits_per_dim"], NONE)[1]
+    assert "bits_per_dim_p" not in compare_with_best(rows, ["bits_per_dim"])[1]
 
 
 @pytest.mark.parametrize("name", ["parameters", "hours", "seconds_per_epoch"])
 def test_times_and_what_has_no_better_direction_are_not_compared(name):
-    assert compare_with_best(over_seeds([1.0, 2.0], [3.0, 3.5], name=name), [name], NONE) == [{}, {}]
+    assert compare_with_best(over_seeds([1.0, 2.0], [3.0, 3.5], name=name), [name]) == [{}, {}]
 
 
 def test_rows_on_other_images_are_not_compared():
     rows = over_seeds([90.0, 91.0]) + over_seeds([80.0, 81.5], dataset="cifar10")
-    assert compare_with_best(rows, ["nf_acc"], NONE) == [{}, {}]
+    assert compare_with_best(rows, ["nf_acc"]) == [{}, {}]
 
 
 def test_rows_without_two_common_seeds_are_not_compared():
-    rows = [("digits", {"nf_acc": summary(values)}) for values in ({0: 90.0, 1: 91.0}, {1: 80.0, 2: 81.0}, {})]
-    assert compare_with_best(rows, ["nf_acc"], NONE) == [{}, {}, {}]
+    rows = [measured("digits", {"nf_acc": summary(values)}) for values in ({0: 90.0, 1: 91.0}, {1: 80.0, 2: 81.0}, {})]
+    assert compare_with_best(rows, ["nf_acc"]) == [{}, {}, {}]
 
 
 def test_the_adjustment_is_over_all_metrics_of_the_table():
     rng = np.random.default_rng(0)
     values = rng.normal(90, 1, (2, 3, 5))
     rows = [
-        ("digits", {name: summary(dict(enumerate(values[i, row]))) for i, name in enumerate(("nf_acc", "cnn_acc"))})
+        measured(
+            "digits", {name: summary(dict(enumerate(values[i, row]))) for i, name in enumerate(("nf_acc", "cnn_acc"))}
+        )
         for row in range(3)
     ]
-    both, one = compare_with_best(rows, ["nf_acc", "cnn_acc"], NONE), compare_with_best(rows, ["nf_acc"], NONE)
+    both, one = compare_with_best(rows, ["nf_acc", "cnn_acc"]), compare_with_best(rows, ["nf_acc"])
     assert all(b.get("nf_acc_p", 1.0) >= o.get("nf_acc_p", 0.0) for b, o in zip(both, one, strict=True))
     assert both != one
 
@@ -105,7 +108,7 @@ def test_the_adjustment_is_over_all_metrics_of_the_table():
 def test_equal_rows_seem_to_differ_in_few_tables_although_the_best_is_chosen():
     rng, tables, alarms = np.random.default_rng(0), 300, 0
     for _ in range(tables):
-        found = compare_with_best(over_seeds(*rng.normal(90, 1, (4, 6)).tolist()), ["nf_acc"], NONE)
+        found = compare_with_best(over_seeds(*rng.normal(90, 1, (4, 6)).tolist()), ["nf_acc"])
         alarms += any(cells.get("nf_acc_p", 1.0) < 0.05 for cells in found)
     assert alarms / tables < 0.06
 
@@ -174,14 +177,14 @@ def test_other_metrics_of_one_seed_are_not_compared(table_of, predict, root):
 def test_runs_on_other_test_images_are_refused(table_of, predict, root):
     accuracies = [predict(run, slice(0, 4)) for run in RUNS[:2]]
     accuracies.append(predict(RUNS[2], slice(0, 4), labels=LABELS.flip(0)))
-    with pytest.raises(TableError, match=r"lambda=3/seed=0/predictions.npz.*lambda=1/seed=0"):
+    with pytest.raises(TableError, match=r"lambda=1/seed=0, .*lambda=3/seed=0: .* the same test images"):
         table_of(accuracies, root)
 
 
 def test_predictions_of_another_run_are_refused(table_of, predict, root):
     accuracies = [predict(run, slice(0, 4)) for run in RUNS]
     accuracies[1] = 75.0
-    with pytest.raises(TableError, match=r"lambda=2/.*98.00"):
+    with pytest.raises(TableError, match=r"lambda=2/.*: expected 75.00 % correct as in metrics.json, received 98.00 %"):
         table_of(accuracies, root)
 
 
@@ -189,7 +192,7 @@ def test_a_run_that_diverged_after_its_metrics_were_collected_is_refused(table_o
     accuracies = [predict(run, slice(0, 4)) for run in RUNS]
     files = [root / RUNS[1].folder / name for name in ("metrics.json", "predictions.npz")]
     mark_diverged(files, Diverged(3, 2, "variance", 2.0))
-    with pytest.raises(TableError, match="lambda=2/"):
+    with pytest.raises(TableError, match=r"lambda=2/.*: expected 98.00 % correct, .* diverged at iteration 3"):
         table_of(accuracies, root)
 
 

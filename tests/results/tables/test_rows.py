@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
+from pydantic import ValidationError
 
 from nfpi.config.base import ConfigError
 from nfpi.config.datasets import DatasetBlock
@@ -64,8 +63,8 @@ def test_rows_survive_json(make_rows):
         {**FLOW, "flow": "glow", "lambdas": [10], "classifier": "swin", "augmentation": "standard+nfa"},
         seeds=(3, 4),
     )
-    assert [TableRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows] == rows
-    assert rows[1].to_json()["lambda"] == 1e3
+    assert [TableRow.model_validate_json(row.model_dump_json()) for row in rows] == rows
+    assert rows[1].model_dump(mode="json")["lambda"] == 1e3
 
 
 PER_SEED = {"split_seed": "per_seed"}
@@ -92,7 +91,7 @@ def test_a_row_has_the_ratio_of_its_data_set(make_config):
     own = config.model_dump() | {"datasets": {"digits": {}, "digits_8x8": PER_SEED}}
     rows = list_table_rows(Config.model_validate(own), "t")
     assert [row.split_ratio for row in rows] == pytest.approx([0, 0.2 / 0.8 / 0.95])
-    assert [TableRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows] == rows
+    assert [TableRow.model_validate_json(row.model_dump_json()) for row in rows] == rows
     assert rows[1].with_seeds([4, 5]).split_ratio == rows[1].split_ratio
 
 
@@ -106,10 +105,9 @@ def test_a_row_has_the_ratio_of_its_data_set(make_config):
         {"experiment": 0, "dataset": "digits", "colour": 1, "flow_runs": [{**FLOW, "lambda": 1, "seed": 0}]},
     ],
 )
-def test_what_is_no_row_is_refused_in_one_line(record):
-    with pytest.raises(ValueError, match="expected") as error:
-        TableRow.from_json(record)
-    assert "\n" not in str(error.value)
+def test_what_is_no_row_is_refused(record):
+    with pytest.raises(ValidationError):
+        TableRow.model_validate(record)
 
 
 # ---- rows that can be told apart ------------------------------------------------------------------------------

@@ -1,18 +1,21 @@
-"""Comparison of table rows, and verdicts on the paper's claims (:mod:`nfpi.results.claims.verdicts`)."""
+"""Comparison of table rows, and verdicts on the paper's claims (:mod:`nfpi.results.claims.verdicts`).
+
+Each side of a comparison is a row of a table at its λ, with its values by seed, or a constant.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from nfpi.config.claims import DIVERGENCE, Claim, ClaimComparison
-from nfpi.config.metrics import ACCURACIES
-from nfpi.results.claims.sides import Evidence, Side, find_side
+from nfpi.config.claims import DIVERGENCE, Claim, ClaimComparison, ComparedRow, name_of
+from nfpi.config.experiments import TableSettings
+from nfpi.config.metrics import METRICS, VALIDATION_PREFIX, find_registered_name, metric
 from nfpi.results.claims.verdicts import (
     Verdict,
     judge_claim,
@@ -20,10 +23,64 @@ from nfpi.results.claims.verdicts import (
     judge_non_inferiority,
     judge_with_diverged,
 )
+from nfpi.results.recorded.predictions import Predictions
 from nfpi.results.statistics.intervals import SIGNIFICANCE_LEVEL
 from nfpi.results.statistics.significance import Comparison, bootstrap, compute_seeds_needed, holm, mcnemar, paired_t
-from nfpi.results.tables.summaries import TableError
+from nfpi.results.tables.building import find_reference_value
+from nfpi.results.tables.comparisons import check_same_images
+from nfpi.results.tables.rows import TableRow, find_compared_rows, select_at_weight
+from nfpi.results.tables.summaries import MeasuredRow, mark_best, measure_row
 from nfpi.runs import Run
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The data by which claims are judged.
+
+    Attributes:
+        metrics: result of :func:`nfpi.results.recorded.collect.collect` for all existing runs.
+        tables: settings of the tables, by name.
+        rows: rows by name of their table, at least the rows that claims name.
+        reference: the paper's numbers (:func:`nfpi.results.tables.building.read_reference`).
+        read_predictions: function that reads the predictions of a run.
+    """
+
+    metrics: pd.DataFrame
+    tables: Mapping[str, TableSettings]
+    rows: Mapping[str, Sequence[TableRow]]
+    reference: pd.DataFrame
+    read_predictions: Callable[[Run], Predictions]
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One side of a comparison.
+
+    Attributes:
+        row: the row; that of the other side for a constant.
+        name: name of the row; empty for a constant.
+        weight: λ; NaN if the name alone identifies the row.
+        values: values by seed; a constant has its value at each seed of the other side.
+        ran: the seeds that have a run, including diverged ones.
+        diverged: the diverged seeds.
+        paper: value of the paper.
+        constant: the value of a constant.
+    """
+
+    row: TableRow
+    name: str = ""
+    weight: float = math.nan
+    values: Mapping[int, float] = field(default_factory=dict)
+    ran: frozenset[int] = frozenset()
+    diverged: frozenset[int] = frozenset()
+    paper: float = math.nan
+    constant: float | None = None
+
+    def compute_mean(self, seeds: Sequence[int]) -> float:
+        """Compute the mean over seeds."""
+        if self.constant is not None:
+            return self.constant
+        return float(np.mean([self.values[seed] for seed in seeds])) if seeds else math.nan
 
 
 @dataclass(frozen=True)
@@ -38,8 +95,8 @@ class _Judged:
         num_tests: number of tests of the claim.
     """
 
-    first: Side
-    second: Side
+    first: _Side
+    second: _Side
     comparison: ClaimComparison
     result: Comparison
     p_adjusted: float
@@ -66,12 +123,25 @@ class _Judged:
     @property
     def verdict_of_values(self) -> Verdict:
         """The verdict from the seeds that both sides have."""
-        return _judge_values(self.comparison, self.result, self.p_adjusted)
+        result, smallest = self.result, self.comparison.smallest_effect
+        sign = -1.0 if self.comparison.direction == "less" else 1.0
+        low, high = sorted((sign * result.low, sign * result.high))
+        if self.comparison.direction == "not_less":
+            return judge_non_inferiority(low, high, smallest)
+        return judge_difference(sign * result.difference, high, self.p_adjusted, smallest)
 
     @property
     def verdict(self) -> Verdict:
         """The verdict with regard to diverged runs."""
-        return _consider_diverged(self.verdict_of_values, self.first, self.second, self.comparison)
+        ran = self.first.ran & self.second.ran
+        is_of_divergence = self.comparison.metric == DIVERGENCE
+        return judge_with_diverged(
+            self.verdict_of_values,
+            pairs=len(_find_common_seeds(self.first, self.second)),
+            first_diverged=0 if is_of_divergence else len(self.first.diverged & ran),
+            second_diverged=0 if is_of_divergence else len(self.second.diverged & ran),
+            ran=len(ran),
+        )
 
     @property
     def seeds_needed(self) -> int | None:
@@ -83,14 +153,14 @@ class _Judged:
 
 _OF_CLAIMS = {"claim": "str", "number": "int64", "statement": "str", "paper": "str", "claim_verdict": "str"}
 _OF_COMPARISONS: dict[str, tuple[str, Callable[[_Judged], Any]]] = {
-    "dataset": ("str", lambda judged: judged.first.row.dataset if judged.first.row is not None else ""),
+    "dataset": ("str", lambda judged: judged.first.row.dataset),
     "metric": ("str", lambda judged: judged.comparison.metric),
     "first": ("str", lambda judged: judged.first.name),
     "first_lambda": ("float64", lambda judged: judged.first.weight),
-    "first_value": ("float64", lambda judged: _compute_mean(judged.first, judged.seeds)),
+    "first_value": ("float64", lambda judged: judged.first.compute_mean(judged.seeds)),
     "second": ("str", lambda judged: judged.second.name),
     "second_lambda": ("float64", lambda judged: judged.second.weight),
-    "second_value": ("float64", lambda judged: _compute_mean(judged.second, judged.seeds)),
+    "second_value": ("float64", lambda judged: judged.second.compute_mean(judged.seeds)),
     "direction": ("str", lambda judged: judged.comparison.direction),
     "smallest_effect": ("float64", lambda judged: judged.comparison.smallest_effect),
     "test": ("str", lambda judged: judged.result.test),
@@ -101,7 +171,7 @@ _OF_COMPARISONS: dict[str, tuple[str, Callable[[_Judged], Any]]] = {
     "p_value": ("float64", lambda judged: judged.result.p_value),
     "p_adjusted": ("float64", lambda judged: judged.p_adjusted),
     "seeds": ("int64", lambda judged: judged.result.seeds),
-    "planned_seeds": ("int64", lambda judged: judged.first.planned),
+    "planned_seeds": ("int64", lambda judged: len({run.seed for run in judged.first.row.runs})),
     "first_diverged": ("int64", lambda judged: len(judged.first.diverged)),
     "second_diverged": ("int64", lambda judged: len(judged.second.diverged)),
     "paper_difference": ("float64", lambda judged: judged.paper_difference),
@@ -140,11 +210,8 @@ def judge_claims(claims: Mapping[str, Claim], evidence: Evidence) -> pd.DataFram
 
 
 def _judge(name: str, claim: Claim, evidence: Evidence) -> list[dict[str, Any]]:
-    sides, results = [], []
-    for comparison in claim.comparisons:
-        first, second = (find_side(row, comparison.metric, evidence) for row in (comparison.first, comparison.second))
-        sides.append((first, second))
-        results.append(_test_difference(first, second, comparison, evidence))
+    sides = [_find_sides(comparison, evidence) for comparison in claim.comparisons]
+    results = [_test_difference(*pair, of, evidence) for pair, of in zip(sides, claim.comparisons, strict=True)]
     tested = [
         math.nan if comparison.direction == "not_less" else result.p_value
         for result, comparison in zip(results, claim.comparisons, strict=True)
@@ -162,26 +229,91 @@ def _judge(name: str, claim: Claim, evidence: Evidence) -> list[dict[str, Any]]:
     ]
 
 
-def _find_common_seeds(first: Side, second: Side) -> list[int]:
+# ---- the sides ----------------------------------------------------------------------------------------------
+
+
+def _find_sides(comparison: ClaimComparison, evidence: Evidence) -> tuple[_Side, _Side]:
+    first = _find_side(comparison.first, comparison.metric, evidence)
+    constant = comparison.second.value
+    if constant is None:
+        return first, _find_side(comparison.second, comparison.metric, evidence)
+    values = dict.fromkeys(first.values, constant)
+    return first, _Side(first.row, values=values, ran=first.ran, constant=constant)
+
+
+def _find_side(compared: ComparedRow, name: str, evidence: Evidence) -> _Side:
+    """Find the row of one side, choose its λ, and return its values of a metric.
+
+    Raises:
+        ValueError: there is no such row, a cell has two values, or a run lacks the metric that selects λ.
+    """
+    candidates = find_compared_rows(compared, evidence.rows[str(compared.table)])
+    chosen = _choose_row(compared, name, candidates, evidence)
+    label = name_of(candidates[0])
+    if chosen is None:
+        return _Side(candidates[0], label)
+    row, values = chosen.row, chosen.summaries[name].values
+    diverged = frozenset(int(seed) for seed in chosen.diverged["seed"])
+    if name == DIVERGENCE:
+        values = {int(seed): 100.0 * (seed in diverged) for seed in chosen.measured["seed"].unique()}
+    paper = find_reference_value(evidence.reference.to_dict("records"), row, name)
+    weight = row.weight if row.weight is not None and row.has_other_weights else math.nan
+    return _Side(row, label, weight, values, diverged | values.keys(), diverged, paper)
+
+
+def _choose_row(
+    compared: ComparedRow, name: str, candidates: Sequence[TableRow], evidence: Evidence
+) -> MeasuredRow | None:
+    """Choose the row at the λ of the comparison; None if there are no runs to choose λ by.
+
+    `best` is chosen as in the table; `inner_best` by the compared metric on the validation split if it is measured
+    there, else as in the table. If all runs diverged at all λ, the smallest λ is chosen.
+
+    Args:
+        compared: the row and the choice of λ.
+        name: the compared metric.
+        candidates: the rows at all λ, ascending.
+        evidence: results and tables.
+    """
+    rows = select_at_weight(candidates, compared.weight)
+    if not rows:
+        return None
+    best_by = evidence.tables[str(compared.table)].best_by
+    by_metric = compared.weight == "inner_best" and _is_measured_on_validation_split(name, rows[0])
+    measured = [measure_row(evidence.metrics, row, [name], name if by_metric else best_by) for row in rows]
+    mark_best(measured, must_have_values=best_by is not None and not by_metric)
+    best = next((each for each in measured if each.is_best), None)
+    have_diverged = all(each.finished.empty and not each.diverged.empty for each in measured)
+    return measured[0] if best is None and (len(measured) == 1 or have_diverged) else best
+
+
+def _is_measured_on_validation_split(name: str, row: TableRow) -> bool:
+    """Return whether a metric is measured on the validation split too, and can rank λ."""
+    on_validation = f"{VALIDATION_PREFIX}{name}"
+    if find_registered_name(on_validation) not in METRICS:
+        return False
+    if on_validation not in METRICS and row.is_trained_on_real_images:
+        return False  # computed metrics have validation values for flows only
+    return metric(on_validation).higher_is_better is not None
+
+
+# ---- the test -----------------------------------------------------------------------------------------------
+
+
+def _find_common_seeds(first: _Side, second: _Side) -> list[int]:
     """Return the seeds for which both sides have a value."""
-    return sorted(first.values if second.constant is not None else first.values.keys() & second.values.keys())
+    return sorted(first.values.keys() & second.values.keys())
 
 
-def _compute_mean(side: Side, seeds: list[int]) -> float:
-    if side.constant is not None:
-        return side.constant
-    return float(np.mean([side.values[seed] for seed in seeds])) if seeds else math.nan
+def _find_split_ratio(first: _Side, second: _Side) -> float:
+    """Return the larger split ratio of the two rows; the ratios differ only if the data sets differ."""
+    return max(first.row.split_ratio, second.row.split_ratio)
 
 
-# ---- the test and its verdict -------------------------------------------------------------------------------
-
-
-def _test_difference(first: Side, second: Side, comparison: ClaimComparison, evidence: Evidence) -> Comparison:
+def _test_difference(first: _Side, second: _Side, comparison: ClaimComparison, evidence: Evidence) -> Comparison:
     """Test the difference first − second."""
-    seeds, test = _find_common_seeds(first, second), comparison.choose_test(first.planned)
-    if second.constant is not None:
-        constant = dict.fromkeys(first.values, second.constant)
-        return paired_t(first.values, constant, split_ratio=_find_split_ratio(first, second))
+    seeds = _find_common_seeds(first, second)
+    test = comparison.choose_test(len({run.seed for run in first.row.runs}))
     if test == "paired_t" or not seeds:
         return paired_t(first.values, second.values, split_ratio=_find_split_ratio(first, second))
     if comparison.metric == DIVERGENCE:
@@ -189,58 +321,23 @@ def _test_difference(first: Side, second: Side, comparison: ClaimComparison, evi
         result = replace(mcnemar(*diverged), seeds=len(seeds))
         # the approximate interval of a single pair is too narrow to judge by
         return result if len(seeds) > 1 else replace(result, low=math.nan, high=math.nan, p_value=math.nan)
+    compared = seeds[:1] if test == "mcnemar" else seeds
+    pairs = [_read_predictions(first.row, second.row, comparison.metric, seed, evidence) for seed in compared]
     if test == "mcnemar":
-        correct_first, correct_second, _ = _read_correct_images(first, second, comparison.metric, seeds[0], evidence)
-        return mcnemar(correct_first, correct_second)
-    correct = [_read_correct_images(first, second, comparison.metric, seed, evidence) for seed in seeds]
-    is_same_order = all(np.array_equal(labels, correct[0][2]) for _, _, labels in correct)
+        return mcnemar(*(predictions.is_correct for predictions in pairs[0]))
+    is_same_order = all(np.array_equal(a.label, pairs[0][0].label) for a, _ in pairs)
     same_images = is_same_order and _find_split_ratio(first, second) == 0  # else, each seed draws its own test images
-    return bootstrap([a for a, _, _ in correct], [b for _, b, _ in correct], same_images=same_images)
+    return bootstrap([a.is_correct for a, _ in pairs], [b.is_correct for _, b in pairs], same_images=same_images)
 
 
-def _find_split_ratio(first: Side, second: Side) -> float:
-    """Return the larger split ratio of the two rows; the ratios differ only if the data sets differ."""
-    return max(side.row.split_ratio if side.row is not None else 0.0 for side in (first, second))
-
-
-def _read_correct_images(
-    first: Side, second: Side, name: str, seed: int, evidence: Evidence
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return which test images each side classifies correctly at one seed, and their labels."""
-    runs = [_find_run(side, name, seed) for side in (first, second)]
-    a, b = (evidence.read_predictions(run) for run in runs)
-    if not np.array_equal(a.label, b.label):
-        raise TableError(
-            f"{', '.join(map(str, runs))}: expected predictions of the same test images, received different labels"
-        )
-    return a.predicted == a.label, b.predicted == b.label, a.label
-
-
-def _find_run(side: Side, name: str, seed: int) -> Run:
-    assert side.row is not None
-    runs = side.row.flow_runs if ACCURACIES[name] == "flow" else side.row.classifier_runs
-    return next(run for run in runs if run.seed == seed)
-
-
-def _judge_values(comparison: ClaimComparison, result: Comparison, p_adjusted: float) -> Verdict:
-    """Return the verdict of one comparison from the seeds that both sides have."""
-    sign = -1.0 if comparison.direction == "less" else 1.0
-    low, high = sorted((sign * result.low, sign * result.high))
-    if comparison.direction == "not_less":
-        return judge_non_inferiority(low, high, comparison.smallest_effect)
-    return judge_difference(sign * result.difference, high, p_adjusted, comparison.smallest_effect)
-
-
-def _consider_diverged(verdict: Verdict, first: Side, second: Side, comparison: ClaimComparison) -> Verdict:
-    """Adjust the verdict of one comparison for its diverged runs."""
-    ran = first.ran if second.constant is not None else first.ran & second.ran
-    return judge_with_diverged(
-        verdict,
-        pairs=len(_find_common_seeds(first, second)),
-        first_diverged=0 if comparison.metric == DIVERGENCE else len(first.diverged & ran),
-        second_diverged=0 if comparison.metric == DIVERGENCE else len(second.diverged & ran),
-        ran=len(ran),
-    )
+def _read_predictions(
+    first: TableRow, second: TableRow, name: str, seed: int, evidence: Evidence
+) -> tuple[Predictions, Predictions]:
+    """Read the predictions of both sides at one seed, for the same test images."""
+    runs = [next(run for run in row.runs_of(name) if run.seed == seed) for row in (first, second)]
+    a, b = map(evidence.read_predictions, runs)
+    check_same_images(runs, a, b)
+    return a, b
 
 
 def _compute_seeds_needed(
@@ -254,12 +351,11 @@ def _compute_seeds_needed(
     unadjusted intervals, the effect to detect is the smallest effect.
     """
     smallest, level = comparison.smallest_effect, SIGNIFICANCE_LEVEL / num_tests
+    effect = smallest
     if comparison.direction == "not_less":
-        needed = compute_seeds_needed(result.std, smallest, level=SIGNIFICANCE_LEVEL, split_ratio=split_ratio)
-    elif math.isnan(result.difference):
-        needed = compute_seeds_needed(result.std, smallest, level=level, split_ratio=split_ratio)
-    else:
+        level = SIGNIFICANCE_LEVEL
+    elif not math.isnan(result.difference):
         difference = -result.difference if comparison.direction == "less" else result.difference
         effect = min(smallest or math.inf, max(difference, smallest - difference))
-        needed = compute_seeds_needed(result.std, effect, level=level, split_ratio=split_ratio)
+    needed = compute_seeds_needed(result.std, effect, level=level, split_ratio=split_ratio)
     return None if needed is None else max(needed, result.seeds + 1)

@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 
 from nfpi.config.claims import DIVERGENCE
+from nfpi.config.metrics import find_metric
 from nfpi.results.claims.judging import COLUMNS
-from nfpi.results.metrics import find_metric
 from nfpi.results.recorded.csv_files import read_csv
+from nfpi.results.tables.layout import describe_correction
 from nfpi.results.tables.markup import tables_to_markdown, write_tables
-from nfpi.results.tables.notes import describe_correction
 from nfpi.results.tables.table import Table, format_number, make_number_column, make_text_column, typeset_weight
 
 _TITLE = "Claims, and whether the runs support them"
@@ -48,35 +48,29 @@ def claims_to_markdown(verdicts: pd.DataFrame) -> str:
 
 def lay_out_claims(verdicts: pd.DataFrame) -> list[tuple[str, Table]]:
     """Lay out the tables of claims and of comparisons, each with its title."""
+    verdicts = orient(verdicts)
     rows = verdicts.to_dict("records")
     firsts = verdicts[verdicts["claim"] != verdicts["claim"].shift()].to_dict("records")
     # the title attributes the claims to the paper if each of them names its place in it
     title = _TITLE_OF_PAPER if (verdicts["paper"] != "").all() else _TITLE
-    with_dataset = has_several_datasets(verdicts)
+    texts = {"Statement": "statement", "In the paper": "paper", "Verdict": "claim_verdict"}
     claims = [
         make_text_column("Claim", map(_name_claim, firsts)),
-        *(
-            make_text_column(heading, [row[name] for row in firsts])
-            for heading, name in (("Statement", "statement"), ("In the paper", "paper"), ("Verdict", "claim_verdict"))
-        ),
+        *(make_text_column(heading, [row[name] for row in firsts]) for heading, name in texts.items()),
     ]
-    papers, thresholds = map(orient_paper_difference, rows), map(compute_threshold, rows)
+    papers = [_format_signed(row, row["paper_difference"]) for row in rows]
     comparisons = [
         make_text_column("Claim", map(_name_claim, rows)),
         make_text_column("Compared", map(describe_comparison, rows)),
-        make_text_column("Data set", verdicts["dataset"] if with_dataset else [""] * len(rows)),
+        make_text_column("Data set", verdicts["dataset"] if has_several_datasets(verdicts) else [""] * len(rows)),
         make_text_column("Metric", map(_describe_metric, rows)),
-        make_number_column(
-            "Difference", [orient_difference(row)[0] for row in rows], [format_difference(row) for row in rows]
-        ),
-        make_number_column("Paper", papers, [_format_signed(row, orient_paper_difference(row)) for row in rows]),
-        make_number_column("Threshold", thresholds, lambda value: f"{value:g}".replace("-", "−")),
+        make_number_column("Difference", verdicts["difference"], map(format_difference, rows)),
+        make_number_column("Paper", verdicts["paper_difference"], papers),
+        make_number_column("Threshold", verdicts["threshold"], lambda value: f"{value:g}".replace("-", "−")),
         make_number_column("p", verdicts["p_adjusted"], lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"),
         make_number_column("Seeds", verdicts["seeds"], map(_format_seeds, rows)),
         make_text_column("Verdict", verdicts["verdict"]),
-        make_number_column(
-            "Seeds needed", verdicts["seeds_needed"].astype("float64"), lambda seeds: f"{seeds:.0f} seeds"
-        ),
+        make_number_column("Seeds needed", verdicts["seeds_needed"].astype("float64"), "{:.0f} seeds".format),
     ]
     return [
         (title, Table(claims, [False] * len(firsts))),
@@ -84,23 +78,29 @@ def lay_out_claims(verdicts: pd.DataFrame) -> list[tuple[str, Table]]:
     ]
 
 
+def orient(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Return verdicts with signs such that a positive difference favours the claim.
+
+    A column `threshold` is added, the smallest difference that supports the claim.
+    """
+    sign = verdicts["direction"].map(lambda direction: -1.0 if direction == "less" else 1.0)
+    bounds = verdicts[["low", "high"]].mul(sign, axis=0)
+    margin = verdicts["smallest_effect"]
+    return verdicts.assign(
+        difference=verdicts["difference"] * sign,
+        low=bounds.min(axis=1),
+        high=bounds.max(axis=1),
+        paper_difference=verdicts["paper_difference"] * sign,
+        threshold=margin.where(verdicts["direction"] != "not_less", -margin),
+    )
+
+
 def has_several_datasets(verdicts: pd.DataFrame) -> bool:
     """Return whether the comparisons are on several data sets; if so, each is shown with its data set."""
     return len(verdicts["dataset"].unique()) > 1
 
 
-# ---- comparisons, with signs such that a positive difference favours the claim --------------------------------------
-
-
-def orient_difference(row: Comparison) -> tuple[float, float, float]:
-    """Return the difference and its interval, with signs such that a positive difference favours the claim."""
-    difference, low, high = (float(row[name]) for name in ("difference", "low", "high"))
-    return (-difference, -high, -low) if row["direction"] == "less" else (difference, low, high)
-
-
-def orient_paper_difference(row: Comparison) -> float:
-    """Return the paper's difference with the sign of :func:`orient_difference`."""
-    return -float(row["paper_difference"]) if row["direction"] == "less" else float(row["paper_difference"])
+# ---- comparisons, oriented ------------------------------------------------------------------------------------
 
 
 def describe_comparison(row: Comparison) -> str:
@@ -120,27 +120,16 @@ def _describe_side(row: Comparison, side: str) -> str:
     return name if math.isnan(weight) else f"{name}, λ = {typeset_weight(weight)}"
 
 
-def count_difference_decimals(row: Comparison) -> int:
-    """Return the number of decimals of the metric or of the smallest effect, whichever is larger."""
-    exponent = Decimal(repr(float(row["smallest_effect"]))).normalize().as_tuple().exponent
-    return max(find_metric(row["metric"]).decimals, -int(exponent))
-
-
-def compute_threshold(row: Comparison) -> float:
-    """Return the smallest difference, with the sign of :func:`orient_difference`, that supports the claim."""
-    smallest = float(row["smallest_effect"])
-    return -smallest if row["direction"] == "not_less" else smallest
-
-
 def format_difference(row: Comparison) -> str:
     """Return e.g. `+2.1 [+0.4, +3.8]`, or an empty string if unknown."""
-    difference, low, high = orient_difference(row)
-    interval = "" if math.isnan(low) else f" [{_format_signed(row, low)}, {_format_signed(row, high)}]"
-    return _format_signed(row, difference) + interval
+    difference, low, high = (_format_signed(row, row[name]) for name in ("difference", "low", "high"))
+    return f"{difference} [{low}, {high}]" if low else difference
 
 
 def _format_signed(row: Comparison, value: float) -> str:
-    return format_number(value, count_difference_decimals(row), signed=True)
+    """Format a difference with the decimals of the metric or of the smallest effect, whichever are more."""
+    exponent = Decimal(repr(float(row["smallest_effect"]))).normalize().as_tuple().exponent
+    return format_number(value, max(find_metric(row["metric"]).decimals, -int(exponent)), signed=True)
 
 
 def _format_seeds(row: Comparison) -> str:
@@ -177,11 +166,12 @@ def _compose_notes(verdicts: pd.DataFrame) -> Iterator[str]:
     on_images = verdicts["test"].isin(["McNemar", "bootstrap"]) & (verdicts["metric"] != DIVERGENCE)
     if (on_images & (verdicts["seeds"] == 1)).any():
         yield "Verdicts from one seed concern only that seed: their intervals only include the choice of test images."
-    diverged: dict[str, None] = {}
-    for row in verdicts.to_dict("records"):
-        for side in ("first", "second"):
-            if row[f"{side}_diverged"]:
-                at = _describe_side(row, side)
-                at += f" on {row['dataset']}" if has_several_datasets(verdicts) else ""
-                diverged[f"{row[f'{side}_diverged']} of {row['planned_seeds']} seeds of {at} diverged."] = None
-    yield from diverged
+    on_dataset = " on {dataset}" if has_several_datasets(verdicts) else ""
+    diverged = [
+        f"{row[f'{side}_diverged']} of {row['planned_seeds']} seeds of {_describe_side(row, side)}"
+        f"{on_dataset.format(**row)} diverged."
+        for row in verdicts.to_dict("records")
+        for side in ("first", "second")
+        if row[f"{side}_diverged"]
+    ]
+    yield from dict.fromkeys(diverged)

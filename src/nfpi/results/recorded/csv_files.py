@@ -1,4 +1,4 @@
-"""Read and write tables as csv files, without loss of precision; pandas is imported only where frames are made."""
+"""Read and write tables as csv files, without loss of precision; pandas is imported only where it is used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import io
 import math
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,6 @@ from nfpi.runtime.files import write_atomically
 if TYPE_CHECKING:
     import pandas as pd
 
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_WHOLE_NUMBER = re.compile(r"-?\d+", re.ASCII)
 _BOOLEANS = {"True": True, "False": False}
 
 
@@ -28,6 +25,19 @@ class CsvError(ValueError):
 def write_csv(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     """Write a table atomically, with floats in full precision and empty cells for missing values."""
     write_atomically(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def write_rows(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows in the format of :func:`write_csv`; None and NaN become empty cells."""
+    import pandas as pd
+
+    # of type object, since integers would become floats in a column with empty cells
+    write_csv(pd.DataFrame(list(rows), columns=list(columns), dtype="object"), path)
+
+
+def write_log(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the log of a training, one row per epoch."""
+    write_rows(path, list(rows[0]) if rows else ["epoch"], rows)
 
 
 def read_csv(path: str | os.PathLike[str], columns: Mapping[str, str], *, infinite: bool = False) -> pd.DataFrame:
@@ -47,7 +57,7 @@ def read_csv(path: str | os.PathLike[str], columns: Mapping[str, str], *, infini
     """
     import pandas as pd
 
-    names, rows = read_cells(path)
+    names, *rows = _read_lines(path)
     missing = [name for name in columns if name not in names]
     if missing:
         raise CsvError(f"{path}: expected column {missing[0]}, received {', '.join(names)}")
@@ -68,42 +78,10 @@ def read_header(path: str | os.PathLike[str]) -> list[str]:
         CsvError: the file is not a table.
         OSError: the file cannot be read.
     """
-    return read_cells(path)[0]
+    return _read_lines(path)[0]
 
 
-def write_rows(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows in the format of :func:`write_csv`; None and NaN become empty cells."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([_format_cell(row.get(column)) for column in columns])
-    write_atomically(path, text.getvalue())
-
-
-def write_log(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the log of a training, one row per epoch."""
-    write_rows(path, list(rows[0]) if rows else ["epoch"], rows)
-
-
-def read_column(path: str | os.PathLike[str], column: str) -> list[float]:
-    """Read the numbers of one column of a table written by :func:`write_rows`; empty cells are skipped.
-
-    Raises:
-        CsvError: the file is not a table, the column is missing, or a cell is not a finite number.
-        OSError: the file cannot be read.
-    """
-    columns, rows = read_cells(path)
-    if column not in columns:
-        raise CsvError(f"{path}: expected column {column}, received {', '.join(columns)}")
-    index = columns.index(column)
-    try:
-        return [parse_number(row[index]) for row in rows if row[index]]
-    except ValueError as error:
-        raise CsvError(f"{path}: column {column}: expected numbers ({error})") from None
-
-
-def read_cells(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]]:
+def _read_lines(path: str | os.PathLike[str]) -> list[list[str]]:
     """Read the names of the columns, and the rows of cells as text; every row has one cell per column.
 
     Raises:
@@ -117,20 +95,21 @@ def read_cells(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]
         raise CsvError(f"{path}: expected a table, received something else ({error})") from None
     if not lines:
         raise CsvError(f"{path}: expected a table, received an empty file")
-    columns, *rows = lines
+    columns = lines[0]
     if len(set(columns)) != len(columns):
         raise CsvError(f"{path}: expected a table with distinct columns, received {', '.join(columns)}")
-    ragged = next((index for index, row in enumerate(rows, 1) if len(row) != len(columns)), None)
-    if ragged is not None:
-        received = len(rows[ragged - 1])
-        raise CsvError(f"{path}: expected {len(columns)} cells in each row, received {received} in row {ragged}")
+    for index, row in enumerate(lines):
+        if len(row) != len(columns):
+            raise CsvError(f"{path}: expected {len(columns)} cells in each row, received {len(row)} in row {index}")
     if not text.endswith("\n"):
         raise CsvError(f"{path}: expected a table whose last line is complete, received one that may be truncated")
-    return columns, rows
+    return lines
 
 
 def _parse_cell(cell: str, kind: str, infinite: bool) -> Any:
     """Convert a cell to a value of its column's type; an empty one to None, but to an empty text in `str`.
+
+    Numbers are parsed by Python, as pandas' parser may differ in the last bit.
 
     Raises:
         ValueError: the cell is not of this type.
@@ -142,25 +121,7 @@ def _parse_cell(cell: str, kind: str, infinite: bool) -> Any:
         return _BOOLEANS[cell]
     if not cell:
         return None
-    if kind == "float64":
-        return float(cell) if infinite and cell in ("inf", "-inf") else parse_number(cell)
-    if not _WHOLE_NUMBER.fullmatch(cell):
-        raise ValueError(f"received {cell[:40]!r}")
-    return int(cell)
-
-
-def parse_number(cell: str) -> float:
-    """Convert a cell to the float that was written, exactly (pandas' parser may differ in the last bit).
-
-    Raises:
-        ValueError: the cell is not a finite number.
-    """
-    if not _NUMBER.fullmatch(cell) or not math.isfinite(float(cell)):
+    number = float(cell) if kind == "float64" else int(cell)
+    if "_" in cell or math.isnan(number) or (math.isinf(number) and not (infinite and "inf" in cell)):
         raise ValueError(f"received {cell[:40]!r}, which is not a finite number")
-    return float(cell)
-
-
-def _format_cell(value: Any) -> Any:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return repr(float(value)) if isinstance(value, float) else value
+    return number

@@ -38,6 +38,12 @@ class Predictions:
     log_prob: np.ndarray
     class_log_prob: np.ndarray
 
+    @property
+    def is_correct(self) -> np.ndarray:
+        """Whether each image is classified correctly, (N,) bool."""
+        is_correct: np.ndarray = self.predicted == self.label
+        return is_correct
+
 
 _CLASS_LOG_PROB = "class_log_prob"
 _TYPES = {"label": np.int32, "predicted": np.int32, "log_prob": np.float32, _CLASS_LOG_PROB: np.float16}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -29,7 +29,7 @@ _MACHINE_SETTINGS = {"resources", "cluster", "extensions"}
 class _Stored(Record):
     """Contents of the file."""
 
-    format: int
+    format: Literal[1]
     preset: str = Field(min_length=1)
     extensions: list[str] = []
     settings: dict[str, Any]
@@ -57,9 +57,9 @@ class StoredSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Return the contents of the file as JSON values."""
+        extensions = {"extensions": list(self.extensions)} if self.extensions else {}
         settings = self.config.model_dump(mode="json", exclude=_MACHINE_SETTINGS)
-        record = {"format": FORMAT, "preset": self.preset, "extensions": list(self.extensions), "settings": settings}
-        return record if self.extensions else {key: value for key, value in record.items() if key != "extensions"}
+        return {"format": FORMAT, "preset": self.preset, **extensions, "settings": settings}
 
     def to_text(self) -> str:
         """Return the contents of the file as text."""
@@ -79,13 +79,7 @@ def read_settings(folder: Path) -> StoredSettings:
         OSError: the file cannot be read.
     """
     path = folder / FILE
-    content = read_json_object(path)
-    received = content.get("format")
-    if received != FORMAT:
-        raise FormatError(
-            f"{path}: expected settings of format {FORMAT}, received {received!r}: another version of nfpi"
-        )
-    stored = check_record(_Stored, content, path, "the settings of a preset")
+    stored = check_record(_Stored, read_json_object(path), path, f"the settings of a preset in format {FORMAT}")
     try:
         config = _restore_config(stored.settings)
     except ValidationError as error:

@@ -16,8 +16,8 @@ import pandas as pd
 from nfpi.config.experiments import TableSettings
 from nfpi.results.recorded.csv_files import read_csv, read_header
 from nfpi.results.tables.columns import METRIC_COLUMNS, ROW_COLUMNS, list_metrics, table_columns
-from nfpi.results.tables.comparisons import RunPredictions, compare_with_best
-from nfpi.results.tables.rows import TableRow, list_runs_to_compare
+from nfpi.results.tables.comparisons import compare_with_best
+from nfpi.results.tables.rows import TableRow
 from nfpi.results.tables.summaries import MeasuredRow, TableError, mark_best, measure_row
 
 REFERENCE_COLUMNS = {
@@ -75,9 +75,7 @@ def accuracy_table(
         if table.best_only and any(measured.is_best for measured in of_experiment):
             of_experiment = [measured for measured in of_experiment if measured.is_best]
         shown += of_experiment
-    predictions = RunPredictions(root, {run.folder for run in list_runs_to_compare(rows, table.metrics)})
-    compared = [(measured.row.dataset, measured.summaries) for measured in shown]
-    comparisons = compare_with_best(compared, table.metrics, predictions)
+    comparisons = compare_with_best(shown, table.metrics, root)
     cells = [_make_cells(measured, known) | more for measured, more in zip(shown, comparisons, strict=True)]
     first_cited = max((row.experiment for row in rows), default=-1) + 1
     for index, label in enumerate(table.literature, first_cited):
@@ -143,18 +141,17 @@ def find_reference_value(reference: Iterable[Mapping[Hashable, Any]], row: Table
     found = [known for known in reference if (known["dataset"], known["metric"]) == (row.dataset, name)]
     found = [known for known in found if not math.isnan(known["value"])]
     if row.is_trained_on_real_images:
-        learner = "", row.classifier, row.augmentation
-        found = [known for known in found if (known["prior"], known["classifier"], known["augmentation"]) == learner]
-        where = f"{name} of {row.dataset}, {row.classifier}, {row.augmentation}"
+        identity = {"prior": "", "classifier": row.classifier, "augmentation": row.augmentation}
+        found = [known for known in found if identity.items() <= known.items()]
     else:
         run = row.flow_runs[0]
-        where = f"{name} of {run.dataset}, {run.flow}, {run.prior}"
-        found = [known for known in found if (known["flow"], known["prior"]) == (run.flow, run.prior)]
+        identity = {"flow": run.flow, "prior": run.prior}
+        found = [known for known in found if identity.items() <= known.items()]
         found = [known for known in found if known["classifier"] in ("", row.classifier)]
         if row.weight is not None and any(math.isnan(known["lambda"]) for known in found):
-            raise TableError(f"reference: {where}: expected λ, received none")
+            raise TableError(f"reference: {name} of {run.folder}: expected λ, received none")
         found = [known for known in found if math.isnan(known["lambda"]) or known["lambda"] == run.weight]
     values = sorted({known["value"] for known in found})
     if len(values) > 1:
-        raise TableError(f"reference: {where} is both {values[0]} and {values[1]}")
+        raise TableError(f"reference: {name} of {row.runs[0].folder} is both {values[0]} and {values[1]}")
     return float(values[0]) if values else math.nan

@@ -10,11 +10,12 @@ more than 5 % of the tables (9 % for five rows).
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,70 +23,17 @@ import numpy as np
 import pandas as pd
 
 from nfpi.config.metrics import ACCURACIES, metric
-from nfpi.results.recorded.predictions import read_predictions
+from nfpi.results.recorded.predictions import Predictions, read_predictions
 from nfpi.results.statistics.intervals import SIGNIFICANCE_LEVEL
 from nfpi.results.statistics.significance import Comparison, holm, mcnemar, paired_t
-from nfpi.results.tables.summaries import Summary, TableError
-from nfpi.runs import PREDICTIONS_FILE
+from nfpi.results.tables.summaries import MeasuredRow, TableError
+from nfpi.runs import PREDICTIONS_FILE, Run
 from nfpi.runtime.divergence import Diverged
 
 NO_PREDICTIONS = "no predictions"
 """Recorded in place of the name of the test if predictions are missing."""
 
-
-_ComparedRow = tuple[str, Mapping[str, Summary]]
-"""The data set of a row, and its metrics by name."""
-
-
-@dataclass
-class RunPredictions:
-    """The test images that runs classify correctly, from their predictions.npz; each file is read once.
-
-    Args:
-        root: the folder results/{preset} that contains the runs; None: there are no predictions.
-        folders: folders of the runs that McNemar's test may compare, relative to `root`; empty unless all runs of the
-            table have the same seed, see :func:`nfpi.results.tables.rows.list_runs_to_compare`.
-    """
-
-    root: str | os.PathLike[str] | None
-    folders: Collection[str]
-    _correct: dict[str, np.ndarray | None] = field(default_factory=dict, init=False)
-    _labels: dict[str, tuple[Path, np.ndarray]] = field(default_factory=dict, init=False)
-
-    def read_correct(self, dataset: str, folder: str, accuracy: float) -> np.ndarray | None:
-        """Return whether each test image is classified correctly, (N,) bool; None: there are no predictions.
-
-        Args:
-            dataset: data set of the run; all its runs must have the same labels in the same order.
-            folder: folder of the run.
-            accuracy: accuracy of the run in metrics.json, in percent.
-
-        Raises:
-            TableError: the predictions have other labels or another accuracy, or the run diverged.
-            MetricsError: the file does not contain predictions.
-        """
-        if self.root is None:
-            return None
-        if folder not in self._correct:
-            path = Path(self.root) / folder / PREDICTIONS_FILE
-            self._correct[folder] = self._read(dataset, path, accuracy) if path.is_file() else None
-        return self._correct[folder]
-
-    def _read(self, dataset: str, path: Path, accuracy: float) -> np.ndarray:
-        try:
-            predictions = read_predictions(path)
-        except Diverged as fault:  # passed on, it would mark the table itself as diverged
-            raise TableError(
-                f"{path}: expected {accuracy:.2f} % correct, received a run that diverged: {fault}"
-            ) from None
-        other, labels = self._labels.setdefault(dataset, (path, predictions.label))
-        if not np.array_equal(labels, predictions.label):
-            raise TableError(f"{path}: expected the labels of {other}, image by image, received different ones")
-        right: np.ndarray = predictions.predicted == predictions.label
-        if not right.size or abs(100 * float(right.mean()) - accuracy) > 50 / right.size:  # half an image
-            received = f"{100 * float(right.mean()):.2f} %" if right.size else "no image"
-            raise TableError(f"{path}: expected {accuracy:.2f} % correct as in metrics.json, received {received}")
-        return right
+_ReadPredictions = Callable[[Run, float], Predictions | None]
 
 
 @dataclass(frozen=True)
@@ -100,16 +48,16 @@ class _Pair:
 
 
 def compare_with_best(
-    rows: Sequence[_ComparedRow], names: Sequence[str], predictions: RunPredictions
+    rows: Sequence[MeasuredRow], names: Sequence[str], root: str | os.PathLike[str] | None = None
 ) -> list[dict[str, Any]]:
     """Compare all rows of a table with the best one on their data set, for each metric whose `higher_is_better` is set.
 
     Times are excluded, since their variance is not due to seeds and images.
 
     Args:
-        rows: the data set of each row, and its metrics by name.
+        rows: the measured rows.
         names: names of the metrics to compare.
-        predictions: predictions for the test images.
+        root: the folder results/{preset} that contains the runs; None: there are no predictions.
 
     Returns:
         For each row and compared metric, the columns `{metric}_test`, the name of the test, and `{metric}_p`, the
@@ -120,7 +68,8 @@ def compare_with_best(
         TableError: predictions are of different images, or contradict metrics.json.
         MetricsError: a file does not contain predictions.
     """
-    pairs = [pair for name in names for pair in _compare_pairs(rows, name, predictions)]
+    read = functools.cache(functools.partial(_read_predictions, root))  # each file is read once
+    pairs = [pair for name in names for pair in _compare_pairs(rows, name, read)]
     columns: list[dict[str, Any]] = [{} for _ in rows]
     adjusted = holm([pair.comparison.p_value for pair in pairs])
     for pair, p_value in zip(pairs, adjusted, strict=True):
@@ -135,33 +84,60 @@ def compare_with_best(
     return columns
 
 
-def _compare_pairs(rows: Sequence[_ComparedRow], name: str, predictions: RunPredictions) -> Iterator[_Pair]:
+def _compare_pairs(rows: Sequence[MeasuredRow], name: str, read: _ReadPredictions) -> Iterator[_Pair]:
     """Yield all pairs of rows on one data set that have a value of a metric."""
     entry = metric(name)
     if entry.higher_is_better is None or entry.is_time:
         return
-    known = [index for index, (_, summaries) in enumerate(rows) if summaries[name].count]
-    for dataset in dict.fromkeys(rows[index][0] for index in known):
-        members = [index for index in known if rows[index][0] == dataset]
+    known = [index for index, measured in enumerate(rows) if measured.summaries[name].count]
+    for dataset in dict.fromkeys(rows[index].row.dataset for index in known):
+        members = [index for index in known if rows[index].row.dataset == dataset]
         sign = 1 if entry.higher_is_better else -1
-        best = max(members, key=lambda index: sign * rows[index][1][name].mean)
+        best = max(members, key=lambda index: sign * rows[index].summaries[name].mean)
         for first, second in itertools.combinations(members, 2):
-            comparison = _compare_rows(dataset, rows[first][1][name], rows[second][1][name], predictions, name)
+            comparison = _compare_rows(rows[first], rows[second], name, read)
             yield _Pair(name, first, second, best, comparison)
 
 
-def _compare_rows(dataset: str, first: Summary, second: Summary, predictions: RunPredictions, name: str) -> Comparison:
+def _compare_rows(first: MeasuredRow, second: MeasuredRow, name: str, read: _ReadPredictions) -> Comparison:
     """Compare two rows by a paired t test over seeds, or accuracies in a table of one seed by McNemar's test."""
-    ratio = max(first.split_ratio, second.split_ratio)
-    comparison = paired_t(first.values, second.values, split_ratio=ratio)
-    runs = [(summary.folders[seed], summary.values[seed]) for summary in (first, second) for seed in summary.values]
-    can_compare_images = comparison.seeds == 1 and all(folder in predictions.folders for folder, _ in runs)
-    if not can_compare_images or name not in ACCURACIES:
+    values = [measured.summaries[name].values for measured in (first, second)]
+    comparison = paired_t(*values, split_ratio=max(first.row.split_ratio, second.row.split_ratio))
+    runs = [run for measured in (first, second) if name in ACCURACIES for run in measured.row.runs_of(name)]
+    if len(runs) != 2:  # the table has several seeds
         return comparison
-    right = [predictions.read_correct(dataset, *run) for run in runs]
-    if right[0] is None or right[1] is None:
+    a, b = (read(run, *of_seed.values()) for run, of_seed in zip(runs, values, strict=True))
+    if a is None or b is None:
         return replace(comparison, test=NO_PREDICTIONS)
-    return mcnemar(right[0], right[1])
+    check_same_images(runs, a, b)
+    return mcnemar(a.is_correct, b.is_correct)
+
+
+def check_same_images(runs: Sequence[Run], first: Predictions, second: Predictions) -> None:
+    """Check that the predictions of two runs are for the same test images.
+
+    Raises:
+        TableError: they have different labels.
+    """
+    if not np.array_equal(first.label, second.label):
+        names = ", ".join(run.folder for run in runs)
+        raise TableError(f"{names}: expected predictions of the same test images, received different labels")
+
+
+def _read_predictions(root: str | os.PathLike[str] | None, run: Run, accuracy: float) -> Predictions | None:
+    """Read the predictions of a run whose accuracy in metrics.json is `accuracy`, in percent; None: there are none."""
+    path = Path(root or "") / run.folder / PREDICTIONS_FILE
+    if root is None or not path.is_file():
+        return None
+    try:
+        predictions = read_predictions(path)
+    except Diverged as fault:  # passed on, it would mark the table itself as diverged
+        raise TableError(f"{path}: expected {accuracy:.2f} % correct, received a run that diverged: {fault}") from None
+    right = predictions.is_correct
+    if not right.size or abs(100 * float(right.mean()) - accuracy) > 50 / right.size:  # half an image
+        received = f"{100 * float(right.mean()):.2f} %" if right.size else "no image"
+        raise TableError(f"{path}: expected {accuracy:.2f} % correct as in metrics.json, received {received}")
+    return predictions
 
 
 def is_compared(frame: pd.DataFrame, name: str) -> pd.Series:

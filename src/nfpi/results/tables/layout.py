@@ -1,4 +1,4 @@
-"""Layout of a table of results: its columns as texts, with notes; the table in each format."""
+"""Layout of a table of results: its columns as texts, with explanatory notes below; the table in each format."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from functools import partial
 
 import pandas as pd
 
-from nfpi.config.metrics import Metric
-from nfpi.results.metrics import find_metric
-from nfpi.results.tables.columns import ROW_COLUMNS, count_shared_seeds, list_metrics, table_columns
-from nfpi.results.tables.comparisons import is_equal_to_best
+from nfpi.config.metrics import Metric, find_metric
+from nfpi.results.statistics.intervals import SIGNIFICANCE_LEVEL
+from nfpi.results.tables.columns import (
+    ROW_COLUMNS,
+    count_shared_seeds,
+    find_shared_dataset,
+    list_metrics,
+    table_columns,
+)
+from nfpi.results.tables.comparisons import NO_PREDICTIONS, is_compared, is_equal_to_best
 from nfpi.results.tables.markup import INTERVAL, table_to_markdown, tables_to_latex, tables_to_markdown, write_tables
-from nfpi.results.tables.notes import compose_notes
 from nfpi.results.tables.summaries import TableError, is_best, is_weight_chosen
 from nfpi.results.tables.table import (
     Column,
@@ -26,6 +31,9 @@ from nfpi.results.tables.table import (
 )
 
 _ARROWS: dict[bool | None, str] = {True: "↑", False: "↓"}
+_FLOW_METRICS = {"nf_acc", "cnn_acc"}
+"""Metrics that the paper reports for flows, not for classifiers trained on real images."""
+_TESTS = {"paired t": "paired t test over seeds", "McNemar": "McNemar's exact test on the test images"}
 
 
 def lay_out(frame: pd.DataFrame) -> Table:
@@ -47,7 +55,7 @@ def lay_out(frame: pd.DataFrame) -> Table:
     for entry in shown:
         columns += _make_metric_columns(frame, entry, _ARROWS.get(entry.higher_is_better, "") if with_direction else "")
     columns.append(make_text_column("Status", frame["status"].replace(["ok", "cited"], "")))
-    return Table(columns, is_best(frame).tolist(), compose_notes(frame, shown))
+    return Table(columns, is_best(frame).tolist(), list(_compose_notes(frame, shown)))
 
 
 def write_table(frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, title: str) -> None:
@@ -122,12 +130,9 @@ def _make_validation_column(frame: pd.DataFrame) -> Iterator[Column]:
     """Yield the column of the validation values by which λ was chosen, if it was."""
     if not is_weight_chosen(frame):
         return
-    entries = [find_metric(name) if name else None for name in frame["chosen_by"]]
-    units = {entry.unit for entry in entries if entry is not None}
-    cells = [
-        format_number(value, entry.decimals) if entry is not None else ""
-        for value, entry in zip(frame["validation"], entries, strict=True)
-    ]
+    entries = [find_metric(name) for name in frame["chosen_by"]]  # of cited rows, without values, the name is empty
+    units = {entry.unit for entry in entries if entry.name}
+    cells = [format_number(value, entry.decimals) for value, entry in zip(frame["validation"], entries, strict=True)]
     yield make_number_column("Validation", frame["validation"], cells, unit=units.pop() if len(units) == 1 else "")
 
 
@@ -153,3 +158,115 @@ def _make_metric_columns(frame: pd.DataFrame, entry: Metric, arrow: str) -> Iter
     yield make_column("ours", frame[name], ours)
     yield make_column("paper", frame[f"paper_{name}"], lambda value: f"{value:.10g}".replace("-", "−"))
     yield make_column("difference", frame[f"{name}_difference"], differences)
+
+
+# ---- notes --------------------------------------------------------------------------------------------------
+
+
+def _compose_notes(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[str]:
+    """Yield the notes that explain a table of results."""
+    names = [entry.name for entry in shown]
+    yield _describe_runs(frame, names)
+    if any(entry.is_share for entry in shown) and frame["images"].nunique() == 1:
+        yield f"Accuracies on {int(frame['images'].dropna().iloc[0])} test images."
+    yield from _describe_intervals(frame, names)
+    yield from _describe_choice(frame)
+    yield from _describe_comparisons(frame, shown)
+    if (frame["status"] == "cited").any():
+        yield "Cited rows have only published values, and none if no source is known."
+    compared = [entry for entry in shown if frame[f"paper_{entry.name}"].notna().any()]
+    if compared:
+        in_points = ", in percentage points" if all(entry.unit == "%" for entry in compared) else ""
+        of_flows = " (large flow, 500 epochs)" if _FLOW_METRICS & {entry.name for entry in compared} else ""
+        yield f"Difference: ours − the paper's{of_flows}{in_points}."
+
+
+def _describe_runs(frame: pd.DataFrame, names: list[str]) -> str:
+    dataset, seeds = find_shared_dataset(frame), count_shared_seeds(frame)
+    where = "" if dataset is None else f" on {dataset}"
+    if seeds == 1:
+        return f"One run per row{where} (n = 1 seed)."
+    if frame[[f"{name}_std" for name in names]].notna().any(axis=None):
+        return f"Mean ± standard deviation over n {'seeds' if seeds is None else f'= {seeds} seeds'}{where}."
+    return f"Measured{where}." if frame[names].notna().any(axis=None) else f"No results{where} yet."
+
+
+def _describe_intervals(frame: pd.DataFrame, names: list[str]) -> Iterator[str]:
+    known, spread = (frame[[f"{name}_{column}" for name in names]].notna().to_numpy() for column in ("low", "std"))
+    over_seeds, single = (known & spread).any(), (known & ~spread).any()
+    of_run = "95 % interval of one run's accuracy over the choice of test images (Wilson)"
+    of_mean = "95 % interval of the mean over seeds (Student's t)"
+    if single and over_seeds:
+        yield f"[low, high]: where n = 1, {of_run}; otherwise, {of_mean}."
+    elif single:
+        yield f"[low, high]: {of_run}. It does not include the spread over seeds."
+    elif over_seeds:
+        yield f"[low, high]: {of_mean}."
+    else:
+        return
+    has_spread, corrected = spread.any(axis=1), frame["split_ratio"] > 0
+    if over_seeds and (has_spread & corrected).any():
+        yield describe_correction(frame, has_spread & corrected, has_spread)
+    if over_seeds and (has_spread & ~corrected).any():
+        yield (
+            "The spread over seeds does not include the effect of the choice of test images, unless each seed has its "
+            "own split."
+        )
+
+
+def _describe_choice(frame: pd.DataFrame) -> Iterator[str]:
+    """Yield notes on bold rows and on the choice of λ, with the metric of the validation column."""
+    if is_best(frame).any():
+        yield "Bold: the λ that is best on the validation split."
+    elif is_weight_chosen(frame):
+        yield "λ is the best of those tried, on the validation split."
+    names = dict.fromkeys(name for name in frame.loc[frame["validation"].notna(), "chosen_by"] if name)
+    labels = [find_metric(name).label.removeprefix("Validation ") for name in names]
+    if labels and is_weight_chosen(frame):
+        yield f"Validation: {' or '.join(labels)} on that split, over the seeds that did not diverge."
+
+
+def _describe_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[str]:
+    """Yield notes on how rows were compared with the best one of each metric, and on metrics not compared."""
+    compared = [entry for entry in shown if is_compared(frame, entry.name).any()]
+    if any((frame[f"{entry.name}_test"] == NO_PREDICTIONS).any() for entry in shown):
+        yield "Where predictions of runs are missing, rows are not compared with the best one."
+    if not compared:
+        return
+    tests = pd.concat([frame.loc[is_compared(frame, entry.name), f"{entry.name}_test"] for entry in compared]).unique()
+    where = "" if find_shared_dataset(frame) is not None else " on its data set"
+    how = f"{' or '.join(_TESTS.get(test, test) for test in tests)}, Holm over all pairs of rows and all metrics"
+    has_equal = any(is_equal_to_best(frame, entry.name).any() for entry in compared)
+    differs = "†: does not differ" if has_equal else "Each other value differs"
+    yield f"{differs} from the best of its column{where} at the {100 * SIGNIFICANCE_LEVEL:g} % level ({how})."
+    others = [entry for entry in shown if _has_uncompared_rows(frame, entry)]
+    for where, is_in_part in (("", False), (" in some rows", True)):
+        labels = [entry.label for entry in others if (entry in compared) == is_in_part]
+        if labels:
+            yield f"Not tested{where}: {', '.join(labels)}."
+
+
+def _has_uncompared_rows(frame: pd.DataFrame, entry: Metric) -> bool:
+    """Return whether a metric by which rows can be ranked has values that were not compared."""
+    if entry.higher_is_better is None:
+        return False
+    known = frame[entry.name].notna()
+    rows_on_dataset = known.groupby(frame["dataset"]).transform("sum")
+    return bool((known & ~is_compared(frame, entry.name) & (rows_on_dataset > 1)).any())
+
+
+def describe_correction(frame: pd.DataFrame, corrected: pd.Series, tested: pd.Series) -> str:
+    """Return a note on the correction of intervals and tests for overlapping splits.
+
+    Args:
+        frame: rows with a column `dataset`.
+        corrected: the rows to which the correction was applied.
+        tested: all rows with an interval or a test over seeds; if they include a data set without corrected rows, the
+            note names the data sets that have some.
+    """
+    names = frame.loc[corrected, "dataset"].unique()
+    where = f" on {' and '.join(names)}" if set(frame.loc[tested, "dataset"]) > set(names) else ""
+    return (
+        f"Intervals and t tests over seeds{where} are corrected for the overlap of the seeds' splits "
+        "(Nadeau and Bengio, 2003)."
+    )

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_serializer, model_validator
 
 from nfpi.config.base import ConfigError
+from nfpi.config.claims import ComparedRow
 from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock
 from nfpi.config.metrics import ACCURACIES
 from nfpi.config.settings import Config
 from nfpi.results.tables.columns import PRINTED_PROPERTIES, check_names, select_printed_properties
-from nfpi.runs import Run, name_in_files, name_in_python
+from nfpi.runs import Run
 
 
-@dataclass(frozen=True, kw_only=True)
-class TableRow:
-    """An experiment at one λ, with its runs of all seeds.
+def _read_run(value: Any) -> Run:
+    if isinstance(value, Run):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected the identity of a run, received {value!r}")
+    return Run.from_json(value)
+
+
+RunIdentity = Annotated[Run, PlainValidator(_read_run), PlainSerializer(Run.to_json)]
+"""A run that is read from JSON and written as JSON, with λ as `lambda`."""
+
+
+class TableRow(BaseModel):
+    """An experiment at one λ, with its runs of all seeds; in JSON, `weight` is named `lambda`.
 
     Attributes:
         experiment: index of the experiment in the table.
@@ -35,27 +49,39 @@ class TableRow:
             that they overlap; else 0 (:func:`compute_split_ratio`).
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
     experiment: int
     dataset: str
     label: str = ""
     flow: str | None = None
     prior: str | None = None
-    weight: float | None = None
+    weight: float | None = Field(None, alias="lambda")
     has_other_weights: bool = False
     classifier: str | None = None
     augmentation: str | None = None
-    flow_runs: tuple[Run, ...] = ()
-    classifier_runs: tuple[Run, ...] = ()
+    flow_runs: tuple[RunIdentity, ...] = ()
+    classifier_runs: tuple[RunIdentity, ...] = ()
     split_ratio: float = 0.0
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check_runs(self) -> Self:
         if not self.runs:
             raise ValueError("row of a table: expected at least one run, received none")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_missing(self, serialize: Any) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if value is not None}
 
     @property
     def runs(self) -> tuple[Run, ...]:
         """All runs whose metrics the row shows."""
         return self.flow_runs + self.classifier_runs
+
+    def runs_of(self, accuracy: str) -> tuple[Run, ...]:
+        """Return the runs whose predictions determine an accuracy (:data:`nfpi.config.metrics.ACCURACIES`)."""
+        return self.flow_runs if ACCURACIES[accuracy] == "flow" else self.classifier_runs
 
     @property
     def is_trained_on_real_images(self) -> bool:
@@ -64,37 +90,11 @@ class TableRow:
 
     def with_seeds(self, seeds: Iterable[int]) -> TableRow:
         """Return a copy of the row with runs of these seeds instead of its own."""
-
-        def reseed(runs: tuple[Run, ...]) -> tuple[Run, ...]:
-            return tuple(replace(runs[0], seed=seed) for seed in seeds) if runs else ()
-
         seeds = list(seeds)
-        return replace(self, flow_runs=reseed(self.flow_runs), classifier_runs=reseed(self.classifier_runs))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the row as JSON values, to be passed on a command line; `weight` is named `lambda`."""
-        record: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None:
-                runs = [run.to_json() for run in value] if isinstance(value, tuple) else None
-                record[name_in_files(field.name)] = value if runs is None else runs
-        return record
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> TableRow:
-        """Create a row from the result of :meth:`to_json`.
-
-        Raises:
-            ValueError: the record is not a row.
-        """
-        values = {name_in_python(name): value for name, value in record.items()}
-        try:
-            for name in ("flow_runs", "classifier_runs"):
-                values[name] = tuple(Run.from_json(run) for run in values.get(name, ()))
-            return cls(**values)
-        except (TypeError, AttributeError) as error:
-            raise ValueError(f"row of a table: expected its fields, received {dict(record)} ({error})") from None
+        runs: dict[str, Any] = {}
+        for name in ("flow_runs", "classifier_runs"):
+            runs[name] = tuple(replace(run, seed=seed) for run in getattr(self, name)[:1] for seed in seeds)
+        return self.model_copy(update=runs)
 
 
 def list_table_rows(config: Config, table: str) -> list[TableRow]:
@@ -127,6 +127,26 @@ def list_table_rows(config: Config, table: str) -> list[TableRow]:
                 )
             )
     return rows
+
+
+def find_compared_rows(compared: ComparedRow, rows: Sequence[TableRow]) -> list[TableRow]:
+    """Return the rows of the experiment that a claim names, by ascending λ.
+
+    Args:
+        compared: the row, as named by the claim.
+        rows: rows of its table.
+
+    Raises:
+        ValueError: no experiment, or more than one, matches.
+    """
+    index = compared.find_index({row.experiment: row for row in rows})
+    return [row for row in rows if row.experiment == index]
+
+
+def select_at_weight(rows: Sequence[TableRow], weight: str | float) -> Sequence[TableRow]:
+    """Return the rows of an experiment among which a claim chooses λ (:class:`nfpi.config.claims.ComparedRow`)."""
+    among = {"best": rows, "inner_best": rows[1:-1], "min": rows[:1], "max": rows[-1:]}
+    return among[weight] if isinstance(weight, str) else [row for row in rows if (row.weight or 0.0) == weight]
 
 
 def check_tables(config: Config) -> None:
@@ -184,7 +204,7 @@ def compute_split_ratio(dataset: DatasetBlock) -> float:
 
 
 def list_runs_to_compare(rows: Sequence[TableRow], metrics: Iterable[str]) -> list[Run]:
-    """Return the runs whose accuracies are compared per image; empty unless all runs have the same seed.
+    """Return the runs whose accuracies may be compared per image; empty unless all runs have the same seed.
 
     Args:
         rows: rows of the table.
@@ -192,12 +212,12 @@ def list_runs_to_compare(rows: Sequence[TableRow], metrics: Iterable[str]) -> li
     """
     if len({run.seed for row in rows for run in row.runs}) != 1:
         return []
-    shown = set(metrics) & ACCURACIES.keys()
-    runs_of: dict[tuple[str, str], list[Run]] = {}
-    for row in rows:
-        measured = {"top1": row.classifier_runs} if row.is_trained_on_real_images else {}
-        if row.flow_runs:
-            measured = {"nf_acc": row.flow_runs, "cnn_acc": row.classifier_runs}
-        for name in sorted(shown & measured.keys()):
-            runs_of.setdefault((row.dataset, name), []).extend(measured[name])
-    return list(dict.fromkeys(run for runs in runs_of.values() if len(runs) > 1 for run in runs))
+    accuracies = sorted(ACCURACIES.keys() & set(metrics))
+    found = [
+        run
+        for row in rows
+        for name in accuracies
+        if (name == "top1") == row.is_trained_on_real_images
+        for run in row.runs_of(name)
+    ]
+    return list(dict.fromkeys(found))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
-from nfpi.config.metrics import VALIDATION_PREFIX, Metric, metric
+from nfpi.config.metrics import VALIDATION_PREFIX, metric
 from nfpi.results.statistics.intervals import UNKNOWN, t_interval, wilson_interval
 from nfpi.results.tables.rows import TableRow
 from nfpi.runs import Run
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class TableError(ValueError):
@@ -26,20 +29,15 @@ class Summary:
 
     Attributes:
         values: values by seed, ascending.
-        folders: folders of the runs, relative to results/{preset}, by seed.
         mean: mean over seeds, NaN without values.
         std: standard deviation over seeds (n − 1), NaN for fewer than two.
         interval: bounds of the 95 % confidence interval, NaN if unknown.
-        split_ratio: number of test images per training image if the seeds' splits overlap, else 0; `interval` is
-            corrected by it.
     """
 
     values: Mapping[int, float]
-    folders: Mapping[int, str]
     mean: float
     std: float
     interval: tuple[float, float]
-    split_ratio: float = 0.0
 
     @property
     def count(self) -> int | None:
@@ -74,19 +72,9 @@ class MeasuredRow:
     is_best: bool = False
 
     @property
-    def score(self) -> Score:
-        """The score by which λ is chosen."""
-        return Score(self.validation.mean, len(self.diverged), self.seeds)
-
-    @property
     def seeds(self) -> int:
         """Number of seeds with metrics or a divergence."""
         return int(self.measured["seed"].nunique())
-
-    @property
-    def has_diverged(self) -> bool:
-        """Whether there are runs, and all diverged."""
-        return self.finished.empty and not self.diverged.empty
 
     @property
     def images(self) -> int | None:
@@ -101,26 +89,9 @@ class MeasuredRow:
             return "missing"
         if self.diverged.empty:
             return "ok"
-        return (
-            self.diverged["status"].iloc[0]
-            if self.seeds == 1
-            else f"{len(self.diverged)} of {self.seeds} seeds diverged"
-        )
-
-
-@dataclass(frozen=True)
-class Score:
-    """Score of one λ, over its seeds.
-
-    Attributes:
-        mean: mean of the metric by which λ is chosen, over the seeds that did not diverge; NaN without values.
-        diverged: number of seeds that diverged.
-        ended: number of seeds that diverged or have metrics.
-    """
-
-    mean: float
-    diverged: int
-    ended: int
+        if self.seeds == 1:
+            return str(self.diverged["status"].iloc[0])
+        return f"{len(self.diverged)} of {self.seeds} seeds diverged"
 
 
 def find_selecting_metric(best_by: str | None, *, is_trained_on_real_images: bool = False) -> str:
@@ -140,10 +111,13 @@ def measure_row(metrics: pd.DataFrame, row: TableRow, names: Iterable[str], best
     Raises:
         TableError: a metric of a run has two values.
     """
-    measured, diverged, finished = split_by_outcome(metrics, row)
+    measured = metrics[metrics["run"].isin([run.folder for run in row.runs])]
+    diverged = measured[measured["status"] != "ok"].drop_duplicates("seed")
+    finished = measured[~measured["seed"].isin(diverged["seed"])]
     chosen_by = find_selecting_metric(best_by, is_trained_on_real_images=row.is_trained_on_real_images)
-    summaries = {name: summarize(finished, name, row.split_ratio) for name in names}
-    return MeasuredRow(row, measured, diverged, finished, summaries, chosen_by, summarize(finished, chosen_by))
+    summaries = {name: _summarize(finished, name, row.split_ratio) for name in names}
+    validation = _summarize(finished, chosen_by, row.split_ratio)
+    return MeasuredRow(row, measured, diverged, finished, summaries, chosen_by, validation)
 
 
 def mark_best(rows: Sequence[MeasuredRow], *, must_have_values: bool) -> None:
@@ -163,30 +137,27 @@ def mark_best(rows: Sequence[MeasuredRow], *, must_have_values: bool) -> None:
         if must_have_values and len(rows) > 1 and has_values and not measured.validation.count:
             folder = measured.row.runs[0].folder
             raise TableError(f"{folder}: best_by: expected {measured.chosen_by} in metrics.json, received none")
-    if scored:
-        higher_is_better = metric(scored[0].chosen_by).higher_is_better
-        best = choose_best([measured.score for measured in scored], higher_is_better=higher_is_better)
-        if best is not None:
-            scored[best].is_best = True
+    means = {index: measured.validation.mean for index, measured in enumerate(scored)}
+    unsteady = {index for index, measured in enumerate(scored) if 2 * len(measured.diverged) > measured.seeds}
+    best = choose_best(means, unsteady, rows[0].chosen_by)
+    if best is not None:
+        scored[best].is_best = True
 
 
-def choose_best(scores: Sequence[Score], *, higher_is_better: bool | None) -> int | None:
-    """Choose the best of several λ.
+def choose_best(means: Mapping[Key, float], unsteady: Collection[Key], name: str) -> Key | None:
+    """Choose the best of several λ; None if there are none.
 
     A λ at which more than half of the seeds diverged is chosen only if no other λ is left: the mean over its remaining
-    seeds is biased.
+    seeds is biased. Of equal means, the first is chosen.
 
     Args:
-        scores: scores of the λ.
-        higher_is_better: direction of the metric; None counts as true.
-
-    Returns:
-        The index of the best score, the first of equal ones; None if no λ has a score.
+        means: mean over the seeds that did not diverge, for each λ.
+        unsteady: the λ at which more than half of the seeds diverged.
+        name: name of the metric; if none of its directions is better, higher values are chosen.
     """
-    known = [index for index, score in enumerate(scores) if not math.isnan(score.mean)]
-    steady = [index for index in known if scores[index].diverged <= 0.5 * scores[index].ended]
-    sign = -1 if higher_is_better is False else 1
-    return max(steady or known, key=lambda index: sign * scores[index].mean, default=None)
+    sign = -1 if metric(name).higher_is_better is False else 1
+    steady = [key for key in means if key not in unsteady]
+    return max(steady or means, key=lambda key: sign * means[key], default=None)
 
 
 def choose_best_run(values: Mapping[Run, Sequence[float]], diverged: Mapping[Run, int], name: str) -> Run | None:
@@ -197,62 +168,8 @@ def choose_best_run(values: Mapping[Run, Sequence[float]], diverged: Mapping[Run
         diverged: number of diverged seeds, by the run with seed 0.
         name: name of the metric.
     """
-    runs = list(values)
-    scores = [
-        Score(fmean(values[run] or [math.nan]), diverged.get(run, 0), diverged.get(run, 0) + len(values[run]))
-        for run in runs
-    ]
-    best = choose_best(scores, higher_is_better=metric(name).higher_is_better)
-    return None if best is None else runs[best]
-
-
-def split_by_outcome(metrics: pd.DataFrame, row: TableRow) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Return three frames: a row's metrics, a line for each of its diverged seeds, and the metrics of the others."""
-    measured = metrics[metrics["run"].isin([run.folder for run in row.runs])]
-    diverged = measured[measured["status"] != "ok"].drop_duplicates("seed")
-    return measured, diverged, measured[~measured["seed"].isin(diverged["seed"])]
-
-
-def select_values(measured: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the rows of one metric, sorted by seed; rows of classifiers take precedence over those of flows.
-
-    Raises:
-        TableError: a seed has two values.
-    """
-    rows = measured[measured["metric"] == name]
-    of_classifier = rows["classifier"] != ""
-    # Sorted, because floating-point sums depend on the order of their terms.
-    rows = (rows[of_classifier] if of_classifier.any() else rows).sort_values("seed")
-    if rows["seed"].duplicated().any():
-        row = rows[rows["seed"].duplicated()].iloc[0]
-        raise TableError(f"{row['run']}: expected one value of {name}, received more")
-    return rows
-
-
-def summarize(measured: pd.DataFrame, name: str, split_ratio: float = 0.0) -> Summary:
-    """Summarise a metric over seeds.
-
-    Args:
-        measured: collected metrics (:func:`nfpi.results.recorded.collect.collect`) of the runs of one row.
-        name: name of the metric.
-        split_ratio: that of the row (:class:`nfpi.results.tables.rows.TableRow`).
-
-    Raises:
-        TableError: a seed has two values.
-    """
-    rows = select_values(measured, name)
-    values = rows["value"].to_numpy(dtype="float64")
-    if not values.size:
-        return Summary({}, {}, math.nan, math.nan, UNKNOWN)
-    seeds = [int(seed) for seed in rows["seed"]]
-    return Summary(
-        values=dict(zip(seeds, values.tolist(), strict=True)),
-        folders=dict(zip(seeds, rows["run"], strict=True)),
-        mean=float(values.mean()),
-        std=float(values.std(ddof=1)) if values.size > 1 else math.nan,
-        interval=_compute_interval(values, rows["n"], name, split_ratio),
-        split_ratio=split_ratio,
-    )
+    means = {run: fmean(of_seeds) for run, of_seeds in values.items() if of_seeds}
+    return choose_best(means, {run for run in means if diverged.get(run, 0) > len(values[run])}, name)
 
 
 def is_best(frame: pd.DataFrame) -> pd.Series:
@@ -266,22 +183,37 @@ def is_weight_chosen(frame: pd.DataFrame) -> bool:
     return bool((frame["candidates"] > 1).any())
 
 
+def _summarize(measured: pd.DataFrame, name: str, split_ratio: float) -> Summary:
+    """Summarise a metric over seeds; values of classifiers take precedence over those of flows.
+
+    Args:
+        measured: collected metrics of the runs of one row.
+        name: name of the metric.
+        split_ratio: that of the row.
+
+    Raises:
+        TableError: a seed has two values.
+    """
+    rows = measured[measured["metric"] == name]
+    of_classifier = rows["classifier"] != ""
+    # Sorted, because floating-point sums depend on the order of their terms.
+    rows = (rows[of_classifier] if of_classifier.any() else rows).sort_values("seed")
+    if rows["seed"].duplicated().any():
+        raise TableError(f"{rows['run'].iloc[0]}: expected one value of {name} for each seed, received more")
+    values = rows.set_index("seed")["value"]
+    interval = _compute_interval(values.to_numpy(), rows["n"], name, split_ratio)
+    return Summary(values.to_dict(), float(values.mean()), float(values.std()), interval)
+
+
 def _compute_interval(values: np.ndarray, images: pd.Series, name: str, split_ratio: float) -> tuple[float, float]:
     """Compute the 95 % interval of a mean over seeds, or of a single accuracy."""
     entry = metric(name)
     if values.size > 1:
         low, high = t_interval(values, split_ratio)
-        lowest, highest = _find_range(entry)
+        lowest, highest = (0.0, 100.0) if entry.unit == "%" else (0.0 if entry.is_time else -math.inf, math.inf)
         if values.min() < lowest or values.max() > highest:  # not a share, but for example a change in percent
             return low, high
         return max(low, lowest), min(high, highest)
-    if not entry.is_share or not 0 <= values[0] <= 100 or images.isna().any():
+    if not entry.is_share or not values.size or not 0 <= values[0] <= 100 or images.isna().any():
         return UNKNOWN
     return wilson_interval(float(values[0]), int(images.iloc[0]))
-
-
-def _find_range(entry: Metric) -> tuple[float, float]:
-    """Return the smallest and the largest possible value of a percentage or a time; unbounded for other metrics."""
-    if entry.unit == "%":
-        return 0.0, 100.0
-    return (0.0 if entry.is_time else -math.inf), math.inf

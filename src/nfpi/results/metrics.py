@@ -13,18 +13,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from nfpi.config.metrics import METRICS, register_metric
+from nfpi.config.metrics import METRICS, Metric, metric, register_metric
 from nfpi.results.recorded.records import MetricsError, to_finite_float
-from nfpi.results.statistics.intervals import wilson_interval
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
+
+__all__ = [
+    "Metric",
+    "assign_bins",
+    "compute_bins",
+    "compute_metrics",
+    "expected_calibration_error",
+    "metric",
+    "per_class_accuracy",
+    "register_metric",
+    "worst_class_accuracy",
+]
 
 BINS = 15
 """Number of bins."""
-_EDGES = np.linspace(0, 1, BINS + 1)
 
 
 def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> dict[str, float]:
@@ -135,7 +144,15 @@ def assign_bins(confidence: np.ndarray) -> np.ndarray:
     Args:
         confidence: max_y p(y | x), from 0 to 1, (N,).
     """
-    return np.searchsorted(_EDGES[1:-1], confidence)
+    import numpy as np
+
+    return np.searchsorted(_compute_edges()[1:-1], confidence)
+
+
+def _compute_edges() -> np.ndarray:
+    import numpy as np
+
+    return np.linspace(0, 1, BINS + 1)
 
 
 def compute_bins(confidence: np.ndarray, is_correct: np.ndarray) -> list[Bin]:
@@ -145,12 +162,15 @@ def compute_bins(confidence: np.ndarray, is_correct: np.ndarray) -> list[Bin]:
         confidence: max_y p(y | x), from 0 to 1, (N,).
         is_correct: whether each prediction is correct, (N,) bool.
     """
-    bin_indices = assign_bins(confidence)
-    bins = []
+    import numpy as np
+
+    from nfpi.results.statistics.intervals import wilson_interval
+
+    bin_indices, edges, bins = assign_bins(confidence), _compute_edges(), []
     for index in np.unique(bin_indices):
         members = bin_indices == index
         n, accuracy = int(members.sum()), float(is_correct[members].mean())
         low, high = wilson_interval(100 * accuracy, n)
         mean = float(confidence[members].mean())
-        bins.append(Bin(float(_EDGES[index]), float(_EDGES[index + 1]), n, mean, accuracy, (low / 100, high / 100)))
+        bins.append(Bin(float(edges[index]), float(edges[index + 1]), n, mean, accuracy, (low / 100, high / 100)))
     return bins

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.results.metrics.measures import BINS, assign_bins, compute_bins, expected_calibration_error
+from nfpi.results.metrics import BINS, assign_bins, compute_bins, expected_calibration_error
 from nfpi.results.statistics.intervals import wilson_interval
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nfpi.config.base import ConfigError
 from nfpi.config.metrics import METRICS
-from nfpi.results.metrics.measures import (
+from nfpi.results.metrics import (
     compute_metrics,
     expected_calibration_error,
     per_class_accuracy,
