@@ -223,8 +223,8 @@ class Sample(ModelCommand):
 
         from nfpi.data.sources.imagefolder import export_imagefolder
         from nfpi.data.store import ImageSet
-        from nfpi.figures.drawn import render_figure
         from nfpi.figures.image_grid import draw_image_grid
+        from nfpi.figures.style import render_figure
         from nfpi.runtime.randomness import make_generator
 
         if self.output is None and self.folder is None:
@@ -238,7 +238,7 @@ class Sample(ModelCommand):
         if self.output is not None:
             columns = [str(number) for number in range(1, self.per_class + 1)]
             picture = draw_image_grid(np.stack(drawn), classes, columns, "class", "")
-            write_atomically(self.output, render_figure(picture)["png"])
+            write_atomically(self.output, render_figure(picture, "png"))
             logger.info("wrote %s", self.output)
         if self.folder is not None:
             labels = np.repeat(np.arange(len(classes)), self.per_class)
