@@ -83,6 +83,17 @@ def train_in_one_go(data: TrainingData, device: Device, learned: LearnedMethod |
     return continue_training(begun.state, begun.prior, data, device, learned=learned)
 
 
+_trained: dict[tuple[str, bytes, str], TrainingState] = {}
+
+
+def train_once(data: TrainingData, device: Device, learned: LearnedMethod | None = None) -> TrainingState:
+    """Return the state of :func:`train_in_one_go`, trained once for all tests that compare theirs with it."""
+    key = (data.config.model_dump_json(), data.train.images.tobytes(), repr(learned))
+    if key not in _trained:
+        _trained[key] = train_in_one_go(data, device, learned)
+    return _trained[key]
+
+
 def assert_equal_states(one: TrainingState, other: TrainingState) -> None:
     """Assert that two states are equal bit for bit, including the logs except for seconds."""
     assert one.step == other.step

@@ -37,6 +37,7 @@ from .conftest import (
     replace_config,
     start,
     train_in_one_go,
+    train_once,
 )
 
 
@@ -49,7 +50,7 @@ def test_learning_in_parts_and_in_one_agree_bit_for_bit(make_data, device, tmp_p
     state, _ = TrainingState.load(tmp_path / "state.safetensors", data.config, data.steps_per_epoch, CPU)
     state = continue_training(state, begun.prior, data, device, learned=LEARNED[how])
     assert state.learner.steps == (3 - epochs_before) * (4 if how == "step" else 1)
-    assert_equal_states(state, train_in_one_go(data, device, LEARNED[how]))
+    assert_equal_states(state, train_once(data, device, LEARNED[how]))
 
 
 @pytest.mark.parametrize("how", LEARNED)
@@ -69,7 +70,7 @@ def test_a_resumed_learner_equals_one_that_was_not_cut(make_data, device, tmp_pa
     )
     checkpoints = make_checkpoints(tmp_path, data)
     state = continue_training(again.state, again.prior, data, device, checkpoints, learned=learned)
-    assert_equal_states(state, train_in_one_go(data, device, learned))
+    assert_equal_states(state, train_once(data, device, learned))
 
 
 def test_a_step_that_was_made_before_the_cut_is_not_made_again(make_data, device, tmp_path):
@@ -82,7 +83,7 @@ def test_a_step_that_was_made_before_the_cut_is_not_made_again(make_data, device
     begun.state.save(file, {})
     state, _ = TrainingState.load(file, data.config, data.steps_per_epoch, CPU, begun.prior)
     state = continue_training(state, begun.prior, data, device, learned=LEARNED["epoch"])
-    assert_equal_states(state, train_in_one_go(data, device, LEARNED["epoch"]))
+    assert_equal_states(state, train_once(data, device, LEARNED["epoch"]))
 
 
 @pytest.mark.parametrize("how", ["epoch", "released"])
@@ -279,7 +280,7 @@ def test_a_resumed_training_with_fits_every_second_epoch_equals_one_that_was_not
     cut(made, continue_training, begun.state, begun.prior, data, device, checkpoints, learned=learned)
     checkpoints = make_checkpoints(tmp_path, data)
     state = continue_training(again.state, again.prior, data, device, checkpoints, learned=learned)
-    assert_equal_states(state, train_in_one_go(data, device, learned))
+    assert_equal_states(state, train_once(data, device, learned))
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])

@@ -25,6 +25,7 @@ from .conftest import (
     replace_config,
     start,
     train_in_one_go,
+    train_once,
 )
 
 
@@ -36,7 +37,7 @@ def test_split_and_unsplit_training_agree_bit_for_bit(make_data, device, shape, 
     assert begun.state.step == epochs_before_the_fit * data.steps_per_epoch
     state = continue_training(begun.state, begun.prior, data, device)
     assert state.step == 12
-    assert_equal_states(state, train_in_one_go(data, device))
+    assert_equal_states(state, train_once(data, device))
 
 
 def test_every_weight_goes_on_from_the_same_start(make_data, device):

@@ -14,7 +14,7 @@ from nfpi.priors import ClassStatistics, FixedPointDiverged, GaussianPrior, Prio
 from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.training.flow import continue_training
 
-from .conftest import assert_equal_states, make_checkpoints, start, train_in_one_go
+from .conftest import assert_equal_states, make_checkpoints, start, train_once
 
 
 class Scaled(PriorLearner):
@@ -106,7 +106,7 @@ def test_a_resumed_training_equals_one_that_was_not_cut(make_data, device, tmp_p
     state = continue_training(again.state, again.prior, data, device, checkpoints, learned=learned)
     assert abs(state.learner.factor.item() - 1) > 1e-3
     assert state.learner.steps == (16 if learner is ScaledEveryStep else 2)
-    assert_equal_states(state, train_in_one_go(data, device, learned))
+    assert_equal_states(state, train_once(data, device, learned))
 
 
 @pytest.mark.parametrize("made", [5, 8])
@@ -119,7 +119,7 @@ def test_moments_are_those_of_their_parameters_in_any_order(make_data, device, t
     assert 0.01 < state.learner.shift.abs().max() < 0.09
     assert (state.learner.log_variance - again.prior.variance.log()).abs().max() > 0.05
     assert torch.equal(state.learner.mean, again.prior.mean)
-    assert_equal_states(state, train_in_one_go(data, device, learned))
+    assert_equal_states(state, train_once(data, device, learned))
 
 
 def test_the_initial_gaussians_stay_what_they_are(make_data, device):

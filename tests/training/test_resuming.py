@@ -12,7 +12,7 @@ from nfpi.runtime.signals import Interrupted
 from nfpi.training import epoch_prior, flow, likelihood
 from nfpi.training.flow import continue_training, start_training
 
-from .conftest import LEARNED, SEED, Cut, assert_equal_states, describe_flow, make_checkpoints, start, train_in_one_go
+from .conftest import LEARNED, SEED, Cut, assert_equal_states, describe_flow, make_checkpoints, start, train_once
 
 
 @pytest.mark.parametrize(("made", "times"), [(5, 1), (8, 1), (8, 2), (9, 1), (12, 2)])
@@ -24,7 +24,7 @@ def test_a_resumed_run_equals_one_that_was_not_cut(make_data, device, tmp_path, 
     cut(made, continue_training, begun.state, begun.prior, data, device, checkpoints, times=times)
     checkpoints = make_checkpoints(tmp_path, data)
     state = continue_training(again.state, again.prior, data, device, checkpoints)
-    assert_equal_states(state, train_in_one_go(data, device))
+    assert_equal_states(state, train_once(data, device))
     assert checkpoints.step == 12
 
 
@@ -53,7 +53,7 @@ def test_a_run_cut_while_it_evaluates_goes_on_too(make_data, device, tmp_path, m
         with pytest.raises(Cut):
             continue_training(begun.state, begun.prior, data, device, make_checkpoints(tmp_path, data))
     state = continue_training(again.state, again.prior, data, device, make_checkpoints(tmp_path, data))
-    assert_equal_states(state, train_in_one_go(data, device))
+    assert_equal_states(state, train_once(data, device))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_signal_keeps_the_state_wherever_it_comes(make_data, device, tmp_path,
     assert checkpoints.load() is not None
     assert checkpoints.step == {"step": 7, "evaluation": 8, "statistics": 8}[where]
     state = continue_training(again.state, again.prior, data, device, checkpoints, learned=learned)
-    assert_equal_states(state, train_in_one_go(data, device, learned))
+    assert_equal_states(state, train_once(data, device, learned))
 
 
 def test_between_epochs_no_checkpoint_comes_before_its_time(make_data, device, tmp_path, monkeypatch):
