@@ -32,7 +32,7 @@ from nfpi.config.datasets import DataError
 from nfpi.config.generation import Displacement, NfaConfig
 from nfpi.data.domain import Domain
 from nfpi.data.store import ImageSet
-from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.bijection import ImageFlow
 from nfpi.linalg import precise_dtype
 from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import derive_seed, make_generator

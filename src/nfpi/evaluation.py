@@ -11,7 +11,7 @@ from torch import Tensor
 from nfpi.data.batches import load_batches
 from nfpi.data.domain import Domain
 from nfpi.data.store import ImageSet
-from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.bijection import ImageFlow
 from nfpi.linalg import precise_dtype
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.precision import full_precision

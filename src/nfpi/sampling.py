@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nfpi.data.domain import Domain
-from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.bijection import ImageFlow
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import make_generator

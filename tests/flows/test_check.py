@@ -8,8 +8,6 @@ from torch import nn
 
 from nfpi.config.base import Settings
 from nfpi.flows import FlowError, ImageFlow, check_flow
-from nfpi.flows.bijection import Bijection
-from nfpi.flows.check import require_directions
 
 SHAPE = (1, 2, 3)
 
@@ -156,42 +154,6 @@ def test_flow_is_left_as_it_was(training):
     assert flow.training == training
     assert flow.log_scale.grad is None
     assert flow.log_scale.requires_grad
-
-
-def test_missing_inverse_is_named():
-    class NoInverse(_Doubling):
-        inverse = ImageFlow.inverse
-
-    with pytest.raises(FlowError, match=r"NoInverse:.*NoInverse"):
-        check_flow(NoInverse(), _images())
-
-
-def test_directions_may_be_attributes_or_static():
-    class Assigned(_Doubling):
-        def __init__(self):
-            super().__init__()
-            double = _Doubling()
-            self.inverse = lambda z: double.inverse(z)
-
-    class Static(_Doubling):
-        @staticmethod
-        def inverse(z):
-            return _Doubling().inverse(z)
-
-    require_directions(Static)
-    for kind in (Assigned, Static):
-        check_flow(kind(), _images())
-
-
-def test_missing_inverse_of_a_part_is_named():
-    class Part(Bijection): ...
-
-    class Whole(_Doubling):
-        def inverse(self, z):
-            return Part().inverse(z)
-
-    with pytest.raises(NotImplementedError, match=r"Part:.*none"):
-        check_flow(Whole(), _images())
 
 
 def test_images_of_another_shape_are_refused():

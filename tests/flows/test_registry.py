@@ -85,8 +85,8 @@ def test_class_without_an_inverse_is_refused_when_it_is_registered(registered):
         def forward(self, x):
             return x, x.new_zeros(len(x))
 
-    class NoForward(_Shift):
-        forward = ImageFlow.forward
+    class NoForward(ImageFlow):
+        inverse = _Shift.inverse
 
     for kind, missing in ((NoInverse, "inverse"), (NoForward, "forward")):
         expected = f"flow 'mine':.*{missing}.*{kind.__name__}"
@@ -94,7 +94,7 @@ def test_class_without_an_inverse_is_refused_when_it_is_registered(registered):
             registered("mine", _ShiftSettings)(kind)
         assert "mine" not in FLOWS
     registered("made", _ShiftSettings)(lambda shape, settings: NoInverse(shape, settings))
-    with pytest.raises(FlowError, match=r"flow 'made':.*NoInverse"):
+    with pytest.raises(TypeError, match=r"NoInverse .*inverse"):
         build_flow({"kind": "made", "shape": [1, 2, 2], "settings": {}})
 
 

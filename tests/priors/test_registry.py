@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nfpi.config.base import ConfigError, Settings
-from nfpi.config.priors import PRIORS, FixedPointConfig, FixedPointSettings, LearnedMethod, RepeatedFixedPointSettings
+from nfpi.config.priors import PRIORS, FixedPointConfig, LearnedMethod, RepeatedFixedPointSettings
 from nfpi.priors import (
     ClassStatistics,
     FixedPointResult,
@@ -19,7 +19,7 @@ from nfpi.priors import (
     initial_prior,
     register_prior,
 )
-from nfpi.priors.registry import fit, make_learner
+from nfpi.priors.registry import fit_prior, make_learner
 
 
 class Circle(Settings):
@@ -39,7 +39,7 @@ def test_a_method_gets_statistics_initial_weight_and_settings(statistics):
         return GaussianPrior(statistics.mean.float(), torch.ones(3, 4))
 
     initial, settings = gaussians(statistics), Circle(radius=3)
-    prior = fit("circle", statistics, initial, 0.0, settings)
+    prior = fit_prior(PRIORS.get_block_type("circle")(radius=3), statistics, initial, 0.0).prior
     assert received == [statistics, initial, 0.0, settings]
     assert prior.mean.dtype == prior.variance.dtype == torch.float64
     assert PRIORS["circle"].traits == {"uses_weight": False, "learned": False}
@@ -53,11 +53,11 @@ def test_a_method_gets_statistics_initial_weight_and_settings(statistics):
 
 
 def test_the_built_in_method_is_the_fixed_point_iteration(statistics):
-    settings = FixedPointSettings(update="exact", alpha=5.0)
-    found = fit("fixed_point", statistics, gaussians(statistics), 3.0, settings)
+    block = PRIORS.get_block_type("fixed_point")(update="exact", alpha=5.0)
+    found = fit_prior(block, statistics, gaussians(statistics), 3.0)
     expected = fit_fixed_point(statistics, FixedPointConfig(weight=3.0, update="exact", alpha=5.0))
-    assert isinstance(found, FixedPointResult)
-    assert found.iterations == expected.iterations > 1
+    assert found.record["iterations"] == expected.iterations > 1
+    assert found.residuals == expected.residuals.tolist()
     assert torch.equal(found.prior.mean, expected.prior.mean)
     assert torch.equal(found.prior.variance, expected.prior.variance)
 
@@ -68,8 +68,7 @@ def test_every_method_gives_proper_gaussians_of_its_default_settings(statistics,
     settings = PRIORS[method].settings()
     initial = gaussians(statistics)
     if not PRIORS[method].traits["learned"]:
-        found = fit(method, statistics, initial, 3.0, settings)
-        prior = found.prior if isinstance(found, FixedPointResult) else found
+        prior = fit_prior(PRIORS.get_block_type(method)(), statistics, initial, 3.0).prior
     else:
         learner = make_learner(LearnedMethod(method, 3.0, settings), initial)
         assert (learner.steps, learner.loss) == (0, None)
@@ -123,7 +122,7 @@ def test_a_cell_of_a_notebook_may_be_run_again(monkeypatch):
 def test_an_improper_result_is_refused_in_one_line(statistics, result, message):
     register_prior("wrong")(lambda s, *_: result(s))
     with pytest.raises(ValueError, match=rf"prior method 'wrong': .*{message}") as error:
-        fit("wrong", statistics, gaussians(statistics), 1.0, Settings())
+        fit_prior(PRIORS.get_block_type("wrong")(), statistics, gaussians(statistics), 1.0)
     assert "\n" not in str(error.value)
 
 

@@ -15,7 +15,7 @@ from torch.utils.benchmark import Timer
 
 from nfpi.config.settings import Config
 from nfpi.data.store import ImageSet
-from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.bijection import ImageFlow
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.projection.hours import build_model

@@ -20,7 +20,7 @@ from torch import Tensor
 from nfpi.checks.batches import SEED, Trial, make_random_images, release_memory
 from nfpi.checks.subject import Subject
 from nfpi.config.resolution import Resolved
-from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.bijection import ImageFlow
 from nfpi.runtime.allocation import DeviceError, uses_cpu_on_purpose
 from nfpi.runtime.device import count_visible_gpus, describe_device, make_device
 from nfpi.runtime.faults import describe_fault, format_error

@@ -1,5 +1,6 @@
 from .actnorm import ActNorm as ActNorm
 from .bijection import Bijection as Bijection
+from .bijection import ImageFlow as ImageFlow
 from .check import FlowError as FlowError
 from .check import check_flow as check_flow
 from .coupling import AdditiveCoupling as AdditiveCoupling
@@ -11,7 +12,6 @@ from .dequantization import bits_per_dim as bits_per_dim
 from .dequantization import dequantize as dequantize
 from .dequantization import quantize as quantize
 from .glow import GlowFlow as GlowFlow
-from .image_flow import ImageFlow as ImageFlow
 from .matrix_exponential import MatrixExponentialConv1x1 as MatrixExponentialConv1x1
 from .matrix_exponential import MatrixExponentialFlow as MatrixExponentialFlow
 from .multiscale import FlowStep as FlowStep

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nfpi.config.flows import LevelSettings
-from nfpi.flows.bijection import Bijection, forward_through, initialize_through, inverse_through
-from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.bijection import Bijection, ImageFlow, forward_through, initialize_through, inverse_through
 
 
 def squeeze(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import isabstract
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -11,9 +12,8 @@ from torch import Tensor
 
 from nfpi.config.base import ConfigError, PositiveInt, Settings, explain
 from nfpi.config.flows import FLOWS, FlowBlock
-from nfpi.flows.bijection import skip_initialization
-from nfpi.flows.check import FlowError, require_directions
-from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.bijection import ImageFlow, skip_initialization
+from nfpi.flows.check import FlowError
 from nfpi.runtime.formats import FormatError, Record, check_record
 from nfpi.runtime.precision import standard_defaults
 from nfpi.runtime.tensors import load_state
@@ -47,8 +47,9 @@ def register_flow(kind: str, settings: type[Settings] = Settings) -> Callable[[B
 
     def register(builder: Builder) -> Builder:
         backbone = builder if isinstance(builder, type) and issubclass(builder, ImageFlow) else None
-        if backbone is not None:
-            require_directions(backbone, kind)
+        if backbone is not None and isabstract(backbone):
+            missing = " and ".join(sorted(backbone.__abstractmethods__))
+            raise FlowError(f"flow '{kind}': expected a class with {missing}, received {backbone.__name__} without")
         FLOWS.register(kind, settings, builder)
         if backbone is not None:
             backbone.kind = kind
@@ -76,7 +77,8 @@ def build_flow(
     Raises:
         ConfigError: the kind is unknown, perhaps because the file that registers it was not loaded.
         ValueError: the settings or the shape are invalid.
-        FlowError: the builder does not return an ImageFlow of this shape, with `forward` and `inverse`.
+        FlowError: the builder does not return an ImageFlow of this shape.
+        TypeError: the class of the flow has no `forward` or no `inverse`.
         FormatError: weights are given, and they or the description are invalid.
     """
     if weights is None:
@@ -105,7 +107,6 @@ def _build(description: Mapping[str, Any]) -> ImageFlow:
         raise FlowError(
             f"flow '{variant.name}': expected its builder to return an ImageFlow, received {type(flow).__name__}"
         )
-    require_directions(flow, variant.name)
     if flow.shape != shape:
         raise FlowError(f"flow '{variant.name}': expected images of shape {shape}, received a flow of {flow.shape}")
     flow.kind, flow.settings = variant.name, settings

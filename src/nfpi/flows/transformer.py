@@ -14,12 +14,12 @@ from nfpi.config.flows import TransformerSettings
 from nfpi.flows.actnorm import ActNorm
 from nfpi.flows.bijection import (
     Bijection,
+    ImageFlow,
     forward_through,
     initialize_through,
     inverse_through,
     is_initialization_skipped,
 )
-from nfpi.flows.image_flow import ImageFlow
 
 _LARGEST_SCALE = 2.0
 _HIDDEN_RATIO = 4

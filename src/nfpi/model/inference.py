@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from nfpi.data.domain import Domain
-from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.bijection import ImageFlow
 from nfpi.flows.networks import CouplingNet
 from nfpi.flows.transformer import TransformerNet
 from nfpi.runtime.compiler import BACKEND, require_compiler

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from nfpi.config.base import NonNegativeFloat, Seed
 from nfpi.data.domain import Domain, choose_domain
 from nfpi.data.store import ImageSet
-from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.bijection import ImageFlow
 from nfpi.flows.registry import build_flow, check_description
 from nfpi.priors.files import deserialize_prior, serialize_prior
 from nfpi.priors.gaussian import GaussianPrior

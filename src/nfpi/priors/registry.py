@@ -86,33 +86,6 @@ def initial_prior(statistics: ClassStatistics, start: Start, seed: int) -> Gauss
     return GaussianPrior(mean, torch.ones_like(mean))
 
 
-def fit(
-    method: str, statistics: ClassStatistics, initial: GaussianPrior, weight: float, settings: Settings
-) -> GaussianPrior | FixedPointResult:
-    """Fit the class Gaussians by a registered method.
-
-    Args:
-        method: name of the method.
-        statistics: statistics of the training latents, K classes in D dimensions.
-        initial: initial Gaussians.
-        weight: λ.
-        settings: settings of the method.
-
-    Returns:
-        The checked result of the method; a :class:`GaussianPrior` is converted to float64.
-
-    Raises:
-        Diverged: raised by the method.
-        ValueError: the result is not K valid Gaussians in D dimensions.
-    """
-    result: GaussianPrior | FixedPointResult = PRIORS[method].build(statistics, initial, weight, settings)
-    if isinstance(result, FixedPointResult):
-        _check(method, result.prior, statistics.mean.shape)
-        return result
-    _check(method, result, statistics.mean.shape)
-    return result.to(dtype=torch.float64)
-
-
 @dataclass(frozen=True)
 class FittedPrior:
     """Gaussians that a method fitted, and what is recorded of the fit.
@@ -134,13 +107,25 @@ def describe_prior(block: PriorBlock, weight: float) -> dict[str, Any]:
 
 
 def fit_prior(block: PriorBlock, statistics: ClassStatistics, initial: GaussianPrior, weight: float) -> FittedPrior:
-    """Fit the class Gaussians by a block of `priors:` that does not learn them along with the flow; see :func:`fit`."""
-    fitted = fit(block.method, statistics, initial, weight, PRIORS.extract_settings(block))
-    record = describe_prior(block, weight)
-    if not isinstance(fitted, FixedPointResult):
-        return FittedPrior(fitted, record, [])
-    record |= {"iterations": fitted.iterations, "converged": fitted.converged}
-    return FittedPrior(fitted.prior, record, fitted.residuals.tolist())
+    """Fit the class Gaussians by a block of `priors:` that does not learn them along with the flow.
+
+    Args:
+        block: method and settings.
+        statistics: statistics of the training latents, K classes in D dimensions.
+        initial: initial Gaussians.
+        weight: λ.
+
+    Raises:
+        Diverged: raised by the method.
+        ValueError: the result is not K valid Gaussians in D dimensions.
+    """
+    result = PRIORS[block.method].build(statistics, initial, weight, PRIORS.extract_settings(block))
+    record, residuals = describe_prior(block, weight), []
+    if isinstance(result, FixedPointResult):
+        record |= {"iterations": result.iterations, "converged": result.converged}
+        result, residuals = result.prior, result.residuals.tolist()
+    _check(block.method, result, statistics.mean.shape)
+    return FittedPrior(result.to(dtype=torch.float64), record, residuals)
 
 
 def make_learner(method: LearnedMethod, initial: GaussianPrior) -> PriorLearner:

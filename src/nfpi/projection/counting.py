@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
 from nfpi.config.training import TrainingConfig
-from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.bijection import ImageFlow
 from nfpi.flows.series import SeriesBounds
 from nfpi.linalg import as_accelerator
 from nfpi.priors.gaussian import GaussianPrior

@@ -14,7 +14,7 @@ from torch import nn
 
 from nfpi.classifiers.registry import build_classifier
 from nfpi.config.settings import Config
-from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.bijection import ImageFlow
 from nfpi.flows.registry import build_flow, describe_flow
 from nfpi.projection.counting import Operation, Step, count_classifier_step, count_flow_step, count_pass
 from nfpi.projection.work import LATENT_CHANNELS, Work, describe_batch

@@ -15,7 +15,7 @@ from nfpi.config.training import TrainingConfig
 from nfpi.data.batches import BatchLoader, ImageBatches, Transform, num_batches
 from nfpi.data.domain import Domain, choose_domain
 from nfpi.data.store import ImageSet
-from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.bijection import ImageFlow
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.learner import ValueRange

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from nfpi.config.flows import FLOWS
+from nfpi.flows.bijection import ImageFlow
 from nfpi.flows.check import FlowError, check_flow
-from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow
 from nfpi.runtime.precision import full_precision
 from nfpi.training.batches import TrainingData, draw_initialization_images

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from nfpi.config.base import ConfigError, NonNegativeInt, Seed, explain
 from nfpi.config.priors import LearnedMethod
 from nfpi.config.training import TrainingConfig
+from nfpi.flows.bijection import ImageFlow
 from nfpi.flows.check import FlowError
-from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow
 from nfpi.linalg import precise_device
 from nfpi.priors.fixed_point import FixedPointDiverged
