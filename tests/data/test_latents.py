@@ -282,7 +282,7 @@ def test_file_names_need_not_be_unicode(tmp_path):
     with ImageSetWriter(
         tmp_path / "set", 1, (2, 2, 4), ["a"], dtype=np.float16, originals=[name], image_folder=str(tmp_path)
     ) as writer:
-        writer.append(latents, np.array([0]))
+        writer.put(np.array([0]), latents, np.array([0]))
     (tmp_path / "train/a").mkdir(parents=True)
     Image.new("RGB", (3, 2), (9, 8, 7)).save(tmp_path / "one.png")
     (tmp_path / "one.png").rename(tmp_path / name)

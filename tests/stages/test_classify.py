@@ -346,10 +346,10 @@ def of_latents(tmp_path: Path) -> Path:
             Image.fromarray(np.full(size, 60 + 120 * label, np.uint8)).save(tmp_path / "files" / name)
         settings = {"name": "toy", "split": split, "dtype": np.float16, "originals": names, **extra}
         with ImageSetWriter(tmp_path / "splits" / split, 12, (2, 2, 4), classes, **settings) as writer:
-            writer.append(np.zeros((12, 2, 2, 4), np.float16), labels)
+            writer.put(np.arange(12), np.zeros((12, 2, 2, 4), np.float16), labels)
     settings = {"name": "toy", "dtype": np.float16, "variants": 3, **extra}
     with ImageSetWriter(tmp_path / "augmented", 36, (2, 2, 4), classes, **settings) as writer:
-        writer.append(np.zeros((36, 2, 2, 4), np.float16), np.repeat(labels, 3))
+        writer.put(np.arange(36), np.zeros((36, 2, 2, 4), np.float16), np.repeat(labels, 3))
     return tmp_path
 
 

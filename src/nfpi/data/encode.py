@@ -22,7 +22,7 @@ from nfpi.data.image_files import check_size, read_image
 from nfpi.data.prepare import OUTPUTS, SEED_FOLDERS, assign_splits, make_extra
 from nfpi.data.sources.archive import find_image_root
 from nfpi.data.sources.files import FOLDER, VAE, SourceFiles, list_source
-from nfpi.data.sources.imagefolder import list_image_folder, log_splits
+from nfpi.data.sources.imagefolder import list_image_folder, warn_of_unread_folders
 from nfpi.data.store import META
 from nfpi.data.writer import ImageSetWriter, LabelledRows, replace_folder
 from nfpi.priors.statistics import ClassStatistics
@@ -73,7 +73,7 @@ def encode_dataset(
     files = list_source(config)
     root = find_image_root(config.folder, download_folder).resolve()
     images = list_image_folder(root)
-    log_splits(images, config)
+    warn_of_unread_folders(images.root, images.unread)
     assigned = assign_splits(name, config, images.labels, images.classes)
     size = read_image(root / images.names["train"][0], config.image_size)[0].shape[:2]
     autoencoder = load_autoencoder(config.vae, device)

@@ -173,21 +173,6 @@ def _read_meta(file: Path) -> dict[str, Any]:
     return meta
 
 
-def read_originals(folder: Path, meta: Mapping[str, Any]) -> list[str]:
-    """Read the names of the image files that were encoded as latents, in the order of the latents.
-
-    Raises:
-        DataError: the list is missing or damaged.
-    """
-    file = Path(folder) / ORIGINALS
-    if not file.is_file():
-        raise DataError(f"{folder}: expected latents with the names of their image files ({ORIGINALS}), received none")
-    _check_digest(file, meta)
-    # not parse_json, which rejects the lone surrogates of file names that are not UTF-8
-    names: list[str] = json.loads(file.read_text(encoding="ascii"))
-    return names
-
-
 def _check_digest(file: Path, meta: Mapping[str, Any]) -> None:
     known, actual = meta["sha256"].get(file.name), file_digest(file)
     if actual != known:
@@ -240,7 +225,12 @@ def open_pixels(folder: Path, verify: bool = True) -> Pixels:
     image_set = read_image_set(folder, verify)
     if image_set.images.dtype == np.uint8:
         return Pixels(image_set)
-    names = np.array(read_originals(folder, image_set.meta), dtype=np.str_)
+    file = Path(folder) / ORIGINALS
+    if not file.is_file():
+        raise DataError(f"{folder}: expected latents with the names of their image files ({ORIGINALS}), received none")
+    _check_digest(file, image_set.meta)
+    # not parse_json, which rejects the lone surrogates of file names that are not UTF-8
+    names = np.array(json.loads(file.read_text(encoding="ascii")), dtype=np.str_)
     return Pixels(image_set, Path(image_set.meta["extra"]["image_folder"]), names)
 
 

@@ -311,7 +311,6 @@ class ImageSetWriter:
         self._fingerprint = fingerprint
         self._classes = list(classes)
         self._name, self._split, self._extra = name, split, extra
-        self._appended = 0
 
     def __enter__(self) -> Self:
         self._writing = self._write()
@@ -340,14 +339,6 @@ class ImageSetWriter:
     def first_missing(self) -> int:
         """Index of the first image not yet written; N if there is none."""
         return self._rows.first_missing
-
-    def append(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """Write B more images (B, H, W, C) and their labels (B,)."""
-        start, stop = self._appended, self._appended + len(images)
-        if stop > self._shape[0]:
-            raise DataError(f"{self.folder}: expected {self._shape[0]} images in all, received {stop} or more")
-        self.put(np.arange(start, stop), images, labels)
-        self._appended = stop
 
     def put(self, indices: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
         """Write B images (B, H, W, C) and their labels (B,) at these indices (B,) of the set."""
@@ -407,4 +398,4 @@ def write_image_set(
     """Write images (N, H, W, C) from memory; arguments and errors are those of :class:`ImageSetWriter`."""
     settings = {"name": name, "split": split, "dtype": images.dtype, **extra}
     with ImageSetWriter(folder, len(images), images.shape[1:], classes, **settings) as writer:
-        writer.append(images, labels)
+        writer.put(np.arange(len(images)), images, labels)

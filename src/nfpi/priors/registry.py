@@ -119,13 +119,14 @@ def fit_prior(block: PriorBlock, statistics: ClassStatistics, initial: GaussianP
         Diverged: raised by the method.
         ValueError: the result is not K valid Gaussians in D dimensions.
     """
-    result = PRIORS[block.method].build(statistics, initial, weight, PRIORS.extract_settings(block))
+    prior = PRIORS[block.method].build(statistics, initial, weight, PRIORS.extract_settings(block))
     record, residuals = describe_prior(block, weight), []
-    if isinstance(result, FixedPointResult):
-        record |= {"iterations": result.iterations, "converged": result.converged}
-        result, residuals = result.prior, result.residuals.tolist()
-    _check(block.method, result, statistics.mean.shape)
-    return FittedPrior(result.to(dtype=torch.float64), record, residuals)
+    if isinstance(prior, FixedPointResult):
+        record |= {"iterations": prior.iterations, "converged": prior.converged}
+        residuals = prior.residuals.tolist()
+        prior = prior.prior
+    _check(block.method, prior, statistics.mean.shape)
+    return FittedPrior(prior.to(dtype=torch.float64), record, residuals)
 
 
 def make_learner(method: LearnedMethod, initial: GaussianPrior) -> PriorLearner:

@@ -85,8 +85,9 @@ class SourceFiles:
                     yield digest
 
     def _compute_digest(self, index: int) -> bytes:
-        if self.digests[index].any():
-            return self.digests[index].tobytes()
+        known: np.ndarray = self.digests[index]
+        if known.any():
+            return known.tobytes()
         root, _, rest = self.names[index].partition("/")
         path = self.roots[root] / rest
         try:
@@ -96,7 +97,7 @@ class SourceFiles:
             raise DataError(f"{path}: expected a file that can be read, received none ({error.strerror})") from None
         if (status.st_size, status.st_ctime_ns) != tuple(self.status[index]):
             raise DataError(f"{path}: expected a file that does not change, received one that has changed: try again")
-        self.digests[index] = np.frombuffer(digest, np.uint8)
+        known[:] = np.frombuffer(digest, np.uint8)
         return digest
 
     def write_record(self, folder: Path, used: Sequence[int]) -> None:

@@ -60,7 +60,7 @@ def load_imagefolder(config: DatasetConfig, download_folder: Path) -> SourceImag
         DataError: the folder has another structure, or an image cannot be read or has another size than the first.
     """
     folder = list_image_folder(find_image_root(config.folder, download_folder))
-    log_splits(folder, config)
+    warn_of_unread_folders(folder.root, folder.unread)
     read: dict[Split, tuple[np.ndarray, bool]] = {}
     shape = None
     for split, names in folder.names.items():
@@ -158,20 +158,6 @@ def find_split_folders(root: Path) -> dict[Split, Path]:
     if validation is not None:
         places["validation" if "test" in known else "test"] = validation
     return places
-
-
-def log_splits(folder: ImageFolder, config: DatasetConfig) -> None:
-    """Log how the splits that a folder lacks are obtained, and which folders are not read."""
-    drawn = f"drawn from each class with split_seed {config.split_seed}"
-    if "test" not in folder.names:
-        share = config.test_fraction
-        logger.info("%s: class folders alone: %g of the images are the test split, %s", folder.root, share, drawn)
-    elif not folder.names["test"][0].startswith("test/"):
-        logger.info("%s: no test: %s is the test split", folder.root, folder.names["test"][0].partition("/")[0])
-    if "validation" not in folder.names and not config.refit:
-        share = config.validation_fraction
-        logger.info("%s: %g of the training images are the validation split, %s", folder.root, share, drawn)
-    warn_of_unread_folders(folder.root, folder.unread)
 
 
 def warn_of_unread_folders(root: Path, unread: Sequence[str]) -> None:
