@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,6 +59,18 @@ class Line:
     text: str
 
 
+def judge(check: str, is_ok: bool, text: str, remedy: str, otherwise: Verdict = "FAILED") -> Line:
+    """Return a line with the verdict ok or, with a remedy, another one."""
+    return Line(check, "ok", text) if is_ok else Line(check, otherwise, f"{text}: {remedy}")
+
+
+def judge_errors(check: str, errors: Mapping[str, float], limit: float, text: str, remedy: str) -> Line:
+    """Return a line with errors, none of which may be larger than a limit, or NaN."""
+    text = f"{text}: {', '.join(f'{name} {error:.1g}' for name, error in errors.items())}"
+    is_ok = all(error <= limit for error in errors.values())  # false for NaN
+    return judge(check, is_ok, text, f"expected at most {limit:g}: {remedy}")
+
+
 def which_gpus(subject: Subject) -> Iterator[Line]:
     """Name the GPUs, and report if they are fewer than the preset asks the cluster for."""
     text, found = f"{describe_device(subject.device)}, torch {torch.__version__}", count_visible_gpus()
@@ -66,16 +78,9 @@ def which_gpus(subject: Subject) -> Iterator[Line]:
     wanted = 0 if resources is None or subject.resolved.config.cluster is None else resources.gpu
     if subject.on_gpu:
         text = f"{found} × {text}, {subject.card_memory:.0f} GiB each"
-    if uses_cpu_on_purpose() or found >= wanted:
-        yield Line("device", "ok", text)
-    elif found:
-        yield Line("device", "slow", f"{text}: resources.train_flow.gpu is {wanted}: set {found}")
-    else:
-        text = (
-            f"resources.train_flow asks the cluster for {wanted} GPU, but none is visible: on a login node, run "
-            "`snakemake check_device` with the profile; in a job, look at cluster.partition and cluster.constraint"
-        )
-        yield Line("device", "FAILED", text)
+    remedy = f"resources.train_flow.gpu is {wanted}: set {found}, or on a login node run `snakemake check_device`"
+    is_ok = uses_cpu_on_purpose() or found >= wanted
+    yield judge("device", is_ok, text, remedy, "slow" if found else "FAILED")
 
 
 def does_it_build(subject: Subject) -> Iterator[Line]:
@@ -88,12 +93,8 @@ def does_it_build(subject: Subject) -> Iterator[Line]:
     for name, (compute, a, b) in operations.items():
         found, exact = compute(a.to(subject.device), b.to(subject.device)), compute(a.double(), b.double())
         errors[name] = ((found.cpu().double() - exact).norm() / exact.norm()).item()
-    text = "relative errors in float32: " + ", ".join(f"{name} {error:.1g}" for name, error in errors.items())
-    if all(error <= _FLOAT32_TOLERANCE for error in errors.values()):  # false for NaN
-        yield Line("build", "ok", text)
-    else:
-        text += f", expected at most {_FLOAT32_TOLERANCE:g}: TF32 or less is used; unset NVIDIA_TF32_OVERRIDE and "
-        yield Line("build", "FAILED", text + "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")
+    remedy = "TF32 or less is used; unset NVIDIA_TF32_OVERRIDE and TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"
+    yield judge_errors("build", errors, _FLOAT32_TOLERANCE, "relative errors in float32", remedy)
 
 
 def are_weights_there(subject: Subject) -> Iterator[Line]:
@@ -126,13 +127,8 @@ def does_it_invert(subject: Subject) -> Iterator[Line]:
     for _ in range(2):
         trial.step()
     errors = compute_flow_errors(trial.state.flow, trial.x[:_COMPARED_IMAGES])
-    text = f"{subject.main.subject} in float32 against float64 on the CPU: "
-    text += ", ".join(f"{name} {error:.1g}" for name, error in errors.items())
-    if all(error < _FLOW_TOLERANCE for error in errors.values()):  # false for NaN
-        yield Line("inverse", "ok", text)
-    else:
-        text += f", expected less than {_FLOW_TOLERANCE:g}: try another version of torch or of the driver"
-        yield Line("inverse", "FAILED", text)
+    text = f"{subject.main.subject} in float32 against float64 on the CPU"
+    yield judge_errors("inverse", errors, _FLOW_TOLERANCE, text, "try another version of torch or of the driver")
 
 
 def compute_flow_errors(flow: ImageFlow, x: Tensor) -> dict[str, float]:
@@ -169,10 +165,8 @@ def does_it_resume(subject: Subject) -> Iterator[Line]:
     losses += [[trial.step().mean().item() for _ in range(2)]]
     text = f"{size:.0f} MiB; losses of the next two steps {losses[0]}, after reloading {losses[1]}"
     allowed = 0.0 if subject.device.type == "cpu" else 1e-3
-    if all(abs(a - b) <= allowed * max(1.0, abs(a)) for a, b in zip(*losses, strict=True)):  # false for NaN
-        yield Line("resume", "ok", text)
-    else:
-        yield Line("resume", "FAILED", f"{text}: expected the same; please report it")
+    is_ok = all(abs(a - b) <= allowed * max(1.0, abs(a)) for a, b in zip(*losses, strict=True))  # false for NaN
+    yield judge("resume", is_ok, text, "expected the same; please report it")
 
 
 def does_it_fit(subject: Subject) -> Iterator[Line]:
@@ -186,8 +180,8 @@ def does_it_fit(subject: Subject) -> Iterator[Line]:
             yield Line("memory", "ok", f"{text}: a smaller step works; memory is measured only on a GPU")
         else:
             text += f": {found.memory:.1f} of {subject.card_memory:.1f} GiB"
-            full = found.memory >= _FULL_MEMORY * subject.card_memory
-            yield Line("memory", "slow" if full else "ok", text + ("; set a smaller batch_size" if full else ""))
+            is_ok = found.memory < _FULL_MEMORY * subject.card_memory
+            yield judge("memory", is_ok, text, "set a smaller batch_size", "slow")
 
 
 def does_the_loader_keep_up(subject: Subject) -> Iterator[Line]:
@@ -201,11 +195,9 @@ def does_the_loader_keep_up(subject: Subject) -> Iterator[Line]:
     margin = _MARGIN_WITH_WORKERS if workers else _MARGIN_WITHOUT_WORKERS
     if math.isnan(need):
         yield Line("loader", "missing", f"{text}: a step failed, so its time is not known")
-    elif rate >= margin * need:
-        yield Line("loader", "ok", text)
     else:
-        text += f": set training.workers to more than {workers}" if workers < cores - 1 else ": ask for more cores"
-        yield Line("loader", "slow", text)
+        remedy = f"set training.workers to more than {workers}" if workers < cores - 1 else "ask for more cores"
+        yield judge("loader", rate >= margin * need, text, remedy, "slow")
 
 
 def count_cores() -> int:

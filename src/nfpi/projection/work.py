@@ -137,14 +137,10 @@ def list_work(config: Config, prepared: Mapping[str, Images] | None = None) -> l
         for run in classifiers
         if run.augmentation is not None and run.flow is not None
     }
-    found: list[Work] = []
-    for list_of_run, runs in (
-        (_list_flow_work, flows),
-        (_list_start_work, starts.values()),
-        (_list_generation_work, generated),
-        (_list_augmentation_work, augmented.values()),
-    ):
-        found += [work for run in runs for work in list_of_run(config, run, sizes[run.dataset])]
+    found = [work for run in flows for work in _list_flow_work(config, run, sizes[run.dataset])]
+    found += [work for run in starts.values() for work in _list_start_work(config, run, sizes[run.dataset])]
+    found += [work for run in generated for work in _list_generation_work(config, run, sizes[run.dataset])]
+    found += [work for run in augmented.values() for work in _list_augmentation_work(config, run, sizes[run.dataset])]
     for run in classifiers:
         found += _list_classifier_work(config, run, sizes[run.dataset], is_tested=run not in untested)
     for dataset in sorted({run.dataset for run in (*flows, *classifiers)}):
