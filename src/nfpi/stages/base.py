@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -120,7 +121,7 @@ class Stage(Command):
 
         An option is the block of the settings or the wildcard that `blocks` names, or else the one with its own name.
         """
-        config = planned.resolve(wildcards)
+        config = dict(planned.resolve(wildcards))
         places = {name: cls.blocks.get(name, name) for name in cls._drop_paths(cls.model_fields)}
         found = {name: find_setting(config, wildcards, place) for name, place in places.items()}
         options = {name: value for name, value in found.items() if value is not None}
@@ -217,6 +218,7 @@ class Stage(Command):
         return {}
 
 
+@functools.cache
 def _is_path(annotation: Any) -> bool:
     """Return whether an option is a path, or a collection of paths."""
     return annotation is Path or any(_is_path(inner) for inner in get_args(annotation))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,20 @@ class Planned:
     """The settings of a preset, from which :meth:`Stage.select_options` takes those of a job."""
 
     config: Config
+    _resolved: dict[tuple[str, str], Config] = field(default_factory=dict)
 
     def resolve(self, wildcards: Wildcards) -> Config:
         """Return the settings for the data set of a job, and for its backbone, whose `training` is merged."""
-        if "dataset" not in wildcards:
-            return self.config
-        config, flow = self.config.for_dataset(wildcards["dataset"]), wildcards.get("flow")
-        if flow is None:
+        dataset, flow = wildcards.get("dataset"), wildcards.get("flow")
+        config = self.config if dataset is None else self.config.for_dataset(dataset)
+        if dataset is None or flow is None:
             return config
-        training = self.config.resolve_training(wildcards["dataset"], flow)
-        block = config.flows[flow].model_copy(update={"training": {}})
-        return config.model_copy(update={"training": training, "flows": {flow: block}})
+        if (dataset, flow) not in self._resolved:
+            training = self.config.resolve_training(dataset, flow)
+            block = config.flows[flow].model_copy(update={"training": {}})
+            changes = {"training": training, "flows": {flow: block}}
+            self._resolved[dataset, flow] = config.model_copy(update=changes)
+        return self._resolved[dataset, flow]
 
     def list_digests(self, wildcards: Wildcards, *blocks: str, metrics: Iterable[str] = ()) -> list[str]:
         """Return the digests of the user's files that define what a job uses.
@@ -77,14 +80,14 @@ class Planned:
         return [comparison.metric for comparison in comparisons if any(row.table == table for row in comparison.rows)]
 
 
-def find_setting(config: Config, wildcards: Wildcards, place: str) -> Any:
+def find_setting(config: Mapping[str, Any], wildcards: Wildcards, place: str) -> Any:
     """Return a wildcard of this name or, if there is none, what is at a place in config.yaml, e.g. `priors.{prior}`.
 
     None: there is neither.
     """
     if place in wildcards:
         return _NUMBERS.get(place, str)(wildcards[place])
-    found: Any = dict(config)
+    found: Any = config
     for key in (part.format_map(wildcards) for part in place.split(".")):
         found = found.get(key) if isinstance(found, Mapping) else getattr(found, key)
     return found
