@@ -88,9 +88,9 @@ def does_it_build(subject: Subject) -> Iterator[Line]:
     generator = torch.Generator().manual_seed(0)
     images, kernel = torch.randn(8, 64, 16, 16, generator=generator), torch.randn(64, 64, 3, 3, generator=generator)
     left, right = torch.randn(256, 512, generator=generator), torch.randn(512, 256, generator=generator)
-    errors = {}
-    operations = {"convolution": (torch.conv2d, images, kernel), "product": (torch.matmul, left, right)}
-    for name, (compute, a, b) in operations.items():
+    errors: dict[str, float] = {}
+    compute: Callable[..., Tensor]
+    for name, compute, a, b in (("convolution", torch.conv2d, images, kernel), ("product", torch.matmul, left, right)):
         found, exact = compute(a.to(subject.device), b.to(subject.device)), compute(a.double(), b.double())
         errors[name] = ((found.cpu().double() - exact).norm() / exact.norm()).item()
     remedy = "TF32 or less is used; unset NVIDIA_TF32_OVERRIDE and TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"

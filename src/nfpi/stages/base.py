@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import functools
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,6 +79,7 @@ class Stage(Command):
             wildcards that they are.
         uses: wildcards that name what the result depends on besides settings, if a user's file defines it: `dataset`,
             `flow`, `prior`, `classifier`.
+        paths: names of the options that are paths.
 
     An option that affects how a job runs, but not its result, is annotated with :data:`nfpi.config.EXECUTION`; options
     that are paths only locate files. The result depends on all other options, and on the content of the input files.
@@ -94,6 +94,7 @@ class Stage(Command):
     replaces_folder: ClassVar[bool] = False
     blocks: ClassVar[dict[str, str]] = {}
     uses: ClassVar[tuple[str, ...]] = ()
+    paths: ClassVar[set[str]]
 
     output: Path
     """folder of the outputs"""
@@ -156,12 +157,13 @@ class Stage(Command):
 
     @classmethod
     def _drop_paths(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in options.items() if not _is_path(cls.model_fields[name].annotation)}
+        return {name: value for name, value in options.items() if name not in cls.paths}
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
         """Name the manifest, and declare it as an output."""
         super().__pydantic_init_subclass__(**options)
+        cls.paths = {name for name, field in cls.model_fields.items() if _is_path(field.annotation)}
         cls.label = cls.label or cls.product.replace(" ", "-") or cls.command
         if cls.product and MANIFEST not in cls.outputs:
             cls.outputs = {**cls.outputs, MANIFEST: f"{cls.label}{SUFFIX}"}
@@ -218,7 +220,6 @@ class Stage(Command):
         return {}
 
 
-@functools.cache
 def _is_path(annotation: Any) -> bool:
     """Return whether an option is a path, or a collection of paths."""
     return annotation is Path or any(_is_path(inner) for inner in get_args(annotation))

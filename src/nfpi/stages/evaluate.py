@@ -145,11 +145,11 @@ class Evaluate(MeasuringStage):
         from nfpi.data.store import MAY_BE_EMPTY, read_image_set
         from nfpi.evaluation import evaluate_flow
 
-        images, settings = read_image_set(self.data / split), {"seed": model.seed, "domain": model.domain}
+        images = read_image_set(self.data / split)
         if split == MAY_BE_EMPTY and not len(images):
             return None
-        batch_size = self.evaluation.batch_size
-        return evaluate_flow(model.flow, model.prior, images, batch_size=batch_size, device=device, **settings)
+        settings: dict[str, Any] = {"batch_size": self.evaluation.batch_size, "seed": model.seed}
+        return evaluate_flow(model.flow, model.prior, images, domain=model.domain, device=device, **settings)
 
     def _measure(self, scores: FlowScores) -> dict[str, float]:
         """Return the metrics of one split."""
@@ -162,11 +162,11 @@ def _measure_sampling_time(model: TrainedFlow, count: int, device: torch.device)
     from nfpi.sampling import balanced_labels, sample_images
 
     labels = balanced_labels(model.prior.num_classes, -(-count // model.prior.num_classes))[:count]
-    settings = {"temperature": 1.0, "seed": model.seed, "batch_size": len(labels), "domain": model.domain}
+    settings: dict[str, Any] = {"temperature": 1.0, "seed": model.seed, "batch_size": len(labels)}
     seconds = 0.0
     for _ in range(2):
         began = time.monotonic()
-        for _ in sample_images(model.flow, model.prior, labels, device=device, **settings):
+        for _ in sample_images(model.flow, model.prior, labels, domain=model.domain, device=device, **settings):
             pass
         seconds = time.monotonic() - began
     return 1000 * seconds / len(labels)
