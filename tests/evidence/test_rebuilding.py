@@ -184,7 +184,7 @@ def test_the_commands_keep_and_rebuild(results: Results, tmp_path, capsys, caplo
     results.make_runs(0)
     (results.root / "settings.json").write_text(results.stored.to_text())
     assert main(["evidence", str(results.root), "--output", str(results.evidence)]) == 0
-    assert "6 runs of" in caplog.text
+    assert "6 runs" in caplog.text
     document = tmp_path / "README.md"
     document.write_text("# Mine\n\n<!-- evidence: mine/table2 short -->\n<!-- end -->\n")
     command = ["tables", str(results.evidence.parent), "--output", str(tmp_path / "out"), "--update", str(document)]
@@ -202,7 +202,7 @@ def test_a_block_of_a_preset_without_a_folder_is_refused_before_anything_is_writ
     document = tmp_path / "README.md"
     document.write_text("<!-- evidence: mine/table2 -->\n<!-- end -->\n")
     assert main(["tables", str(folder), "--output", str(tmp_path / "out"), "--update", str(document)]) == 1
-    expected = f"{folder}: expected the evidence of preset mine in a folder named mine, received ev\n"
+    expected = f"{folder}: expected evidence of preset mine, received ev\n"
     assert capsys.readouterr().err.endswith(expected)
     assert not (tmp_path / "out").exists()
 

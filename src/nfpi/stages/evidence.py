@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,28 +85,25 @@ class RebuildTables(Command):
 
         if self.output is None and not self.update:
             raise ConfigError("tables: expected --output or --update, received neither")
-        folders, reference = find_evidence(self.evidence), find_reference(self.reference)
-        by_preset = {folder.resolve().name: folder for folder in folders}
+        reference = find_reference(self.reference)
+        folders = {folder.resolve().name: folder for folder in find_evidence(self.evidence)}
+        results = {preset: RebuiltResults.read(folder, reference) for preset, folder in folders.items()}
+        for preset, rebuilt in results.items():
+            _warn_of_changed_extensions(folders[preset], rebuilt.runs, rebuilt.config)
 
-        @functools.cache
-        def read_results(preset: str) -> RebuiltResults:
-            if preset not in by_preset:
-                known = ", ".join(by_preset)
-                raise EvidenceError(
-                    f"{self.evidence}: expected the evidence of preset {preset} in a folder named {preset}, "
-                    f"received {known}"
-                )
-            results = RebuiltResults.read(by_preset[preset], reference)
-            _warn_of_changed_extensions(results.folder, results.runs, results.config)
-            return results
+        def get_results(preset: str) -> RebuiltResults:
+            if preset not in results:
+                received = ", ".join(results)
+                raise EvidenceError(f"{self.evidence}: expected evidence of preset {preset}, received {received}")
+            return results[preset]
 
         # before anything is written, since a block may name evidence that is not there
-        filled = {path: fill_blocks(path, read_results) for path in self.update}
+        filled = {path: fill_blocks(path, get_results) for path in self.update}
         if self.output is not None:
-            for preset, folder in by_preset.items():
-                output = self.output if folder == self.evidence else self.output / preset
-                read_results(preset).write(output)
-                logger.info("%s", read_results(preset).describe())
+            for preset, rebuilt in results.items():
+                output = self.output if folders[preset] == self.evidence else self.output / preset
+                rebuilt.write(output)
+                logger.info("%s", rebuilt.describe())
                 logger.info("wrote %s", output)
         for path, (text, changed) in filled.items():
             if changed:
