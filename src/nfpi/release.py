@@ -99,7 +99,8 @@ def load_release_checkpoint(path: Path | str, averaged: bool = True) -> tuple[Ma
     try:
         with skip_initialization():
             flow = MatrixExponentialFlow(**_infer_architecture(layers))
-        load_state(flow, {_rename(key): value for key, value in _flatten_norms(layers).items()})
+        # scale and shift of the norms are (C, 1, 1) there, (C,) here
+        load_state(flow, {_rename(key): value.flatten() if ".norm." in key else value for key, value in layers.items()})
         gaussians = {
             key.removeprefix(_ONLINE_PREFIX): value for key, value in weights.items() if key.startswith(_ONLINE_PREFIX)
         }
@@ -173,11 +174,6 @@ def _infer_architecture(layers: Mapping[str, Tensor]) -> dict[str, Any]:
         "num_blocks": num_blocks,
         "hidden_channels": hidden_channels,
     }
-
-
-def _flatten_norms(layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Reshape scale and shift of the norms from (C, 1, 1) to (C,)."""
-    return {key: value.flatten() if ".norm." in key else value for key, value in layers.items()}
 
 
 def _rename(key: str) -> str:

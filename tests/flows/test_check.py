@@ -1,7 +1,5 @@
 """A backbone with wrong shapes, inverse or log-determinants is reported in one line."""
 
-import logging
-
 import pytest
 import torch
 from torch import nn
@@ -120,31 +118,6 @@ def test_breach_is_one_line(breach, dtype):
         check_flow(breach().to(dtype), _images(dtype))
     assert str(caught.value).startswith(f"{breach.__name__}: ")
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("width", "options", "warned"),
-    [(64, {}, False), (65, {}, True), (65, {"jacobian": True}, True), (65, {"jacobian": False}, False)],
-)
-def test_a_jacobian_that_is_skipped_is_said(caplog, width, options, warned):
-    class Wide(_Doubling):
-        def __init__(self):
-            super().__init__()
-            self.shape = (1, 1, width)
-
-        def forward(self, x):
-            return x * self.log_scale.exp(), (width * self.log_scale).expand(len(x))
-
-        def inverse(self, z):
-            return z * (-self.log_scale).exp(), (-width * self.log_scale).expand(len(z))
-
-    with caplog.at_level(logging.WARNING, "nfpi.flows.check"):
-        check_flow(Wide(), torch.ones(2, 1, 1, width), **options)
-    expected = (
-        "Wide: the log-determinants were not compared with the Jacobian: expected at most 64 dimensions, "
-        "received 65: pass a flow and images of fewer pixels"
-    )
-    assert caplog.messages == [expected] * warned
 
 
 @pytest.mark.parametrize("training", [False, True])
