@@ -270,7 +270,7 @@ def test_concatenated_sets_have_all_images_with_their_labels(make_images):
 @pytest.mark.parametrize(
     ("shape", "classes", "message"),
     [
-        ((3, 8, 8), 3, r"expected \(1, 8, 8\) and 3 classes in both, received \(3, 8, 8\) and 3"),
+        ((3, 8, 8), 3, r"\(3, 8, 8\)"),
         ((1, 8, 4), 3, r"received \(1, 8, 4\) and 3"),
         ((1, 8, 8), 4, r"received \(1, 8, 8\) and 4"),
     ],

@@ -127,7 +127,7 @@ class WithForeignParameter(EveryStep):
     [
         (lambda initial, *_: initial, "GaussianPrior"),
         (Shorter, r"\(2, 4\)"),
-        (Negative, "prior: variance is not positive and finite in class 0"),
+        (Negative, r"prior: variance.*class 0"),
         (Full, "full ones"),
         (OfTensors, "tuple"),
         (WithForeignParameter, "optimizer"),

@@ -214,7 +214,7 @@ def test_one_class_in_one_dimension(covariance):
         ),
         (
             (torch.zeros(2, 0), torch.zeros(2, dtype=torch.long)),
-            "statistics: expected K ≥ 1 and D ≥ 1, received 1 and 0",
+            r"statistics.*1 and 0",
         ),
         ((torch.zeros(2, 3), torch.zeros(2, dtype=torch.long), 0), "statistics:.*0 and 3"),
         ((torch.zeros(2, 3), -torch.ones(2, dtype=torch.long)), "labels:.*-1"),

@@ -242,8 +242,8 @@ def test_a_loss_that_is_not_finite_names_step_and_settings(make_data, device, tm
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 32}, "state: expected 1 epochs of 2 steps, received step 4"),
-        ({"shape": (3, 8, 8)}, r"images: expected \(C, H, W\) = \(1, 8, 8\) for this flow, received \(3, 8, 8\)"),
+        ({"batch_size": 32}, r"state.*4"),
+        ({"shape": (3, 8, 8)}, r"images.*\(3, 8, 8\)"),
     ],
 )
 def test_a_state_of_other_images_or_batches_is_refused(make_data, device, changes, message):
