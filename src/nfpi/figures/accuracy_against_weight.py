@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 COLUMNS = {"experiment": "int64", "row": "str", "dataset": "str", "prior": "str", "lambda": "float64", "status": "str"}
 """Required columns of the table besides its metrics, and their types."""
 
-_SERIES = {"nf_acc": ("blue", "o"), "cnn_acc": ("vermillion", "s")}
-"""Metrics shown if the table has them, with colour and marker."""
+_SERIES: dict[str, dict[str, Any]] = {
+    "nf_acc": {"color": OKABE_ITO["blue"], "marker": "o"},
+    "cnn_acc": {"color": OKABE_ITO["vermillion"], "marker": "s"},
+}
+"""Metrics shown if the table has them, with their style."""
 
 _DIVERGED, _PARTLY_DIVERGED = "diverged", "diverged for some seeds"
 
@@ -44,9 +47,9 @@ class AccuracyFigure(FigureSettings):
 
     title = "accuracy against λ"
     caption = (
-        "NF-Acc and CNN-Acc (%) of the test split against the weight λ of the repulsion; at λ = 0, left of the break,"
-        " the Gaussians are not fitted by the iteration. Bars: one standard deviation over seeds, where there are "
-        "several. A filled cross marks a λ at which all seeds diverged, an open one a λ at which some did."
+        "NF-Acc and CNN-Acc (%) of the test split against the weight λ of the repulsion; at λ = 0, left of the "
+        "dotted line, the Gaussians are not fitted by the iteration. Bars: one standard deviation over seeds, where "
+        "there are several. A filled cross marks a λ at which all seeds diverged, an open one a λ at which some did."
     )
     is_quick = True
 
@@ -81,8 +84,9 @@ def draw(settings: AccuracyFigure, inputs: FigureInputs) -> Drawn:
 def draw_accuracy(table: pd.DataFrame) -> Figure:
     """Draw NF-Acc and CNN-Acc (%) against λ, one panel per experiment that has λ.
 
-    The axis of λ is logarithmic, with 0 left of a break. Error bars are one standard deviation over seeds, if there are
-    at least two. A filled cross on the axis marks a λ at which all seeds diverged, an open one a λ at which some did.
+    The axis of λ is logarithmic, with 0 left of a dotted line. Error bars are one standard deviation over seeds, if
+    there are at least two. A filled cross on the axis marks a λ at which all seeds diverged, an open one
+    a λ at which some did.
 
     Args:
         table: result of :func:`nfpi.results.tables.building.accuracy_table`; some row has a λ.
@@ -101,7 +105,7 @@ def draw_accuracy(table: pd.DataFrame) -> Figure:
         figure.align_ylabels()
         entries = collect_legend(grid)
         if entries:
-            title = "Mean ± standard deviation over seeds" if with_spread else None
+            heading = "Mean ± standard deviation over seeds" if with_spread else None
             columns = 3 if len(entries) == 3 else 2
             order = [
                 label
@@ -109,7 +113,7 @@ def draw_accuracy(table: pd.DataFrame) -> Figure:
                 if label in entries
             ]
             handles = [entries[label] for label in order]
-            figure.legend(handles, order, title=title, loc="outside upper center", ncols=columns)
+            figure.legend(handles, order, title=heading, loc="outside upper center", ncols=columns)
     return figure
 
 
@@ -121,10 +125,9 @@ def _select_series(columns: Iterable[str]) -> list[str]:
 
 def _compose_titles(panels: list[pd.DataFrame]) -> list[str]:
     """Return the titles of the panels: the data set, with what distinguishes several panels of one data set."""
-    firsts = [rows.iloc[0] for rows in panels]
-    datasets = [first["dataset"] for first in firsts]
-    titles = []
-    for first, dataset in zip(firsts, datasets, strict=True):
+    titles, datasets = [], [rows["dataset"].iloc[0] for rows in panels]
+    for rows, dataset in zip(panels, datasets, strict=True):
+        first = rows.iloc[0]
         run = [first["row"]] if first["row"] else [first["prior"], first.get("flow"), first.get("classifier")]
         titles.append(", ".join(filter(None, [dataset, *run])) if datasets.count(dataset) > 1 else dataset)
     return titles
@@ -137,24 +140,14 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, series: list[str]) -> None:
     weights = rows["lambda"].to_numpy(dtype="float64")
     _scale_weights(axes, weights)
     for name in series:
-        colour, marker = _SERIES[name]
+        style = {"markersize": 3.5, "linewidth": 1.0, "elinewidth": 0.8, "capsize": 2.0, **_SERIES[name]}
         means = rows[name].to_numpy(dtype="float64")
         stds = rows[f"{name}_std"].to_numpy(dtype="float64")
-        # No line crosses the break, since λ = 0 is another method (nothing is fitted).
+        # No line leads to zero, since λ = 0 is another method (nothing is fitted).
         for part in (weights == 0, weights > 0):
             if np.isfinite(means[part]).any():  # unknown means stay in, so that they interrupt the line
-                axes.errorbar(
-                    weights[part],
-                    means[part],
-                    yerr=stds[part] if np.isfinite(stds[part]).any() else None,
-                    label=metric(name).label,
-                    color=OKABE_ITO[colour],
-                    marker=marker,
-                    markersize=3.5,
-                    linewidth=1.0,
-                    elinewidth=0.8,
-                    capsize=2.0,
-                )
+                spread = stds[part] if np.isfinite(stds[part]).any() else None
+                axes.errorbar(weights[part], means[part], spread, label=metric(name).label, **style)
     if rows[series].notna().any(axis=None):
         axes.margins(y=0.1)
         axes.autoscale_view(scalex=False)
@@ -171,68 +164,36 @@ def _mark_diverged(axes: Axes, rows: pd.DataFrame) -> None:
     partly = rows["status"].str.match(r"(\d+) of (?!\1 )\d+ seeds diverged")
     for marked, fill, label in ((diverged & ~partly, "black", _DIVERGED), (partly, "white", _PARTLY_DIVERGED)):
         if marked.any():
-            axes.plot(
-                rows.loc[marked, "lambda"],
-                np.zeros(int(marked.sum())),
-                label=label,
-                linestyle="none",
-                marker="X",
-                markersize=6,
-                markeredgewidth=0.7,
-                markeredgecolor="black",
-                markerfacecolor=fill,
-                clip_on=False,
-                zorder=5,
-                transform=axes.get_xaxis_transform(),
-            )
+            weights = rows.loc[marked, "lambda"]
+            style: dict[str, Any] = {"markeredgecolor": "black", "markeredgewidth": 0.7, "clip_on": False, "zorder": 5}
+            on_axis = axes.get_xaxis_transform()
+            axes.plot(weights, 0 * weights, "X", label=label, markersize=6, color=fill, transform=on_axis, **style)
 
 
 def _scale_weights(axes: Axes, weights: np.ndarray) -> None:
     """Set a logarithmic axis for λ > 0, with λ = 0, if present, left of the decades."""
     from matplotlib.ticker import FixedLocator, NullFormatter
 
-    positive = weights[weights > 0]
+    positive, has_zero = weights[weights > 0], (weights == 0).any()
     if not positive.size:
-        axes.set_xlim(-1, 1)
-        axes.set_xticks([0.0], ["0"])
+        axes.set(xlim=(-1, 1), xticks=[0.0], xticklabels=["0"])
         return
     low, high = float(positive.min()), float(positive.max())
     margin = max((high / low) ** 0.06, 1.25)
     start = low / margin
-    if (weights == 0).any():
+    if has_zero:
         # Linear below `start`, with a width that grows with the number of decades, so that 0 is always separate.
         axes.set_xscale("symlog", linthresh=start, linscale=0.6 + 0.15 * math.log10(high / low))
         axes.set_xlim(-0.25 * start, high * margin)
-        _break_axis(axes, 0.55 * start)
+        axes.axvline(0.55 * start, color="0.6", linestyle=":", linewidth=0.8)
     else:
         axes.set_xscale("log")
         axes.set_xlim(start, high * margin)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    decades = [decade for power in powers if low <= (decade := float(f"1e{power}")) <= high]
+    ticks = [float(f"{digit}e{power}") for power in powers for digit in range(1, 10)]
+    decades = [tick for tick in ticks[::9] if low <= tick <= high]
     major = decades if len(decades) > 1 else sorted(set(positive.tolist()))
-    minor = [float(f"{digit}e{power}") for power in powers for digit in range(2, 10)]
-    axes.xaxis.set_major_locator(FixedLocator([0.0, *major] if (weights == 0).any() else major))
-    axes.xaxis.set_minor_locator(FixedLocator([tick for tick in minor if low <= tick <= high]))
+    axes.xaxis.set_major_locator(FixedLocator([0.0, *major] if has_zero else major))
+    axes.xaxis.set_minor_locator(FixedLocator([tick for tick in ticks if low <= tick <= high and tick not in decades]))
     axes.xaxis.set_major_formatter(format_weight_label)
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _break_axis(axes: Axes, weight: float) -> None:
-    """Draw a break of the axis at `weight`: two slanted strokes."""
-    from matplotlib.transforms import ScaledTranslation
-
-    common: dict[str, Any] = {"linestyle": "none", "clip_on": False}
-    on_axis = axes.get_xaxis_transform()
-    axes.plot(weight, 0, marker="s", markersize=3, color="white", zorder=4, transform=on_axis, **common)
-    for points in (-1.5, 1.5):
-        axes.plot(
-            weight,
-            0,
-            marker=[(-0.4, -1), (0.4, 1)],
-            markersize=7,
-            markeredgewidth=0.6,
-            markeredgecolor="black",
-            zorder=5,
-            transform=on_axis + ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans),
-            **common,
-        )

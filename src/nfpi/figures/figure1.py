@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from nfpi.data.store import ImageSet
     from nfpi.priors.gaussian import GaussianPrior
     from nfpi.priors.statistics import ClassStatistics
-
-logger = logging.getLogger(__name__)
 
 COLUMNS = [
     *("dataset", "variant", "panel", "lambda", "outcome", "iterations"),
@@ -105,9 +102,6 @@ def draw(settings: EmbeddingFigure, inputs: FigureInputs) -> Drawn:
     from nfpi.data.store import read_image_set
 
     table = compute_embedding(read_image_set(inputs.folder("train")), settings)
-    fits = table[table["outcome"].notna()].drop_duplicates(["variant", "panel"])
-    for row in fits.to_dict("records"):
-        logger.info("%(variant)s, %(panel)s: λ = %(lambda)g: %(outcome)s at iteration %(iterations)s", row)
     pictures = {"figure1": draw_gaussians(table, "diagonal"), "figure1_full": draw_gaussians(table, "full")}
     return Drawn(pictures, table)
 
@@ -257,14 +251,12 @@ def draw_gaussians(table: pd.DataFrame, variant: Variant) -> Figure:
 
 def _compute_limits(shown: pd.DataFrame, reference: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return limits in x and y around all points not far from the reference, with a bounded aspect ratio."""
-    limits = []
-    for axis in ("x", "y"):
-        low, high = reference[axis].min(), reference[axis].max()
-        reach = _FARTHEST * (high - low)
-        low, high = max(shown[axis].min(), low - reach), min(shown[axis].max(), high + reach)
-        margin = 0.03 * (high - low) or 1.0
-        limits.append((low - margin, high + margin))
-    (left, right), (bottom, top) = limits
+    places = ["x", "y"]
+    low, high = reference[places].min(), reference[places].max()
+    reach = _FARTHEST * (high - low)
+    low, high = (low - reach).clip(lower=shown[places].min()), (high + reach).clip(upper=shown[places].max())
+    margin = (0.03 * (high - low)).replace(0.0, 1.0)
+    (left, bottom), (right, top) = low - margin, high + margin
     short_by = [(top - bottom) / 1.2 - (right - left), 0.6 * (right - left) - (top - bottom)]
     more_x, more_y = (max(0.0, missing) / 2 for missing in short_by)
     return (left - more_x, right + more_x), (bottom - more_y, top + more_y)
@@ -303,10 +295,9 @@ def _add_ellipse(axes: Axes, points: np.ndarray, colour: str) -> None:
     from matplotlib.patches import Ellipse
 
     variances, directions = np.linalg.eigh(np.cov(points.T))
-    width, height = 4 * np.sqrt(variances.clip(min=0))
-    angle = math.degrees(math.atan2(directions[1, 0], directions[0, 0]))
+    size, angle = 4 * np.sqrt(variances.clip(min=0)), math.degrees(math.atan2(directions[1, 0], directions[0, 0]))
     style: dict[str, Any] = {"fill": False, "edgecolor": colour, "linestyle": (0, (3, 2)), "linewidth": 0.5}
-    axes.add_patch(Ellipse(points.mean(0), width, height, angle=angle, zorder=2, **style))
+    axes.add_patch(Ellipse(points.mean(0), *size, angle=angle, zorder=2, **style))
 
 
 def _get_mean_style(index: int) -> dict[str, Any]:
@@ -314,15 +305,9 @@ def _get_mean_style(index: int) -> dict[str, Any]:
     from matplotlib.patheffects import withStroke
 
     _, marker = get_class_style(index)
-    return {
-        "marker": marker,
-        "markersize": _MARKER_SIZES.get(marker, 5.5),
-        "markerfacecolor": "none",
-        "markeredgecolor": "black",
-        "markeredgewidth": 0.5,
-        "linestyle": "none",
-        "path_effects": [withStroke(linewidth=0.9, foreground="white")],
-    }
+    size, rim = _MARKER_SIZES.get(marker, 5.5), [withStroke(linewidth=0.9, foreground="white")]
+    edge = {"markeredgecolor": "black", "markeredgewidth": 0.5}
+    return {"marker": marker, "markersize": size, "fillstyle": "none", "linestyle": "none", "path_effects": rim, **edge}
 
 
 def _compose_title(name: str, rows: pd.DataFrame, before: pd.DataFrame | None) -> str:
@@ -353,15 +338,6 @@ def _add_legend(figure: Figure, classes: list[str], columns: int, title: str) ->
         (Line2D([], [], color=get_class_style(index)[0], **dot), Line2D([], [], **_get_mean_style(index)))
         for index in range(len(classes))
     ]
-    figure.legend(
-        marks,
-        list(map(escape_math, classes)),
-        loc="outside lower center",
-        title=title,
-        ncols=columns,
-        handletextpad=0.1,
-        columnspacing=0.9,
-        labelspacing=0.3,
-        borderpad=0.1,
-        fontsize=6.5,
-    )
+    labels = list(map(escape_math, classes))
+    close = {"handletextpad": 0.1, "columnspacing": 0.9, "labelspacing": 0.3, "borderpad": 0.1}
+    figure.legend(marks, labels, loc="outside lower center", title=title, ncols=columns, fontsize=6.5, **close)

@@ -174,24 +174,20 @@ def _tabulate_changes(classes: Sequence[str], changes: np.ndarray) -> pd.DataFra
     """Return the changes as a table, one row per variant."""
     import pandas as pd
 
-    return pd.DataFrame(
-        [
-            {"class": name, "image": image, "variant": variant, "rms_change": change}
-            for image, (name, image_changes) in enumerate(zip(classes, changes.tolist(), strict=True), 1)
-            for variant, change in enumerate(image_changes, 1)
-        ]
-    )
+    image, variant = np.indices(changes.shape).reshape(2, -1) + 1
+    names = np.repeat(np.array(classes, dtype=object), changes.shape[1])
+    return pd.DataFrame({"class": names, "image": image, "variant": variant, "rms_change": changes.ravel()})
 
 
 def _find_class_index(image_set: ImageSet, name: str) -> int:
     """Return the index of a class, given its name or the index itself as a string."""
     from nfpi.config.datasets import DataError
 
-    if name in image_set.classes:
-        return image_set.classes.index(name)
-    if name.isdecimal() and int(name) < image_set.num_classes:
-        return int(name)
-    raise DataError(
-        f"classes: expected a name or an index of the {image_set.num_classes} classes of "
-        f"{image_set.meta['name']}, received '{name}'"
-    )
+    indices = {str(index): index for index in range(image_set.num_classes)}
+    indices |= {known: index for index, known in enumerate(image_set.classes)}
+    if name not in indices:
+        raise DataError(
+            f"classes: expected a name or an index of the {image_set.num_classes} classes of "
+            f"{image_set.meta['name']}, received '{name}'"
+        )
+    return indices[name]

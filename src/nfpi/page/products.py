@@ -19,7 +19,6 @@ from nfpi.results.claims.layout import NAME as CLAIMS
 from nfpi.results.claims.layout import lay_out_claims, read_claims
 from nfpi.results.tables.building import read_table
 from nfpi.results.tables.layout import lay_out
-from nfpi.results.tables.markup import read_title
 from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.results.tables.table import Table
 from nfpi.runs import COLLECTED_FOLDER, FIGURES_FOLDER, TABLES_FOLDER
@@ -147,12 +146,11 @@ def read_shown_claims(root: Path) -> Product:
 
 def _read_table(root: Path, name: str, title: str) -> Product:
     path = root / TABLES_FOLDER / f"{name}.csv"
-    title = title or read_title(path.with_name(f"{name}.html")) or name
-    shown = Product(name, title, files=_list_files(root, TABLES_FOLDER, [name]) if path.is_file() else [])
+    shown = Product(name, title or name, files=_list_files(root, TABLES_FOLDER, [name]) if path.is_file() else [])
     try:
         if find_product(path) is not None or shown.files:  # a file that differs from its manifest is a fault
             shown.frame = read_table(path)
-            shown.tables = [(title, lay_out(shown.frame))]
+            shown.tables = [(shown.title, lay_out(shown.frame))]
     except (ValueError, OSError) as error:
         shown.faults.append(format_error(error))
     return shown

@@ -71,7 +71,8 @@ def read_page(root: Path) -> dict[str, Any]:
     untabled = _find_untabled_runs(recorded, described)
     best = select_headlines([item for item in recorded if not (item.is_outdated or item.run in untabled)], tables)
     problems += [f"{'1 run:' if outdated == 1 else f'{outdated} runs, each'} {OUTDATED}"] if outdated else []
-    problems += [fault for shown in (claims, *tables, *figures, *everything) for fault in shown.faults]
+    problems += [fault for product in (claims, *tables, *figures) for fault in product.faults]
+    problems += [fault for run in everything for fault in run.faults]
     return {
         "preset": root.resolve().name,
         "headlines": best,

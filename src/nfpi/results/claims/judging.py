@@ -290,11 +290,9 @@ def _choose_row(
 def _is_measured_on_validation_split(name: str, row: TableRow) -> bool:
     """Return whether a metric is measured on the validation split too, and can rank λ."""
     on_validation = f"{VALIDATION_PREFIX}{name}"
-    if find_registered_name(on_validation) not in METRICS:
-        return False
-    if on_validation not in METRICS and row.is_trained_on_real_images:
-        return False  # computed metrics have validation values for flows only
-    return metric(on_validation).higher_is_better is not None
+    # computed metrics have validation values for flows only
+    registered = on_validation if row.is_trained_on_real_images else find_registered_name(on_validation)
+    return registered in METRICS and metric(on_validation).higher_is_better is not None
 
 
 # ---- the test -----------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def collect(runs: Iterable[Run], root: str | os.PathLike[str]) -> pd.DataFrame:
         MetricsError: a file is not a metrics.json, or belongs to another run.
         OSError: a file is missing or cannot be read.
     """
-    rows = [row for run in set(runs) for row in _read_rows(run, Path(root))]
+    rows = [row for run in set(runs) for row in _read_rows(run, Path(root) / run.folder / METRICS_FILE)]
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     return frame.sort_values([*IDENTITY, "metric"], ignore_index=True)
 
@@ -68,21 +68,8 @@ def read_collected(path: str | os.PathLike[str]) -> pd.DataFrame:
     return frame
 
 
-def _read_rows(run: Run, root: Path) -> list[dict[str, Any]]:
-    """Return the rows of one run."""
-    path = root / run.folder / METRICS_FILE
-    record = _read_checked_record(run, path)
-    identity = run.row() | {"n": record.get("n"), "run": run.folder}
-    if "diverged" in record:
-        status = describe_divergence(record["diverged"])
-        return [identity | {"metric": "", "value": math.nan, "status": status}]
-    return [
-        identity | {"metric": name, "value": value, "status": "ok"} for name, value in sorted(record["metrics"].items())
-    ]
-
-
-def _read_checked_record(run: Run, path: Path) -> dict[str, Any]:
-    """Read the metrics.json of a run, and check that it belongs to this run."""
+def _read_rows(run: Run, path: Path) -> list[dict[str, Any]]:
+    """Read the rows of one run from its metrics.json, and check that it belongs to this run."""
     record = read_record(path)
     if "run" in record:
         try:
@@ -91,9 +78,10 @@ def _read_checked_record(run: Run, path: Path) -> dict[str, Any]:
             raise MetricsError(f"{path}: expected the identity of a run, received {record['run']!r}") from None
         if received != run:
             raise MetricsError(f"{path}: expected the metrics of {run.folder}, received those of {received.folder}")
-    elif "diverged" not in record:
-        raise MetricsError(
-            f"{path}: expected the identity of the run, received none: was it written by `nfpi evaluate` or "
-            "`nfpi test-classifier` without --identity? Add it, or move the file away so that Snakemake makes it"
-        )
-    return record
+    identity = run.row() | {"n": record.get("n"), "run": run.folder, "status": "ok"}
+    if "diverged" in record:
+        status = describe_divergence(record["diverged"])
+        return [identity | {"metric": "", "value": math.nan, "status": status}]
+    if "run" not in record:
+        raise MetricsError(f"{path}: expected the identity of the run (--identity), received none")
+    return [identity | {"metric": name, "value": value} for name, value in sorted(record["metrics"].items())]

@@ -108,28 +108,30 @@ def is_running(root: Path, run: Run) -> bool:
 
 
 def _determine_progress(root: Path, run: Run, recorded: RecordedRun | None) -> Progress:
-    seconds = sum(
-        read_seconds(path) or 0.0
-        for folder in _list_folders(root / BENCHMARKS_FOLDER / run.folder, run)
-        for path in folder.glob("*.tsv")
-    )
+    folders = _list_folders(root / BENCHMARKS_FOLDER / run.folder, run)
+    seconds = sum(read_seconds(path) or 0.0 for folder in folders for path in folder.glob("*.tsv"))
+    state, detail = _find_state(root, run, recorded)
+    metrics = recorded.metrics if recorded is not None and state == "done" else {}
+    return Progress(run, state, detail, metrics, seconds)
+
+
+def _find_state(root: Path, run: Run, recorded: RecordedRun | None) -> tuple[str, str]:
+    """Return the state and the detail of a run."""
     jobs = _list_job_files(root, run, _STATE)
     last = _name_job(jobs[-1]) if jobs else ""
     if holder := _find_holder(root, run):
         epoch = _describe_epoch(read_state(jobs[-1])) if jobs else ""
-        return Progress(run, "running", ", ".join(filter(None, [last, epoch, holder])), {}, seconds)
+        return "running", ", ".join(filter(None, [last, epoch, holder]))
     fault = _find_fault(root, run, jobs)
     if fault is not None:
-        return Progress(run, *fault, {}, seconds)
+        return fault
     if recorded is None:
-        return Progress(run, "waiting", f"after {last}" if jobs else "", {}, seconds)
+        return "waiting", f"after {last}" if jobs else ""
     if recorded.fault:
-        return Progress(run, "damaged", recorded.fault, {}, seconds)
+        return "damaged", recorded.fault
     if recorded.divergence:
-        return Progress(run, "diverged", recorded.divergence.removeprefix("diverged: "), {}, seconds)
-    if recorded.is_outdated:
-        return Progress(run, "outdated", OUTDATED, {}, seconds)
-    return Progress(run, "done", "", recorded.metrics, seconds)
+        return "diverged", recorded.divergence.removeprefix("diverged: ")
+    return ("outdated", OUTDATED) if recorded.is_outdated else ("done", "")
 
 
 def _list_folders(folder: Path, run: Run) -> Iterator[Path]:

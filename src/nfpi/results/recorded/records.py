@@ -146,10 +146,7 @@ def to_finite_float(value: Any, what: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
-        shape = getattr(value, "shape", None)
-        kind = type(value).__name__
-        received = reprlib.repr(value) if shape is None else f"a value of type {kind} and shape {tuple(shape)}"
-        raise MetricsError(f"{what}: expected a finite number, received {received}") from None
+        raise MetricsError(f"{what}: expected a finite number, received {reprlib.repr(value)}") from None
     if not math.isfinite(number):
         raise MetricsError(f"{what}: expected a finite number, received {number}")
     return number

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nfpi.runs import BENCHMARKS_FOLDER
 
+_MEASURED = ("s", "cpu_time", "max_rss")
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60))
 
 
@@ -30,18 +31,17 @@ def read_seconds(path: Path) -> float | None:
 
 
 def read_benchmark(path: Path) -> dict[str, float]:
-    """Read the measurements of the last execution of a job, by Snakemake's columns: `s` seconds, `max_rss` MB, ...
+    """Read seconds (`s`, `cpu_time`) and MB (`max_rss`) of the last execution of a job, by Snakemake's columns.
 
     Unknown values are left out (Snakemake writes NA for very short jobs); the result is empty for a damaged file.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-    except (OSError, ValueError, csv.Error):
+            last = list(csv.DictReader(file, delimiter="\t"))[-1]
+        known = {name: float(last[name]) for name in _MEASURED if last.get(name) not in (None, "NA", "-")}
+    except (OSError, ValueError, LookupError, csv.Error):
         return {}
-    return (
-        {name: value for name, cell in rows[-1].items() if (value := _parse_number(cell)) is not None} if rows else {}
-    )
+    return known if all(map(math.isfinite, known.values())) else {}
 
 
 def format_duration(seconds: float) -> str:
@@ -58,11 +58,3 @@ def format_duration(seconds: float) -> str:
             text, more = f"{whole} {unit}", rest // smaller_size
             return f"{text} {more} {smaller}" if whole < 10 and more else text
     return f"{seconds} s"
-
-
-def _parse_number(cell: object) -> float | None:
-    try:
-        value = float(cell)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) else None

@@ -114,14 +114,13 @@ def _make_cells(measured: MeasuredRow, known: Sequence[Mapping[Hashable, Any]]) 
 
 def _make_cited_rows(label: str, reference: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a cited work: one per data set with known numbers, or a single row without numbers."""
-    cited = reference[reference["row"] == label]
     cells: dict[str, Any] = {"row": label, "status": "cited"}
-    if cited.empty:
-        return [cells]
-    return [
-        cells | {"dataset": dataset} | {f"paper_{row['metric']}": row["value"] for row in rows.to_dict("records")}
-        for dataset, rows in cited.groupby("dataset", sort=False)
+    by_dataset = reference[reference["row"] == label].groupby("dataset", sort=False)
+    found = [
+        cells | {"dataset": dataset} | dict(zip("paper_" + rows["metric"], rows["value"], strict=True))
+        for dataset, rows in by_dataset
     ]
+    return found or [cells]
 
 
 def find_reference_value(reference: Iterable[Mapping[Hashable, Any]], row: TableRow, name: str) -> float:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nfpi.config.base import ConfigError
 from nfpi.results.tables.table import typeset_weight
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 PRINTED_PROPERTIES = ("flow", "prior", "classifier", "augmentation")
 """Properties that a table prints to identify its rows if its labels do not."""
-_RESERVED = re.compile(r"paper_.*|.*_(std|low|high|seeds|difference|test|p)")
+RESERVED = re.compile(r"paper_.*|.*_(std|low|high|seeds|difference|test|p)")
 """Names of columns that follow from a metric's."""
 
 
@@ -114,17 +113,6 @@ def table_columns(metrics: Iterable[str]) -> dict[str, str]:
 def list_metrics(columns: Iterable[str]) -> list[str]:
     """Return the metrics of a table with these columns."""
     return [column.removesuffix("_seeds") for column in columns if column.endswith("_seeds")]
-
-
-def check_names(metrics: Iterable[str]) -> None:
-    """Check that no metric has the name of another column of tables.
-
-    Raises:
-        ConfigError: one has.
-    """
-    for name in metrics:
-        if name in ROW_COLUMNS or _RESERVED.fullmatch(name):
-            raise ConfigError(f"metric '{name}': this name is reserved for a column of tables: rename it")
 
 
 def select_printed_properties(columns: Mapping[str, Sequence[str]] | pd.DataFrame) -> list[str]:

@@ -188,15 +188,6 @@ def tables_to_html(tables: Sequence[tuple[str, Table]]) -> str:
     return document.render(tables=[(title or "Results", table) for title, table in tables], title=tables[0][0])
 
 
-def read_title(path: Path) -> str | None:
-    """Return the title of a document written by :func:`tables_to_html`; None if there is none."""
-    try:
-        title = re.search(r"<title>(.*?)</title>", path.read_text(encoding="utf-8"), flags=re.DOTALL)
-    except (OSError, UnicodeDecodeError):
-        return None
-    return html.unescape(title[1]) if title else None
-
-
 def _mark_interval(cell: str) -> Markup:
     return Markup(INTERVAL.sub(r' <span class="interval">\1</span>', html.escape(cell)))
 

@@ -13,7 +13,7 @@ from nfpi.config.claims import ComparedRow
 from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock
 from nfpi.config.metrics import ACCURACIES
 from nfpi.config.settings import Config
-from nfpi.results.tables.columns import PRINTED_PROPERTIES, check_names, select_printed_properties
+from nfpi.results.tables.columns import PRINTED_PROPERTIES, RESERVED, ROW_COLUMNS, select_printed_properties
 from nfpi.runs import Run
 
 
@@ -117,7 +117,7 @@ def list_table_rows(config: Config, table: str) -> list[TableRow]:
                     dataset=experiment.dataset,
                     flow=experiment.flow if experiment.prior is not None else None,
                     prior=experiment.prior,
-                    weight=weight if experiment.lambdas else None,
+                    **{"lambda": weight if experiment.lambdas else None},
                     has_other_weights=len(weights) > 1,
                     classifier=experiment.classifier,
                     augmentation=experiment.augmentation if experiment.classifier is not None else None,
@@ -156,7 +156,9 @@ def check_tables(config: Config) -> None:
         ConfigError: they do not.
     """
     for name, table in config.tables.items():
-        check_names(table.metrics)
+        for metric in table.metrics:
+            if metric in ROW_COLUMNS or RESERVED.fullmatch(metric):
+                raise ConfigError(f"metric '{metric}': this name is reserved for a column of tables: rename it")
         rows = list_table_rows(config, name)
         printed = select_printed_properties(
             {
