@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
@@ -12,7 +12,7 @@ from nfpi.page.products import Product
 from nfpi.page.runs import compose_name
 from nfpi.results.recorded.runs import RecordedRun
 from nfpi.results.statistics.intervals import wilson_interval
-from nfpi.results.tables.summaries import choose_best_run, find_selecting_metric
+from nfpi.results.tables.summaries import choose_best, find_selecting_metric
 from nfpi.results.tables.table import count_decimals, format_number
 from nfpi.runs import BASELINE, Run
 
@@ -73,11 +73,12 @@ def _list_values(members: Iterable[RecordedRun], name: str) -> list[float]:
     return [item.metrics[name] for item in members if name in item.metrics]
 
 
-def _find_best_run(groups: Groups, diverged: Mapping[Run, int], name: str) -> Run | None:
+def _find_best_run(groups: Groups, diverged: Counter[Run], name: str) -> Run | None:
     """Return the run that is best in a metric on the validation split; None: no run has it."""
     chosen_by = find_selecting_metric(name)
     values = {run: _list_values(members, chosen_by) for run, members in groups.items()}
-    return choose_best_run(values, diverged, chosen_by)
+    means = {run: fmean(of_seeds) for run, of_seeds in values.items() if of_seeds}
+    return choose_best(means, {run for run in means if diverged[run] > len(values[run])}, chosen_by)
 
 
 def _make_headline(name: str, run: Run, groups: Groups, tables: Sequence[Product]) -> Headline:

@@ -82,8 +82,7 @@ def lay_out_overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> Table:
 
 def _describe_state(item: RecordedRun) -> str:
     """Return how a run ended, and whether it is outdated; empty for one that is complete and up to date."""
-    ended = item.divergence or ("damaged" if item.fault else "")
-    return ", ".join(filter(None, [ended, "outdated" if item.is_outdated else ""]))
+    return ", ".join(filter(None, [item.failure, "outdated" if item.is_outdated else ""]))
 
 
 def _make_classifier_columns(runs: Sequence[ShownRun]) -> Iterator[Column]:
@@ -100,12 +99,9 @@ def _make_classifier_columns(runs: Sequence[ShownRun]) -> Iterator[Column]:
 def _make_metric_column(name: str, recorded: Sequence[RecordedRun | None]) -> Column:
     """Make the column of a metric; None: a row without such a run."""
     entry = find_metric(name)
-    values = [None if item is None else item.metrics.get(name) for item in recorded]
-    cells = [
-        "" if item is None or value is None else f"{value:.{count_decimals(entry, item.record.get('n'))}f}"
-        for item, value in zip(recorded, values, strict=True)
-    ]
-    return make_number_column(entry.label, values, cells, unit=entry.unit)
+    known = [(item.metrics.get(name), item.record.get("n")) if item is not None else (None, None) for item in recorded]
+    cells = ["" if value is None else f"{value:.{count_decimals(entry, images)}f}" for value, images in known]
+    return make_number_column(entry.label, [value for value, _ in known], cells, unit=entry.unit)
 
 
 # ---- settings and versions ------------------------------------------------------------------------------------

@@ -62,8 +62,8 @@ def embed_array(pixels: np.ndarray, description: str, caption: str = "") -> Pict
     return Picture(_encode_as_uri(buffer.getvalue()), image.width, image.height, description, caption)
 
 
-def embed_generated_images(folder: Path, caption: str) -> Picture | None:
-    """Embed images of the first classes of a generated set, in one column per class; None for latents or an empty set.
+def embed_generated_images(folder: Path, caption: str) -> list[Picture]:
+    """Embed images of the first classes of a generated set, in one column per class; nothing if it is empty or latents.
 
     Raises:
         DataError: the set is damaged.
@@ -71,7 +71,7 @@ def embed_generated_images(folder: Path, caption: str) -> Picture | None:
     """
     images = read_image_set(folder, verify=False)
     if images.images.dtype != np.uint8 or not len(images):
-        return None
+        return []
     classes = images.classes[:_CLASSES]
     channels, height, width = images.shape
     if channels not in (1, 3):
@@ -85,7 +85,8 @@ def embed_generated_images(folder: Path, caption: str) -> Picture | None:
             top, left = place * row, index * column
             grid[top : top + height * zoom, left : left + width * zoom] = pixels
     names = ", ".join(classes)
-    return embed_array(grid.squeeze(-1) if channels == 1 else grid, f"Generated images of the classes {names}", caption)
+    pixels = grid.squeeze(-1) if channels == 1 else grid
+    return [embed_array(pixels, f"Generated images of the classes {names}", caption)]
 
 
 def _encode_as_uri(content: bytes) -> str:

@@ -55,10 +55,8 @@ class Descriptions(Record):
 def describe_preset(config: Config) -> Descriptions:
     """Return titles, captions and runs of a preset."""
     figures = {
-        name: FigureDescription(
-            title=figure.title, caption=figure.describe(config), pictures=figure.picture_names(name)
-        )
-        for name, figure in config.figures.items()
+        name: FigureDescription(title=one.title, caption=one.describe(config), pictures=one.picture_names(name))
+        for name, one in config.figures.items()
     }
     runs = list_tabled_runs(config)
     runs += [run.of_flow for run in runs if run.flow]

@@ -66,16 +66,10 @@ def _compare_states(first: Mapping[str, RecordedRun], second: Mapping[str, Recor
     """Return the runs whose states differ, or which are damaged."""
     rows = []
     for name in dict.fromkeys([*first, *second]):
-        states = [_describe_state(runs.get(name)) for runs in (first, second)]
+        states = [runs[name].failure or "present" if name in runs else "missing" for runs in (first, second)]
         if states[0] != states[1] or "damaged" in states:
             rows.append([name, *states])
     return rows
-
-
-def _describe_state(run: RecordedRun | None) -> str:
-    if run is None:
-        return "missing"
-    return run.divergence or ("damaged" if run.fault else "present")
 
 
 def _count_differences(

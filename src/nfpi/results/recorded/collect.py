@@ -14,15 +14,8 @@ from nfpi.results.recorded.csv_files import CsvError, read_csv
 from nfpi.results.recorded.records import MetricsError, describe_divergence, read_record
 from nfpi.runs import METRICS_FILE, Run
 
-IDENTITY = {
-    "dataset": "str",
-    "flow": "str",
-    "prior": "str",
-    "lambda": "float64",
-    "seed": "int64",
-    "classifier": "str",
-    "augmentation": "str",
-}
+_NAMES = ("dataset", "flow", "prior", "lambda", "seed", "classifier", "augmentation")
+IDENTITY = dict.fromkeys(_NAMES, "str") | {"lambda": "float64", "seed": "int64"}
 """Columns of :meth:`nfpi.runs.Run.row` and their types; a property that a run lacks is empty."""
 
 COLUMNS = IDENTITY | {"metric": "str", "value": "float64", "n": "Int64", "status": "str", "run": "str"}

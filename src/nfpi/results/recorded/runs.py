@@ -60,6 +60,11 @@ class RecordedRun:
         return "" if diverged is None else describe_divergence(diverged)
 
     @property
+    def failure(self) -> str:
+        """How the run diverged, or `damaged`; empty if its metrics are known."""
+        return self.divergence or ("damaged" if self.fault else "")
+
+    @property
     def settings(self) -> dict[str, str]:
         """All settings, by dotted names; values as JSON."""
         return dict(_flatten(self.record.get("settings", {})))

@@ -41,7 +41,7 @@ def read_benchmark(path: Path) -> dict[str, float]:
         known = {name: float(last[name]) for name in _MEASURED if last.get(name) not in (None, "NA", "-")}
     except (OSError, ValueError, LookupError, csv.Error):
         return {}
-    return known if all(map(math.isfinite, known.values())) else {}
+    return {name: value for name, value in known.items() if math.isfinite(value)}
 
 
 def format_duration(seconds: float) -> str:

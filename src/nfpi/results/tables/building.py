@@ -20,19 +20,8 @@ from nfpi.results.tables.comparisons import compare_with_best
 from nfpi.results.tables.rows import TableRow
 from nfpi.results.tables.summaries import MeasuredRow, TableError, mark_best, measure_row
 
-REFERENCE_COLUMNS = {
-    "table": "str",
-    "row": "str",
-    "dataset": "str",
-    "flow": "str",
-    "prior": "str",
-    "lambda": "float64",
-    "classifier": "str",
-    "augmentation": "str",
-    "metric": "str",
-    "value": "float64",
-    "source": "str",
-}
+_TEXTS = ("table", "row", "dataset", "flow", "prior", "classifier", "augmentation", "metric", "source")
+REFERENCE_COLUMNS = dict.fromkeys(_TEXTS, "str") | {"lambda": "float64", "value": "float64"}
 """Columns of the paper's numbers and their types; flow, prior and λ are empty for classifiers trained on real images,
 and classifier and augmentation too for cited work. λ may be empty for a prior without λ, whose runs have λ = 0."""
 

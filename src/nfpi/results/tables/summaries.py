@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import TypeVar
 
 import numpy as np
@@ -14,7 +13,6 @@ import pandas as pd
 from nfpi.config.metrics import VALIDATION_PREFIX, metric
 from nfpi.results.statistics.intervals import UNKNOWN, t_interval, wilson_interval
 from nfpi.results.tables.rows import TableRow
-from nfpi.runs import Run
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -158,18 +156,6 @@ def choose_best(means: Mapping[Key, float], unsteady: Collection[Key], name: str
     sign = -1 if metric(name).higher_is_better is False else 1
     steady = [key for key in means if key not in unsteady]
     return max(steady or means, key=lambda key: sign * means[key], default=None)
-
-
-def choose_best_run(values: Mapping[Run, Sequence[float]], diverged: Mapping[Run, int], name: str) -> Run | None:
-    """Choose the best run of several by the mean of a validation metric, as :func:`choose_best` does.
-
-    Args:
-        values: values of the seeds that ended well, by the run with seed 0.
-        diverged: number of diverged seeds, by the run with seed 0.
-        name: name of the metric.
-    """
-    means = {run: fmean(of_seeds) for run, of_seeds in values.items() if of_seeds}
-    return choose_best(means, {run for run in means if diverged.get(run, 0) > len(values[run])}, name)
 
 
 def is_best(frame: pd.DataFrame) -> pd.Series:
