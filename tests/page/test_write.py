@@ -318,11 +318,6 @@ def test_what_is_not_made_yet_is_named(results):
     assert "Missing or damaged" not in text
 
 
-def test_a_table_has_its_title_without_the_preset(results):
-    (results.root / FILE).unlink()
-    assert TITLE in text_of(write_page(results.root))
-
-
 def test_an_empty_folder_has_a_page(tmp_path):
     assert "Results of preset" in text_of(write_page(tmp_path))
 

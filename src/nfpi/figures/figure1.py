@@ -124,8 +124,6 @@ def embed_images(images: np.ndarray, *, perplexity: float, seed: int) -> np.ndar
 
     from nfpi.runtime.randomness import derive_seed
 
-    if perplexity >= len(images):
-        raise ValueError(f"perplexity: expected less than the {len(images)} images, received {perplexity:g}")
     tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=derive_seed(seed, "t-SNE") % 2**32)
     embedded: np.ndarray = tsne.fit_transform(images.reshape(len(images), -1).astype(np.float32))
     return embedded.astype(np.float64)
