@@ -153,16 +153,10 @@ def _make_classifier_epoch(config: Config, work: Work) -> Callable[[], Tensor]:
     return compute
 
 
-def make_random_images(shape: tuple[int, int, int], classes: int, count: int, latents: bool = False) -> ImageSet:
-    """Return random 8-bit images, or latents of an autoencoder, each (C, H, W), labelled with each class in turn."""
-    generator = np.random.default_rng(0)
+def make_random_images(shape: tuple[int, int, int], classes: int, count: int) -> ImageSet:
+    """Return random 8-bit images, each (C, H, W), labelled with each class in turn; also in place of latents."""
     channels, height, width = shape
-    size = (count, height, width, channels)
-    extra: dict[str, Any] = {"flip": True}
-    images: np.ndarray = generator.integers(256, size=size, dtype=np.uint8)
-    if latents:
-        images = generator.standard_normal(size, np.float32).astype(np.float16)
-        extra |= {"spread": np.full(shape, 0.25).tolist(), "scale": 1.0}
+    images = np.random.default_rng(0).integers(256, size=(count, height, width, channels), dtype=np.uint8)
     names = [str(index) for index in range(classes)]
-    meta = {"name": "random", "classes": names, "dtype": images.dtype.name, "extra": extra}
+    meta = {"name": "random", "classes": names, "dtype": "uint8", "extra": {"flip": True}}
     return ImageSet(images, np.arange(count) % classes, meta)

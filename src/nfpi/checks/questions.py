@@ -215,8 +215,8 @@ def measure_reading_rate(subject: Subject, workers: int) -> float:
     work, config = subject.limit_batch(subject.main), subject.resolved.config
     together, ahead = max(1, workers), 1 + _BATCHES_AHEAD * workers
     timed = together * max(2, -(-_TIMED_BATCHES // together))  # so that all workers are busy until the last batches
-    count, latents = (ahead + timed) * work.batch, config.datasets[work.dataset].vae is not None
-    images = subject.prepared.get(work.dataset) or make_random_images(work.shape, work.classes, count, latents)
+    count = (ahead + timed) * work.batch
+    images = subject.prepared.get(work.dataset) or make_random_images(work.shape, work.classes, count)
     rows = torch.arange(count).numpy() % len(images)
     training = config.resolve_training(work.dataset, work.subject)
     training = training.model_copy(update={"batch_size": work.batch, "workers": workers})
