@@ -9,7 +9,6 @@ from pydantic import model_validator
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import EXECUTION, NonNegativeFloat, PositiveInt, Seed, Start
-from nfpi.config.datasets import DataError
 from nfpi.config.flows import FLOWS, FlowConfig
 from nfpi.config.priors import LearnedMethod, PriorConfig
 from nfpi.config.training import TrainingConfig
@@ -209,15 +208,12 @@ class ImportRelease(Stage):
     def run(self) -> None:
         """Convert the weights and Gaussians of a released checkpoint."""
         from nfpi.data.store import read_image_set
+        from nfpi.evaluation import check_shapes
         from nfpi.model.trained import TrainedFlow, describe_images
         from nfpi.release import load_release_checkpoint, make_release_config
 
         flow, prior = load_release_checkpoint(self.checkpoint, self.averaged)
         train = read_image_set(self.data / "train", verify=False)
-        if (flow.shape, prior.num_classes) != (train.shape, train.num_classes):
-            raise DataError(
-                f"{self.data}: expected images {flow.shape} of {prior.num_classes} classes as in {self.checkpoint}, "
-                f"received {train.shape} of {train.num_classes}"
-            )
+        check_shapes(flow, prior, train)
         config = make_release_config(self.checkpoint, self.averaged, describe_images(train))
         TrainedFlow(flow, prior, config).write(self.get_path("config").parent)
