@@ -71,5 +71,5 @@ def test_images_of_another_form_are_refused(checkpoint, make_images, tmp_path, c
     images = make_images((1, 8, 8))
     write_image_set(tmp_path / "splits/train", images.images, images.labels, images.classes, name="toy", flip=False)
     assert call("import-release", checkpoint, "--data", tmp_path / "splits", "--output", tmp_path / "new") == 1
-    assert "(1, 8, 8)" in read_error_line(capsys)
+    assert "(3, 64)" in read_error_line(capsys)
     assert not (tmp_path / "new").exists()
