@@ -186,4 +186,4 @@ def test_a_compiler_that_does_not_work_is_an_error_where_it_is_asked_for(monkeyp
         choose_compiler(True, CPU)
     monkeypatch.setattr(compiler, "_has_triton", lambda device: True)
     assert choose_compiler("auto", CPU) is None
-    assert "not compiled: training.compile: expected a C++ compiler" in caplog.text
+    assert "not compiled: training.compile: " in caplog.text
