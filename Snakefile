@@ -30,7 +30,6 @@ from nfpi.stages.tables_and_figures import Collect, MakeFigure, MakeTable
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import StartFlow, TrainFlow
 from nfpi.workflow import Declarations, Inputs, Jobs, Plan, Sources, Targets
-from nfpi.workflow.ending import show_results, write_page_at_end
 from nfpi.workflow.internals import (
     find_rules_with_jobs,
     list_requested_targets,
@@ -41,7 +40,14 @@ from nfpi.workflow.internals import (
 )
 from nfpi.workflow.jobs import request_cuda_build
 from nfpi.workflow.plan import shorten_path
-from nfpi.workflow.records import check_origin, check_preset_file, lock_results, record_call, record_origin
+from nfpi.workflow.records import (
+    check_origin,
+    check_preset_file,
+    lock_results,
+    record_call,
+    record_origin,
+    write_page_at_end,
+)
 from nfpi.workflow.terminal import announce
 
 ROOT = Path(workflow.basedir)
@@ -120,7 +126,7 @@ onstart:
 
 
 onsuccess:
-    show_results(logger, targets, list_requested_targets(workflow))
+    targets.show(logger, list_requested_targets(workflow))
     write_page_at_end(logger, plan)
 
 

@@ -74,8 +74,12 @@ COLLECTED_FOLDER, TABLES_FOLDER, FIGURES_FOLDER = "metrics", "tables", "figures"
 
 RESERVED_FOLDERS = ("fit", "model", "generated", *VARIANTS.values(), "samples", "tracking")
 """Folders beside those of classifiers; no classifier may have such a name."""
-RESERVED_PRIORS = ("initial", *BASELINE.values())
-RESERVED_FLOWS = (COMMON_SPLITS, NO_FLOW)
+RESERVED_NAMES = {
+    "flows": (COMMON_SPLITS, NO_FLOW),
+    "priors": ("initial", *BASELINE.values()),
+    "classifiers": RESERVED_FOLDERS,
+}
+"""Names that no flow, prior or classifier may have, by group of settings."""
 
 WEIGHT_PATTERN = r"[0-9][0-9.e+-]*"
 """Regular expression of λ and temperatures in paths."""

@@ -104,7 +104,7 @@ def test_panels_show_the_gaussians_of_the_data_and_of_the_fit(embedding, variant
     full = variant == "full"
     statistics = statistics_of(embedding, full)
     weight = FIGURE.lambdas_full[0] if full else FIGURE.lambdas[0]
-    config = FixedPointConfig(weight, update="exact" if full else "released", pooled_mean_gaps=False)
+    config = FixedPointConfig(weight=weight, update="exact" if full else "released", pooled_mean_gaps=False)
     fitted = fit_fixed_point(statistics, config)
     own = GaussianPrior(statistics.mean, None if full else statistics.variance, statistics.covariance)
     noise = []

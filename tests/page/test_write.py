@@ -27,7 +27,7 @@ from nfpi.results.recorded.runs import OUTDATED, find_runs
 from nfpi.runs import Run
 from nfpi.runtime.manifests import SUFFIX, read_manifest, write_manifest
 from nfpi.workflow import Plan
-from nfpi.workflow.ending import write_page_at_end
+from nfpi.workflow.records import write_page_at_end
 
 from .conftest import (
     AUGMENTED,
@@ -419,7 +419,7 @@ def test_a_page_that_cannot_be_written_is_one_line_at_the_end_of_a_call(results,
 
 def test_planning_a_call_imports_nothing_of_the_page():
     code = (
-        "import sys; import nfpi.workflow.ending, nfpi.workflow; "
+        "import sys; import nfpi.workflow.records, nfpi.workflow; "
         "assert not {'jinja2', 'pandas', 'matplotlib', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

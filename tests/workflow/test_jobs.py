@@ -54,14 +54,13 @@ def test_a_rule_may_need_no_gpu_whatever_its_line_says() -> None:
     assert asked(jobs, "figure", gpu=0) == {"mem_mb": 400, "runtime": 50}
 
 
-def test_a_rule_may_need_less_time_than_its_line_says() -> None:
+def test_a_rule_may_need_another_time_than_its_line_says() -> None:
     jobs = make_jobs(resources={"train_flow": {"gpu": 1, "runtime": 1200}})
     resources = jobs.resources("train_flow", runtime=30)
     assert {kind: resource({}, 1) for kind, resource in resources.items() if kind in ("gpu", "runtime")} == {
         "gpu": 1,
         "runtime": 30,
     }
-    assert jobs.resources("train_flow", runtime=3000)["runtime"]({}, 1) == 1200
 
 
 def test_what_begins_anew_asks_for_more_when_it_is_tried_again() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
@@ -65,13 +64,3 @@ def test_an_unknown_target_names_those_there_are(target: str, named: str) -> Non
     refuse = make_targets("cifar10_small", figures={"samples": None}).reject_unknown(["benchmark"])
     with pytest.raises(ConfigError, match=f"cifar10_small .*'{target}'.*{named}"):
         refuse({"target": target})
-
-
-def test_claims_that_were_dropped_are_told_where_none_is_left() -> None:
-    others = dict.fromkeys(claim for claim in make_plan().config.claims if claim != "repulsion")
-    refuse = make_targets(tables={"table3": TABLE}, claims=others).reject_unknown([])
-    with pytest.raises(ConfigError, match=re.escape("repulsion (comparisons.0.first: table ")):
-        refuse({"target": "claims"})
-    without = make_targets(claims=dict.fromkeys(make_plan().config.claims)).reject_unknown([])
-    with pytest.raises(ConfigError, match="'claims'"):
-        without({"target": "claims"})

@@ -1,5 +1,5 @@
 rule check_device:
-    """Check a machine for trainings by nfpi check-device, with the resources of train_flow for half an hour at most."""
+    """Check a machine for trainings by nfpi check-device, with the resources of train_flow for half an hour."""
     output:
         report=f"{plan.resolved.results.as_posix()}/check-device/{plan.preset}.json",
     log:

@@ -24,11 +24,10 @@ rule prepare_data:
     params:
         **declarations.of(PrepareData),
         content=sources.compute_content_token,
-        split=inputs.split_remark,
         downloads=plan.downloads,
         folder=subpath(output.train_images, ancestor=2),
     message:
-        "Prepare {wildcards.dataset}{params.split}{params.changed}"
+        "Prepare {wildcards.dataset}/{wildcards.splits}{params.changed}"
     shell:
         "exec nfpi --log {log:q} prepare-data {params.settings:q} {params.execution:q}"
         " --download-folder {params.downloads:q} --output {params.folder:q}"
@@ -55,11 +54,10 @@ rule encode_data:
     params:
         **declarations.of(EncodeData),
         content=sources.compute_content_token,
-        split=inputs.split_remark,
         downloads=plan.downloads,
         folder=subpath(output.train_images, ancestor=2),
     message:
-        "Encode {wildcards.dataset}{params.split}{params.changed}"
+        "Encode {wildcards.dataset}/{wildcards.splits}{params.changed}"
     shell:
         "exec nfpi --log {log:q} encode-data {params.settings:q} {params.execution:q}"
         " --workers {threads} --download-folder {params.downloads:q} --output {params.folder:q}"

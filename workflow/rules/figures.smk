@@ -28,7 +28,7 @@ for name, figure in plan.config.figures.items():
             ENVIRONMENT
         threads: jobs.threads("figure")
         resources:
-            **jobs.resources("figure", gpu=None if figure.uses_gpu else 0),
+            **jobs.resources("figure", **({} if figure.uses_gpu else {"gpu": 0})),
         params:
             **declarations.of(MakeFigure, name=name),
             files=inputs.options_of_figure(name),

@@ -9,18 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -56,10 +46,6 @@ class ConfigError(ValueError):
     """A setting that is missing, unknown or out of range; its message is one line and names the key."""
 
 
-ALL_INHERITED = "*"
-"""Key that, with the value null, removes all blocks inherited from other presets."""
-
-
 def _check_unique(values: list[Any]) -> list[Any]:
     """Raise ValueError for a value that is given twice."""
     repeated = next((value for value in values if values.count(value) > 1), None)
@@ -70,30 +56,6 @@ def _check_unique(values: list[Any]) -> list[Any]:
 
 UNIQUE = AfterValidator(_check_unique)
 """Annotation of a list whose values must differ."""
-
-
-class _NullableBlocks:
-    """Annotation of a mapping of named blocks: null removes a block inherited from another preset, `"*": null` all."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self._drop_nulls, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        described = handler(schema)
-        by_pattern = described["patternProperties"]
-        return described | {
-            "properties": {ALL_INHERITED: {"type": "null"}},
-            "patternProperties": {name: {"anyOf": [block, {"type": "null"}]} for name, block in by_pattern.items()},
-        }
-
-    @staticmethod
-    def _drop_nulls(blocks: Any) -> Any:
-        if not isinstance(blocks, Mapping):
-            return blocks
-        return {name: block for name, block in blocks.items() if block is not None}
-
-
-NULLABLE_BLOCKS = _NullableBlocks()
 
 
 class Settings(BaseModel):
@@ -116,24 +78,28 @@ class Settings(BaseModel):
 
 def select_result_settings(settings: BaseModel) -> dict[str, Any]:
     """Return the settings that a result depends on, all but those annotated with :data:`EXECUTION`, as in JSON."""
-    result: dict[str, Any] = {}
-    for key, dumped in settings.model_dump(mode="json").items():
-        name = next(name for name, field in type(settings).model_fields.items() if key in (name, field.alias))
-        value = getattr(settings, name)
-        if EXECUTION not in type(settings).model_fields[name].metadata:
-            result[key] = select_result_settings(value) if isinstance(value, BaseModel) else dumped
-    return result
+    return _select_settings(settings, of_execution=False)
 
 
-def subtract_settings(settings: Mapping[str, Any], selected: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings, as in JSON, that are not among the selected ones."""
-    rest: dict[str, Any] = {}
-    for key, value in settings.items():
-        if key not in selected:
-            rest[key] = value
-        elif isinstance(value, Mapping) and (inner := subtract_settings(value, selected[key])):
-            rest[key] = inner
-    return rest
+def select_execution_settings(settings: BaseModel) -> dict[str, Any]:
+    """Return the settings that are annotated with :data:`EXECUTION`, as in JSON."""
+    return _select_settings(settings, of_execution=True)
+
+
+def _select_settings(settings: BaseModel, *, of_execution: bool) -> dict[str, Any]:
+    dumped = settings.model_dump(mode="json")
+    selected: dict[str, Any] = {}
+    for name, field in type(settings).model_fields.items():
+        key = field.alias or name
+        if key not in dumped:
+            continue  # excluded from files
+        value, is_of_execution = getattr(settings, name), EXECUTION in field.metadata
+        if isinstance(value, BaseModel) and not is_of_execution:
+            inner = _select_settings(value, of_execution=of_execution)
+            selected |= {key: inner} if inner or not of_execution else {}
+        elif is_of_execution == of_execution:
+            selected[key] = dumped[key]
+    return selected
 
 
 def list_execution_settings(*classes: type[BaseModel]) -> set[str]:
@@ -226,7 +192,5 @@ def explain(error: ValidationError) -> str:
             return f"unknown key '{'.'.join((*parents, last))}'{suggest(last, known)}"
     where = ".".join(filter(None, (*parents, last)))
     message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "unknown_variant":
-        return f"{where}.{message}" if where else message
     received = "" if fault["type"] in ("value_error", "missing") else f", received {fault['input']!r}"
     return f"{where}: {message}{received}" if where else f"{message}{received}"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeGuard
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from nfpi.config.base import NULLABLE_BLOCKS, Name, NonNegativeFloat, NonNegativeInt, Settings, suggest
+from nfpi.config.base import Name, NonNegativeFloat, NonNegativeInt, Settings, suggest
 from nfpi.config.experiments import Experiment, MetricName, Table
 from nfpi.config.metrics import ACCURACIES
 from nfpi.config.metrics import metric as find_metric
@@ -96,7 +96,10 @@ class ClaimComparison(Settings):
     @model_validator(mode="before")
     @classmethod
     def _complete_second(cls, data: Any) -> Any:
-        return _apply_default_table(data)
+        if not isinstance(data, Mapping) or not isinstance(data.get("first"), Mapping):
+            return data
+        of_first = {name: data["first"][name] for name in ("table", "dataset") if name in data["first"]}
+        return {**data, "second": _complete_row(data.get("second"), of_first)}
 
     @model_validator(mode="after")
     def _check_test(self) -> ClaimComparison:
@@ -172,41 +175,24 @@ class Claim(Settings):
     def _fill_in_defaults(cls, data: Any) -> Any:
         if not isinstance(data, Mapping) or not isinstance(data.get("comparisons"), list):
             return data
+        common = {name: data[name] for name in _COMMON if data.get(name) is not None}
         rest = {name: value for name, value in data.items() if name not in _ROWS}  # may be invalid by themselves
-        return {**rest, "comparisons": [_apply_defaults(part, data) for part in data["comparisons"]]}
+        return {**rest, "comparisons": [_apply_defaults(part, common) for part in data["comparisons"]]}
 
 
-def _apply_defaults(comparison: Any, claim: Mapping[str, Any]) -> Any:
-    """Return a raw comparison, completed by the defaults of its claim."""
+def _apply_defaults(comparison: Any, common: Mapping[str, Any]) -> Any:
+    """Return a raw comparison, completed by the settings that its claim gives for all."""
     if not isinstance(comparison, Mapping):
         return comparison
-    common = {name: claim[name] for name in _COMMON if claim.get(name) is not None}
-    rows = {side: row for side, row in common.items() if side in _ROWS and isinstance(row, Mapping)}
-    parts = {
-        side: {**row, **comparison[side]}
-        for side, row in rows.items()
-        if "value" not in row and _is_row_without_table(comparison.get(side))
-    }
-    return {**common, **comparison, **parts}
+    rows = {side: _complete_row(comparison[side], common.get(side)) for side in _ROWS if side in comparison}
+    return {**common, **comparison, **rows}
 
 
-def _apply_default_table(data: Any) -> Any:
-    """Return a raw comparison, in which a `second` without a table takes table and data set from `first`."""
-    if not isinstance(data, Mapping):
-        return data
-    first, second = data.get("first"), data.get("second")
-    if not isinstance(first, Mapping) or not _is_row_without_table(second):
-        return data
-    return {**data, "second": {name: first[name] for name in ("table", "dataset") if name in first} | {**second}}
-
-
-def _is_row_without_table(row: Any) -> TypeGuard[Mapping[str, Any]]:
-    """Return whether `row` is a raw row with neither a table nor a constant."""
-    return isinstance(row, Mapping) and not row.keys() & {"table", "value"}
-
-
-Claims = Annotated[dict[Name, Claim], NULLABLE_BLOCKS]
-"""Claims by name; null removes a claim inherited from another preset, `"*": null` all of them."""
+def _complete_row(row: Any, default: Any) -> Any:
+    """Return a raw row, completed by the settings of a default row unless it has a table or a constant itself."""
+    if not isinstance(row, Mapping) or row.keys() & {"table", "value"}:
+        return row
+    return {**default, **row} if isinstance(default, Mapping) and "value" not in default else row
 
 
 def name_of(experiment: Any) -> str:
@@ -214,10 +200,7 @@ def name_of(experiment: Any) -> str:
     return experiment.label or experiment.prior or str(experiment.classifier)
 
 
-def check_claims(
-    claims: Mapping[str, Claim],
-    tables: Mapping[str, Table],
-) -> None:
+def check_claims(claims: Mapping[str, Claim], tables: Mapping[str, Table]) -> None:
     """Check that every row named by a claim exists, and has the metric and λ of the comparison.
 
     Raises:
@@ -236,7 +219,7 @@ def _check_claim(claim: Claim, tables: Mapping[str, Table]) -> None:
     for index, comparison in enumerate(claim.comparisons):
         where = f"comparisons.{index}"
         experiments = []
-        for side in ("first", "second"):
+        for side in _ROWS:
             row: ComparedRow = getattr(comparison, side)
             if row.table is None:
                 continue
@@ -254,9 +237,7 @@ def _check_claim(claim: Claim, tables: Mapping[str, Table]) -> None:
             raise ValueError(f"{where}: expected rows on one data set, received {on}")
 
 
-def drop_outdated_claims(
-    layers: Sequence[Mapping[str, Any]], merged: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, str]]:
+def drop_outdated_claims(layers: Sequence[Mapping[str, Any]], merged: Mapping[str, Any]) -> dict[str, Any]:
     """Drop inherited claims that need a row, a λ or a metric which a later layer has removed from a table.
 
     Claims after which no layer changes tables are kept even if invalid, so that their fault is reported.
@@ -264,35 +245,31 @@ def drop_outdated_claims(
     Args:
         layers: raw settings, each overriding those before it.
         merged: all layers merged.
-
-    Returns:
-        `merged` without the dropped claims, and for each dropped claim, what is missing.
     """
     claims, tables = merged.get("claims"), merged.get("tables")
     if not isinstance(claims, Mapping) or not isinstance(tables, Mapping):
-        return dict(merged), {}
-    dropped = {}
+        return dict(merged)
+    kept = {}
     for name, claim in claims.items():
         last = max(index for index, layer in enumerate(layers) if name in (layer.get("claims") or {}))
-        if any(layer.get("tables") for layer in layers[last + 1 :]) and (missing := _find_missing(claim, tables)):
-            dropped[name] = missing
-    kept = {name: claim for name, claim in claims.items() if name not in dropped}
-    return {**merged, "claims": kept}, dropped
+        if not any(layer.get("tables") for layer in layers[last + 1 :]) or _has_rows(claim, tables):
+            kept[name] = claim
+    return {**merged, "claims": kept}
 
 
-def _find_missing(raw: Any, tables: Mapping[str, Any]) -> str:
-    """Describe what a claim needs and the tables lack; empty if nothing, or if claim or tables are invalid."""
+def _has_rows(raw: Any, tables: Mapping[str, Any]) -> bool:
+    """Return whether the tables have what a claim needs, or claim or tables are invalid by themselves."""
     try:
         claim = Claim.model_validate(raw)
         named = {str(row.table) for comparison in claim.comparisons for row in comparison.rows}
-        known = {name: Table.model_validate(tables[name]) for name in named if tables.get(name) is not None}
+        known = {name: Table.model_validate(tables[name]) for name in named if name in tables}
     except ValidationError:
-        return ""  # reported when the merged settings are validated
+        return True  # reported when the merged settings are validated
     try:
         _check_claim(claim, known)
-    except ValueError as error:
-        return str(error)
-    return ""
+    except ValueError:
+        return False
+    return True
 
 
 def _check_weight(row: ComparedRow, weights: list[float]) -> None:
@@ -305,16 +282,6 @@ def _check_weight(row: ComparedRow, weights: list[float]) -> None:
 
 
 def _check_metric(metric: str, experiment: Experiment) -> None:
-    model = find_metric(metric).model
-    if model == "generated" and experiment.classifier is None:
-        raise ValueError(f"metric {metric} needs a classifier, the experiment has none")
-    # Config checks that exactly these experiments have a classifier with `train_on: real`
-    on_real = experiment.classifier is not None and (experiment.prior is None or experiment.uses_variants)
-    if on_real and model not in ("real", None):
-        raise ValueError(
-            f"metric: expected a metric of classifiers trained on real images, such as top1, received {metric}"
-        )
-    if model == "real" and not on_real:
-        raise ValueError(
-            f"metric: expected a metric of flows or of classifiers trained on generated images, received {metric}"
-        )
+    model, known = find_metric(metric).model, experiment.models
+    if model not in (None, *known):
+        raise ValueError(f"metric: expected one of a {' or '.join(known)} model, received {metric}, of a {model} model")

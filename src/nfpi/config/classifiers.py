@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from nfpi.config.base import (
     EXECUTION,
@@ -117,7 +117,7 @@ class StandardAugmentation(Settings):
 class ClassifierConfig(Settings):
     """Training of a classifier on generated images, real images, or both."""
 
-    model: str = "resnet18"
+    model: Annotated[str, AfterValidator(lambda name: CLASSIFIERS[name].name)] = "resnet18"
     """resnet18, swin, eva02, or a model registered by the user"""
     architecture: dict[str, Any] = {}
     """settings of the model"""
@@ -177,11 +177,6 @@ class ClassifierConfig(Settings):
     """whether the weights are kept after testing, and not only metrics and predictions; applies to classifiers trained
     from now on"""
 
-    @field_validator("model")
-    @classmethod
-    def _check_model(cls, model: str) -> str:
-        return CLASSIFIERS[model].name
-
     @field_validator("architecture")
     @classmethod
     def _check_architecture(cls, architecture: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
@@ -192,28 +187,18 @@ class ClassifierConfig(Settings):
                 raise ValueError(explain(error)) from None
         return architecture
 
-    @field_validator("pretrained")
-    @classmethod
-    def _check_pretrained(cls, pretrained: bool, info: ValidationInfo) -> bool:
-        model = info.data.get("model")
-        if pretrained and model is not None and "published" not in CLASSIFIERS[model].traits:
-            known = ", ".join(name for name in CLASSIFIERS if "published" in CLASSIFIERS[name].traits)
-            raise ValueError(f"expected a model whose weights are published ({known}), received model '{model}'")
-        return pretrained
-
     @model_validator(mode="after")
-    def _check_cycle_momentum(self) -> ClassifierConfig:
+    def _check_combinations(self) -> ClassifierConfig:
+        if self.pretrained and "published" not in CLASSIFIERS[self.model].traits:
+            known = ", ".join(name for name in CLASSIFIERS if "published" in CLASSIFIERS[name].traits)
+            expected = f"expected a model whose weights are published ({known})"
+            raise ValueError(f"pretrained: {expected}, received model '{self.model}'")
         if self.cycle_momentum and (self.optimizer, self.schedule) != ("sgd", "one_cycle"):
             received = f"{self.optimizer} and {self.schedule}"
             raise ValueError(f"cycle_momentum: expected optimizer sgd and schedule one_cycle, received {received}")
-        return self
-
-    @model_validator(mode="after")
-    def _check_warmup(self) -> ClassifierConfig:
         if self.schedule == "cosine" and 0 < self.epochs <= self.warmup_epochs:
-            raise ValueError(
-                f"warmup_epochs: expected less than the {self.epochs} epochs, received {self.warmup_epochs}"
-            )
+            expected = f"expected less than the {self.epochs} epochs"
+            raise ValueError(f"warmup_epochs: {expected}, received {self.warmup_epochs}")
         return self
 
     @property

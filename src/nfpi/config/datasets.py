@@ -77,10 +77,6 @@ class DatasetBlock(Settings):
             )
         return self
 
-    def with_split_seed(self, seed: int) -> DatasetConfig:
-        """Return the settings of the data set whose splits are drawn with this seed."""
-        return DatasetConfig.model_validate(self.model_dump() | {"split_seed": seed})
-
 
 class DatasetConfig(DatasetBlock):
     """Settings of a data set whose splits are drawn with one seed."""
@@ -96,28 +92,19 @@ results; `size`, the image size, if it is known. Sources whose content is known 
 `channels`, `classes` (the number of classes), `images` (the number of images from which the validation split is
 taken), and `test_split=False` if the test split is taken from the same images."""
 
-SOURCES.register(
-    "digits",
-    DatasetConfig,
-    "nfpi.data.sources.published:load_digits",
-    **{"published": True, "size": 8, "channels": 1, "classes": 10, "images": 1797, "test_split": False},
-)
-SOURCES.register(
-    "fashion_mnist",
-    DatasetConfig,
-    "nfpi.data.sources.published:load_fashion_mnist",
-    **{"size": 28, "channels": 1, "classes": 10, "images": 60000},
-)
-SOURCES.register(
-    "cifar10",
-    DatasetConfig,
-    "nfpi.data.sources.published:load_cifar10",
-    **{"published": True, "size": 32, "channels": 3, "classes": 10, "images": 50000},
-)
-SOURCES.register(
-    "cifar100",
-    DatasetConfig,
-    "nfpi.data.sources.published:load_cifar100",
-    **{"published": True, "size": 32, "channels": 3, "classes": 100, "images": 50000},
-)
+_PUBLISHED = "nfpi.data.sources.published"
+_DIGITS: dict[str, Any] = {
+    "published": True,
+    "size": 8,
+    "channels": 1,
+    "classes": 10,
+    "images": 1797,
+    "test_split": False,
+}
+_FASHION_MNIST = {"size": 28, "channels": 1, "classes": 10, "images": 60000}
+_CIFAR = {"published": True, "size": 32, "channels": 3, "images": 50000}
+SOURCES.register("digits", DatasetConfig, f"{_PUBLISHED}:load_digits", **_DIGITS)
+SOURCES.register("fashion_mnist", DatasetConfig, f"{_PUBLISHED}:load_fashion_mnist", **_FASHION_MNIST)
+SOURCES.register("cifar10", DatasetConfig, f"{_PUBLISHED}:load_cifar10", classes=10, **_CIFAR)
+SOURCES.register("cifar100", DatasetConfig, f"{_PUBLISHED}:load_cifar100", classes=100, **_CIFAR)
 SOURCES.register("imagefolder", DatasetConfig, "nfpi.data.sources.imagefolder:load_imagefolder")

@@ -6,17 +6,13 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from nfpi.config.base import NULLABLE_BLOCKS, UNIQUE, Augmentation, ConfigError, Name, NonNegativeFloat, Settings
-from nfpi.config.metrics import VALIDATION_PREFIX, metric
+from nfpi.config.base import UNIQUE, Augmentation, Name, NonNegativeFloat, Settings
+from nfpi.config.metrics import VALIDATION_PREFIX, MeasuredModel, metric
 from nfpi.runs import get_variants_folder
 
 
 def _check_validation_metric(name: str) -> str:
-    try:
-        entry = metric(f"{VALIDATION_PREFIX}{name}")
-    except ConfigError:
-        raise ValueError(f"expected a metric that is measured on the validation split too, received {name}") from None
-    if entry.higher_is_better is None:
+    if metric(f"{VALIDATION_PREFIX}{name}").higher_is_better is None:
         raise ValueError(f"expected a metric that sets higher_is_better, received {name}")
     return name
 
@@ -55,6 +51,17 @@ class Experiment(Settings):
         """Whether the classifier is trained on latent augmentations."""
         return get_variants_folder(self.augmentation) is not None
 
+    @property
+    def models(self) -> list[MeasuredModel]:
+        """Models whose metrics the rows show.
+
+        :class:`nfpi.config.settings.Config` checks that the experiments without a prior and those with latent
+        augmentations have a classifier with `train_on: real`, and no others.
+        """
+        if self.prior is None or self.uses_variants:
+            return ["real"]
+        return ["flow"] if self.classifier is None else ["flow", "generated"]
+
     @model_validator(mode="after")
     def _check_without_prior(self) -> Experiment:
         if self.prior is None and (self.lambdas or self.uses_variants or self.classifier is None):
@@ -80,7 +87,3 @@ class Table(TableSettings):
     """A table of the paper as a list of experiments."""
 
     experiments: Annotated[list[Experiment], Field(min_length=1)]
-
-
-Tables = Annotated[dict[Name, Table], NULLABLE_BLOCKS]
-"""Tables by name; null removes a table inherited from another preset, `"*": null` all of them."""

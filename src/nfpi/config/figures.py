@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import BeforeValidator, GetJsonSchemaHandler, SerializeAsAny, create_model
 from pydantic_core import CoreSchema
 
-from nfpi.config.base import ALL_INHERITED, Name, Settings
+from nfpi.config.base import Name, Settings
 from nfpi.config.registry import Registry
 from nfpi.runs import Layout
 
@@ -69,19 +69,15 @@ def _create_figures_model() -> type[Settings]:
 
 
 class _FigureMapping:
-    """Annotation of a mapping from names of figures to their settings; null removes a figure, `"*": null` all."""
+    """Annotation of a mapping from names of figures to their settings."""
 
     def validate(self, figures: Any) -> Any:
         if not isinstance(figures, dict):
             return figures
-        figures = {name: figure for name, figure in figures.items() if (name, figure) != (ALL_INHERITED, None)}
         return {name: figure for name, figure in _create_figures_model().model_validate(figures) if figure is not None}
 
     def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        schema = handler(_create_figures_model().__pydantic_core_schema__)
-        described = handler.resolve_ref_schema(schema)
-        described["properties"][ALL_INHERITED] = {"type": "null"}
-        return schema
+        return handler(_create_figures_model().__pydantic_core_schema__)
 
 
 _mapping = _FigureMapping()

@@ -33,15 +33,10 @@ class LevelSettings(Settings):
 
     @model_validator(mode="after")
     def _check_entries_per_level(self) -> LevelSettings:
-        lists = {name: value for name, value in self if isinstance(value, list)}
-        if len({len(value) for value in lists.values()}) != 1 or not self.num_flows:
-            *first, last = lists
-            if not first:
-                raise ValueError(f"{last}: expected one entry per level, received none")
-            raise ValueError(
-                f"{', '.join(first)} and {last} need one entry per level each, "
-                f"received {', '.join(str(len(lists[name])) for name in first)} and {len(lists[last])}"
-            )
+        counts = {name: len(value) for name, value in self if isinstance(value, list)}
+        if len(set(counts.values())) != 1 or not self.num_flows:
+            received = ", ".join(map(str, counts.values()))
+            raise ValueError(f"{', '.join(counts)}: expected one entry per level, received {received}")
         return self
 
 

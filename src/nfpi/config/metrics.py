@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from nfpi.config.base import ConfigError, Settings, suggest
@@ -136,154 +137,72 @@ def register_metric(
             other arguments.
     """
     METRICS.require_name(name)
-    for prefix, use in (
-        (GENERATED_PREFIX, "values for classifiers trained on generated images"),
-        (VALIDATION_PREFIX, "values on the validation split"),
-    ):
-        if name.startswith(prefix) and name not in METRICS:
-            raise ConfigError(f"metric '{name}': names with {prefix} are for {use}: rename it")
-        if name not in METRICS and prefix + name in METRICS:
-            raise ConfigError(
-                f"metric '{name}': its {use} would be named {prefix}{name}, as another metric is: rename it"
-            )
+    for prefix in (GENERATED_PREFIX, VALIDATION_PREFIX):
+        if name not in METRICS and (name.startswith(prefix) or prefix + name in METRICS):
+            raise ConfigError(f"metric '{name}': {prefix}x is the name of a value derived from metric x: rename it")
     entry = Metric(name, label, unit, higher_is_better, decimals, is_share, model, meaning)
     METRICS.register(name, Settings, function, metric=entry)
 
     def decorate(decorated: Builder) -> Builder:
-        try:
-            METRICS.set_builder(name, decorated)
-        except ConfigError:
-            METRICS.remove(name)
-            raise
+        METRICS.remove(name)
+        METRICS.register(name, Settings, decorated, metric=entry)
         return decorated
 
     return decorate
 
 
+_flow = partial(Metric, model="flow")
+_generated = partial(Metric, model="generated")
+_real = partial(Metric, model="real")
 _ACCURACY: dict[str, Any] = {"unit": "%", "higher_is_better": True}
+_SHARE: dict[str, Any] = {**_ACCURACY, "is_share": True}
+_BITS: dict[str, Any] = {"higher_is_better": False, "decimals": 3}
+_TIME: dict[str, Any] = {"higher_is_better": False, "decimals": 2}
 
 _RECORDED = (
-    # metrics of a flow
-    Metric(
+    _flow(
         "nf_acc",
-        label="NF-Acc",
-        **_ACCURACY,
-        is_share=True,
-        model="flow",
+        "NF-Acc",
+        **_SHARE,
         meaning="share of test images whose class has the largest log p(x | y) under the flow",
     ),
-    Metric(
+    _flow(
         "nf_top5",
-        label="NF top-5",
-        **_ACCURACY,
-        is_share=True,
-        model="flow",
+        "NF top-5",
+        **_SHARE,
         meaning="share of test images whose class is among the five with the largest log p(x | y)",
     ),
-    Metric(
-        "bits_per_dim",
-        label="bits/dim",
-        higher_is_better=False,
-        decimals=3,
-        model="flow",
-        meaning="−log₂ p(x | y) per dimension, with y the class of the image",
+    _flow("bits_per_dim", "bits/dim", **_BITS, meaning="−log₂ p(x | y) per dimension, with y the class of the image"),
+    _flow("validation_nf_acc", "Validation NF-Acc", **_ACCURACY),
+    _flow("validation_nf_top5", "Validation NF top-5", **_ACCURACY),
+    _flow("validation_bits_per_dim", "Validation bits/dim", **_BITS),
+    _flow("parameters", "Parameters", "M", decimals=2, meaning="number of parameters of the flow, in millions"),
+    _flow(
+        "hours", "Training", "h", **_TIME, meaning="hours of training after the fit of the prior, without validation"
     ),
-    Metric("validation_nf_acc", label="Validation NF-Acc", **_ACCURACY, model="flow"),
-    Metric("validation_nf_top5", label="Validation NF top-5", **_ACCURACY, model="flow"),
-    Metric("validation_bits_per_dim", label="Validation bits/dim", higher_is_better=False, decimals=3, model="flow"),
-    Metric(
-        "parameters",
-        label="Parameters",
-        unit="M",
-        decimals=2,
-        model="flow",
-        meaning="number of parameters of the flow, in millions",
-    ),
-    Metric(
-        "hours",
-        label="Training",
-        unit="h",
-        higher_is_better=False,
-        decimals=2,
-        model="flow",
-        meaning="hours of training after the fit of the prior, without validation",
-    ),
-    Metric(
-        "seconds_per_epoch",
-        label="Epoch",
-        unit="s",
-        higher_is_better=False,
-        decimals=2,
-        model="flow",
-        meaning="median time of an epoch",
-    ),
-    Metric(
-        "seconds_per_1000_samples",
-        label="1000 samples",
-        unit="s",
-        higher_is_better=False,
-        decimals=2,
-        model="flow",
-        meaning="time to draw 1000 images",
-    ),
-    Metric(
+    _flow("seconds_per_epoch", "Epoch", "s", **_TIME, meaning="median time of an epoch"),
+    _flow("seconds_per_1000_samples", "1000 samples", "s", **_TIME, meaning="time to draw 1000 images"),
+    _flow(
         "fit_iterations",
-        label="Iterations of the fit",
+        "Iterations of the fit",
         higher_is_better=False,
-        model="flow",
         meaning="iterations of the fixed-point iteration",
     ),
-    # metrics of a classifier trained on generated images
-    Metric(
+    _generated(
         "cnn_acc",
-        label="CNN-Acc",
-        **_ACCURACY,
-        is_share=True,
-        model="generated",
+        "CNN-Acc",
+        **_SHARE,
         meaning="accuracy, on test images, of a classifier trained only on images generated by the flow",
     ),
-    Metric("validation_cnn_acc", label="Validation CNN-Acc", **_ACCURACY, model="generated"),
-    Metric(
-        "temperature",
-        label="T",
-        decimals=2,
-        model="generated",
-        meaning="temperature of the samples, z = μ + T Σ^½ ε",
-    ),
-    # metrics of a classifier trained on real images
-    Metric(
-        "top1",
-        label="Top-1",
-        **_ACCURACY,
-        is_share=True,
-        model="real",
-        meaning="accuracy of a classifier trained on real images",
-    ),
-    Metric(
-        "top5",
-        label="Top-5",
-        **_ACCURACY,
-        is_share=True,
-        model="real",
-        meaning="share of images whose class is among the five most probable ones",
-    ),
-    Metric(
-        "real_top1",
-        label="ReaL top-1",
-        **_ACCURACY,
-        model="real",
-        meaning="accuracy on the labels of ImageNet-ReaL",
-    ),
-    Metric(
-        "real_top5",
-        label="ReaL top-5",
-        **_ACCURACY,
-        model="real",
-        meaning="top-5 accuracy on the labels of ImageNet-ReaL",
-    ),
-    Metric("validation_top1", label="Validation top-1", **_ACCURACY, model="real"),
+    _generated("validation_cnn_acc", "Validation CNN-Acc", **_ACCURACY),
+    _generated("temperature", "T", decimals=2, meaning="temperature of the samples, z = μ + T Σ^½ ε"),
+    _real("top1", "Top-1", **_SHARE, meaning="accuracy of a classifier trained on real images"),
+    _real("top5", "Top-5", **_SHARE, meaning="share of images whose class is among the five most probable ones"),
+    _real("real_top1", "ReaL top-1", **_ACCURACY, meaning="accuracy on the labels of ImageNet-ReaL"),
+    _real("real_top5", "ReaL top-5", **_ACCURACY, meaning="top-5 accuracy on the labels of ImageNet-ReaL"),
+    _real("validation_top1", "Validation top-1", **_ACCURACY),
     # derived from the seeds of a row, for claims (nfpi.config.claims); not recorded by a run
-    Metric("divergence", label="Diverged", unit="%", higher_is_better=False, decimals=0),
+    Metric("divergence", "Diverged", "%", higher_is_better=False, decimals=0),
 )
 """Metrics that have no function."""
 

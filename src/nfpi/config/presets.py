@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from nfpi.config.base import ALL_INHERITED, NAME, NAME_RULE, ConfigError, TextOfFile, expand_home, suggest
+from nfpi.config.base import NAME, NAME_RULE, ConfigError, TextOfFile, expand_home, suggest
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.config.flows import FLOWS
 from nfpi.config.priors import PRIORS
@@ -22,8 +22,10 @@ _VARIANTS: dict[str, tuple[str, str]] = {
 }
 """Groups of settings whose blocks each select a variant: the setting that names it, and its default."""
 
-_REMOVABLE = ("tables", "figures", "claims")
-"""Groups of settings whose inherited blocks :data:`ALL_INHERITED` removes."""
+REMOVABLE = ("tables", "figures", "claims")
+"""Groups of settings in which null removes a block inherited from another preset, and :data:`ALL_INHERITED` all."""
+ALL_INHERITED = "*"
+"""Key that, with the value null, removes all blocks inherited from other presets."""
 
 
 def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def _merge_at(
 ) -> dict[str, Any]:
     """Merge an overlay into `base`, the part of `settings` at the keys `where`."""
     merged = dict(base)
-    if len(where) == 1 and where[0] in _REMOVABLE and overlay.get(ALL_INHERITED, ...) is None:
+    if len(where) == 1 and where[0] in REMOVABLE and overlay.get(ALL_INHERITED, ...) is None:
         merged = {}
         overlay = {key: value for key, value in overlay.items() if key != ALL_INHERITED}
     for key, value in overlay.items():
@@ -75,6 +77,13 @@ def _keep_for_variant(
     if overlay.get(key, variant) == variant:
         return dict(block)
     return {name: value for name, value in block.items() if name != "architecture"} if group == "classifiers" else {}
+
+
+def drop_removed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return merged settings without the blocks that are null, which removes them (:data:`REMOVABLE`)."""
+    groups = {group: settings[group] for group in REMOVABLE if isinstance(settings.get(group), Mapping)}
+    kept = {group: {name: block for name, block in of.items() if block is not None} for group, of in groups.items()}
+    return {**settings, **kept}
 
 
 def read_layers(preset: str, folder: Path) -> tuple[Path, list[dict[str, Any]]]:

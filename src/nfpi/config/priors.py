@@ -5,21 +5,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, SerializeAsAny, ValidationError, model_validator
+from pydantic import BeforeValidator, SerializeAsAny, model_validator
 
-from nfpi.config.base import (
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    Settings,
-    Start,
-    explain,
-)
+from nfpi.config.base import NonNegativeFloat, PositiveFloat, PositiveInt, Settings, Start
 from nfpi.config.registry import BlockRegistry
 
 
@@ -134,17 +126,10 @@ class GradientDescentSettings(Settings):
 
 
 class _WeightedSettings(Settings):
-    """Settings of a method together with λ; raises a one-line ValueError if a value is invalid."""
+    """Settings of a method together with λ."""
 
     weight: NonNegativeFloat
     """λ of Eq. 4"""
-
-    def __init__(self, weight: float, **settings: Any) -> None:
-        values: dict[str, Any] = {"weight": weight, **settings}
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise ValueError(explain(error)) from None
 
 
 class FixedPointConfig(_WeightedSettings, FixedPointSettings):
@@ -204,7 +189,7 @@ class LearnedMethod:
 
     Raises:
         ConfigError: unknown method.
-        ValueError: the method fits the Gaussians once, or λ is negative or not finite.
+        ValueError: the method fits the Gaussians once.
     """
 
     name: str
@@ -214,8 +199,6 @@ class LearnedMethod:
     def __post_init__(self) -> None:
         if not PRIORS[self.name].traits["learned"]:
             raise ValueError(f"expected a method that learns the Gaussians along with the flow, received {self.name}")
-        if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise ValueError(f"weight: expected a finite number of at least 0, received {self.weight!r}")
 
     @classmethod
     def from_block(cls, block: PriorBlock, weight: float) -> LearnedMethod:

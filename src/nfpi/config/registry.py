@@ -15,22 +15,22 @@ import reprlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
-from pydantic import BaseModel, GetJsonSchemaHandler, create_model
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic import GetJsonSchemaHandler, create_model
+from pydantic_core import CoreSchema
 
 from nfpi.config.base import NAME, NAME_RULE, ConfigError, Settings, suggest
 
-_loading: list[Path | None] = []
+_loading: list[Path] = []
 
 
 @contextmanager
-def registering_from(file: Path | None) -> Iterator[None]:
-    """Attribute all variants registered within the context to a user's file; None: to the project."""
+def registering_from(file: Path) -> Iterator[None]:
+    """Attribute all variants registered within the context to a user's file."""
     _loading.append(file)
     try:
         yield
@@ -48,6 +48,7 @@ class Variant:
         builder: callable that builds it, or its `module:attribute`, imported when first used; None: no builder.
         traits: further properties, which depend on the family.
         extension: the user's file that registered it; None: built in.
+        block: settings class of blocks that select it, see :class:`BlockRegistry`.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Variant:
     builder: Callable[..., Any] | str | None = None
     traits: dict[str, Any] = field(default_factory=dict)
     extension: Path | None = None
+    block: type[Settings] | None = None
 
     @property
     def is_interactive(self) -> bool:
@@ -93,10 +95,9 @@ class Registry:
         """Import the modules that register the built-in variants, unless they have been imported."""
         package, self._package = self._package, None
         if package is not None:
-            with registering_from(None):
-                folders = getattr(importlib.import_module(package), "__path__", ())  # a module has none
-                for module in pkgutil.iter_modules(folders, f"{package}."):
-                    importlib.import_module(module.name)
+            folders = getattr(importlib.import_module(package), "__path__", ())  # a module has none
+            for module in pkgutil.iter_modules(folders, f"{package}."):
+                importlib.import_module(module.name)
 
     def register(
         self,
@@ -113,15 +114,22 @@ class Registry:
         """
         if not re.fullmatch(NAME, name):
             raise ConfigError(f"{self.family} '{name}': expected {NAME_RULE}")
-        self._check_settings(name, settings)
+        if not (isinstance(settings, type) and issubclass(settings, Settings)):
+            expected = f"{self.family} '{name}': expected a subclass of nfpi.config.Settings"
+            raise ConfigError(f"{expected}, received {reprlib.repr(settings)}")
         self._check_builder(name, builder, self.list_arguments(traits))
         extension = _loading[-1] if _loading else None
         known = self._variants.get(name)
         if known is not None and not known.is_interactive:
             where = f" by {known.extension}" if known.extension else ""
             raise ConfigError(f"{self.family} '{name}' is registered already{where}")
-        self._variants[name] = Variant(name, settings, builder, traits, extension)
+        block = self._create_block(name, settings)
+        self._variants[name] = Variant(name, settings, builder, traits, extension, block)
         return self._variants[name]
+
+    def _create_block(self, name: str, settings: type[Settings]) -> type[Settings] | None:
+        """Create the settings class of blocks that select a variant, if there are such blocks."""
+        return None
 
     def require_name(self, name: object) -> None:
         """Raise ConfigError unless a name is text. A decorator without parentheses passes its function or class."""
@@ -130,11 +138,6 @@ class Registry:
                 f"{self.decorator}: expected a name, received {reprlib.repr(name)}: "
                 f'write @{self.decorator}("name") above a function or class'
             )
-
-    def _check_settings(self, name: str, settings: type[Settings]) -> None:
-        if not (isinstance(settings, type) and issubclass(settings, Settings)):
-            expected = f"{self.family} '{name}': expected a subclass of nfpi.config.Settings"
-            raise ConfigError(f"{expected}, received {reprlib.repr(settings)}")
 
     def list_arguments(self, traits: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of the arguments that the builder of a variant with these traits is called with."""
@@ -174,15 +177,6 @@ class Registry:
         self._import_built_in()
         return iter(self._variants)
 
-    def set_builder(self, name: str, builder: Callable[..., Any]) -> None:
-        """Set the builder of a variant that was registered without one.
-
-        Raises:
-            ConfigError: unknown name, or the builder cannot be called with the arguments of this family.
-        """
-        self._check_builder(name, builder, self.list_arguments(self[name].traits))
-        self._variants[name] = replace(self[name], builder=builder)
-
     def remove(self, name: str) -> None:
         """Remove a variant."""
         del self._variants[name]
@@ -212,27 +206,22 @@ class BlockRegistry(Registry, Generic[B]):
         super().__init__(family, decorator, arguments)
         self.key, self.common = key, common
         self.default: str = common.model_fields[key].default
-        self._blocks: dict[str, tuple[Variant, type[B]]] = {}
 
-    def _check_settings(self, name: str, settings: type[Settings]) -> None:
-        super()._check_settings(name, settings)
+    def _create_block(self, name: str, settings: type[Settings]) -> type[Settings]:
         clash = settings.model_fields.keys() & self.common.model_fields.keys()
         if clash:
             raise ConfigError(f"{self.family} '{name}': every block has the setting '{min(clash)}' already: rename it")
+        block: type[Settings] = create_model(
+            settings.__name__,
+            __base__=self.common if settings is Settings else (settings, self.common),
+            __doc__=settings.__doc__,
+            **{self.key: (Literal[name], name)},  # type: ignore[call-overload]
+        )
+        return block
 
     def get_block_type(self, name: str) -> type[B]:
         """Return the settings class of blocks that select this variant."""
-        variant = self[name]
-        known = self._blocks.get(name)
-        if known is None or known[0] is not variant:
-            created = create_model(
-                variant.settings.__name__,
-                __base__=self.common if variant.settings is Settings else (variant.settings, self.common),
-                __doc__=variant.settings.__doc__,
-                **{self.key: (Literal[name], name)},  # type: ignore[call-overload]
-            )
-            known = self._blocks[name] = (variant, created)
-        return known[1]
+        return cast(type[B], self[name].block)
 
     def get_variant_name(self, block: Any) -> str:
         """Return the name of the variant selected by a raw or validated block."""
@@ -243,14 +232,7 @@ class BlockRegistry(Registry, Generic[B]):
         """Validate a raw block as settings of its variant; pydantic adds the location to errors."""
         if not isinstance(block, dict):
             return block
-        name = self.get_variant_name(block)
-        if name not in self:
-            raise PydanticCustomError(
-                "unknown_variant",
-                "{key}: unknown {family} '{name}'{hint}",
-                {"key": self.key, "family": self.family, "name": name, "hint": suggest(name, list(self))},
-            )
-        return self.get_block_type(name).model_validate(block)
+        return self.get_block_type(self.get_variant_name(block)).model_validate(block)
 
     def extract_settings(self, block: B) -> Settings:
         """Return the settings of the variant without the common ones, as passed to its builder."""
@@ -259,8 +241,4 @@ class BlockRegistry(Registry, Generic[B]):
 
     def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Return a schema that accepts the block of any variant."""
-        return {"anyOf": [handler(_get_core_schema(self.get_block_type(name))) for name in self]}
-
-
-def _get_core_schema(model: type[BaseModel]) -> CoreSchema:
-    return model.__pydantic_core_schema__
+        return {"anyOf": [handler(self.get_block_type(name).__pydantic_core_schema__) for name in self]}

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError, field_validator
+from pydantic import ValidationError
 
-from nfpi.config.base import ALL_INHERITED, ConfigError, LocalPath, Settings, explain, suggest
+from nfpi.config.base import ConfigError, LocalPath, Settings, explain, suggest
 from nfpi.config.claims import DIVERGENCE, drop_outdated_claims
-from nfpi.config.experiments import Experiment
 from nfpi.config.extensions import load_extensions
-from nfpi.config.metrics import MeasuredModel, metric
-from nfpi.config.presets import merge, read_layers, read_settings
+from nfpi.config.metrics import metric
+from nfpi.config.presets import ALL_INHERITED, REMOVABLE, drop_removed, merge, read_layers, read_settings
 from nfpi.config.settings import Config
 
 
@@ -26,31 +25,12 @@ class _Choice(Settings):
     results: LocalPath = Path("results")
     """folder of all outputs; a preset's are in the subfolder with its name"""
 
-    @field_validator("results")
-    @classmethod
-    def _check_results(cls, results: Path) -> Path:
-        if {"{", "}"} & set(str(results)):
-            raise ValueError(
-                f"expected a path without braces, which Snakemake takes for wildcards, received '{results}'"
-            )
-        return results
 
-
-class _Extensions(Settings):
-    """Extension files of one layer of settings."""
-
-    extensions: list[LocalPath] = []
-
-
-class ConfigFile(_Choice, Config):
-    """Contents of config.yaml: the paper's settings."""
-
-
-class PresetFile(Config):
-    """Contents of a preset: what differs from config.yaml, or from the preset that it extends."""
+class SettingsFile(_Choice, Config):
+    """Contents of config.yaml, or of a preset that overrides it."""
 
     extends: str | None = None
-    """another preset: its name, or the path of its file relative to this one"""
+    """only in a preset: another one, by its name or the path of its file relative to this one"""
 
 
 @dataclass(frozen=True)
@@ -61,20 +41,13 @@ class Resolved:
         preset: name of the preset.
         results: folder of all results.
         config: settings.
-        dropped_claims: names of inherited claims that were dropped, because the preset's tables lack a row, a λ or
-            a metric that they compare, and for each name what is missing.
         file: absolute path of the preset if it is a user's file; None: it is one of the project.
     """
 
     preset: str
     results: Path
     config: Config
-    dropped_claims: Mapping[str, str] = field(default_factory=dict)
     file: Path | None = None
-
-
-class _Fault(ConfigError):
-    """A fault of the settings; its message is one line that names the key, but not the file or option."""
 
 
 def resolve(
@@ -97,49 +70,44 @@ def resolve(
     """
     overrides = _parse_nulls(overrides or {})
     raw = read_settings(config_file)
-    merged = merge(raw, overrides)
     own = _Choice.model_fields.keys()
     try:
-        choice = _Choice.model_validate({key: merged[key] for key in own & merged.keys()})
+        choice = _Choice.model_validate({key: value for key, value in {**raw, **overrides}.items() if key in own})
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
     lowest, highest = ({key: value for key, value in part.items() if key not in own} for part in (raw, overrides))
     file, preset = read_layers(choice.preset, presets)
     layers = [lowest, *preset, highest]
     try:
-        config, dropped = _validate(layers)
-    except _Fault as fault:
+        config = _validate(layers)
+    except ConfigError as fault:
         parts = {str(config_file): layers[:1], f"preset {file.stem}": layers[:-1]}
         where = next((name for name, part in parts.items() if _find_fault(part) == str(fault)), overrides_name)
         raise ConfigError(f"{where}: {fault}") from None
     is_of_project = file.parent == presets.resolve()
-    return Resolved(file.stem, choice.results, config, dropped, None if is_of_project else file)
+    return Resolved(file.stem, choice.results, config, None if is_of_project else file)
 
 
 def _list_extensions(layers: Iterable[Mapping[str, Any]]) -> list[Path]:
     """Return the extension files of all layers, each once."""
     files: dict[Path, Path] = {}
     for layer in layers:
-        for file in _Extensions.model_validate({"extensions": layer.get("extensions") or []}).extensions:
+        for file in Config(extensions=layer.get("extensions") or []).extensions:
             files.setdefault(file.resolve(), file)
     return list(files.values())
 
 
-def _validate(layers: Sequence[Mapping[str, Any]]) -> tuple[Config, dict[str, str]]:
-    """Load the extensions; return the settings of merged layers, and the claims that were dropped.
+def _validate(layers: Sequence[Mapping[str, Any]]) -> Config:
+    """Load the extensions, and return the settings of merged layers.
 
     Raises:
-        _Fault: the settings are invalid.
-        ConfigError: an extension is missing or faulty.
+        ConfigError: the settings are invalid, or an extension is missing or faulty.
     """
-    try:
-        extensions = _list_extensions(layers)
-    except ValidationError as error:
-        raise _Fault(explain(error)) from None
-    load_extensions(extensions)
     where = ""
     try:
-        merged, dropped = drop_outdated_claims(layers, merge(*layers))
+        extensions = _list_extensions(layers)
+        load_extensions(extensions)
+        merged = drop_outdated_claims(layers, drop_removed(merge(*layers)))
         config = Config.model_validate(merged | {"extensions": extensions})
         for dataset in config.datasets:
             where = f"datasets.{dataset}.overrides: "
@@ -150,10 +118,10 @@ def _validate(layers: Sequence[Mapping[str, Any]]) -> tuple[Config, dict[str, st
                 config.resolve_training(dataset, flow)
         where = ""
         _check_selections(config)
-        _check_metrics(config, layers)
+        _check_metrics(config)
     except (ValidationError, ConfigError) as error:
-        raise _Fault(f"{where}{explain(error) if isinstance(error, ValidationError) else error}") from None
-    return config, dropped
+        raise ConfigError(f"{where}{explain(error) if isinstance(error, ValidationError) else error}") from None
+    return config
 
 
 def _find_fault(layers: Sequence[Mapping[str, Any]]) -> str:
@@ -185,45 +153,20 @@ def _check_selections(config: Config) -> None:
         if config.tables[table].best_only and len(weights) > 1:
             raise ConfigError(f"{where} one λ per experiment with best_only, received {len(weights)}")
         temperatures = set(config.for_dataset(dataset).generation.temperatures)
-        generates = experiment.classifier is not None and not config.learns_from_real_images(experiment)
-        if generates and len(temperatures) > 1:
+        if "generated" in experiment.models and len(temperatures) > 1:
             raise ConfigError(
                 f"{where} a single value of generation.temperatures for its classifier, received {len(temperatures)}"
             )
 
 
-def _check_metrics(config: Config, layers: Sequence[Mapping[str, Any]]) -> None:
-    """Raise ConfigError unless some row of each table has each of its metrics.
-
-    If a table's metrics are inherited or the defaults, and a later layer of settings replaces its experiments, columns
-    of metrics that no row has are left out instead; at least one column must remain.
-    """
+def _check_metrics(config: Config) -> None:
+    """Raise ConfigError if no row of a table has any of its metrics; columns that no row has are left out."""
     for table, settings in config.tables.items():
-        models = {model for experiment in settings.experiments for model in _list_models(config, experiment)}
+        models = {model for experiment in settings.experiments for model in experiment.models}
         # `model` is None for metrics that are computed for each kind of model; DIVERGENCE is only compared by claims
-        missing = [name for name in settings.metrics if metric(name).model not in {None, *models} or name == DIVERGENCE]
-        if missing and (len(missing) == len(settings.metrics) or _are_chosen_for_experiments(table, layers)):
-            expected = "expected metrics that some row of the table has"
-            raise ConfigError(f"tables.{table}.metrics: {expected}, received {missing[0]}")
-
-
-def _list_models(config: Config, experiment: Experiment) -> list[MeasuredModel]:
-    """Return the kinds of models whose metrics the rows of an experiment show."""
-    if config.learns_from_real_images(experiment):
-        return ["real"]
-    return ["flow"] if experiment.classifier is None else ["flow", "generated"]
-
-
-def _are_chosen_for_experiments(table: str, layers: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether the metrics of a table were set in the layer that set its experiments, or in a later one."""
-    last = dict.fromkeys(("metrics", "experiments"), -1)
-    for index, layer in enumerate(layers):
-        tables = layer.get("tables") or {}
-        block = tables.get(table)
-        if ALL_INHERITED in tables or (table in tables and block is None):
-            last = dict.fromkeys(last, -1)
-        last |= {key: index for key in last if key in (block or {})}
-    return last["metrics"] >= last["experiments"]
+        if all(metric(name).model not in {None, *models} or name == DIVERGENCE for name in settings.metrics):
+            expected = "expected a metric that some row of the table has"
+            raise ConfigError(f"tables.{table}.metrics: {expected}, received {', '.join(settings.metrics)}")
 
 
 def _parse_nulls(value: Any) -> Any:
@@ -237,7 +180,11 @@ def _parse_nulls(value: Any) -> Any:
 
 def build_json_schema() -> dict[str, Any]:
     """Return the JSON schema of config.yaml and presets."""
-    schema = ConfigFile.model_json_schema()
-    extends = PresetFile.model_json_schema()["properties"]["extends"]
-    schema["properties"]["extends"] = extends
+    schema = SettingsFile.model_json_schema()
+    for group in REMOVABLE:
+        described = schema["properties"][group]
+        described = schema["$defs"].get(described.get("$ref", "").rpartition("/")[2], described)
+        described.setdefault("properties", {})[ALL_INHERITED] = {"type": "null"}
+        for name, block in described.get("patternProperties", {}).items():
+            described["patternProperties"][name] = {"anyOf": [block, {"type": "null"}]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

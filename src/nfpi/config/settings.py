@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from nfpi.config.base import UNIQUE, ConfigError, LocalPath, Name, Seed, Settings, suggest
-from nfpi.config.claims import Claims, check_claims
+from nfpi.config.claims import Claim, check_claims
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.cluster import Cluster, JobName, Resources
-from nfpi.config.datasets import LARGEST_SPLIT_SEED, PER_SEED, SOURCES, DatasetBlock, DatasetConfig
-from nfpi.config.experiments import Experiment, Tables
+from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock, DatasetConfig
+from nfpi.config.experiments import Experiment, Table
 from nfpi.config.figures import Figures
 from nfpi.config.flows import FLOWS, FlowConfig
 from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig
+from nfpi.config.metrics import VALIDATION_PREFIX, metric
 from nfpi.config.presets import merge
 from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig
+from nfpi.config.registry import Registry
 from nfpi.config.training import TrainingConfig
-from nfpi.runs import (
-    BASELINE,
-    COMMON_SPLITS,
-    RESERVED_FLOWS,
-    RESERVED_FOLDERS,
-    RESERVED_PRIORS,
-    SPLITS_OF_SEED,
-    Run,
-    parse_splits_seed,
-)
+from nfpi.runs import BASELINE, COMMON_SPLITS, RESERVED_NAMES, SPLITS_OF_SEED, Run, parse_splits_seed
+
+_VARIANTS: dict[str, tuple[str, Registry]] = {
+    "dataset": ("source", SOURCES),
+    "flow": ("kind", FLOWS),
+    "prior": ("method", PRIORS),
+    "classifier": ("model", CLASSIFIERS),
+}
+"""For each kind of block, the setting that selects its variant, and the registry of the variants."""
 
 
 class Config(Settings):
@@ -49,9 +51,9 @@ class Config(Settings):
     generation: GenerationConfig = GenerationConfig()
     nfa: NfaConfig = NfaConfig()
     classifiers: dict[Name, ClassifierConfig] = {}
-    tables: Tables = {}
+    tables: dict[Name, Table] = {}
     figures: Figures = {}
-    claims: Claims = {}
+    claims: dict[Name, Claim] = {}
     """statements of the paper, as comparisons of table rows: `snakemake claims` (docs/claims.md)"""
     resources: dict[JobName, Resources] = {}
     cluster: Cluster | None = None
@@ -116,17 +118,10 @@ class Config(Settings):
         """Return the settings of a data set, with the split seed that the wildcard `splits` names.
 
         Settings for other groups and stages are left out.
-
-        Raises:
-            ConfigError: the data set has no such splits.
         """
-        block, seed = self.datasets[name], parse_splits_seed(splits)
-        if (block.split_seed == PER_SEED) != (seed is not None):
-            expected = COMMON_SPLITS if seed is not None else SPLITS_OF_SEED
-            given = f"as split_seed is {block.split_seed}, received {splits}"
-            raise ConfigError(f"datasets.{name}: expected splits in {expected}, {given}")
-        dataset = block.with_split_seed(seed if seed is not None else int(block.split_seed))
-        return dataset.model_copy(update={"overrides": {}, "real_labels": False})
+        seed = parse_splits_seed(splits)
+        settings = self.datasets[name].model_dump() | {"overrides": {}, "real_labels": False}
+        return DatasetConfig.model_validate(settings if seed is None else settings | {"split_seed": seed})
 
     def fine_tuned_from(self, run: Run) -> Run | None:
         """Return the run whose classifier is fine-tuned in this run (`start_from`); None: there is none."""
@@ -137,28 +132,20 @@ class Config(Settings):
             return None
         return Run(dataset=run.dataset, seed=run.seed, classifier=other, augmentation="none")
 
-    def learns_from_real_images(self, experiment: Experiment) -> bool:
-        """Return whether the experiment has a classifier trained on real images."""
-        name = experiment.classifier
-        return name is not None and self.for_dataset(experiment.dataset).classifiers[name].train_on == "real"
-
     def list_runs(self, experiment: Experiment, weight: float | None) -> list[tuple[Run, Run | None]]:
         """Return the runs of the flow and of the classifier for each seed.
 
         Without a flow (`weight` is None), both are the classifier's run; without a classifier, the second is None.
         """
-        return [self._get_run_pair(experiment, weight, seed) for seed in self.seeds]
-
-    def _get_run_pair(self, experiment: Experiment, weight: float | None, seed: int) -> tuple[Run, Run | None]:
-        augmentation = experiment.augmentation if self.learns_from_real_images(experiment) else None
-        of_classifier: dict[str, Any] = {"classifier": experiment.classifier, "augmentation": augmentation}
+        of_classifier: dict[str, Any] = {
+            "classifier": experiment.classifier,
+            "augmentation": experiment.augmentation if experiment.models == ["real"] else None,
+        }
         if experiment.prior is None or weight is None:
-            without_flow = Run(dataset=experiment.dataset, seed=seed, **of_classifier)
-            return without_flow, without_flow
-        flow = self.run(experiment.dataset, experiment.flow, experiment.prior, weight, seed)
-        if experiment.classifier is None:
-            return flow, None
-        return flow, Run(**{**vars(flow), **of_classifier})
+            without_flow = [Run(dataset=experiment.dataset, seed=seed, **of_classifier) for seed in self.seeds]
+            return [(run, run) for run in without_flow]
+        flows = [self.run(experiment.dataset, experiment.flow, experiment.prior, weight, seed) for seed in self.seeds]
+        return [(flow, replace(flow, **of_classifier) if experiment.classifier else None) for flow in flows]
 
     def fixed_point_settings(self, where: str, prior: str) -> FixedPointSettings:
         """Return the settings of a prior that is fitted once by fixed-point iteration.
@@ -178,25 +165,18 @@ class Config(Settings):
             )
         return settings
 
-    def list_extensions(
-        self,
-        *,
-        dataset: str | None = None,
-        flow: str | None = None,
-        prior: str | None = None,
-        classifier: str | None = None,
-    ) -> list[Path]:
-        """Return the user's files that define what these blocks select; jobs that use the blocks depend on them."""
-        files: list[Path | None] = []
-        if dataset is not None:
-            files.append(SOURCES[self.datasets[dataset].source].extension)
-        if flow is not None:
-            files.append(FLOWS[self.flows[flow].kind].extension)
-        if prior in self.priors:
-            files.append(PRIORS[self.priors[str(prior)].method].extension)
-        if classifier is not None:
-            files.append(CLASSIFIERS[self.classifiers[classifier].model].extension)
-        return sorted({file for file in files if file is not None})
+    def list_extensions(self, **names: str | None) -> list[Path]:
+        """Return the user's files that define what blocks select; jobs that use the blocks depend on them.
+
+        Args:
+            **names: names of blocks, as in `flow="mef", prior="fpi"`; a baseline, which has no block, is ignored.
+        """
+        files = set()
+        for kind, name in names.items():
+            key, registry = _VARIANTS[kind]
+            block = getattr(self, f"{kind}s").get(name)
+            files.add(registry[getattr(block, key)].extension if block is not None else None)
+        return sorted(file for file in files if file is not None)
 
     def iterate_experiments(self) -> Iterator[tuple[str, Experiment]]:
         """Yield every experiment with the name of its table: (table, experiment)."""
@@ -214,28 +194,13 @@ class Config(Settings):
             (f"tables.{table}", experiment) for table, experiment in self.iterate_experiments()
         ]
         named += [(f"figures.{name}", figure) for name, figure in self.figures.items()]
-        groups: dict[str, Mapping[str, Settings]] = {
-            "dataset": self.datasets,
-            "flow": self.flows,
-            "prior": self.priors,
-            "classifier": self.classifiers,
-            "table": self.tables,
-        }
         for where, settings in named:
-            for kind, known in groups.items():
-                name = getattr(settings, kind, None)
-                if kind == "flow" and getattr(settings, "prior", "") is None:
-                    continue  # no flow is involved
-                if name is not None and name not in known:
-                    advice = suggest(name, known)
-                    if kind == "prior" and name in BASELINE.values():
-                        advice = ": a baseline is a fitted prior with `lambdas: [0]`"
-                    raise ValueError(f"{where}: unknown {kind} '{name}'{advice}")
-        for group, reserved in (
-            ("flows", RESERVED_FLOWS),
-            ("priors", RESERVED_PRIORS),
-            ("classifiers", RESERVED_FOLDERS),
-        ):
+            for kind in (*_VARIANTS, "table"):
+                name, known = getattr(settings, kind, None), getattr(self, f"{kind}s")
+                uses_no_flow = kind == "flow" and getattr(settings, "prior", "") is None
+                if name is not None and name not in known and not uses_no_flow:
+                    raise ValueError(f"{where}: unknown {kind} '{name}'{suggest(name, known)}")
+        for group, reserved in RESERVED_NAMES.items():
             for name in getattr(self, group):
                 if name in reserved:
                     raise ValueError(f"{group}.{name}: this name is reserved: choose another one")
@@ -250,8 +215,8 @@ class Config(Settings):
                 continue
             where, other = f"classifiers.{name}.start_from", self.classifiers.get(classifier.start_from)
             if other is None:
-                unknown = f"'{classifier.start_from}'{suggest(classifier.start_from, self.classifiers)}"
-                raise ValueError(f"{where}: unknown classifier {unknown}")
+                hint = suggest(classifier.start_from, self.classifiers)
+                raise ValueError(f"{where}: unknown classifier '{classifier.start_from}'{hint}")
             if other.start_from is not None or not other.keep or other.train_on != "real":
                 expected = "a classifier with train_on: real and keep: true, and without start_from"
                 raise ValueError(f"{where}: expected {expected}, received '{classifier.start_from}'")
@@ -264,16 +229,12 @@ class Config(Settings):
             if experiment.prior is not None:
                 method = PRIORS[self.priors[experiment.prior].method]
                 uses_weight = method.traits["uses_weight"]
-                if uses_weight and not experiment.lambdas:
-                    cure = " (a method without λ is registered with uses_weight=False)" if method.extension else ""
+                if uses_weight != bool(experiment.lambdas):
+                    expected = f"expected {'at least one' if uses_weight else 'none'} for prior '{experiment.prior}'"
+                    received = ", ".join(f"{weight:g}" for weight in experiment.lambdas) or "none"
+                    cure = ": a method without λ is registered with uses_weight=False" if method.extension else ""
                     raise ValueError(
-                        f"{where}: lambdas: expected at least one for prior '{experiment.prior}' on "
-                        f"'{experiment.dataset}', received none{cure}"
-                    )
-                if not uses_weight and experiment.lambdas:
-                    received = ", ".join(f"{weight:g}" for weight in experiment.lambdas)
-                    raise ValueError(
-                        f"{where}: lambdas: expected none for prior '{experiment.prior}', received {received}"
+                        f"{where}: lambdas: {expected} on '{experiment.dataset}', received {received}{cure}"
                     )
             if experiment.classifier is None:
                 continue
@@ -292,35 +253,14 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
-    def _check_split_seeds(self) -> Config:
-        for name, dataset in self.datasets.items():
-            if dataset.split_seed == PER_SEED and max(self.seeds) > LARGEST_SPLIT_SEED:
-                expected = f"datasets.{name}.split_seed: {PER_SEED}: expected seeds of at most {LARGEST_SPLIT_SEED}"
-                raise ValueError(f"{expected}, received {max(self.seeds)}")
-        return self
-
-    @model_validator(mode="after")
     def _check_best_by(self) -> Config:
         for name, experiment in self.iterate_experiments():
             chosen_by = self.tables[name].best_by
             if chosen_by is None or len(set(experiment.lambdas)) < 2:
                 continue
-            is_real = experiment.classifier is not None and self.classifiers[experiment.classifier].train_on == "real"
-            is_missing = chosen_by == "cnn_acc" and experiment.classifier is None
-            if is_missing or is_real != (chosen_by == "top1"):
+            if metric(f"{VALIDATION_PREFIX}{chosen_by}").model not in (None, *experiment.models):
                 raise ValueError(
                     f"tables.{name}: best_by: expected a metric that all its experiments measure (top1 for classifiers "
                     f"with train_on: real), received {chosen_by}"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _check_runtimes(self) -> Config:
-        for job, resources in self.resources.items():
-            longest = self.cluster.find_longest_runtime(resources.gpu > 0) if self.cluster else None
-            if longest is not None and resources.runtime > longest:
-                raise ValueError(
-                    f"resources.{job}.runtime: expected at most {longest} minutes, the limit of the cluster's jobs, "
-                    f"received {resources.runtime}"
                 )
         return self

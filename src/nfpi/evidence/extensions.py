@@ -40,13 +40,7 @@ def _list_used_files(item: RecordedRun, config: Config) -> set[Path]:
     What the settings no longer have is not considered.
     """
     run = item.run
-    dataset = run.dataset if run.dataset in config.datasets else None
-    config = config if dataset is None else config.for_dataset(dataset)
-    files = config.list_extensions(
-        dataset=dataset,
-        flow=run.flow if run.flow in config.flows else None,
-        prior=run.prior,
-        classifier=run.classifier if run.classifier in config.classifiers else None,
-    )
+    config = config.for_dataset(run.dataset) if run.dataset in config.datasets else config
+    files = config.list_extensions(dataset=run.dataset, flow=run.flow, prior=run.prior, classifier=run.classifier)
     registered = [name for name in map(find_registered_name, item.metrics) if name in METRICS]
     return {*files, *(file for name in registered if (file := METRICS[name].extension) is not None)}

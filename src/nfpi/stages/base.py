@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import NoDecode
 
-from nfpi.config.base import select_result_settings, subtract_settings
+from nfpi.config.base import select_execution_settings, select_result_settings
 from nfpi.config.extensions import list_loaded_digests
 from nfpi.config.presets import merge
 from nfpi.runtime.divergence import Diverged, mark_diverged
@@ -153,7 +153,7 @@ class Stage(Command):
 
     def select_execution(self) -> dict[str, Any]:
         """Return the options that are neither paths nor part of the declaration, as in JSON."""
-        return self._drop_paths(subtract_settings(self.model_dump(mode="json"), self.declaration))
+        return self._drop_paths(select_execution_settings(self))
 
     @classmethod
     def _drop_paths(cls, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import Any
 from nfpi.runtime.manifests import ManifestError, read_manifest
 from nfpi.stages.base import MANIFEST, Stage
 from nfpi.stages.planned import Planned, Wildcards
-from nfpi.workflow.changes import list_differences
-from nfpi.workflow.plan import Plan, as_dict
+from nfpi.workflow.plan import Plan
+
+_LONGEST_VALUE = 100
+"""characters of a value in a list of changes"""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Declarations:
         """
 
         def plan_job(wildcards: Wildcards) -> Stage:
-            return stage.plan(self.planned, as_dict(wildcards) | values)
+            return stage.plan(self.planned, {**wildcards, **values})
 
         def settings(wildcards: Wildcards) -> list[str]:
             job = plan_job(wildcards)
@@ -65,7 +67,7 @@ class Declarations:
             manifest = Path(getattr(output, MANIFEST, ""))
             if not manifest.is_file():
                 return ""
-            changes = find_changes(plan_job(wildcards), manifest, as_dict(wildcards) | values)
+            changes = find_changes(plan_job(wildcards), manifest, {**wildcards, **values})
             return "".join(f"\nchanged: {change}" for change in changes)
 
         return {"settings": settings, "execution": execution, "changed": changed}
@@ -87,6 +89,23 @@ def find_changes(job: Stage, manifest: Path, wildcards: Mapping[str, str]) -> li
     names = {option: job.blocks.get(option, option).format_map(wildcards) for option in now if before}
     old, new = ({name: settings.get(option) for option, name in names.items()} for settings in (before, now))
     return list(list_differences(old, new))
+
+
+def list_differences(old: Mapping[Any, Any], new: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+    """Yield each setting that differs, as `name: old → new`, where the name begins with `prefix`."""
+    for key in dict.fromkeys([*old, *new]):
+        before, now = old.get(key), new.get(key)
+        if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+            before, now = dict(enumerate(before)), dict(enumerate(now))
+        if isinstance(before, dict) and isinstance(now, dict):
+            yield from list_differences(before, now, f"{prefix}{key}.")
+        elif before != now:
+            yield f"{prefix}{key}: {_format_value(before)} → {_format_value(now)}"
+
+
+def _format_value(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
 def _write_json(options: Mapping[str, Any]) -> str:

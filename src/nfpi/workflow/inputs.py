@@ -25,7 +25,6 @@ from nfpi.runs import (
     Run,
     format_weight,
     get_variants_folder,
-    parse_splits_seed,
 )
 from nfpi.stages.base import MANIFEST
 from nfpi.stages.claims import list_claimed_runs, list_runs_compared_by_image
@@ -34,7 +33,7 @@ from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment
 from nfpi.stages.planned import Wildcards
 from nfpi.stages.train_classifier import TrainClassifier
-from nfpi.workflow.plan import Plan, as_dict
+from nfpi.workflow.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -104,12 +103,12 @@ class Inputs:
         variants = get_variants_folder(wildcards["augmentation"])
         if variants is None:
             return []
-        flow = Run.from_wildcards(as_dict(wildcards)).of_flow
+        flow = Run.from_wildcards(wildcards).of_flow
         return list(self.plan.outputs(Augment, AUGMENTED.format(**flow.wildcards, variants=variants)).values())
 
     def weights_to_fine_tune(self, wildcards: Wildcards) -> list[str]:
         """Return the weights and manifest of the classifier that this one is fine-tuned from, if any."""
-        other = self.plan.config.fine_tuned_from(Run.from_wildcards(as_dict(wildcards)))
+        other = self.plan.config.fine_tuned_from(Run.from_wildcards(wildcards))
         if other is None:
             return []
         folder = self.plan.fill_path(TRAINED_CLASSIFIER, other.wildcards)
@@ -123,11 +122,6 @@ class Inputs:
         for path in self.augmented_images(wildcards)[:1]:
             options += ["--augmented", path.rpartition("/")[0]]
         return options
-
-    def split_remark(self, wildcards: Wildcards) -> str:
-        """Return a remark for messages that names the seed of the split; empty if all seeds share it."""
-        seed = parse_splits_seed(wildcards["splits"])
-        return "" if seed is None else f", split of seed {seed}"
 
     def published_weights(self, wildcards: Wildcards) -> list[str]:
         """Return the file of a classifier's pretrained weights, if any, given by the user or downloaded."""

@@ -9,26 +9,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nfpi.config.cluster import JobName, Resources, compute_job_resources, count_job_threads
+from nfpi.config.cluster import JOB_NAMES, JobName, Resources, compute_job_resources, count_job_threads
 from nfpi.runs import BENCHMARKS_FOLDER, LOGS_FOLDER
 from nfpi.runtime.allocation import CHOICE, HIDING, VISIBLE
 from nfpi.runtime.job_log import LOG_SUFFIX
 from nfpi.stages.planned import Wildcards
 from nfpi.workflow.plan import Plan
-
-LONGEST_CHAIN: tuple[JobName, ...] = (
-    "test_classifier",
-    "train_classifier",
-    "generate",
-    "augment",
-    "train_flow",
-    "fit_prior",
-    "start_flow",
-    "encode_data",
-    "prepare_data",
-)
-"""Jobs of the longest chain, the last first. A job has the higher priority the more of the chain is left after it, so
-that no core idles at the end of a call while another one has a whole training to do."""
 
 CUDA_OVERRIDE = "CONDA_OVERRIDE_CUDA"
 """Environment variable with the CUDA version that conda uses instead of asking the driver."""
@@ -56,28 +42,26 @@ class Jobs:
         return count_job_threads(self._get_resources(name), self.plan.config.cluster)
 
     def priority(self, name: JobName) -> int:
-        """Return the priority of a job among those that are ready; 0 if it is not on the longest chain."""
-        return LONGEST_CHAIN.index(name) + 1 if name in LONGEST_CHAIN else 0
+        """Return the priority of a job among those that are ready: the higher, the longer the chain after it.
+
+        Otherwise, cores would idle at the end of a call while another one has a whole training to do.
+        """
+        return len(JOB_NAMES) - JOB_NAMES.index(name)
 
     def devices(self, name: JobName) -> Callable[[Wildcards, int], int]:
         """Return a params function for a job's number of devices; with the argument `threads`, it is not compared."""
         return lambda wildcards, threads: max(1, self._get_resources(name).gpu)
 
-    def resources(
-        self, name: JobName, gpu: int | None = None, runtime: int | None = None
-    ) -> dict[str, Callable[[Wildcards, int], int | str]]:
+    def resources(self, name: JobName, **changes: int) -> dict[str, Callable[[Wildcards, int], int | str]]:
         """Return the resources of a job except threads, as functions of the attempt.
 
         Retries of a job that cannot resume get more time and memory.
 
         Args:
             name: key in `resources:`.
-            gpu: number of GPUs instead of the one in `resources:`.
-            runtime: upper limit of the runtime in `resources:`, in minutes.
+            **changes: values that replace those in `resources:`.
         """
-        resources = self._get_resources(name)
-        changes = {"gpu": gpu, "runtime": None if runtime is None else min(runtime, resources.runtime)}
-        resources = resources.model_copy(update={kind: value for kind, value in changes.items() if value is not None})
+        resources = self._get_resources(name).model_copy(update=changes)
         cluster = self.plan.config.cluster
 
         def make_resource(kind: str) -> Callable[[Wildcards, int], int | str]:

@@ -12,26 +12,13 @@ from pathlib import Path
 
 from nfpi.config.resolution import Resolved
 from nfpi.config.settings import Config
-from nfpi.runs import (
-    FLOW_RUN,
-    GENERATED,
-    IMAGE_SET_FILES,
-    INITIAL,
-    SPLITS,
-    TRAINED_CLASSIFIER,
-    Layout,
-)
+from nfpi.runs import FLOW_RUN, GENERATED, IMAGE_SET_FILES, INITIAL, SPLITS, TRAINED_CLASSIFIER, Layout
 from nfpi.stages.base import MANIFEST, Stage
 from nfpi.stages.generate import Generate
 from nfpi.stages.planned import Wildcards
 from nfpi.stages.prepare_data import PrepareData
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import StartFlow, TrainFlow
-
-
-def as_dict(wildcards: Wildcards) -> dict[str, str]:
-    """Convert Snakemake's wildcards, whose class is a list with a name for each item, to a dict."""
-    return {name: wildcards[name] for name in wildcards.keys()}  # noqa: SIM118
 
 
 def shorten_path(file: Path) -> str:
@@ -77,8 +64,7 @@ class Plan:
 
     def fill_path(self, template: str, wildcards: Wildcards | None = None, **values: str) -> str:
         """Fill a path template of :mod:`nfpi.runs`; wildcards without a value are kept."""
-        known = {**(as_dict(wildcards) if wildcards is not None else {}), **values}
-        return self.layout.path(template, **known)
+        return self.layout.path(template, **{**(wildcards or {}), **values})
 
     def outputs(self, stage: type[Stage], template: str, **values: str) -> dict[str, str]:
         """Return the declared outputs of a stage, by name, in the folder of a path template.

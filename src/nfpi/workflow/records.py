@@ -1,4 +1,4 @@
-"""What a call checks and records in the folder results/{preset}: its lock, origin, planned runs and settings.
+"""What a call checks and writes in the folder results/{preset}: its lock, origin, planned runs, settings and page.
 
 **Lock.** Snakemake's own lock is not enough: it is in the working directory, so a second clone can write to the same
 results, and it remains if Snakemake is killed.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import logging
 import os
 import uuid
 from collections.abc import Collection, Iterator, Mapping
@@ -28,13 +29,15 @@ from nfpi.config.classifiers import ClassifierConfig
 from nfpi.config.training import TrainingConfig
 from nfpi.results.recorded.settings import FILE, StoredSettings, read_settings, write_planned, write_settings
 from nfpi.results.tables.rows import list_table_rows
+from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
 from nfpi.runtime.locks import acquire
 from nfpi.stages.claims import list_claimed_runs
-from nfpi.workflow.changes import list_differences
+from nfpi.workflow.declarations import list_differences
 from nfpi.workflow.plan import Plan, shorten_path
 from nfpi.workflow.targets import CLAIMS
+from nfpi.workflow.terminal import OURS
 
 _LOCK = ".snakemake.lock"
 _PRESET_FILE = ".preset_file"
@@ -43,8 +46,6 @@ _NOTES = Path(".snakemake/nfpi")
 _NAMED_BLOCKS = ("datasets", "flows", "priors", "classifiers")
 _BLOCKS = (*_NAMED_BLOCKS, "training", "evaluation", "generation", "nfa")
 """blocks of config.yaml that runs are made with; the `_NAMED_BLOCKS` have an entry for each name"""
-_LONGEST_LIST = 200
-"""characters of a list of changes"""
 
 
 def lock_results(root: Path) -> None:
@@ -99,10 +100,9 @@ def check_origin(plan: Plan) -> str | None:
             f"{fault}: changed settings are not noticed until `{touch}` has been run once with unchanged settings; "
             "until then, results may also be made again if the copy did not keep the times of files"
         )
-    listed = changes if len(changes) <= _LONGEST_LIST else f"{changes[:_LONGEST_LIST]}…"
     raise ConfigError(
-        f"{fault}, so that Snakemake cannot tell which files depend on the changed settings ({listed}): set them back, "
-        f"run `{touch}` once, and change them again"
+        f"{fault}, so that Snakemake cannot tell which files depend on the changed settings ({changes}): set them "
+        f"back, run `{touch}` once, and change them again"
     )
 
 
@@ -145,6 +145,28 @@ def record_call(plan: Plan, requested: Collection[str]) -> None:
     runs += list_claimed_runs(plan.config) if CLAIMS in requested else []
     if runs:
         write_planned(plan.layout.root, runs)
+
+
+def write_page_at_end(logger: logging.Logger, plan: Plan) -> None:
+    """Write the page of the preset from the present results and print its path.
+
+    No job depends on the page: an error is one line, and does not change how the call ends.
+
+    Args:
+        logger: Snakemake's logger.
+        plan: settings and paths of the call.
+    """
+    root = plan.layout.root
+    if not root.is_dir():
+        return
+    try:
+        from nfpi.page.products import describe_preset, write_descriptions  # slow: imports pandas and matplotlib
+        from nfpi.page.write import write_page
+
+        write_descriptions(root, describe_preset(plan.config))
+        logger.info(f"page:   {write_page(root)}", extra=OURS)
+    except Exception as error:
+        logger.error(f"The page of results was not written: {format_error(error)}", extra=OURS)
 
 
 def _read_preset_file(plan: Plan) -> tuple[Path, bytes] | None:

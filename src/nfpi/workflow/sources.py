@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfpi.config.base import ConfigError
-from nfpi.config.datasets import DatasetConfig
+from nfpi.config.datasets import DataError
 from nfpi.runs import SPLITS
 from nfpi.stages.planned import Wildcards
 from nfpi.workflow.plan import Plan
@@ -32,7 +32,7 @@ class Sources:
 
     plan: Plan
     is_main_process: bool = True
-    _tokens: dict[Path, str | ConfigError] = field(default_factory=dict, repr=False)
+    _tokens: dict[Path, str] = field(default_factory=dict, repr=False)
     _files: dict[str, SourceFiles] = field(default_factory=dict, repr=False)
 
     def check_files(self, wildcards: Wildcards) -> list[str]:
@@ -43,9 +43,11 @@ class Sources:
                 :meth:`compute_content_token` raises this instead: after an error here, Snakemake would treat the splits
                 as source files.
         """
-        found = self._find_token_or_error(wildcards)
-        if isinstance(found, ConfigError) and not self._locate_splits(wildcards).exists():
-            raise found
+        try:
+            self.compute_content_token(wildcards)
+        except ConfigError:
+            if not self._locate_splits(wildcards).exists():
+                raise
         return []
 
     def compute_content_token(self, wildcards: Wildcards) -> str:
@@ -56,38 +58,21 @@ class Sources:
         Raises:
             ConfigError: see :meth:`check_files`.
         """
-        found = self._find_token_or_error(wildcards)
-        if isinstance(found, ConfigError):
-            raise found
-        return found
-
-    def _find_token_or_error(self, wildcards: Wildcards) -> str | ConfigError:
-        """Return the token of the files, or the error in them."""
-        name, config = wildcards["dataset"], self.plan.config.get_dataset(wildcards["dataset"], wildcards["splits"])
-        if not self.is_main_process:
-            return ""
-        splits = self._locate_splits(wildcards)
-        if splits not in self._tokens:
-            try:
-                self._tokens[splits] = self._compute_token(name, config, splits)
-            except ConfigError as error:
-                self._tokens[splits] = error
-        return self._tokens[splits]
-
-    def _compute_token(self, name: str, config: DatasetConfig, splits: Path) -> str:
-        """Compute the token of the files, which are listed once for the splits of all seeds."""
-        if config.folder is None:
+        name, splits = wildcards["dataset"], self._locate_splits(wildcards)
+        config = self.plan.config.get_dataset(name, wildcards["splits"])
+        if config.folder is None or not self.is_main_process:
             return ""  # downloaded or synthetic data; without the folder that it needs, prepare_data fails
-        from nfpi.config.datasets import DataError
         from nfpi.data.sources.files import compute_token, list_source  # imports numpy
 
         try:
-            if name not in self._files:
+            if name not in self._files:  # listed once for the splits of all seeds
                 self._files[name] = list_source(config)
             files = self._files[name]
-            return compute_token(files, splits) if files.names else ""
+            if splits not in self._tokens:
+                self._tokens[splits] = compute_token(files, splits) if files.names else ""
         except DataError as error:
             raise ConfigError(f"datasets.{name}: {error}") from None
+        return self._tokens[splits]
 
     def _locate_splits(self, wildcards: Wildcards) -> Path:
         """Return the folder of the splits."""

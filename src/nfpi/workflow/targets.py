@@ -1,9 +1,11 @@
-"""Targets of the workflow: the tables, figures and claims of the preset, by name."""
+"""Targets of the workflow: the tables, figures and claims of the preset, by name; what is shown of them at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from nfpi.config.base import ConfigError, suggest
 from nfpi.config.figures import FIGURES
@@ -12,9 +14,12 @@ from nfpi.stages.claims import JudgeClaims
 from nfpi.stages.planned import Wildcards
 from nfpi.stages.tables_and_figures import MakeTable
 from nfpi.workflow.plan import Plan
+from nfpi.workflow.terminal import OURS
 
 CLAIMS = JudgeClaims.command
 """Name of the target of the claims."""
+COSTS = "costs"
+"""Name of the target of the table of hours and memory."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,28 @@ class Targets:
             paths += [file for figure in figures for file in self.figure(figure).values()]
         return list(dict.fromkeys(paths))
 
+    def show(self, logger: logging.Logger, requested: Collection[str]) -> None:
+        """Print the requested tables and verdicts, and the paths of their files and figures, if they exist.
+
+        A call with `--until` or `--omit-from` does not make all of them.
+
+        Args:
+            logger: Snakemake's logger.
+            requested: targets of the call; empty: all.
+        """
+        root = self.plan.layout.root
+        chosen = [name for name in self.names if not requested or name in requested or "all" in requested]
+        costs = [f"{root.as_posix()}/{COSTS}.md"] if COSTS in requested else []
+        made = [path for path in map(Path, [*costs, *self.files(*chosen)]) if path.is_file()]
+        lines, paths = [], []
+        for path in (path for path in made if path.suffix == ".md"):
+            kind = path.stem if path.parent == root else "table"
+            lines += ["", *path.read_text(encoding="utf-8").rstrip().splitlines()]
+            paths.append(f"{kind + ':':8}{path} (and {'.csv' if kind == COSTS else '.csv, .tex, .html'})")
+        paths += [f"figure: {path}" for path in made if path.suffix == ".png"]
+        if paths:
+            logger.info("\n".join([*lines, "", *paths]), extra=OURS)
+
     def reject_unknown(self, rules: list[str]) -> Callable[[Wildcards], list[str]]:
         """Make the input function of the rule for unknown targets; it raises ConfigError and names the nearest target.
 
@@ -82,13 +109,8 @@ class Targets:
         known = ["all", *self.names, *rules]
 
         def raise_unknown(wildcards: Wildcards) -> list[str]:
-            name, dropped = wildcards["target"], self.plan.resolved.dropped_claims
-            hint = suggest(name, known)
-            if name == CLAIMS and dropped:
-                claim, missing = list(dropped.items())[-1]
-                hint = f": inherited claims were dropped, such as {claim} ({missing})"
-            elif name in FIGURES:
-                hint = ": add it under `figures:`"
+            name = wildcards["target"]
+            hint = ": add it under `figures:`" if name in FIGURES else suggest(name, known)
             raise ConfigError(f"preset {self.plan.preset} has no target '{name}'{hint}")
 
         return raise_unknown

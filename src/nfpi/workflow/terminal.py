@@ -8,21 +8,20 @@ here.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shlex
 import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TextIO
 
 from nfpi.results.recorded.times import format_duration, read_seconds, read_times
 from nfpi.runtime.job_log import read_last_lines
-from nfpi.workflow.forecast import Forecast
 
 Record = logging.LogRecord
 Format = Callable[[Record], str]
@@ -47,24 +46,43 @@ def announce(logger: logging.Logger, results: Path, stages: Mapping[str, str]) -
 
 
 @dataclass
-class _Job:
-    """A job that was started.
+class Forecast:
+    """Estimate of the time left from the times of jobs of the same rules.
 
-    Attributes:
-        rule: name of its rule.
-        message: description of the job.
-        log: paths of its log.
-        times: file in which its time is recorded; None: it is not recorded.
-        began: time of its start, or of its submission to a cluster, in seconds of `JobLines.clock`.
-        is_local: whether it runs on this machine; if not, it was submitted to a cluster.
+    Args:
+        unfinished: number of jobs of each rule that have not ended.
+        earlier: seconds that jobs of earlier calls took, by rule.
     """
 
-    rule: str
-    message: str
-    log: list[Path]
-    times: Path | None
-    began: float
-    is_local: bool
+    unfinished: Counter[str] = field(default_factory=Counter)
+    earlier: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    _durations: dict[str, list[float]] = field(default_factory=dict)
+
+    def record_end(self, rule: str, seconds: float | None) -> None:
+        """Record that a job has ended; `seconds` is None if it failed."""
+        self.unfinished[rule] -= 1
+        if seconds is not None:
+            self._durations.setdefault(rule, []).append(seconds)
+
+    def compute_mean_seconds(self, rule: str) -> float | None:
+        """Compute the mean time of a rule's jobs in this call, or else in earlier calls; None: not known."""
+        times = self._durations.get(rule) or self.earlier.get(rule)
+        return fmean(times) if times else None
+
+    def estimate_seconds_left(self, *running: tuple[str, float]) -> tuple[float, bool]:
+        """Estimate the seconds until all jobs have ended, if one job more than now runs at the same time.
+
+        Args:
+            running: rule of each running job, and the seconds since it began.
+
+        Returns:
+            The seconds, and whether the times of all rules are known; if not, the jobs of the others are left out.
+        """
+        means = {rule: self.compute_mean_seconds(rule) for rule, count in self.unfinished.items() if count > 0}
+        known = {rule: mean for rule, mean in means.items() if mean is not None}
+        seconds = sum(self.unfinished[rule] * mean for rule, mean in known.items())
+        seconds -= sum(min(passed, known[rule]) for rule, passed in running if rule in known)
+        return seconds / (len(running) + 1), len(known) == len(means)
 
 
 @dataclass
@@ -80,9 +98,8 @@ class JobLines:
     clock: Callable[[], float] = time.monotonic
     _stats: Counter[str] = field(default_factory=Counter)
     _forecast: Forecast = field(default_factory=Forecast)
-    _running: dict[int, _Job] = field(default_factory=dict)
-    _failed: dict[int, _Job] = field(default_factory=dict)
-    _attempts: Counter[int] = field(default_factory=Counter)
+    _running: dict[int, Any] = field(default_factory=dict)  # records of the starts of jobs
+    _failed: dict[int, Any] = field(default_factory=dict)
     _details: set[str] = field(default_factory=set)
     _total: int = 0
     _done: int = 0
@@ -91,13 +108,12 @@ class JobLines:
     _has_error: bool = False
     _interrupted: bool = False
     _is_stopping: bool = False
-    _shows_last_line: bool = False
     _has_ended: bool = False
 
     def notice_interrupts(self) -> None:
         """Notice Ctrl-C, after which failures of jobs and of the call are not reported as errors.
 
-        Python calls the previous handler, too. No-op in threads, and where the shell has set the signal to be ignored.
+        Python calls the previous handler, too. No-op where the shell has set the signal to be ignored.
         """
         previous = signal.getsignal(signal.SIGINT)
         if not callable(previous):
@@ -107,8 +123,7 @@ class JobLines:
             self._interrupted = True
             previous(*arguments)
 
-        with contextlib.suppress(ValueError):  # only the main thread may set handlers
-            signal.signal(signal.SIGINT, note_and_interrupt)
+        signal.signal(signal.SIGINT, note_and_interrupt)
 
     def print_record(self, record: Any, format_record: Format) -> None:
         """Print a record.
@@ -146,10 +161,10 @@ class JobLines:
 
         Without jobs, say so; if no workflow was started at all, as with `--unlock`, print what Snakemake says.
         """
-        self._hide_last_line()
         if self._has_ended:
             return  # Snakemake closes its loggers twice
         self._has_ended = True
+        self._hide_last_line()
         if self._interrupted:
             self._print("\nstopped; run the same command again to resume")
         elif self._failed:
@@ -165,40 +180,34 @@ class JobLines:
         self._print(
             f"\n{_format_count(failed, 'job')} failed{waiting}; remove the cause, and run the same command again"
         )
-        shown = list(self._failed.values())[:_SHOWN_FAILURES]
-        for job in shown:
-            self._print(f"\n{job.message}")
+        for job in list(self._failed.values())[:_SHOWN_FAILURES]:  # all are named above
+            self._print(f"\n{_get_title(job)}")
             for path in job.log:
-                lines = read_last_lines(path, _SHOWN_LOG_LINES)
+                lines = read_last_lines(Path(path), _SHOWN_LOG_LINES)
                 self._print("".join(f"    {line}\n" for line in lines) + f"  log: {path}")
-        if failed > len(shown):
-            self._print(f"\nand {failed - len(shown)} more, named above")
 
     def _handle_announcement(self, results: Path, stages: Mapping[str, str]) -> None:
         jobs = Counter({rule: count for rule, count in self._stats.items() if rule in stages})
         times = read_times(results)
-        self._forecast = Forecast(jobs, {rule: times.get(stages[rule], []) for rule in jobs})
         self._total = jobs.total()
-        seconds, known = self._forecast.estimate_seconds_left({}, 1)
+        self._forecast = Forecast(jobs, {rule: times.get(stages[rule], []) for rule in jobs})
+        seconds, known = self._forecast.estimate_seconds_left()
         time_left = f", about {format_duration(seconds)} if run one at a time" if known and self._total else ""
         follow = f" (nfpi status {shlex.quote(str(results))} shows what is running)" if self._total > 1 else ""
         self._print(f"{_format_count(self._total, 'job')}{time_left}{follow}")
 
-    def _handle_start(self, record: Any) -> None:
-        if not record.rule_msg:
+    def _handle_start(self, job: Any) -> None:
+        if not job.rule_msg:
             return  # a target without a command
-        message, *details = record.rule_msg.splitlines()
-        times = Path(record.benchmark) if record.benchmark else None
-        job = _Job(record.rule_name, message, list(map(Path, record.log)), times, self.clock(), record.local)
-        self._running[record.jobid] = job
-        self._attempts[record.jobid] += 1
-        remarks = [] if job.is_local else ["submitted"]
-        if self._failed.pop(record.jobid, None) is not None:
-            self._forecast.record_restart(job.rule)
-            remarks.append(f"trying again, attempt {self._attempts[record.jobid]}")
+        job.began = self.clock()  # on a cluster, the time of its submission
+        self._running[job.jobid] = job
+        remarks = [] if job.local else ["submitted"]
+        if self._failed.pop(job.jobid, None) is not None:
+            self._forecast.unfinished[job.rule_name] += 1
+            remarks.append("trying again")
         if remarks:
             self._print_job(job, f"{', '.join(remarks)}; log: {', '.join(map(str, job.log))}")
-        for line in details:  # what jobs have in common is printed once
+        for line in job.rule_msg.splitlines()[1:]:  # what jobs have in common is printed once
             if line not in self._details:
                 self._details.add(line)
                 self._print(line)
@@ -208,19 +217,19 @@ class JobLines:
         if job is None:
             return
         self._done += 1
-        seconds = read_seconds(job.times) if job.times else None  # excludes the time in a cluster's queue
+        seconds = read_seconds(Path(job.benchmark)) if job.benchmark else None  # without the time in a cluster's queue
         seconds = self.clock() - job.began if seconds is None else seconds
-        self._forecast.record_end(job.rule, seconds)
+        self._forecast.record_end(job.rule_name, seconds)
         self._print_job(job, ", ".join(filter(None, (format_duration(seconds), self._format_time_left()))))
 
     def _handle_failure(self, record: Any) -> None:
         job = self._running.pop(record.jobid, None)
         if job is None:
             return
-        job.log = [path for path in map(Path, record.log) if path.exists()] or job.log
+        job.log = [path for path in record.log if Path(path).exists()] or job.log
         self._failed[record.jobid] = job
-        self._forecast.record_end(job.rule, None)
-        since = "" if job.is_local else " since its submission"
+        self._forecast.record_end(job.rule_name, None)
+        since = "" if job.local else " since its submission"
         self._print_job(job, f"FAILED after {format_duration(self.clock() - job.began)}{since}")
         if record.rule_msg:  # by the cluster's executor
             self._print(f"  {record.rule_msg}")
@@ -228,11 +237,9 @@ class JobLines:
     def _handle_message(self, record: Any, format_record: Format) -> None:
         is_error = record.levelno >= logging.ERROR and not hasattr(record, "nfpi")
         self._has_error |= is_error
-        if self._running:  # the error of a local job, before the event of its failure
-            repeats_failure = getattr(record, "exception", None) == "RuleException"
-        else:  # that the call has failed
-            repeats_failure = is_error and bool(self._failed)
-        if not repeats_failure:
+        of_running_job = self._running and getattr(record, "exception", None) == "RuleException"
+        of_call = not self._running and is_error and self._failed
+        if not of_running_job and not of_call:  # which the lines of failed jobs say
             self._print(format_record(record))
 
     def _say_that_it_stops(self) -> None:
@@ -241,19 +248,16 @@ class JobLines:
             self._running.clear()
             self._print("stopping ...")
 
-    def _print_job(self, job: _Job, remark: str) -> None:
+    def _print_job(self, job: Any, remark: str) -> None:
         width = len(str(self._total))
         place = f"{self._done:{width}}/{self._total}  " if self._total else ""
-        self._print(f"{place}{job.message} ({remark})")
+        self._print(f"{place}{_get_title(job)} ({remark})")
 
     def _format_time_left(self) -> str:
         if self._done >= self._total:
             return ""
-        now = self.clock()
-        running: dict[str, list[float]] = {}
-        for job in self._running.values():
-            running.setdefault(job.rule, []).append(now - job.began)
-        seconds, known = self._forecast.estimate_seconds_left(running, len(self._running) + 1)
+        running = [(job.rule_name, self.clock() - job.began) for job in self._running.values()]
+        seconds, known = self._forecast.estimate_seconds_left(*running)
         if seconds < 1:
             return ""
         return f"{'about' if known else 'at least'} {format_duration(seconds)} left"
@@ -269,19 +273,22 @@ class JobLines:
             return
         if self._running:
             job, *others = self._running.values()
-            mean = self._forecast.compute_mean_seconds(job.rule)
-            text = job.message + (f" (about {format_duration(mean)})" if mean else "")
+            mean = self._forecast.compute_mean_seconds(job.rule_name)
+            text = _get_title(job) + (f" (about {format_duration(mean)})" if mean else "")
             text += f", and {len(others)} more" if others else ""
         else:
             text = self._news[-1]
         self.stream.write(f"... {text}".splitlines()[0][: shutil.get_terminal_size().columns - 1])
         self.stream.flush()
-        self._shows_last_line = True
 
     def _hide_last_line(self) -> None:
-        if self._shows_last_line:
+        if self.stream.isatty():
             self.stream.write("\r\x1b[K")
-            self._shows_last_line = False
+
+
+def _get_title(job: Any) -> str:
+    """Return what a job does: the first line of its rule's message."""
+    return str(job.rule_msg).partition("\n")[0]
 
 
 def _format_count(number: int, what: str) -> str:

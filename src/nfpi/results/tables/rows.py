@@ -109,7 +109,7 @@ def list_table_rows(config: Config, table: str) -> list[TableRow]:
         weights: Sequence[float | None] = experiment.weights or [None]
         for weight in weights:
             pairs = config.list_runs(experiment, weight)
-            of_flow = () if config.learns_from_real_images(experiment) else tuple(flow for flow, _ in pairs)
+            of_flow = () if experiment.models == ["real"] else tuple(flow for flow, _ in pairs)
             rows.append(
                 TableRow(
                     experiment=index,
