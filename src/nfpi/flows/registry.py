@@ -86,7 +86,12 @@ def build_flow(
     prefix = f"{path}: " if path else ""
     try:
         check_description(description, path)
-        return _build_with_weights(description, weights)
+        if FLOWS[description["kind"]].extension is None:
+            _require_possible(description["settings"], weights)
+        with skip_initialization():
+            flow = _build(description)
+        load_state(flow, weights)
+        return flow
     except (ConfigError, FlowError, FormatError):
         raise
     except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
@@ -141,15 +146,6 @@ def check_description(description: object, path: Path | None) -> None:
     except ValidationError as error:
         reason = explain(error)
         raise FormatError(f"{prefix}expected the settings of a flow, received others ({reason})") from None
-
-
-def _build_with_weights(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ImageFlow:
-    if FLOWS[description["kind"]].extension is None:
-        _require_possible(description["settings"], weights)
-    with skip_initialization():
-        flow = _build(description)
-    load_state(flow, weights)
-    return flow
 
 
 def _require_possible(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
