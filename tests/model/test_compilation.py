@@ -194,5 +194,10 @@ def test_a_flow_without_coupling_networks_is_refused():
     class Identity(ImageFlow):
         kind = "identity"
 
+        def forward(self, x):
+            return x, x.new_zeros(len(x))
+
+        inverse = forward
+
     with pytest.raises(ValueError, match=r"compile.*'identity'"):
         inference.CompiledNets(Identity((1, 2, 2), Settings()), CPU)
