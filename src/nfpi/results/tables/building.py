@@ -126,20 +126,19 @@ def find_reference_value(reference: Iterable[Mapping[Hashable, Any]], row: Table
     Raises:
         TableError: there are several values, or one without λ for a prior that has a λ.
     """
-    found = [known for known in reference if (known["dataset"], known["metric"]) == (row.dataset, name)]
-    found = [known for known in found if not math.isnan(known["value"])]
+    run = row.runs[0]
+    identity: dict[str, Any] = {"dataset": row.dataset, "metric": name}
     if row.is_trained_on_real_images:
-        identity = {"prior": "", "classifier": row.classifier, "augmentation": row.augmentation}
-        found = [known for known in found if identity.items() <= known.items()]
+        identity |= {"prior": "", "classifier": row.classifier, "augmentation": row.augmentation}
     else:
-        run = row.flow_runs[0]
-        identity = {"flow": run.flow, "prior": run.prior}
-        found = [known for known in found if identity.items() <= known.items()]
+        identity |= {"flow": run.flow, "prior": run.prior}
+    found = [known for known in reference if identity.items() <= known.items() and not math.isnan(known["value"])]
+    if not row.is_trained_on_real_images:
         found = [known for known in found if known["classifier"] in ("", row.classifier)]
         if row.weight is not None and any(math.isnan(known["lambda"]) for known in found):
             raise TableError(f"reference: {name} of {run.folder}: expected λ, received none")
         found = [known for known in found if math.isnan(known["lambda"]) or known["lambda"] == run.weight]
     values = sorted({known["value"] for known in found})
     if len(values) > 1:
-        raise TableError(f"reference: {name} of {row.runs[0].folder} is both {values[0]} and {values[1]}")
+        raise TableError(f"reference: {name} of {run.folder} is both {values[0]} and {values[1]}")
     return float(values[0]) if values else math.nan
