@@ -139,6 +139,9 @@ def readers(run: SmallRun, table: Path, checkpoint: Path, tmp_path_factory: pyte
     def of_residuals(file: Path) -> Any:
         return read_csv(file, RESIDUALS, infinite=True)
 
+    def of_log(file: Path) -> Any:  # as `nfpi evaluate` reads it: the cells of the initial state are empty
+        return read_csv(file, {"seconds": "float64"})["seconds"].dropna().tolist()
+
     return [
         *(Reader(file, of_image_set) for file in image_sets),
         Reader(run.initial / "state.safetensors", of_state),
@@ -146,7 +149,7 @@ def readers(run: SmallRun, table: Path, checkpoint: Path, tmp_path_factory: pyte
         Reader(run.initial / "statistics.safetensors", of_statistics),
         Reader(run.folder / "fit/prior.safetensors", of_prior),
         Reader(run.folder / "fit/fixed_point.csv", of_residuals, infinite=True),
-        Reader(run.folder / "log.csv", lambda file: read_csv(file, {"seconds": "float64"})["seconds"].tolist()),
+        Reader(run.folder / "log.csv", of_log),
         Reader(run.model / "config.json", of_model),
         Reader(run.model / "model.safetensors", of_model),
         Reader(run.folder / "metrics.json", of_metrics),
