@@ -233,7 +233,7 @@ def test_a_metric_is_asked_for_where_a_table_shows_it(extended: Project) -> None
 def test_a_prior_without_a_weight_takes_no_lambdas(extended: Project) -> None:
     row = {"dataset": "digits", "prior": "simplex", "lambdas": [1e4], "classifier": None}
     message = extended.read_refusal(*MINE, overlay={"tables": {"with_prior": {"experiments": [row]}}})
-    assert message.endswith("tables.with_prior: lambdas: expected none for prior 'simplex', received 10000")
+    assert re.search(r"tables\.with_prior: lambdas: .*'simplex'.* received 10000", message)
 
 
 @pytest.mark.parametrize(
@@ -254,10 +254,10 @@ def test_an_error_in_a_file_is_one_line(fresh_project: Project, content: str | N
     if content is not None:
         fresh_project.write("wrong.py", content)
     line = fresh_project.read_refusal("table2", "--config", "extensions=[wrong.py]")
-    assert re.fullmatch(rf"config: {message}", line)
+    assert re.fullmatch(rf"config: --config or --configfile: {message}", line)
 
 
 def test_an_unknown_method_names_those_there_are(fresh_project: Project) -> None:
     fresh_project.write("prior.py", PRIOR)
     line = fresh_project.read_refusal("table2", "--config", "extensions=[prior.py]", "priors={mine: {method: simplx}}")
-    assert line.endswith("priors.mine.method: unknown prior method 'simplx' (did you mean 'simplex'?)")
+    assert line.endswith("priors.mine: unknown prior method 'simplx' (did you mean 'simplex'?)")
