@@ -13,8 +13,7 @@ from nfpi.augmentation import (
     PrincipalAxes,
     augment_images,
     compute_principal_axes,
-    mix_in_span,
-    move_along,
+    move_latents,
 )
 from nfpi.config.generation import Displacement, NfaConfig
 from nfpi.data import DataError, Domain, ImageSet, choose_domain
@@ -144,12 +143,12 @@ def test_a_mix_moves_a_share_of_the_way_within_the_span_and_nowhere_else():
     axes = torch.linalg.qr(torch.randn(12, 4, generator=generator, dtype=torch.float64)).Q
     z, partner = torch.randn(2, 7, 12, generator=generator, dtype=torch.float64)
     share = torch.rand(7, generator=generator, dtype=torch.float64)
-    moved = mix_in_span(z, partner, axes, share) - z
+    moved = move_latents(z, partner, axes, share) - z
     assert torch.allclose(moved @ axes, share[:, None] * ((partner - z) @ axes))
     assert torch.allclose(moved @ axes @ axes.T, moved)
-    assert torch.equal(mix_in_span(z, partner, axes, torch.zeros(7, dtype=torch.float64)), z)
+    assert torch.equal(move_latents(z, partner, axes, torch.zeros(7, dtype=torch.float64)), z)
     whole = torch.eye(12, dtype=torch.float64)
-    assert torch.allclose(mix_in_span(z, partner, whole, torch.ones(7, dtype=torch.float64)), partner)
+    assert torch.allclose(move_latents(z, partner, whole, torch.ones(7, dtype=torch.float64)), partner)
 
 
 def test_noise_moves_as_far_as_a_mix_but_out_of_the_span():
@@ -157,12 +156,10 @@ def test_noise_moves_as_far_as_a_mix_but_out_of_the_span():
     axes = torch.linalg.qr(torch.randn(12, 4, generator=generator, dtype=torch.float64)).Q
     z, partner, direction = torch.randn(3, 7, 12, generator=generator, dtype=torch.float64)
     share = torch.rand(7, generator=generator, dtype=torch.float64)
-    mixed, moved = (
-        move(z, partner, axes, share, *more) - z for move, more in ((mix_in_span, ()), (move_along, (direction,)))
-    )
+    mixed, moved = (move_latents(z, partner, axes, share, along) - z for along in (None, direction))
     assert torch.allclose(moved.norm(dim=1), mixed.norm(dim=1))
     assert torch.allclose(moved / moved.norm(dim=1, keepdim=True), direction / direction.norm(dim=1, keepdim=True))
-    assert torch.equal(move_along(z, partner, axes, 0 * share, direction), z)
+    assert torch.equal(move_latents(z, partner, axes, 0 * share, direction), z)
 
 
 # ---- images -------------------------------------------------------------------------------------------------

@@ -111,38 +111,23 @@ def compute_principal_axes(blocks: Iterable[Tensor], num_axes: int, generator: t
     return PrincipalAxes((q @ rotation.flip(1))[:, :num_found], share, iterations, converged)
 
 
-def mix_in_span(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor) -> Tensor:
-    """Move latents a share s of the way to their partners within the span of the axes: z' = z + s V Vᵀ (z_partner − z).
+def move_latents(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor, direction: Tensor | None = None) -> Tensor:
+    """Move latents by s V Vᵀ (z_partner − z), a share s of the way to their partners within the span of the axes.
 
     Args:
         z, partner: (B, D).
         axes: V, (D, A), orthonormal columns.
         share: s, (B,).
+        direction: (B, D), not zero: move as far along this direction instead, whatever its length; None: do not.
 
     Returns:
-        (B, D).
+        z', (B, D).
     """
-    return z + _compute_displacement(z, partner, axes, share)
-
-
-def move_along(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor, direction: Tensor) -> Tensor:
-    """Move latents as far as :func:`mix_in_span` does, along given directions of any length.
-
-    Args:
-        z, partner, axes, share: see :func:`mix_in_span`.
-        direction: (B, D), not zero.
-
-    Returns:
-        (B, D).
-    """
-    distance = _compute_displacement(z, partner, axes, share).norm(dim=1, keepdim=True)
-    moved: Tensor = z + distance * direction / direction.norm(dim=1, keepdim=True)
-    return moved
-
-
-def _compute_displacement(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor) -> Tensor:
-    """Compute s V Vᵀ (z_partner − z), (B, D)."""
-    return share[:, None] * ((partner - z) @ axes @ axes.T)
+    displacement: Tensor = share[:, None] * ((partner - z) @ axes @ axes.T)
+    if direction is not None:
+        distance = displacement.norm(dim=1, keepdim=True)
+        displacement = distance * direction / direction.norm(dim=1, keepdim=True)
+    return z + displacement
 
 
 @torch.no_grad()
@@ -266,13 +251,14 @@ class _ClassImages:
         """Compute z', (B, D), of the latents at these places (B,) of a block."""
         rows = torch.from_numpy(block * self._config.batch_size + places)
         partner, share = (drawn[rows, variant] for drawn in self._draw_attempt(attempt))
-        pairs = self._latents[rows], self._latents[partner], self._directions, share.to(self._latents)
-        if self._displacement == "mix":
-            return mix_in_span(*pairs)
-        # drawn for the whole block, so that the noise of an image does not depend on which others are chosen
-        generator = make_generator("cpu", *self._key, "direction", block, variant, attempt)
-        noise = torch.randn(len(self._blocks[block]), self._latents.shape[1], generator=generator)
-        return move_along(*pairs, noise[places].to(self._latents))
+        direction = None
+        if self._displacement == "noise":
+            # drawn for the whole block, so that the noise of an image does not depend on which others are chosen
+            generator = make_generator("cpu", *self._key, "direction", block, variant, attempt)
+            noise = torch.randn(len(self._blocks[block]), self._latents.shape[1], generator=generator)
+            direction = noise[places].to(self._latents)
+        share = share.to(self._latents)
+        return move_latents(self._latents[rows], self._latents[partner], self._directions, share, direction)
 
 
 def _draw_pairs(config: NfaConfig, count: int, key: tuple[int, str, int], attempt: int) -> tuple[Tensor, Tensor]:

@@ -119,7 +119,7 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[_LineHandler()]
     )
-    for noisy in ("lightning.fabric", "lightning_fabric", "fontTools", "torch"):
+    for noisy in ("fontTools", "torch"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     known, first = {command.command: command for command in COMMANDS}, arguments[0]
     if first not in (*known, "--help", "-h"):

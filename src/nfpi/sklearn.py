@@ -88,20 +88,10 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         self.classes_, indices = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y: expected two classes or more, received 1 class: {self.classes_[0]}")
-        self.model_ = ClassConditionalFlow.fit(
-            images,
-            indices,
-            weight=self.weight,
-            epochs=self.epochs,
-            classes=[str(name) for name in self.classes_],
-            flow=self.flow,
-            training=self.training,
-            prior=self.prior,
-            flip=self.flip,
-            seed=self.seed,
-            device=self.device,
-            progress=self.progress,
-        )
+        options = self.get_params(deep=False)
+        del options["shape"]
+        names = [str(name) for name in self.classes_]
+        self.model_ = ClassConditionalFlow.fit(images, indices, classes=names, **options)
         return self
 
     def predict(self, X: Any) -> np.ndarray:

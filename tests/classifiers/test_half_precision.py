@@ -9,25 +9,22 @@ import pytest
 import torch
 
 import nfpi.classifiers.models
-import nfpi.runtime.fabric
 from nfpi.classifiers import build_classifier
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.runtime.device import Device, make_device
 from nfpi.runtime.divergence import TrainingDiverged
-from nfpi.runtime.fabric import AutocastPrecision, FabricDevice
 
 from .test_training import Small, assert_same, note_steps, train
 
 
 @pytest.fixture
-def half(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], tuple[Device, torch.amp.GradScaler]]:
+def half() -> Callable[[float], tuple[Device, torch.amp.GradScaler]]:
     """A CPU that trains as a GPU does in 16-mixed, with a scale to begin with: torch can, trainings may not."""
 
     def make(scale: float) -> tuple[Device, torch.amp.GradScaler]:
-        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-        plugin = AutocastPrecision("16-mixed", "cpu", scaler)
-        monkeypatch.setattr(nfpi.runtime.fabric, "_make_precision_plugin", lambda precision, kind: plugin)
-        return FabricDevice("16-mixed", 1, "cpu"), scaler
+        device = Device(torch.device("cpu"), "16-mixed")
+        device._scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        return device, device._scaler
 
     return make
 

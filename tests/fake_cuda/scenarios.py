@@ -23,7 +23,6 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 from counter import DeviceCounter
-from torch import nn
 
 from nfpi.augmentation import augment_images
 from nfpi.classifiers.data import ClassifierData
@@ -42,7 +41,7 @@ from nfpi.projection.counting import SavedMemory, make_fake, make_fake_mode
 from nfpi.runtime.device import Device
 from nfpi.sampling import sample_images
 from nfpi.training.batches import TrainingData, latent_statistics
-from nfpi.training.flow import FlowTraining
+from nfpi.training.likelihood import FlowTraining
 from nfpi.training.loop import train
 from nfpi.training.state import TrainingState
 
@@ -52,26 +51,7 @@ SMALL = MatrixExponentialSettings(num_flows=[2, 1], num_blocks=[1, 1], hidden_ch
 DOMAIN = PixelDomain(0.05)
 
 
-class MixedPrecision(Device):
-    """Modules compute under autocast to bfloat16, and return float32."""
-
-    def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """Wrap the module."""
-        return _InBfloat16(module), optimizer
-
-
-class _InBfloat16(nn.Module):
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *inputs: Any) -> Any:
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            out = self.module(*inputs)
-        return tuple(part.float() for part in out) if isinstance(out, tuple) else out.float()
-
-
-DEVICES = {"32-true": Device(CUDA), "bf16-mixed": MixedPrecision(CUDA)}
+DEVICES = {"32-true": Device(CUDA), "bf16-mixed": Device(CUDA, "bf16-mixed")}
 
 
 def make_images(shape: tuple[int, int, int], count: int) -> ImageSet:

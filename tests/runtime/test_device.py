@@ -1,4 +1,4 @@
-"""Devices, and that one in float32 needs nothing but torch."""
+"""Devices, and that they need nothing but torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import nn
 
 import nfpi.runtime.device
 from nfpi.runtime.device import Device, describe_device, make_device
-from nfpi.runtime.fabric import FabricDevice
 
 HEAVY = (
     *("lightning_fabric", "timm", "torchvision", "sklearn", "pandas", "scipy.stats"),
@@ -32,51 +31,50 @@ def model(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
     return module, torch.optim.Adamax(module.parameters(), lr=0.01)
 
 
-def train(device: Device) -> list[torch.Tensor]:
-    module, optimizer = model(0)
-    wrapped, stepped = device.setup(module, optimizer)
-    generator = torch.Generator().manual_seed(1)
-    for _ in range(5):
-        stepped.zero_grad()
-        device.backward(wrapped(torch.randn(4, 2, 8, 8, generator=generator)).square().mean())
-        device.clip_gradients(wrapped, stepped, 0.1)
-        stepped.step()
-    return [parameter.detach() for parameter in module.parameters()]
-
-
 def test_one_device_in_float32_is_a_plain_one(without_gpus):
     device = make_device()
     assert type(device) is Device
     assert device.device == torch.device("cpu")
     assert device.processes.count == 1
     assert device.state_dict() == {}
-    with device.launch_processes() as processes:
-        assert processes.first
+    with device.launch_processes():
+        assert device.processes.first
     assert torch.are_deterministic_algorithms_enabled()
     assert torch.is_deterministic_algorithms_warn_only_enabled()
 
 
-def test_a_plain_device_trains_as_fabric_does(without_gpus):
-    for plain, fabric in zip(train(make_device()), train(FabricDevice("32-true", 1, "cpu")), strict=True):
-        assert torch.equal(plain, fabric)
+def test_a_step_is_torchs_own(without_gpus):
+    device, found = make_device(), []
+    for plain in (True, False):
+        module, optimizer = model(0)
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(5):
+            images = torch.randn(4, 2, 8, 8, generator=generator)
+            optimizer.zero_grad()
+            if plain:
+                module(images).square().mean().backward()
+                nn.utils.clip_grad_norm_(module.parameters(), 0.1)
+                optimizer.step()
+            else:
+                device.backward(device.forward(device.setup(module), images).square().mean())
+                device.step(optimizer, 0.1)
+        found.append([parameter.detach() for parameter in module.parameters()])
+    assert all(map(torch.equal, *found))
 
 
-def test_mixed_precision_is_fabrics(without_gpus):
+def test_mixed_precision_is_that_of_autocast(without_gpus):
     device = make_device("bf16-mixed")
-    assert isinstance(device, FabricDevice)
-    module, optimizer = model(0)
+    module, _ = model(0)
     inside = []
     module[0].register_forward_hook(lambda *arguments: inside.append(arguments[-1].dtype))
-    wrapped, _ = device.setup(module, optimizer)
-    assert wrapped(torch.randn(1, 2, 8, 8)).dtype == torch.float32
+    assert device.forward(module, torch.randn(1, 2, 8, 8)).dtype == torch.float32
     assert inside == [torch.bfloat16]
 
 
 def test_a_gradient_that_is_not_finite_is_left_for_the_loss_to_tell(without_gpus):
-    for device in (make_device(), FabricDevice("32-true", 1, "cpu")):
-        module, optimizer = device.setup(*model(0))
-        device.backward(module(torch.full((1, 2, 8, 8), torch.nan)).sum())
-        device.clip_gradients(module, optimizer, 1.0)
+    device, (module, optimizer) = make_device(), model(0)
+    device.backward(module(torch.full((1, 2, 8, 8), torch.nan)).sum())
+    device.step(optimizer, 1.0)
 
 
 def test_a_processor_is_named_with_its_threads():

@@ -13,7 +13,7 @@ from nfpi.config.datasets import DataError
 from nfpi.data.store import read_image_set
 from nfpi.priors import ClassStatistics, FixedPointConfig, FixedPointDiverged, fit_fixed_point
 from nfpi.priors.files import load_prior, load_statistics
-from nfpi.runtime.divergence import Diverged, find_divergence, mark_diverged, raise_if_marked
+from nfpi.runtime.divergence import Diverged, mark_diverged, raise_if_marked
 from nfpi.runtime.formats import FormatError
 from nfpi.runtime.tensors import load_tensors, save_tensors
 
@@ -121,4 +121,3 @@ def test_other_files_raise_nothing(tmp_path, content):
     (tmp_path / "file.json").write_text(json.dumps(content))
     raise_if_marked(tmp_path / "file.json")
     raise_if_marked(tmp_path / "not there.json")
-    assert find_divergence(content, tmp_path / "file.json") is None

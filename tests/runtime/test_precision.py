@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nfpi.runtime.device import Device, make_device
-from nfpi.runtime.fabric import FabricDevice
 from nfpi.runtime.precision import (
     choose_convolution_format,
     choose_precision,
@@ -131,11 +130,9 @@ class Recorder(nn.Module):
 def test_only_forward_and_backward_of_a_step_have_the_precision(restored, precision, inside, rounded):
     torch.backends.cudnn.allow_tf32 = False
     module = Recorder()
-    device = FabricDevice(precision, 1, "cpu")
-    assert device.precision == precision
-    wrapped, _ = device.setup(module, torch.optim.SGD(module.parameters()))
+    device = Device(CPU, precision)
     images = torch.rand(2, 1, 4, 4)
-    loss = wrapped(images)
+    loss = device.forward(module, images)
     assert loss.dtype == torch.float32
     device.backward(loss.square().mean())
     # the images keep their dequantisation noise, which bfloat16 would round away
@@ -151,7 +148,7 @@ def test_convolutions_are_chosen_by_trial_within_steps_on_gpus_alone(restored, k
     device, module = Device(torch.device(kind)), nn.Linear(1, 1)
     for before in (False, True):
         torch.backends.cudnn.benchmark = before
-        device.setup(module, torch.optim.SGD(module.parameters()))
+        device.setup(module)
         assert torch.backends.cudnn.benchmark == before
         with device.fixed_shapes():
             assert torch.backends.cudnn.benchmark == (before or kind == "cuda")

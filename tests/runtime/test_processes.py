@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning_fabric.plugins.environments.lightning import find_free_network_port
 
 import nfpi.runtime.device
 import nfpi.runtime.processes
@@ -26,8 +25,7 @@ from nfpi.config.priors import GradientDescentSettings, LearnedMethod
 from nfpi.config.training import TrainingConfig
 from nfpi.data.store import ImageSet
 from nfpi.runtime.device import make_device
-from nfpi.runtime.fabric import FabricDevice
-from nfpi.runtime.processes import Processes
+from nfpi.runtime.processes import Processes, read_rank_and_port
 from nfpi.runtime.tensors import load_tensors
 from nfpi.training.batches import TrainingData
 from nfpi.training.flow import continue_training, start_training
@@ -52,7 +50,7 @@ def as_two(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], object]
         monkeypatch.setattr(nfpi.runtime.device, "count_visible_gpus", lambda: 2)
         monkeypatch.setattr(nfpi.runtime.processes, "_other_processes", lambda *_: nullcontext())
         monkeypatch.setattr(nfpi.runtime.processes, "_end_with_first", lambda: None)
-        port, children = find_free_network_port(), []
+        (_, port), children = read_rank_and_port(), []
         for rank in range(2):
             if not (child := os.fork()):
                 status = 1
@@ -140,16 +138,6 @@ def test_no_more_processes_than_gpus(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_NAME", "train")
     assert make_device(devices=4).processes.count == 3
     assert make_device(devices=2).processes.count == 2
-
-
-def test_the_tasks_of_a_slurm_job_are_not_those_of_a_training(monkeypatch):
-    monkeypatch.setenv("SLURM_NTASKS", "4")
-    monkeypatch.setenv("SLURM_JOB_NAME", "train")
-    device = FabricDevice("bf16-mixed", 1, "cpu")
-    assert device.processes.count == 1
-    network = torch.nn.Linear(2, 1)
-    network, _ = device.setup(network, torch.optim.SGD(network.parameters()))
-    device.backward(network(torch.ones(3, 2)).sum())
 
 
 # ---- beginning and end --------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nfpi.runtime.checkpoints import Checkpointer
+from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.tensors import load_tensors
 from nfpi.stages import execution
 
@@ -43,18 +43,18 @@ class Jobs:
         return log
 
     def _work(self, command: tuple[object, ...], rest: bool) -> None:
-        save_if_due, steps = Checkpointer.save_if_due, 0
+        save, steps = Checkpoints.save, 0
 
-        def resting(checkpointer: Checkpointer, epoch_ended: bool = False) -> None:
+        def resting(checkpoints: Checkpoints, *content: Any) -> None:
             nonlocal steps
             steps += 1
-            save_if_due(checkpointer, epoch_ended)
+            save(checkpoints, *content)
             if steps == LATER:
                 (self.folder / "rests").touch()
                 wait_until((self.folder / "go").exists)
 
         if rest:
-            Checkpointer.save_if_due = resting  # type: ignore[method-assign]
+            Checkpoints.save = resting  # type: ignore[method-assign]
         execution._RETRY_SECONDS = 0.05
         logging.root.handlers.clear()  # pytest's
         raise SystemExit(call(*command))

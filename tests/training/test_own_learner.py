@@ -146,6 +146,5 @@ def test_a_fit_that_diverges_and_gaussians_that_are_not_finite_are_named(make_da
     with pytest.raises(TrainingDiverged, match=r"epoch 2, step 4: .*variance.*class 2") as error:
         continue_training(begun.state, begun.prior, data, device, learned=choose(Diverging))
     assert (error.value.quantity, error.value.class_index) == ("variance", 2)
-    message = r"learned prior: mean is not finite in class 0 \(seed 3\): try a smaller learning_rate of the flow "
-    with pytest.raises(TrainingDiverged, match=message + r"\(now [0-9.e-]+\), or a smaller weight \(now 5\)$"):
+    with pytest.raises(TrainingDiverged, match=r"mean is not finite in class 0 \(seed 3\)"):
         continue_training(again.state, again.prior, data, device, learned=choose(NotFinite))

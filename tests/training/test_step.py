@@ -10,10 +10,9 @@ import torch
 
 from nfpi.flows.networks import ResidualNet
 from nfpi.runtime.device import Device
-from nfpi.training.epoch_prior import FixedPrior
 from nfpi.training.flow import continue_training
+from nfpi.training.likelihood import FlowTraining
 from nfpi.training.state import TrainingState
-from nfpi.training.step import TrainingStep
 
 from .conftest import CPU, SEED, assert_equal_states, make_checkpoints, start
 
@@ -34,12 +33,11 @@ def test_the_steps_of_a_training_are_these(make_data, device):
     data = make_data(epochs=2, evaluate_every=2)
     begun, by_hand = start(data, device), start(data, device).state
     state = continue_training(begun.state, begun.prior, data, device)
-    step, prior = TrainingStep(by_hand, data.config, device, 2 * 4, 16), FixedPrior(begun.prior, CPU)
-    nll = [step(prior, x, labels) for x, labels in data.stream(SEED, 1)]
-    assert [len(one) for one in nll] == [16, 16, 16, 12]
-    assert state.log[-1]["train_bits_per_dim"] == pytest.approx(
-        float(data.domain.bits_per_dim(torch.cat(nll).mean(), 64)), rel=1e-6
-    )
+    training = FlowTraining(by_hand, begun.prior, data, device, 2)
+    for x, labels in data.stream(SEED, 1):
+        training.step(x, labels)
+    bits = data.domain.bits_per_dim(by_hand.epoch_loss / 60, 64)
+    assert state.log[-1]["train_bits_per_dim"] == pytest.approx(float(bits), rel=1e-6)
     by_hand.log.append(state.log[-1])
     by_hand.epoch_loss = state.epoch_loss
     assert_equal_states(by_hand, state)
@@ -68,11 +66,11 @@ class Bfloat16(Device):
 def test_a_training_resumed_in_another_precision_records_both(make_data, device, tmp_path, cut, caplog):
     data = make_data()
     begun, again = start(data, device), start(data, device)
-    assert begun.state.precisions == [(0, "32-true")]
+    assert begun.state.precisions == [{"after_step": 0, "precision": "32-true"}]
     cut(6, continue_training, begun.state, begun.prior, data, device, make_checkpoints(tmp_path, data))
     assert "precision" not in caplog.text
     state = continue_training(again.state, again.prior, data, Bfloat16(), make_checkpoints(tmp_path, data))
-    assert state.precisions == [(0, "32-true"), (6, "bf16-mixed")]
+    assert state.precisions == [{"after_step": 0, "precision": "32-true"}, {"after_step": 6, "precision": "bf16-mixed"}]
     assert "training: resumed in precision bf16-mixed after step 6, which was in 32-true" in caplog.text
     state.save(tmp_path / "state", {})
     loaded, header = TrainingState.load(tmp_path / "state", data.config, data.steps_per_epoch, CPU)

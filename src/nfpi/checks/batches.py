@@ -23,9 +23,9 @@ from nfpi.projection.work import Work
 from nfpi.runtime.device import make_device
 from nfpi.runtime.faults import describe_exhausted_resource, format_error
 from nfpi.runtime.precision import full_precision
-from nfpi.training.epoch_prior import FixedPrior
+from nfpi.training.batches import TrainingData
+from nfpi.training.likelihood import FlowTraining
 from nfpi.training.state import TrainingState
-from nfpi.training.step import TrainingStep
 
 SEED = 0
 _SECONDS = 0.5
@@ -90,7 +90,8 @@ class Trial:
 
     def __init__(self, config: Config, work: Work) -> None:
         training = config.resolve_training(work.dataset, work.subject)
-        self.config = training.model_copy(update={"batch_size": work.batch})
+        changes = {"batch_size": work.batch, "compile": False, "epochs": training.warmup_steps + 10_000}
+        self.config = training.model_copy(update=changes)
         self.device = make_device(training.precision)
         device = self.device.device
         torch.manual_seed(SEED)
@@ -101,19 +102,22 @@ class Trial:
         with torch.no_grad():
             flow.initialize(self.x)
         mean = torch.randn(work.classes, self.x[0].numel())
-        self.prior = FixedPrior(GaussianPrior(mean, torch.ones_like(mean)).to(precise_device(device)), device)
+        self.prior = GaussianPrior(mean, torch.ones_like(mean)).to(precise_device(device))
+        images = make_random_images(work.shape, work.classes, work.batch)
+        self._data = TrainingData(images, None, self.config, device)
         self.use_state(TrainingState.new(flow, self.config, SEED, steps_per_epoch=1))
 
     def use_state(self, state: TrainingState) -> None:
         """Make further steps from another state."""
         self.state = state
-        steps = self.config.warmup_steps + 10_000
-        self._step = TrainingStep(state, self.config, self.device, steps, len(self.x))
-        self._step.choose_bounds(epoch_begins=True)
+        self._training = FlowTraining(state, self.prior, self._data, self.device, self.config.epochs)
+        self._training.choose_bounds(epoch_begins=True)
 
     def step(self) -> Tensor:
-        """Make one training step; return −log p(x | y) before the update, (B,)."""
-        return self._step(self.prior, self.x, self.labels)
+        """Make one training step; return the mean of −log p(x | y) before the update, ()."""
+        self.state.epoch_loss.zero_()
+        self._training.step(self.x, self.labels)
+        return self.state.epoch_loss / len(self.x)
 
 
 def _make_computation(config: Config, work: Work, device: torch.device) -> tuple[Callable[[], object], int]:

@@ -18,11 +18,9 @@ from nfpi.classifiers.scoring import score_classifier
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import Device
-from nfpi.runtime.divergence import TrainingDiverged
-from nfpi.runtime.job_log import record_epoch
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.signals import Interruption
-from nfpi.training.loop import LogRow, State, Training, load_checkpoint, make_loss_error, train
+from nfpi.training.loop import LogRow, State, Training, load_checkpoint, train
 from nfpi.training.optimizers import make_optimizer, make_schedule
 
 logger = logging.getLogger(__name__)
@@ -125,62 +123,51 @@ class ClassifierTraining(Training):
     """
 
     state: ClassifierState
+    config: ClassifierConfig
 
     def __init__(self, state: ClassifierState, data: ClassifierData, device: Device) -> None:
-        self.state, self.device, self.steps_per_epoch = state, device, data.steps_per_epoch
+        self.state, self.config, self.device = state, data.config, device
+        self.steps_per_epoch = data.steps_per_epoch
         self.validation_acc: float | None = None
         self._data = data
-        self._module, self._optimizer = device.setup(state.module, state.optimizer)
+        self._module = device.setup(state.module)
         self._augment = _make_batch_transform(data, device)
         self._normalize = data.preprocessing.make_normalizer(data.train.shape[0], device.device)
 
     def load_batches(self, epoch: int, start_batch: int, interruption: Interruption) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the batches of an epoch."""
         self._module.train()
-        next_epoch = epoch + 1 if epoch + 1 < self._data.config.epochs else None
+        next_epoch = epoch + 1 if epoch + 1 < self.config.epochs else None
         yield from self._data.stream(self.state.seed, epoch, start_batch, self.device.device, next_epoch)
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """Make a step by the gradient of the mean cross-entropy of a batch, which may be split into parts."""
-        state, config, device = self.state, self._data.config, self.device
+        state, config, device = self.state, self.config, self.device
         torch.manual_seed(derive_seed(state.seed, "classifier step", state.step))  # for mixup, dropout, ...
         images, targets = self._augment(self._normalize(images), labels)
-        self._optimizer.zero_grad()
+        state.optimizer.zero_grad()
         losses = []  # per part, the sum of the losses of its images
         parts = zip(images.chunk(config.accumulate), targets.chunk(config.accumulate), strict=True)
         with device.fixed_shapes():
             for part, part_targets in parts:
-                logits = self._module(part)
+                logits = device.forward(self._module, part)
                 _require_logits(logits, len(part), self._data.train.num_classes)
                 loss = F.cross_entropy(logits, part_targets, label_smoothing=config.label_smoothing)
                 device.backward(loss * (len(part) / len(labels)))
                 losses.append(loss.detach() * len(part))
-        if config.gradient_clip:
-            device.clip_gradients(self._module, self._optimizer, max_norm=config.gradient_clip)
-        self._optimizer.step()
+        device.step(state.optimizer, config.gradient_clip)
         state.schedule.step()
         state.step += 1
         for summed in losses:
             state.epoch_loss += summed
 
-    def check(self) -> None:
-        """Check that the loss is finite."""
-        if not torch.isfinite(self.state.epoch_loss):
-            raise self.make_error()
-
-    def make_error(self) -> TrainingDiverged:
-        """Make the exception for a loss that is not finite."""
-        return make_loss_error(self.state, self._data.config)
-
     def end_epoch(self, seconds: float, interruption: Interruption) -> None:
         """Add the epoch's row to the log."""
         state, epoch = self.state, len(self.state.log) + 1
         mean_loss = float(state.epoch_loss) / self._data.images_per_epoch
-        state.epoch_loss.zero_()
         rate = float(state.schedule.get_last_lr()[0])
         state.log.append({"epoch": epoch, "learning_rate": rate, "train_loss": mean_loss})
-        record_epoch(epoch, self._data.config.epochs)
-        logger.info("epoch %d/%d: train loss %.4f", epoch, self._data.config.epochs, mean_loss)
+        logger.info("epoch %d/%d: train loss %.4f", epoch, self.config.epochs, mean_loss)
 
     def finish(self) -> None:
         """Measure the accuracy on the validation images."""

@@ -21,10 +21,9 @@ from nfpi.model.settings import choose_flow, choose_prior, choose_training, pars
 from nfpi.model.trained import TrainedFlow, describe_images
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.registry import describe_prior, fit_prior
-from nfpi.runtime.allocation import require_allocated_gpu, require_kernels
-from nfpi.runtime.device import Device, make_device, prepare_process, restored_settings
+from nfpi.runtime.device import Device, make_device, restored_settings
 from nfpi.runtime.divergence import Diverged
-from nfpi.runtime.precision import choose_precision, full_precision, outside_autocast, standard_defaults
+from nfpi.runtime.precision import full_precision, standard_defaults
 from nfpi.training.batches import TrainingData
 from nfpi.training.flow import continue_training, start_training
 from nfpi.training.state import TrainingState
@@ -179,27 +178,8 @@ def _training_device(device: torch.device | str | None, precision: str) -> Itera
     a time. Whether gradients are recorded, the precision, and the dtype and device of new tensors are as in a new
     process, whatever the caller has set.
     """
-    wanted = None if device is None else torch.device(device)
-    if wanted is not None:
-        precision = choose_precision(precision, wanted)
-        if precision != "32-true":
-            raise ValueError(f"device: expected None with precision {precision}, received {wanted}")
-    with (
-        _FIT,
-        restored_settings(),
-        standard_defaults(),
-        full_precision(),
-        outside_autocast(),
-        torch.inference_mode(False),
-    ):
-        if wanted is None:
-            chosen = make_device(precision)
-        else:
-            if wanted.type == "cuda":
-                require_allocated_gpu()
-                require_kernels(wanted)
-            prepare_process(wanted)
-            chosen = Device(wanted)
+    with _FIT, restored_settings(), standard_defaults(), full_precision(), torch.inference_mode(False):
+        chosen = make_device(precision, device=None if device is None else torch.device(device))
         gpus = [chosen.device] if chosen.device.type == "cuda" else []
         with torch.random.fork_rng(devices=gpus), torch.enable_grad():
             yield chosen

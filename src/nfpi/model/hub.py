@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
-from nfpi.model.card import make_card
+from nfpi.config.metrics import metric
+from nfpi.config.priors import PRIORS
 from nfpi.model.trained import CONFIG, WEIGHTS, TrainedFlow
+from nfpi.results.statistics.intervals import wilson_interval
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
 
 CARD = "README.md"
+_TEMPLATE = Path(__file__).parent / "templates/card.md"
+_TAGS = ["normalizing-flow", "class-conditional", "image-classification", "image-generation"]
+_METRICS_ON_CARD = ("nf_acc", "bits_per_dim", "ece", "worst_class_acc")
+_NAMES_ON_HUB = {"nf_acc": "accuracy", "bits_per_dim": "bits_per_dim", "ece": "ece"}
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +67,51 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
         else:
             write_atomically(folder / CARD, card.content)
 
-    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """Make the model's card, see :func:`nfpi.model.card.make_card`."""
-        return make_card(self, *args, **kwargs)
+    def generate_model_card(  # type: ignore[override]  # with named arguments only
+        self, *, metrics: Mapping[str, Any] | None = None, license: str | None = None
+    ) -> ModelCard:
+        """Make the model's card from its config: description, scores and limits.
+
+        Args:
+            metrics: some or all of the metrics of :meth:`evaluate` on test images; None: the card has only the metrics
+                on validation images, if any.
+            license: identifier of the licence of the weights, e.g. "mit"; None: the card says "not stated".
+
+        Raises:
+            ValueError: `metrics` has entries but none of these metrics, or one of them is not a number.
+        """
+        known = _select_metrics(metrics or {})
+        if metrics and not known:
+            raise ValueError(f"metrics: expected some of {', '.join(_METRICS_ON_CARD)}, received {', '.join(metrics)}")
+        name = self.data["name"] or "images"
+        title = f"Class-conditional normalizing flow of {name}"
+        about = {"task_type": "image-classification", "dataset_type": name, "dataset_name": name}
+        results = [
+            EvalResult(**about, dataset_split="test", metric_type=on_hub, metric_value=round(known[key], 4))
+            for key, on_hub in _NAMES_ON_HUB.items()
+            if math.isfinite(known.get(key, math.nan))
+        ]
+        data = ModelCardData(
+            license=license,
+            library_name="nfpi",
+            pipeline_tag="image-classification",
+            tags=_TAGS,
+            model_name=title if results else None,
+            eval_results=results or None,
+        )
+        splits = {"validation": self.config.get("validation", {}), "test": metrics or {}}
+        return ModelCard.from_template(
+            data,
+            str(_TEMPLATE),
+            title=title,
+            model=self,
+            config={"training": {}, **self.config},
+            method=_describe_method(self.config),
+            size=self.flow.settings.model_dump(mode="json"),
+            parameters=sum(parameter.numel() for parameter in self.flow.parameters()),
+            headings=["images", "n", *(metric(name).label for name in _METRICS_ON_CARD)],
+            rows=[_format_metrics(split, values) for split, values in splits.items() if _select_metrics(values)],
+        )
 
     def push_to_hub(
         self, repo_id: str, *, metrics: Mapping[str, Any] | None = None, license: str | None = None, **options: Any
@@ -135,3 +184,42 @@ def download_model(name: str, **options: Any) -> Path:
             raise
         reason = format_error(error, 300)
         raise FormatError(f"{name}: expected a folder or a model of the hub, received neither ({reason})") from None
+
+
+def _select_metrics(values: Mapping[str, Any]) -> dict[str, float]:
+    """Select the metrics of a card; NaN: not measured."""
+    try:
+        return {name: float(values[name]) for name in _METRICS_ON_CARD if name in values}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metrics: expected numbers, received another value ({error})") from None
+
+
+def _format_metrics(split: str, values: Mapping[str, Any]) -> list[str]:
+    """Format a row of a card's table of metrics; cells of metrics that were not measured are empty."""
+    cells = {}
+    for name, value in _select_metrics(values).items():
+        if math.isfinite(value):
+            found = metric(name)
+            cells[name] = f"{value:.{found.decimals}f}{' %' if found.unit == '%' else ''}"
+    if "nf_acc" in cells and values.get("n"):
+        low, high = wilson_interval(values["nf_acc"], values["n"])
+        cells["nf_acc"] += f" (95 % interval {low:.2f} to {high:.2f})"
+    if "worst_class_acc" in cells and "worst_class" in values:
+        name = str(values["worst_class"]).replace("|", r"\|")  # a plain | would end the cell
+        cells["worst_class_acc"] += f" (`{name}`)"
+    return [split, str(values.get("n", "")), *(cells.get(name, "") for name in _METRICS_ON_CARD)]
+
+
+def _describe_method(config: Mapping[str, Any]) -> str:
+    """Describe how the Gaussians were obtained, as the end of a sentence."""
+    prior = config.get("prior", {})
+    method = prior.get("method")
+    if config.get("start") == "release":
+        return ", read from a checkpoint of the paper's code"
+    if method is None:
+        return ", kept at their initial values" if prior else ""
+    how = "obtained"  # by a method of an extension that is not loaded
+    if method in PRIORS:
+        how = "learned along with f" if PRIORS[method].traits["learned"] else "fitted"
+    end = f", which did not converge in {prior['iterations']} iterations" if prior.get("converged") is False else ""
+    return f", {how} by the method `{method}`{end}"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from nfpi.config.base import NonNegativeFloat, Seed
 from nfpi.data.domain import Domain, choose_domain
@@ -20,7 +19,7 @@ from nfpi.flows.registry import build_flow, check_description
 from nfpi.priors.files import deserialize_prior, serialize_prior
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runs import MODEL_FILES
-from nfpi.runtime.divergence import find_divergence
+from nfpi.runtime.divergence import raise_divergence
 from nfpi.runtime.files import write_atomically, written_together
 from nfpi.runtime.formats import FormatError, Record, check_record, read_json_object
 from nfpi.runtime.tensors import load_tensors, save_tensors, select_prefix
@@ -39,13 +38,6 @@ class _Data(Record):
     classes: Annotated[list[str], Field(min_length=1)]
     dtype: Literal["uint8", "float16"] = "uint8"
     extra: dict[str, Any]
-
-    @field_validator("classes")
-    @classmethod
-    def _require_distinct(cls, classes: list[str]) -> list[str]:
-        if len(set(classes)) < len(classes):
-            raise ValueError("expected distinct names")
-        return classes
 
 
 class _Training(Record):
@@ -124,9 +116,8 @@ class TrainedFlow:
         Raises:
             ValueError: names are repeated, or the prior has another number of classes or dimensions.
         """
-        repeated = next((name for name, count in Counter(self.classes).items() if count > 1), None)
-        if repeated is not None:
-            raise ValueError(f"classes: expected distinct names, received '{repeated}' {self.classes.count(repeated)}×")
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes: expected distinct names, received {', '.join(self.classes)}")
         expected = (len(self.classes), math.prod(self.flow.shape))
         received = (self.prior.num_classes, self.prior.num_dimensions)
         if received != expected:
@@ -213,9 +204,7 @@ class TrainedFlow:
             config = read_json_object(path)
         except FileNotFoundError:
             raise FormatError(f"{path}: there is no such file") from None
-        diverged = find_divergence(config, path)
-        if diverged is not None:
-            raise diverged
+        raise_divergence(config, path)
         version, description = config.pop("format", None), config.pop("flow", None)
         if version != _FORMAT:
             raise FormatError(f"{path}: expected format {_FORMAT}, received {version}: made by another version of nfpi")

@@ -1,6 +1,6 @@
 """Checkpoints of a running job: its two latest states, verified by checksum.
 
-They are saved at intervals, and when a signal stops the job (:mod:`nfpi.runtime.signals`).
+They are saved at intervals, and when a signal stops the job.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from torch import Tensor
 from nfpi import __version__
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import remove_remains, write_keeping_previous
-from nfpi.runtime.signals import Interrupted, Interruption, interruptible
 
 logger = logging.getLogger(__name__)
 
@@ -128,53 +126,6 @@ class Checkpoints:
 
     def _list_files(self) -> set[Path]:
         return set(self._folder.glob(".checkpoint-*.safetensors"))
-
-
-Snapshot = tuple[int, Mapping[str, Tensor], Mapping[str, Any]]
-"""A state to save: its step, its tensors, and a JSON header."""
-
-
-class Checkpointer:
-    """Saves the state of a running loop.
-
-    Args:
-        checkpoints: store of the states; None: they are not saved.
-        snapshot: returns the current state.
-        interruption: whether a signal has asked the loop to stop.
-    """
-
-    def __init__(
-        self, checkpoints: Checkpoints | None, snapshot: Callable[[], Snapshot], interruption: Interruption
-    ) -> None:
-        self._checkpoints, self._snapshot, self.interruption = checkpoints, snapshot, interruption
-
-    def save_if_due(self, epoch_ended: bool = False) -> None:
-        """Save the state if it is due; raise Interrupted if a signal has come."""
-        if self._checkpoints is not None and self._checkpoints.is_due(epoch_ended):
-            self._checkpoints.save(*self._snapshot())
-        self.interruption.check()
-
-    def save_interrupted(self, interrupted: Interrupted) -> None:
-        """Save the state in which the loop was interrupted."""
-        if self._checkpoints is not None:
-            self._checkpoints.save(*self._snapshot())
-            interrupted.kept = str(self._checkpoints)
-
-
-@contextmanager
-def checkpointing(checkpoints: Checkpoints | None, snapshot: Callable[[], Snapshot]) -> Iterator[Checkpointer]:
-    """Save the state of the loop in the block, at intervals and when a signal stops it.
-
-    The loop calls :meth:`Checkpointer.save_if_due`. If the block raises Interrupted, its state must be consistent.
-    """
-    with interruptible() as interruption:
-        checkpointer = Checkpointer(checkpoints, snapshot, interruption)
-        try:
-            yield checkpointer
-            interruption.check()
-        except Interrupted as interrupted:
-            checkpointer.save_interrupted(interrupted)
-            raise
 
 
 def _serialize(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytearray:

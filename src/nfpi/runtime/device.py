@@ -5,17 +5,19 @@ from __future__ import annotations
 import ctypes
 import logging
 import platform
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from nfpi.runtime.allocation import require_allocated_gpu, require_kernels, uses_cpu_on_purpose
-from nfpi.runtime.precision import choose_precision
-from nfpi.runtime.processes import Processes
+from nfpi.runtime.precision import choose_precision, tensor_float32
+from nfpi.runtime.processes import Processes, connected, read_rank_and_port
 
 logger = logging.getLogger(__name__)
 
@@ -24,34 +26,56 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 class Device:
-    """A device on which one process trains in float32.
-
-    A training loop calls these methods instead of torch's, so that it also runs in mixed precision and in several
-    processes, with the subclass :class:`nfpi.runtime.fabric.FabricDevice`.
+    """The device of this process, and the operations of a training step that depend on its precision and processes.
 
     Args:
         device: device of this process.
-        precision: precision that the subclass trains in, see :func:`nfpi.runtime.precision.choose_precision`; this
-            class stores it without using it.
+        precision: precision of training steps; one that the device supports.
+        processes: processes that train together; None: this one alone.
 
     Attributes:
-        device, precision: as given.
-        processes: processes that train together, here only this one.
+        device, precision, processes: as given.
     """
 
-    def __init__(self, device: torch.device, precision: str = "32-true") -> None:
-        self.device = device
-        self.precision = precision
-        self.processes = Processes(device=device)
+    def __init__(self, device: torch.device, precision: str = "32-true", processes: Processes | None = None) -> None:
+        self.device, self.precision = device, precision
+        self.processes = processes or Processes(device=device)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed")
+        # the first float16 gradients may overflow; their step is skipped, and the schedule continues as intended
+        warnings.filterwarnings("ignore", message=".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*")
 
-    @contextmanager
-    def launch_processes(self) -> Iterator[Processes]:
-        """Run the block in all processes that train together, here in this one alone."""
-        yield self.processes
+    def launch_processes(self) -> AbstractContextManager[None]:
+        """Run the block in all processes that train together; the first one starts the others."""
+        return nullcontext() if self.processes.count == 1 else connected(self.processes)
 
-    def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """Prepare a module on this device and its optimizer for training, and return the ones to use."""
-        return module, optimizer
+    def setup(self, module: nn.Module) -> nn.Module:
+        """Let the gradients of a module on this device be averaged over the processes; return the module to call."""
+        if self.processes.count == 1:
+            return module
+        return DistributedDataParallel(module, [self.device] if self.device.type == "cuda" else None)
+
+    def forward(self, module: nn.Module, *inputs: Any) -> Tensor:
+        """Call a module in the precision of training steps; return its result in float32.
+
+        Unlike the weights, the inputs are not rounded. Images would lose their dequantisation noise: grey levels are
+        2⁻⁷ apart, and bfloat16 numbers near 1 are 2⁻⁸ apart.
+        """
+        with self._step_precision():
+            result: Tensor = module(*inputs)
+        return result.float()
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients of a scalar loss, and average them over the processes."""
+        with tensor_float32() if self.precision == "tf32" else nullcontext():
+            self._scaler.scale(loss).backward()
+
+    def step(self, optimizer: torch.optim.Optimizer, max_norm: float = 0.0) -> None:
+        """Make a step of the optimizer, with gradients scaled down to norm `max_norm` if theirs is larger; 0: as is."""
+        if max_norm:
+            self._scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
+        self._scaler.step(optimizer)
+        self._scaler.update()
 
     @contextmanager
     def fixed_shapes(self) -> Iterator[None]:
@@ -68,53 +92,55 @@ class Device:
         finally:
             torch.backends.cudnn.benchmark = before
 
-    def backward(self, loss: Tensor) -> None:
-        """Compute the gradients of a scalar loss, and average them over the processes."""
-        loss.backward()
-
-    def clip_gradients(self, module: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-        """Scale the gradients down to norm `max_norm` if their norm is larger."""
-        nn.utils.clip_grad_norm_(module.parameters(), max_norm)
-
     def state_dict(self) -> dict[str, Any]:
-        """Return the state that changes during training, i.e. that of float16's gradient scaler; may be empty."""
-        return {}
+        """Return the state of float16's gradient scaler (`16-mixed`); empty in other precisions."""
+        return self._scaler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state of :meth:`state_dict`."""
+        self._scaler.load_state_dict(dict(state))
+
+    def _step_precision(self) -> AbstractContextManager[Any]:
+        if self.precision == "tf32":
+            return tensor_float32()
+        if self.precision == "32-true":
+            return nullcontext()
+        dtype = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
+        # without a cache of rounded weights: if the caller is inside a block of autocast, it would outlive the step
+        return torch.autocast(self.device.type, dtype, cache_enabled=False)
 
 
-def make_device(precision: str = "32-true", devices: int = 1) -> Device:
+def make_device(precision: str = "32-true", devices: int = 1, device: torch.device | None = None) -> Device:
     """Choose the best device, or up to `devices` GPUs if there are several, and prepare this process for it.
 
-    The precision applies to training steps on the module that :meth:`Device.setup` returns. All else is float32
+    The precision applies to training steps (:meth:`Device.forward`). All else is float32
     without TF32, which would break the inverse of a flow. On a CPU, float32 runs are reproducible bit for bit.
 
     Args:
         precision: `auto`, `32-true`, `tf32`, `bf16-mixed` or `16-mixed`; see
             :func:`nfpi.runtime.precision.choose_precision`. :attr:`Device.precision` is never `auto`.
         devices: largest number of GPUs, with one process each, see :meth:`Device.launch_processes`.
+        device: the device, if it is not to be chosen.
 
     Raises:
         DeviceError: a GPU is allocated to this process, and torch cannot use it; or `NFPI_DEVICE` has another value
             than those it may have.
         ValueError: the device does not compute in this precision.
     """
-    require_allocated_gpu()
-    count, kind = max(1, min(devices, count_visible_gpus())), _choose_kind()
-    chosen = choose_precision(precision, torch.device(kind))
-    if count == 1 and chosen == "32-true":
-        device = Device(_select_first_device(kind))
-    else:
-        from nfpi.runtime.fabric import FabricDevice  # Lightning Fabric takes as long to import as torch
-
-        device = FabricDevice(chosen, count, kind)
-    if kind == "cuda":
-        require_kernels(device.device)
+    if device is None or device.type == "cuda":
+        require_allocated_gpu()
+    count = max(1, min(devices, count_visible_gpus())) if device is None else 1
+    rank, port = read_rank_and_port() if count > 1 else (0, 0)
+    if device is None:
+        device = torch.device("cpu") if _choose_kind() == "cpu" else torch.device(_choose_kind(), rank)
+    chosen = choose_precision(precision, device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        require_kernels(device)
     if precision == "auto":
-        logger.info("precision: %s on %s", chosen, describe_device(device.device))
-    prepare_process(device.device)
-    return device
+        logger.info("precision: %s on %s", chosen, describe_device(device))
+    prepare_process(device)
+    return Device(device, chosen, Processes(rank, count, device, port))
 
 
 def prepare_process(device: torch.device) -> None:
@@ -157,15 +183,6 @@ def _choose_kind() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _select_first_device(kind: str) -> torch.device:
-    if kind == "cpu":
-        return torch.device("cpu")
-    device = torch.device(kind, 0)
-    if kind == "cuda":
-        torch.cuda.set_device(device)
-    return device
 
 
 def describe_device(device: torch.device) -> str:

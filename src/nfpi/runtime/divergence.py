@@ -35,10 +35,6 @@ class _Diverged(Record):
     diverged: _Divergence
 
 
-_FIELDS = {"iteration": "iteration", "class_index": "class_index", "quantity": "quantity", "lambda": "weight"}
-"""Keys of a divergence in files, and the attributes of :class:`Diverged` that they hold."""
-
-
 class Diverged(ArithmeticError):
     """A fit or a training diverged: a quantity is no longer finite, or no longer positive (definite).
 
@@ -78,8 +74,9 @@ class Diverged(ArithmeticError):
     @property
     def record(self) -> dict[str, Any]:
         """The divergence with its context, as JSON values."""
-        message = {"message": self.message} if self.message else {}
-        return {key: getattr(self, name) for key, name in _FIELDS.items()} | message | {"context": self.context}
+        record: dict[str, Any] = {"iteration": self.iteration, "class_index": self.class_index}
+        record |= {"quantity": self.quantity, "lambda": self.weight}
+        return record | ({"message": self.message} if self.message else {}) | {"context": self.context}
 
 
 class TrainingDiverged(Diverged):
@@ -99,18 +96,19 @@ class TrainingDiverged(Diverged):
         self.log: list[Any] = []
 
 
-def find_divergence(content: Mapping[str, Any], path: Path) -> Diverged | None:
-    """Return the divergence that a file's content or header holds, if there is one.
+def raise_divergence(content: Mapping[str, Any], path: Path) -> None:
+    """Raise the divergence that a file's content or header holds, if there is one.
 
     Raises:
+        Diverged: the content holds a divergence.
         FormatError: its record is incomplete.
     """
     if "diverged" not in content:
-        return None
+        return
     record = check_record(_Diverged, content, path, "a divergence").diverged
     fault = Diverged(record.iteration, record.class_index, record.quantity, record.weight, record.message)
     fault.context = record.context
-    return fault
+    raise fault
 
 
 def raise_if_marked(path: Path) -> None:
@@ -120,9 +118,8 @@ def raise_if_marked(path: Path) -> None:
         Diverged: the file holds a divergence.
         FormatError: the file is not a JSON object, or its record of the divergence is incomplete.
     """
-    fault = find_divergence(read_json_object(path), path) if path.is_file() else None
-    if fault is not None:
-        raise fault
+    if path.is_file():
+        raise_divergence(read_json_object(path), path)
 
 
 def mark_diverged(paths: Iterable[Path], fault: Diverged) -> None:
@@ -152,17 +149,14 @@ def _encode_mark(path: Path, fault: Diverged) -> bytes | str:
             return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         case ".csv":
             return "epoch\n"
-        case ".npy":
-            return _write_to_bytes(lambda file: np.save(file, np.empty(0, np.uint8)))
-        case ".npz":
-            return _write_to_bytes(lambda file: np.savez(file))
+        case ".npy" | ".npz":
+            buffer = io.BytesIO()
+            if path.suffix == ".npy":
+                np.save(buffer, np.empty(0, np.uint8))
+            else:
+                np.savez(buffer)
+            return buffer.getvalue()
     raise ValueError(f"{path}: expected a format that can record a divergence, received {path.suffix}")
-
-
-def _write_to_bytes(write: Any) -> bytes:
-    buffer = io.BytesIO()
-    write(buffer)
-    return buffer.getvalue()
 
 
 NOT_FINITE = (Diverged, FloatingPointError, OverflowError)

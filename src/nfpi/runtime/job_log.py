@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from nfpi.runtime.signals import EXIT_STATUS
 
@@ -38,12 +38,7 @@ STATE_SUFFIX = ".json"
 
 
 def is_first_process() -> bool:
-    """Return whether this is the only process of a training, or the one that started the others."""
-    return RANK_AND_PORT not in os.environ
-
-
-def writes_outputs() -> bool:
-    """Return whether this process writes the outputs of its training: the one with rank 0."""
+    """Return whether this is the only process of a training, or the one with rank 0, which writes log and outputs."""
     return os.environ.get(RANK_AND_PORT, "0").split()[0] == "0"
 
 
@@ -80,35 +75,29 @@ def _name_kept_log(path: Path, attempt: int) -> Path:
     return path.with_name(f"{path.name}.{attempt}")
 
 
-def _remove_kept_logs(path: Path, attempts: int) -> None:
-    """Remove the logs of the attempts before the last one, which ended well."""
-    for attempt in range(1, attempts):
-        with contextlib.suppress(OSError):
-            _name_kept_log(path, attempt).unlink(missing_ok=True)
-
-
 class JobLog:
-    """Writer of the log and the state of this process.
+    """The log of this process and the state of its job.
 
     Args:
         path: path of the log.
         stderr: file descriptor of the stderr that the process was started with.
 
     Attributes:
-        path: as given.
+        path, stderr: as given.
         state: the state.
         before: the last state of the previous attempt; None: there was none, or it ended well.
     """
 
     def __init__(self, path: Path, stderr: int) -> None:
-        self.path, self._stderr = path, stderr
-        self._in_use = True
+        self.path, self.stderr = path, stderr
         self._epoch_ends: deque[float] = deque(maxlen=_LAST_EPOCHS + 1)
         self._state_file = path.with_name(path.name + STATE_SUFFIX)
         self.before = read_state(self._state_file)
-        if self.before is not None and self.before.state == "done":
-            _remove_kept_logs(path, self.before.attempt)
-            self.before = None
+        with contextlib.suppress(OSError):
+            if self.before is not None and self.before.state == "done":
+                for attempt in range(1, self.before.attempt):
+                    _name_kept_log(path, attempt).unlink(missing_ok=True)
+                self.before = None
         self.state = JobState(attempt=1 if self.before is None else self.before.attempt + 1)
         self.write_state()
         # Snakemake removes the log before it tries the job again: a second name keeps it
@@ -148,43 +137,6 @@ class JobLog:
         self.state.state, self.state.error = "failed", error
         self.write_state()
 
-    def write_to_stderr(self, line: str) -> None:
-        """Print a line on the original stderr, unless :meth:`write` already sends all output there."""
-        if self._in_use:
-            with contextlib.suppress(OSError):
-                os.write(self._stderr, line.encode(errors="backslashreplace"))
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Append to the log; if that fails, write this and all later output to the original stderr."""
-        remaining = memoryview(data)
-        while remaining:
-            try:
-                remaining = remaining[os.write(2, remaining) :]
-            except OSError:
-                if not self._in_use:
-                    return  # nowhere left to print
-                self._in_use = False
-                for descriptor in (1, 2):
-                    os.dup2(self._stderr, descriptor)
-                remaining = memoryview(data)  # repeats the whole line
-
-
-class _Stream(io.RawIOBase):
-    """Stream that replaces Python's stdout and stderr while a log is written."""
-
-    def __init__(self, log: JobLog) -> None:
-        self._log = log
-
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return 2
-
-    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
-        self._log.write(data)
-        return len(data)
-
 
 _log: JobLog | None = None
 
@@ -214,10 +166,11 @@ def record_epoch(epoch: int, epochs: int) -> None:
 
 def print_line(line: str) -> None:
     """Print a line on stderr and, if stderr is redirected to a log, also on the original stderr."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # the log cannot be written
+        print(line, file=sys.stderr, flush=True)
     if _log is not None:
-        _log.write_to_stderr(f"{line}\n")
+        with contextlib.suppress(OSError):
+            os.write(_log.stderr, f"{line}\n".encode(errors="backslashreplace"))
 
 
 def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int:
@@ -225,8 +178,7 @@ def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int
 
     The output begins with a line that numbers the attempt, and includes the output of libraries and child processes.
     After an uncaught error, the status is 1, the log ends with its traceback and its message in one line, and stderr
-    shows this line and the log's path. If the file cannot be opened, there is no log, as with `path=None`; if it cannot
-    be written, the output is printed on stderr.
+    shows this line and the log's path. If the file cannot be opened, there is no log, as with `path=None`.
 
     Snakemake removes the log of a job before it retries the job. The log of an attempt that did not end well stays
     under a second name, `FILE.1`, until the job is run again after an attempt that did. The first line of the next log
@@ -243,16 +195,18 @@ def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int
     global _log
     streams = sys.stdout, sys.stderr
     _log = JobLog(path, originals[1])
-    sys.stdout, sys.stderr = _open_text_stream(_log), _open_text_stream(_log)
+    sys.stdout, sys.stderr = map(_open_text_stream, (1, 2))
     status = 1
     try:
-        print(_describe_attempt(_log, command))
+        with contextlib.suppress(OSError):
+            print(_describe_attempt(_log, command))
         status = run()
     except Exception as error:
-        traceback.print_exc()
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        print(f"nfpi: error: {message}", file=sys.stderr)
-        _log.write_to_stderr(f"nfpi: error: {message} (its traceback: {path})\n")
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+            print(f"nfpi: error: {message}", file=sys.stderr)
+        os.write(_log.stderr, f"nfpi: error: {message} (its traceback: {path})\n".encode(errors="backslashreplace"))
         _log.record_failure(message)
     finally:
         _log.end_job(status)
@@ -275,9 +229,10 @@ def _describe_attempt(log: JobLog, command: str) -> str:
     return f"{line}; attempt {log.before.attempt}{where} {': '.join(filter(None, (ended, log.before.error)))}"
 
 
-def _open_text_stream(log: JobLog) -> TextIO:
-    stream = _Stream(log)
-    return io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", write_through=True)  # type: ignore[type-var]
+def _open_text_stream(descriptor: int) -> TextIO:
+    """Open a stream without a buffer, so that all output is in the order in which it was written."""
+    file: Any = io.FileIO(descriptor, "w", closefd=False)  # Python's types ask for a buffer
+    return io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", write_through=True)
 
 
 def _redirect(path: Path) -> tuple[int, int] | None:

@@ -75,24 +75,6 @@ def full_precision() -> Iterator[None]:
 
 
 @contextmanager
-def outside_autocast() -> Iterator[None]:
-    """In this context, let a block of :func:`torch.autocast` count as outermost, even if the caller is inside another.
-
-    Autocast keeps the weights that it has rounded until the outermost block ends. In a block around a whole training,
-    every step would compute with the weights of the first. Whether autocast is enabled does not change.
-    """
-    depth = torch.autocast_increment_nesting()
-    for _ in range(depth):
-        torch.autocast_decrement_nesting()
-    torch.clear_autocast_cache()
-    try:
-        yield
-    finally:
-        for _ in range(depth - 1):
-            torch.autocast_increment_nesting()
-
-
-@contextmanager
 def standard_defaults() -> Iterator[None]:
     """Make tensors in float32 on the CPU within the context, where no dtype or device is given. Also a decorator.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,7 @@ from torch import Tensor
 from nfpi.runtime.job_log import RANK_AND_PORT, print_error
 from nfpi.runtime.signals import signals_blocked
 
-ADDRESS = "127.0.0.1"
+_ADDRESS = "127.0.0.1"
 _CPU = torch.device("cpu")
 _GRACE = 3.0
 """Seconds that the first process has, once another one has failed, to end with an error of its own that is no
@@ -45,11 +46,13 @@ class Processes:
         rank: rank of this process.
         count: number of processes.
         device: device of this process.
+        port: port that the first process listens on, if there are several.
     """
 
     rank: int = 0
     count: int = 1
     device: torch.device = _CPU
+    port: int = 0
 
     @property
     def first(self) -> bool:
@@ -94,32 +97,36 @@ class Processes:
 ALONE = Processes()
 
 
-@contextmanager
-def connected(processes: Processes, port: int) -> Iterator[None]:
-    """Run the block in several processes; the first one starts the others, which run its command again.
+def read_rank_and_port() -> tuple[int, int]:
+    """Return the rank of this process, and the port that the first process listens on: a free one in that process."""
+    rank, port = map(int, os.environ.get(RANK_AND_PORT, "0 0").split())
+    if not port:
+        with socket.create_server((_ADDRESS, 0)) as server:
+            port = server.getsockname()[1]
+    return rank, port
 
-    Args:
-        processes: processes of this run.
-        port: port that the first process listens on.
-    """
+
+@contextmanager
+def connected(processes: Processes) -> Iterator[None]:
+    """Run the block in several processes; the first one starts the others, which run its command again."""
     if processes.first:
-        with _other_processes(processes.count, port), _process_group(processes, port):
+        with _other_processes(processes.count, processes.port), _process_group(processes):
             yield
         return
     threading.Thread(target=_end_with_first, daemon=True).start()
     logging.disable(logging.WARNING)
-    with _process_group(processes, port):
+    with _process_group(processes):
         yield
 
 
 @contextmanager
-def _process_group(processes: Processes, port: int) -> Iterator[None]:
+def _process_group(processes: Processes) -> Iterator[None]:
     """Connect to the other processes, and disconnect if the block ends without an error."""
     if processes.device.type == "cuda":
         torch.cuda.set_device(processes.device)
     dist.init_process_group(
         "nccl" if processes.device.type == "cuda" else "gloo",
-        init_method=f"tcp://{ADDRESS}:{port}",
+        init_method=f"tcp://{_ADDRESS}:{processes.port}",
         rank=processes.rank,
         world_size=processes.count,
         timeout=timedelta(days=1),  # the others wait while the first evaluates; _watch notices processes that ended

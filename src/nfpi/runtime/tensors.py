@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from nfpi.runtime.divergence import find_divergence
+from nfpi.runtime.divergence import raise_divergence
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError, parse_json
 
@@ -51,9 +51,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise FormatError(f"{path}: expected a safetensors file, received a damaged one ({error})") from None
     if not isinstance(header, dict):
         raise FormatError(f"{path}: expected a file of this project, received one without its header")
-    diverged = find_divergence(header, path)
-    if diverged is not None:
-        raise diverged
+    raise_divergence(header, path)
     require_finite(path, tensors)
     return tensors, header
 

@@ -95,15 +95,15 @@ class StartFlow(FlowStage):
         training = self.declaration["training"]
         with (
             self.resuming(self.training.checkpoint_minutes, seed=self.seed, training=training) as checkpoints,
-            device.launch_processes() as processes,
+            device.launch_processes(),
         ):
             description = describe_flow(self.flow, data.train.shape)
             initial = start_training(data, description, self.start, self.seed, device, checkpoints, self.output)
-        if processes.first:
+        if device.processes.first:
             save_prior(self.get_path("prior"), initial.prior, {**header, "lambda": 0.0})
             save_statistics(self.get_path("statistics"), initial.statistics, header)
             write_log(self.get_path("history"), initial.state.log)
-            header |= {"devices": processes.count, "precision": device.precision}
+            header |= {"devices": device.processes.count, "precision": device.precision}
             initial.state.save(self.get_path("state"), header)
 
 
@@ -166,14 +166,14 @@ class TrainFlow(FlowStage):
         about = {"seed": state.seed, "training": self.declaration["training"]}
         with (
             self.resuming(self.training.checkpoint_minutes, record.get("lambda"), **about) as checkpoints,
-            device.launch_processes() as processes,
+            device.launch_processes(),
         ):
             state = continue_training(state, prior, data, device, checkpoints, learned, self.output)
-        if not processes.first:
+        if not device.processes.first:
             return
-        further: dict[str, Any] = {"devices": processes.count}
+        further: dict[str, Any] = {"devices": device.processes.count}
         if len(state.precisions) > 1:  # it changed when the training was resumed; `training.precision` is the last
-            further["precisions"] = state.precision_parts
+            further["precisions"] = state.precisions
         model = TrainedFlow.from_training(
             state,
             prior,

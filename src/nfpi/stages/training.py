@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nfpi.results.recorded.csv_files import write_log
 from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
 from nfpi.runtime.files import run_after_commit
-from nfpi.runtime.job_log import writes_outputs
+from nfpi.runtime.job_log import is_first_process
 from nfpi.stages.base import Stage
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ class TrainingStage(Stage):
             yield checkpoints
         except TrainingDiverged as fault:
             fault.weight, fault.context = weight, context
-            if writes_outputs():
+            if is_first_process():
                 run_after_commit(checkpoints.clear)  # trained again, it would diverge again
             raise
-        if writes_outputs():
+        if is_first_process():
             run_after_commit(checkpoints.clear)
 
     def record_divergence(self, fault: Diverged) -> None:

@@ -132,15 +132,14 @@ class TrainingData:
         return training_transform(self.config.augmentation, self.train.shape, self.train.flip)
 
 
-def draw_initialization_images(data: TrainingData, seed: int, most: int | None = None) -> Tensor:
+def draw_initialization_images(data: TrainingData, seed: int) -> Tensor:
     """Draw the images of the data-dependent initialisation, (B, C, H, W), the same in every process.
 
     Args:
         data: training images; the setting `initialization_images` says how many are drawn; all if there are fewer.
         seed: seed of the run.
-        most: draw only the first `most` of these images; None: all.
     """
-    count = data.config.initialization_images if most is None else min(data.config.initialization_images, most)
+    count = data.config.initialization_images
     drawn: list[Tensor] = []
     with closing(replace(data, processes=ALONE)) as alone:
         for x, _ in alone.stream(seed, INITIALIZATION_EPOCH):

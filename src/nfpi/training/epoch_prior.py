@@ -8,13 +8,12 @@ from torch import Tensor
 from nfpi.priors.fixed_point import FixedPointDiverged
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.learner import PriorLearner, ValueRange
-from nfpi.priors.statistics import ClassStatistics
-from nfpi.runtime.divergence import NOT_FINITE
+from nfpi.runtime.divergence import NOT_FINITE, TrainingDiverged
 from nfpi.runtime.processes import ALONE, Processes
 from nfpi.runtime.signals import Interruption
 from nfpi.training.batches import TrainingData, latent_statistics
 from nfpi.training.loop import make_loss_error
-from nfpi.training.state import TrainingState, make_fit_error, require_finite
+from nfpi.training.state import TrainingState, require_finite
 
 
 class FixedPrior:
@@ -104,13 +103,21 @@ def prepare_epoch_prior(
     fits_before_due, epochs_since_fit = divmod(learned_epochs, learner.every_epochs)
     # otherwise the fit due has been made, before an earlier epoch or before the training was interrupted
     if learner.steps <= fits_before_due:
-        nll_range = ValueRange() if learner.uses_nll_range else None
-        statistics = _compute_statistics(state, learner, data, interruption, nll_range)
+        nll_range, epoch = ValueRange() if learner.uses_nll_range else None, len(state.log) + 1
+        try:
+            with interruption.at_once():
+                prior = _cast_for_flow(learner.prior, data.device)
+                statistics = latent_statistics(state.flow, data, state.seed, prior, nll_range, next_epoch=epoch - 1)
+        except NOT_FINITE:
+            raise make_loss_error(state, data.config) from None
         try:
             learner.update(statistics, compute_learning_progress(state, data), nll_range)
         except FixedPointDiverged as fault:
-            raise make_fit_error(fault, state, len(state.log) + 1) from None
-        require_finite(state, data.config, len(state.log) + 1)
+            message = f"training: epoch {epoch}, step {state.step}: {fault} (seed {state.seed})"
+            diverged = TrainingDiverged(message, state.step, fault.quantity)
+            diverged.class_index = fault.class_index
+            raise diverged from None
+        require_finite(state, data.config, epoch)
     return FixedPrior(learner.prior, data.device, learner.loss if epochs_since_fit == 0 else None)
 
 
@@ -120,22 +127,6 @@ def is_pass_due_before(epoch: int, state: TrainingState, data: TrainingData) -> 
     if learner is None or learned_epochs < 0:
         return False
     return learner.every_epochs is not None and learned_epochs % learner.every_epochs == 0
-
-
-def _compute_statistics(
-    state: TrainingState,
-    learner: PriorLearner,
-    data: TrainingData,
-    interruption: Interruption,
-    nll_range: ValueRange | None = None,
-) -> ClassStatistics:
-    """Compute the statistics that the Gaussians are learned from, in one pass that a signal may interrupt."""
-    try:
-        with interruption.at_once():
-            prior = _cast_for_flow(learner.prior, data.device)
-            return latent_statistics(state.flow, data, state.seed, prior, nll_range, next_epoch=len(state.log))
-    except NOT_FINITE:
-        raise make_loss_error(state, data.config) from None
 
 
 def compute_learning_progress(state: TrainingState, data: TrainingData) -> float:

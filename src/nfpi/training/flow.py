@@ -8,9 +8,9 @@ epoch and the batch, so on a CPU a split run equals an unsplit one bit for bit.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,35 +19,29 @@ import torch
 from torch import Tensor
 
 from nfpi.config.base import Start
+from nfpi.config.flows import FLOWS
 from nfpi.config.priors import LearnedMethod
-from nfpi.evaluation import check_shapes, evaluate_flow
+from nfpi.evaluation import check_shapes
+from nfpi.flows.check import FlowError, check_flow
+from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.registry import build_flow
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.registry import initial_prior, make_learner
 from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.checkpoints import Checkpoints
-from nfpi.runtime.compiler import choose_compiler
 from nfpi.runtime.device import Device
-from nfpi.runtime.divergence import NOT_FINITE, TrainingDiverged
-from nfpi.runtime.job_log import record_epoch
+from nfpi.runtime.divergence import NOT_FINITE
+from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import derive_seed, seed_default_generators
-from nfpi.runtime.signals import Interruption
-from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, latent_statistics
-from nfpi.training.epoch_prior import (
-    FixedPrior,
-    LearnedPrior,
-    compute_learning_progress,
-    is_pass_due_before,
-    prepare_epoch_prior,
-)
-from nfpi.training.initial_flow import check_trained_flow, initialize_flow
-from nfpi.training.loop import LogRow, Training, load_checkpoint, make_loss_error, train
-from nfpi.training.optimizers import compute_learning_rate
-from nfpi.training.state import TrainingState, require_finite
-from nfpi.training.step import TrainingStep
-from nfpi.training.tracking import tracking
+from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, draw_initialization_images, latent_statistics
+from nfpi.training.likelihood import FlowTraining
+from nfpi.training.loop import load_checkpoint, make_loss_error
+from nfpi.training.state import TrainingState
 
-logger = logging.getLogger(__name__)
+_CHECKED_IMAGES = 4
+_CHECK_TOLERANCE = 0.02
+"""largest error accepted in float64: the same as that accepted by default in float32"""
 
 
 @dataclass(frozen=True)
@@ -102,14 +96,13 @@ def start_training(
             prior = GaussianPrior(tensors["prior.mean"], tensors["prior.variance"]).to(precise_device(data.device))
         else:
             seed_default_generators(derive_seed(seed, "weights"), data.device)
-            new_flow = initialize_flow(flow, data, seed)
+            new_flow = _initialize_flow(flow, data, seed)
             statistics = latent_statistics(new_flow, data, seed, next_epoch=0 if until_epoch else None)
             prior = initial_prior(statistics, start, seed)
             state = TrainingState.new(new_flow, data.config, seed, data.steps_per_epoch)
         if until_epoch or statistics is None:
-            training = FlowTraining(state, prior, data, device, until_epoch)
-            training.extra_tensors = {"prior.mean": prior.mean, "prior.variance": prior.variance}
-            training.epoch_after = STATISTICS_EPOCH
+            tensors = {"prior.mean": prior.mean, "prior.variance": prior.variance}
+            training = FlowTraining(state, prior, data, device, until_epoch, tensors, STATISTICS_EPOCH)
             training.run(checkpoints, tracked, progress)
             try:
                 statistics = latent_statistics(state.flow, data, seed)
@@ -119,7 +112,7 @@ def start_training(
                 raise fault from None
             # checked only after the latents are known to be finite: otherwise a diverged flow would be reported as one
             # with wrong formulas
-            check_trained_flow(state, data)
+            _check_trained_flow(state, data)
         return InitialState(state, prior, statistics)
 
 
@@ -187,127 +180,54 @@ def _resume(
     return state, found[0]
 
 
-class FlowTraining(Training):
-    """The training of a flow by maximum likelihood, from a state to the end of an epoch.
+def _initialize_flow(description: Mapping[str, Any], data: TrainingData, seed: int) -> ImageFlow:
+    """Build a flow, initialise it on images, and check its shapes, inverse and log-determinants on some of them.
+
+    Raises:
+        FlowError: the flow fails :func:`nfpi.flows.check.check_flow`.
+    """
+    flow = build_flow(description).to(data.device)
+    images = draw_initialization_images(data, seed)
+    with torch.no_grad():
+        flow.initialize(images)
+    check_flow(flow, images[:_CHECKED_IMAGES], jacobian=False)
+    return flow
+
+
+@full_precision()
+def _check_trained_flow(state: TrainingState, data: TrainingData) -> None:
+    """Repeat the check of :func:`_initialize_flow`, on the same images, for a trained flow of an extension.
+
+    Couplings that begin with zeros pass the first check whatever their formulas are. The flow and the global random
+    generators stay as they are.
 
     Args:
-        state: state of the training.
-        prior: the Gaussians, or the initial ones if they are learned.
+        state: state of the training; without a finished epoch nothing is checked.
         data: images and settings of the training.
-        device: device of the training.
-        until_epoch: number of epochs after which it ends.
 
-    Attributes:
-        extra_tensors: further tensors of its checkpoints.
-        epoch_after: epoch whose first images are read in advance as the last epoch ends; None: no further epoch.
+    Raises:
+        FlowError: the flow fails the check.
     """
+    flow = state.flow
+    if FLOWS[flow.kind].extension is None or not state.log:
+        return
+    images = draw_initialization_images(data, state.seed)[:_CHECKED_IMAGES]
+    gpus = [data.device] if data.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):  # a flow may draw random numbers
+        try:
+            check_flow(flow, images, jacobian=False)
+        except FlowError as fault:
+            if not _passes_in_float64(flow, images):
+                raise FlowError(
+                    f"training: after epoch {len(state.log)}: {fault} (a wrong formula, or, with a learning rate that "
+                    "is too large, weights with which the flow cannot be inverted)"
+                ) from None
 
-    state: TrainingState
 
-    def __init__(
-        self, state: TrainingState, prior: GaussianPrior, data: TrainingData, device: Device, until_epoch: int
-    ) -> None:
-        self.state, self.device, self.steps_per_epoch = state, device, data.steps_per_epoch
-        self.extra_tensors: Mapping[str, Tensor] = {}
-        self.epoch_after: int | None = None
-        self._prior, self._data, self._until_epoch = prior, data, until_epoch
-        self._epoch_prior: FixedPrior | LearnedPrior = FixedPrior(prior, data.device)
-        self._track: Callable[[TrainingState, GaussianPrior], None]
-        own_slice = data.processes.get_slice(data.count_images(0))
-        compiler = choose_compiler(data.config.compile, data.device)
-        steps = data.config.epochs * data.steps_per_epoch
-        self._step = TrainingStep(state, data.config, device, steps, own_slice.stop - own_slice.start, compiler)
-        state.note_precision(device.precision)
-
-    def run(self, checkpoints: Checkpoints | None, tracked: Path | None, progress: bool | None) -> None:
-        """Train; see :func:`continue_training` for the arguments."""
-        with tracking(tracked if self._data.processes.first else None, self._data, self.state.log) as track:
-            self._track = track
-            try:
-                train(self, self._until_epoch, checkpoints, progress)
-            finally:
-                self._step.release_bounds()
-
-    def load_batches(self, epoch: int, start_batch: int, interruption: Interruption) -> Iterator[tuple[Tensor, Tensor]]:
-        """Make any fit of the Gaussians that is due, and iterate over the batches of an epoch."""
-        state, data = self.state, self._data
-        self._step.choose_bounds(epoch_begins=start_batch == 0)
-        self._epoch_prior = prepare_epoch_prior(state, self._prior, data, interruption)
-        next_epoch = self.epoch_after
-        if epoch + 1 < self._until_epoch:
-            next_epoch = STATISTICS_EPOCH if is_pass_due_before(epoch + 1, state, data) else epoch + 1
-        yield from data.stream(state.seed, epoch, start_batch, next_epoch)
-
-    def step(self, images: Tensor, labels: Tensor) -> None:
-        """Make a step by the gradient of the mean of −log p(x | y) over the images of all processes."""
-        state, data = self.state, self._data
-        # gradients are averaged over the processes; the factor gives every image the same weight
-        weight = len(labels) / data.count_images(state.step % self.steps_per_epoch) * data.processes.count
-        nll = self._step(self._epoch_prior, images, labels, weight, compute_learning_progress(state, data))
-        state.epoch_loss += data.processes.sum(nll.sum())
-
-    def check(self) -> None:
-        """Check that the loss is finite and learned Gaussians are valid."""
-        require_finite(self.state, self._data.config, len(self.state.log) + 1)
-
-    def check_steps(self) -> None:
-        """Check the state, and renew bounds of couplings that the weights have exceeded."""
-        self.check()
-        self._step.renew_exceeded_bounds()
-
-    def make_error(self) -> TrainingDiverged:
-        """Make the exception for a loss that is not finite."""
-        return make_loss_error(self.state, self._data.config)
-
-    def serialize(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the state and the extra tensors."""
-        tensors, header = self.state.serialize()
-        return {**tensors, **self.extra_tensors}, header
-
-    def end_epoch(self, seconds: float, interruption: Interruption) -> None:
-        """Add the epoch's row to the log, with scores of the validation split where they are due."""
-        state, data = self.state, self._data
-        mean_nll = state.epoch_loss.cpu() / len(data.train)
-        prior, objective = self._epoch_prior.summarize_epoch(mean_nll.item())
-        row = self._make_row(mean_nll, objective, seconds)
-        config, epoch = data.config, len(state.log) + 1
-        record_epoch(epoch, config.epochs)
-        line = f"epoch {epoch}/{config.epochs}: train {row['train_bits_per_dim']:.4f} bits/dim, {seconds:.1f} s"
-        if objective is not None:
-            line += f"; prior {objective:.6g}"
-        due = epoch % config.evaluate_every == 0 or epoch == config.epochs
-        if data.processes.first and data.validation is not None and due:
-            with interruption.at_once():
-                scores = evaluate_flow(
-                    state.averaged_flow,
-                    prior,
-                    data.validation,
-                    batch_size=config.batch_size,
-                    seed=state.seed,
-                    domain=data.domain,
-                    device=data.device,
-                )
-            row |= {"validation_bits_per_dim": scores.bits_per_dim, "validation_nf_acc": scores.nf_acc}
-            line += f"; validation {scores.bits_per_dim:.4f} bits/dim, NF-Acc {scores.nf_acc:.2f} %"
-        state.epoch_loss.zero_()
-        state.log.append(row)
-        logger.info(line)
-        self._track(state, prior)  # before the checkpoint: a run resumed from it does not track this epoch again
-
-    def _make_row(self, mean_nll: Tensor, objective: float | None, seconds: float) -> LogRow:
-        """Make the epoch's row of the log, without scores of the validation split."""
-        state, data = self.state, self._data
-        config, dimensions = data.config, torch.Size(data.train.shape).numel()
-        series_lengths = self._step.count_products()
-        return {
-            "epoch": len(state.log) + 1,
-            "step": state.step,
-            "learning_rate": compute_learning_rate(config, state.step, config.epochs * self.steps_per_epoch),
-            "train_bits_per_dim": float(data.domain.bits_per_dim(mean_nll, dimensions)),
-            "prior_loss": objective,
-            "validation_bits_per_dim": None,
-            "validation_nf_acc": None,
-            "series_terms": sum(series_lengths) / len(series_lengths) if series_lengths else None,
-            "series_terms_max": max(series_lengths, default=None),
-            "seconds": round(seconds, 3),
-        }
+def _passes_in_float64(flow: ImageFlow, images: Tensor) -> bool:
+    """Return whether a flow passes the check in float64, so that only rounding in float32 made it fail."""
+    try:
+        check_flow(deepcopy(flow).double(), images.double(), jacobian=False, tolerance=_CHECK_TOLERANCE)
+    except (FlowError, RuntimeError, TypeError):  # TypeError: the device has no float64
+        return False
+    return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,14 +20,14 @@ from tqdm import tqdm
 
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.config.training import TrainingConfig
-from nfpi.runtime.checkpoints import Checkpoints, Snapshot, checkpointing
+from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import Device
-from nfpi.runtime.divergence import NOT_FINITE, TrainingDiverged
-from nfpi.runtime.signals import Interruption
+from nfpi.runtime.divergence import NOT_FINITE
+from nfpi.runtime.divergence import TrainingDiverged as TrainingDiverged
+from nfpi.runtime.job_log import record_epoch
+from nfpi.runtime.signals import Interrupted, Interruption, interruptible
 from nfpi.runtime.tensors import load_state, select_prefix
 from nfpi.training.optimizers import collect_moments, load_moments
-
-__all__ = ["LogRow", "State", "Training", "TrainingDiverged", "load_checkpoint", "make_loss_error", "train"]
 
 LogRow = dict[str, float | int | None]
 
@@ -94,11 +95,13 @@ class Training(ABC):
 
     Attributes:
         state: state of the training, updated in place.
+        config: settings of the training.
         device: device, precision and processes of the training.
         steps_per_epoch: number of steps of an epoch.
     """
 
     state: State
+    config: TrainingConfig | ClassifierConfig
     device: Device
     steps_per_epoch: int
 
@@ -117,20 +120,17 @@ class Training(ABC):
         """Make a step on a batch, count it, and add the losses of its images to `epoch_loss`."""
 
     @abstractmethod
+    def end_epoch(self, seconds: float, interruption: Interruption) -> None:
+        """Add the epoch's row to the log; until then, a signal may stop an evaluation."""
+
     def check(self) -> None:
         """Check the state before it is saved, without changing it.
 
         Raises:
             TrainingDiverged: a number is not finite.
         """
-
-    @abstractmethod
-    def end_epoch(self, seconds: float, interruption: Interruption) -> None:
-        """Add the epoch's row to the log, and set `epoch_loss` to 0; until then, a signal may stop an evaluation."""
-
-    @abstractmethod
-    def make_error(self) -> TrainingDiverged:
-        """Make the exception for a computation whose numbers are not finite."""
+        if not torch.isfinite(self.state.epoch_loss):
+            raise make_loss_error(self.state, self.config)
 
     def check_steps(self) -> None:
         """Check the state every 20 steps and at the end of an epoch; unlike :meth:`check`, this may change it."""
@@ -180,30 +180,52 @@ def train(
         disable=None if progress is None else not progress,
     )
 
-    def take_snapshot() -> Snapshot:
-        training.check()
-        tensors, header = training.serialize()
-        return state.step, tensors, {**header, "device": training.device.state_dict()}
-
+    store = checkpoints if training.device.processes.first else None
     try:
-        with checkpointing(checkpoints if training.device.processes.first else None, take_snapshot) as checkpointer:
+        with _saved_if_interrupted(training, store) as interruption:
             while len(state.log) < until_epoch:
                 began, epoch = time.monotonic(), len(state.log)
                 start_batch = state.step - epoch * steps_per_epoch
-                for images, labels in training.load_batches(epoch, start_batch, checkpointer.interruption):
+                for images, labels in training.load_batches(epoch, start_batch, interruption):
                     training.step(images, labels)
                     bar.update()
                     if state.step % _STEPS_BETWEEN_CHECKS == 0 or state.step % steps_per_epoch == 0:
                         training.check_steps()
                         bar.set_postfix_str(f"epoch {epoch + 1}", refresh=False)
-                    checkpointer.save_if_due()
-                training.end_epoch(time.monotonic() - began, checkpointer.interruption)
-                checkpointer.save_if_due(epoch_ended=True)
-            with checkpointer.interruption.at_once():
+                    if store is not None and store.is_due():
+                        _save(training, store)
+                    interruption.check()
+                training.end_epoch(time.monotonic() - began, interruption)
+                state.epoch_loss.zero_()
+                record_epoch(len(state.log), training.config.epochs)
+                if store is not None and store.is_due(epoch_ended=True):
+                    _save(training, store)
+                interruption.check()
+            with interruption.at_once():
                 training.finish()
     except NOT_FINITE as fault:
-        error = fault if isinstance(fault, TrainingDiverged) else training.make_error()
+        error = fault if isinstance(fault, TrainingDiverged) else make_loss_error(state, training.config)
         error.log = state.log
         raise error from None
     finally:
         bar.close()
+
+
+@contextmanager
+def _saved_if_interrupted(training: Training, checkpoints: Checkpoints | None) -> Iterator[Interruption]:
+    """Save the state, which must be consistent, if a signal interrupts the block."""
+    with interruptible() as interruption:
+        try:
+            yield interruption
+            interruption.check()
+        except Interrupted as interrupted:
+            if checkpoints is not None:
+                _save(training, checkpoints)
+                interrupted.kept = str(checkpoints)
+            raise
+
+
+def _save(training: Training, checkpoints: Checkpoints) -> None:
+    training.check()
+    tensors, header = training.serialize()
+    checkpoints.save(training.state.step, tensors, {**header, "device": training.device.state_dict()})

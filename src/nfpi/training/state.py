@@ -21,11 +21,11 @@ from nfpi.flows.bijection import ImageFlow
 from nfpi.flows.check import FlowError
 from nfpi.flows.registry import build_flow
 from nfpi.linalg import precise_device
-from nfpi.priors.fixed_point import FixedPointDiverged
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.learner import PriorLearner
 from nfpi.priors.registry import make_learner
 from nfpi.runtime.divergence import TrainingDiverged
+from nfpi.runtime.faults import format_error
 from nfpi.runtime.formats import FormatError, Record, check_record
 from nfpi.runtime.tensors import load_state, load_tensors, save_tensors, select_prefix
 from nfpi.training.loop import LogRow, State, make_loss_error
@@ -43,13 +43,6 @@ class _Learner(Record):
     loss: float | None
 
 
-class _Part(Record):
-    """Precision of the steps that follow `after_step`, until the next part."""
-
-    after_step: NonNegativeInt
-    precision: str
-
-
 class _Header(Record):
     """Header entries that are needed to read a state."""
 
@@ -60,7 +53,7 @@ class _Header(Record):
     log: list[LogRow]
     learner: _Learner | None = None
     series_bounds: list[float] | None = None
-    precisions: list[_Part]
+    precisions: list[dict[str, Any]]
 
 
 class WeightAverage(Generic[Module]):
@@ -118,7 +111,7 @@ class TrainingState(State):
             bounds are held.
         series_largest: largest bound of |S_ij| that each coupling's weights gave in the steps since `series_bounds`
             were chosen, (number of couplings,); None: no bounds are held.
-        precisions: pairs (number of preceding steps, precision of the steps that follow); several if the training was
+        precisions: `precision` of the steps that follow `after_step`, until the next entry; several if the training was
             resumed on another kind of device.
     """
 
@@ -128,7 +121,7 @@ class TrainingState(State):
     learner: PriorLearner | None = None
     series_bounds: list[float] | None = None
     series_largest: Tensor | None = None
-    precisions: list[tuple[int, str]] = field(default_factory=list)
+    precisions: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def new(cls, flow: ImageFlow, config: TrainingConfig, seed: int, steps_per_epoch: int) -> TrainingState:
@@ -158,19 +151,14 @@ class TrainingState(State):
 
     def note_precision(self, precision: str) -> None:
         """Record the precision of the steps that follow; warn if it differs from that of the steps before."""
-        self.precisions = [part for part in self.precisions if part[0] < self.step]
-        before = self.precisions[-1][1] if self.precisions else None
+        self.precisions = [part for part in self.precisions if part["after_step"] < self.step]
+        before = self.precisions[-1]["precision"] if self.precisions else None
         if before is not None and before != precision:
             logger.warning(
                 "training: resumed in precision %s after step %d, which was in %s", precision, self.step, before
             )
         if before != precision:
-            self.precisions.append((self.step, precision))
-
-    @property
-    def precision_parts(self) -> list[dict[str, Any]]:
-        """The precisions as JSON."""
-        return [{"after_step": step, "precision": precision} for step, precision in self.precisions]
+            self.precisions.append({"after_step": self.step, "precision": precision})
 
     def serialize(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the state as tensors and a JSON header."""
@@ -179,7 +167,7 @@ class TrainingState(State):
         header |= {
             "flow": self.flow.description,
             "optimizer": type(self.optimizer).__name__,
-            "precisions": self.precision_parts,
+            "precisions": self.precisions,
         }
         if self.series_bounds is not None:
             header["series_bounds"] = self.series_bounds
@@ -237,8 +225,7 @@ class TrainingState(State):
                 raise ValueError(f"trained by {found.optimizer}, not by {type(state.optimizer).__name__}")
             state.restore(tensors, header)
             load_state(state.averaged_flow, select_prefix(tensors, "average."))
-            state.series_bounds = found.series_bounds
-            state.precisions = [(part.after_step, part.precision) for part in found.precisions]
+            state.series_bounds, state.precisions = found.series_bounds, found.precisions
             if "series_largest" in tensors:
                 state.series_largest = tensors["series_largest"].to(device)
                 if state.series_largest.shape != (len(found.series_bounds or ()),):
@@ -255,12 +242,9 @@ class TrainingState(State):
                 state.learner = learner
         except (ConfigError, FlowError, FormatError):
             raise
-        except ValidationError as error:
-            reason = explain(error)
-            raise FormatError(f"{path}: expected a training state, received something else ({reason})") from None
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            first_line = " ".join(str(error).splitlines()[:1]) or type(error).__name__
-            raise FormatError(f"{path}: expected a training state, received something else ({first_line})") from None
+            reason = explain(error) if isinstance(error, ValidationError) else format_error(error, 300)
+            raise FormatError(f"{path}: expected a training state, received something else ({reason})") from None
         return state
 
     def save(self, path: Path, header: Mapping[str, Any]) -> None:
@@ -311,24 +295,11 @@ def require_finite(state: TrainingState, config: TrainingConfig, epoch: int) -> 
             if learner.loss is not None and not math.isfinite(learner.loss):
                 raise ValueError("prior: objective is not finite")
         except ValueError as fault:
-            method = learner.method
-            rate = getattr(method.settings, "learning_rate", None) if method is not None else None
-            of_gaussians = f" of the Gaussians (now {rate:g}) or" if isinstance(rate, int | float) else ""
-            weight = f", or a smaller weight (now {method.weight:g})" if method is not None and method.weight else ""
             raise TrainingDiverged(
                 f"training: epoch {epoch}, step {state.step}: learned {fault} (seed {state.seed}): try a smaller "
-                f"learning_rate{of_gaussians} of the flow (now {config.learning_rate:g}){weight}",
+                f"learning_rate of the flow (now {config.learning_rate:g}) or of the Gaussians, or a smaller weight",
                 state.step,
                 "learned Gaussians",
             ) from None
     if not torch.isfinite(state.epoch_loss):
         raise make_loss_error(state, config)
-
-
-def make_fit_error(fault: FixedPointDiverged, state: TrainingState, epoch: int) -> TrainingDiverged:
-    """Make the exception for a fit that diverged before `epoch` (counted from 1), with its class and quantity."""
-    diverged = TrainingDiverged(
-        f"training: epoch {epoch}, step {state.step}: {fault} (seed {state.seed})", state.step, fault.quantity
-    )
-    diverged.class_index = fault.class_index
-    return diverged

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import torch
-from torch import Tensor
 
 from nfpi.config.base import ConfigError
 from nfpi.config.training import TrainingConfig
@@ -25,7 +22,7 @@ from nfpi.training.loop import LogRow
 from nfpi.training.state import TrainingState
 
 if TYPE_CHECKING:
-    from lightning_fabric.loggers import TensorBoardLogger
+    from torch.utils.tensorboard import SummaryWriter
 
 logger = logging.getLogger(__name__)
 
@@ -71,69 +68,59 @@ def tracking(
     later = [path for path in folder.glob(f"{SAMPLES}/epoch=*.png") if path.name > _name_grid(len(log))]
     for file in (*folder.glob(f"{EVENTS}/events.out.tfevents.*"), *later):
         file.unlink(missing_ok=True)
-    events = _open_events(folder, log) if data.config.tracking is not None else None
     every = data.config.sample_every_epochs if isinstance(data.domain, PixelDomain) else 0
+    with nullcontext() if data.config.tracking is None else _open_events(folder / EVENTS, log) as events:
 
-    def track(state: TrainingState, prior: GaussianPrior) -> None:
-        epoch = len(state.log)
-        if events is not None:
-            _write_row(events, epoch, state.log[-1])
-            events.save()
-        if every and epoch % every == 0:
-            _write_samples(folder / SAMPLES / _name_grid(epoch), state, prior, data)
+        def track(state: TrainingState, prior: GaussianPrior) -> None:
+            epoch = len(state.log)
+            if events is not None:
+                _write_row(events, epoch, state.log[-1])
+                events.flush()
+            if every and epoch % every == 0:
+                _write_samples(folder / SAMPLES / _name_grid(epoch), state, prior, data)
 
-    try:
         yield track
-    finally:
-        if events is not None:
-            events.finalize("")
 
 
 def _name_grid(epoch: int) -> str:
     return f"epoch={epoch:04d}.png"
 
 
-def _open_events(folder: Path, log: Sequence[LogRow]) -> TensorBoardLogger:
+def _open_events(folder: Path, log: Sequence[LogRow]) -> SummaryWriter:
     """Open an event file with the previous epochs of the log."""
-    from lightning_fabric.loggers import TensorBoardLogger
+    from torch.utils.tensorboard import SummaryWriter
 
-    events = TensorBoardLogger(folder, name=EVENTS, version="")
+    events = SummaryWriter(folder)
     for epoch, row in enumerate(log, 1):
         _write_row(events, epoch, row)
     return events
 
 
-def _write_row(events: TensorBoardLogger, epoch: int, row: LogRow) -> None:
+def _write_row(events: SummaryWriter, epoch: int, row: LogRow) -> None:
     """Add an epoch's row of the log."""
-    values = {name: value for name, value in row.items() if name != "epoch" and value is not None}
-    events.log_metrics(values, step=epoch)
+    for name, value in row.items():
+        if name != "epoch" and value is not None:
+            events.add_scalar(name, value, epoch)
 
 
 def _write_samples(path: Path, state: TrainingState, prior: GaussianPrior, data: TrainingData) -> None:
     """Write a grid of samples of the averaged flow, one row per class, from the same noise at every epoch."""
-    from torchvision.transforms.functional import to_pil_image
-    from torchvision.utils import make_grid
+    from torchvision.utils import save_image
 
+    labels = balanced_labels(min(prior.num_classes, _MAX_CLASSES), _PER_CLASS)
     try:
-        images = _draw(state, prior, data)
+        ((images, _),) = sample_images(
+            state.averaged_flow,
+            prior,
+            labels,
+            temperature=1.0,
+            seed=state.seed,
+            batch_size=len(labels),
+            domain=data.domain,
+            device=data.device,
+        )
     except NOT_FINITE as error:  # the inverse may overflow even if the flow is trained well
         logger.warning("epoch %d: no samples (%s)", len(state.log), error)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    to_pil_image(make_grid(images, nrow=_PER_CLASS)).save(path)
-
-
-def _draw(state: TrainingState, prior: GaussianPrior, data: TrainingData) -> Tensor:
-    """Draw 8-bit images (B, C, H, W) at temperature 1, of the first classes if there are many."""
-    labels = balanced_labels(min(prior.num_classes, _MAX_CLASSES), _PER_CLASS)
-    drawn = sample_images(
-        state.averaged_flow,
-        prior,
-        labels,
-        temperature=1.0,
-        seed=state.seed,
-        batch_size=len(labels),
-        domain=data.domain,
-        device=data.device,
-    )
-    return torch.cat([images for images, _ in drawn])
+    save_image(images / 255, path, nrow=_PER_CLASS)

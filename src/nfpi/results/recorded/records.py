@@ -18,12 +18,12 @@ from typing import Any
 from nfpi.config.base import NonNegativeFloat, NonNegativeInt, Seed
 from nfpi.config.extensions import get_loaded_versions
 from nfpi.runs import Run
-from nfpi.runtime.divergence import find_divergence
+from nfpi.runtime.divergence import Diverged, raise_divergence
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError, Record, check_record, read_json_object
 
 PACKAGES = (
-    *("nfpi", "torch", "torchvision", "lightning-fabric", "timm", "diffusers", "numpy", "scipy", "scikit-learn"),
+    *("nfpi", "torch", "torchvision", "timm", "diffusers", "numpy", "scipy", "scikit-learn"),
     *("pandas", "pillow"),
 )
 """Packages whose versions are recorded."""
@@ -105,10 +105,10 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     try:
         record = read_json_object(Path(path))
-        if "diverged" in record:
-            find_divergence(record, Path(path))
-            return record
+        raise_divergence(record, Path(path))
         checked = check_record(_Metrics, record, Path(path), "the metrics of a run")
+    except Diverged:
+        return record
     except FormatError as error:
         raise MetricsError(str(error)) from None
     if not checked.metrics and checked.n != 0:
