@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -26,8 +25,6 @@ from nfpi.priors.gaussian import GaussianPrior
 from nfpi.projection.counting import count_flow_step
 from nfpi.training.batches import TrainingData, latent_statistics
 from nfpi.training.likelihood import negative_log_likelihood
-
-logger = logging.getLogger(__name__)
 
 PAPER_SHAPE = (3, 32, 32)
 CLASSES = 10
@@ -98,9 +95,8 @@ def measure_training_step(subject: Subject, repeats: int) -> Iterator[Measuremen
 def measure_inference(subject: Subject, repeats: int) -> Iterator[Measurement]:
     """Time computations without gradients: evaluation, statistics, classification, sampling.
 
-    Classification and sampling are also timed with compiled networks, where there is a compiler. Uncompiled, the ELUs
-    read and write each output of a convolution once more, which alone costs about a tenth of the convolutions' time on
-    a CPU.
+    The ELUs read and write each output of a convolution once more, which alone costs about a tenth of the convolutions'
+    time on a CPU.
     """
     from nfpi.model import ClassConditionalFlow
 
@@ -109,7 +105,7 @@ def measure_inference(subject: Subject, repeats: int) -> Iterator[Measurement]:
     data: dict[str, object] = {"name": None, "classes": images.classes, "dtype": "uint8", "extra": {}}
     noise = {"grey_noise": 0.0, "latent_noise": 0.0}
     config = {"data": data, "training": noise, "seed": 0}
-    model, compiled = ClassConditionalFlow(flow, prior, config), ClassConditionalFlow(flow, prior, config)
+    model = ClassConditionalFlow(flow, prior, config)
     training = TrainingData(images, None, TrainingConfig(batch_size=batch, augmentation="none"), device)
     with torch.no_grad():
         _, convolutions = record_convolutions(flow, subject.x)
@@ -128,20 +124,11 @@ def measure_inference(subject: Subject, repeats: int) -> Iterator[Measurement]:
         "predict": lambda: model.predict(images.images),
         "sample": lambda: model.sample(images.labels),
     }
-    targets = ["at most 1.20×"] * len(uses)
-    try:
-        compiled.compile()
-    except ValueError as error:
-        logger.warning("not measured: %s", error)
-    else:
-        uses["predict, compiled"] = lambda: compiled.predict(images.images)
-        uses["sample, compiled"] = lambda: compiled.sample(images.labels)
-        targets += ["at most 1.10×"] * 2
-    # networks are compiled in the run before the first that counts
     *times, bare_convolutions = measure_medians(repeats, *uses.values(), run_convolutions)
-    for name, ours, target in zip(uses, times, targets, strict=True):
-        reference = "the bare convolutions of its coupling nets"
-        yield compare_times(f"{name}, paper's flow, {batch} images", reference, ours, bare_convolutions, target)
+    reference = "the bare convolutions of its coupling nets"
+    for name, ours in zip(uses, times, strict=True):
+        title = f"{name}, paper's flow, {batch} images"
+        yield compare_times(title, reference, ours, bare_convolutions, "at most 1.20×")
 
 
 def record_convolutions(

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from nfpi import __version__
 from nfpi.config.base import ConfigError, explain, suggest
 from nfpi.config.extensions import describe_extension_fault, load_extensions
-from nfpi.runtime.faults import describe_exhausted_resource, describe_fault
+from nfpi.runtime.faults import describe_exhausted_memory, describe_fault
 from nfpi.runtime.job_log import is_first_process, print_error, run_with_log
 from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible
 from nfpi.stages.base import Command, Stage
@@ -161,7 +161,7 @@ def _describe_error(error: Exception, command: str) -> str | None:
         return f"{command}: expected JSON, received '{received}' ({error.__cause__})"
     if isinstance(error, ConfigError | Interrupted):
         return str(error)
-    return describe_exhausted_resource(error) or describe_extension_fault(error) or describe_fault(error)
+    return describe_exhausted_memory(error) or describe_extension_fault(error) or describe_fault(error)
 
 
 class _LineHandler(logging.Handler):

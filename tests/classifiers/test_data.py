@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from nfpi.classifiers import ClassifierData, Preprocessing, Variants, concatenate, resize_images
 from nfpi.config.classifiers import ClassifierConfig, StandardAugmentation
 from nfpi.data import ImageSet, Pixels
+from nfpi.runtime.randomness import derive_seed
 
 CPU = torch.device("cpu")
 STANDARD = StandardAugmentation(crop_padding=1, rand_augment="rand-m9-mstd0.5-inc1")
@@ -46,7 +48,8 @@ def data_of(train: ImageSet, **changes: object) -> ClassifierData:
 
 
 def stream(data: ClassifierData, epoch: int = 0, start: int = 0, seed: int = 0) -> list[tuple[torch.Tensor, ...]]:
-    return list(data.stream(seed, epoch, start, CPU))
+    with closing(data.make_loader(seed, CPU)) as loader:
+        return list(loader.load_epoch(epoch, seed=derive_seed(seed, "classifier"), start_batch=start))
 
 
 def assert_equal(one: list, other: list) -> None:

@@ -19,6 +19,7 @@ from nfpi.classifiers import (
     build_classifier,
     train_classifier,
 )
+from nfpi.classifiers.training import ClassifierTraining
 from nfpi.config.classifiers import ClassifierConfig, StandardAugmentation
 from nfpi.config.resolution import resolve
 from nfpi.data import ImageSet
@@ -549,7 +550,7 @@ def test_a_checkpoint_of_another_model_is_refused(make_images, device, tmp_path)
 
 def test_only_steps_choose_convolutions_by_trial(make_images, monkeypatch):
     """Neither the batches being read, of which variants are decoded, nor validation: their shapes vary."""
-    seen, stream = set(), ClassifierData.stream
+    seen, load = set(), ClassifierTraining.load_batches
 
     class OnGpu(Device):
         @contextmanager
@@ -566,11 +567,11 @@ def test_only_steps_choose_convolutions_by_trial(make_images, monkeypatch):
             return super().forward(x)
 
     def noted(*args: object) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for batch in stream(*args):
+        for batch in load(*args):
             seen.add(("batch", torch.backends.cudnn.benchmark))
             yield batch
 
-    monkeypatch.setattr(ClassifierData, "stream", noted)
+    monkeypatch.setattr(ClassifierTraining, "load_batches", noted)
     images = make_images()
     train(OnGpu(torch.device("cpu")), images, images, model=Noting())
     assert seen == {("batch", False), ("training", True), ("validation", False)}

@@ -10,9 +10,9 @@ from nfpi.runtime.allocation import DeviceError
 from nfpi.runtime.device import count_visible_gpus, make_device
 
 ALLOCATED = [
-    ({"SLURM_JOB_ID": "1", "SLURM_JOB_GPUS": "0,1"}, r"SLURM allocated 2 to this job: SLURM_JOB_GPUS=0,1"),
-    ({"SLURM_JOB_ID": "1", "SLURM_STEP_GPUS": "3"}, r"SLURM allocated 1 to this job: SLURM_STEP_GPUS=3"),
-    ({"SLURM_JOB_ID": "1", "SLURM_GPUS_ON_NODE": "1"}, r"SLURM allocated 1 to this job"),
+    ({"SLURM_JOB_ID": "1", "SLURM_JOB_GPUS": "0,1"}, "SLURM_JOB_GPUS=0,1"),
+    ({"SLURM_JOB_ID": "1", "SLURM_STEP_GPUS": "3"}, "SLURM_STEP_GPUS=3"),
+    ({"SLURM_JOB_ID": "1", "SLURM_GPUS_ON_NODE": "1"}, "SLURM_GPUS_ON_NODE=1"),
     ({"CUDA_VISIBLE_DEVICES": "0"}, "CUDA_VISIBLE_DEVICES=0"),
     ({"CUDA_VISIBLE_DEVICES": "GPU-8f6b4e1a"}, "CUDA_VISIBLE_DEVICES=GPU-8f6b4e1a"),
     ({"NFPI_DEVICE": "cuda"}, "NFPI_DEVICE=cuda"),

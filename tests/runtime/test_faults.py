@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from nfpi.runtime.faults import describe_exhausted_resource, describe_fault
+from nfpi.runtime.faults import describe_exhausted_memory, describe_fault
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from nfpi.runtime.faults import describe_exhausted_resource, describe_fault
         ),
         (MemoryError("Unable to allocate 7.45 GiB for an array"), ["out of memory", "7.45 GiB"]),
         (RuntimeError("DataLoader worker (pid 31) is killed by signal: Killed. "), ["pid 31", "fewer workers"]),
-        (OSError(122, "Disk quota exceeded", "/x"), ["/x: ", "quota", "--output"]),
+        (OSError(122, "Disk quota exceeded", "/x"), ["/x: ", "quota"]),
     ],
 )
 def test_faults_of_other_machines_are_described_in_one_line(error, named):
@@ -32,7 +32,7 @@ def test_faults_of_other_machines_are_described_in_one_line(error, named):
 def test_exhausted_memory_of_a_cpu_is_described_without_torchs_assertion():
     with pytest.raises(RuntimeError) as raised:
         torch.empty(10**14)
-    line = describe_exhausted_resource(raised.value, "evaluation.batch_size")
+    line = describe_exhausted_memory(raised.value, "evaluation.batch_size")
     assert re.match(r"out of memory \(\w+: can't allocate memory: you tried to allocate 400000000000000 bytes\)", line)
     assert "evaluation.batch_size" in line
 

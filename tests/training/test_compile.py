@@ -10,9 +10,9 @@ import torch
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.flows.series import SeriesBounds
 from nfpi.priors import GaussianPrior
-from nfpi.runtime import compiler
-from nfpi.runtime.compiler import choose_compiler
-from nfpi.training import flow, loop
+from nfpi.runtime import device as device_module
+from nfpi.runtime.device import choose_compiler
+from nfpi.training import likelihood, loop
 from nfpi.training.batches import TrainingData
 from nfpi.training.flow import continue_training, start_training
 from nfpi.training.likelihood import NegativeLogLikelihood
@@ -49,7 +49,7 @@ class Backend:
 def backend(monkeypatch) -> Backend:
     torch.compiler.reset()
     found = Backend(traces_backward=False)
-    monkeypatch.setattr(flow, "choose_compiler", lambda wanted, device: found)
+    monkeypatch.setattr(likelihood, "choose_compiler", lambda wanted, device: found)
     return found
 
 
@@ -159,9 +159,9 @@ def test_trainings_on_a_cpu_are_not_compiled_unasked(wanted):
 
 @pytest.fixture
 def on_gpu(monkeypatch) -> torch.device:
-    monkeypatch.setattr(compiler, "find_spec", lambda name: SimpleNamespace())
+    monkeypatch.setattr(device_module, "find_spec", lambda name: SimpleNamespace())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
-    monkeypatch.setattr(compiler, "_find_compiler_fault", lambda device: None)
+    monkeypatch.setattr(device_module, "_find_compiler_fault", lambda device: None)
     return torch.device("cuda", 0)
 
 
@@ -172,7 +172,7 @@ def test_trainings_on_gpus_are_compiled_where_triton_supports_them(monkeypatch, 
     assert choose_compiler("auto", on_gpu) is None
     assert choose_compiler(True, on_gpu) == "inductor"
     monkeypatch.undo()
-    monkeypatch.setattr(compiler, "find_spec", lambda name: None)
+    monkeypatch.setattr(device_module, "find_spec", lambda name: None)
     assert choose_compiler("auto", on_gpu) is None
 
 
@@ -184,6 +184,6 @@ def test_a_compiler_that_does_not_work_is_an_error_where_it_is_asked_for(monkeyp
     expected = r"a C\+\+ compiler \(g\+\+ or clang\+\+\), received an error \(No working C\+\+ compiler found\)$"
     with pytest.raises(ValueError, match=expected):
         choose_compiler(True, CPU)
-    monkeypatch.setattr(compiler, "_has_triton", lambda device: True)
+    monkeypatch.setattr(device_module, "_has_triton", lambda device: True)
     assert choose_compiler("auto", CPU) is None
-    assert "not compiled: training.compile: " in caplog.text
+    assert "No working C++ compiler found" in caplog.text

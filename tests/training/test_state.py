@@ -125,5 +125,5 @@ def test_a_flow_without_parameters_is_refused_in_one_line():
 
         inverse = forward
 
-    with pytest.raises(ValueError, match=r"^Flip.*nn\.Parameter"):
+    with pytest.raises(ValueError, match="empty parameter list"):
         TrainingState.new(Flip((1, 2, 2), Settings()), TrainingConfig(), 0, 1)

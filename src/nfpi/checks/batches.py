@@ -21,7 +21,7 @@ from nfpi.priors.gaussian import GaussianPrior
 from nfpi.projection.hours import build_model
 from nfpi.projection.work import Work
 from nfpi.runtime.device import make_device
-from nfpi.runtime.faults import describe_exhausted_resource, format_error
+from nfpi.runtime.faults import describe_exhausted_memory, format_error
 from nfpi.runtime.precision import full_precision
 from nfpi.training.batches import TrainingData
 from nfpi.training.likelihood import FlowTraining
@@ -59,7 +59,7 @@ def measure_batch(config: Config, work: Work, device: torch.device) -> Measured:
         seconds = timer.blocked_autorange(min_run_time=_SECONDS).median / batches
     except (RuntimeError, ValueError, OSError, ImportError, ArithmeticError) as error:
         setting = f"classifiers.{work.subject}.batch_size" if "classifier" in work.kind else "training.batch_size"
-        fault = describe_exhausted_resource(error, setting) or format_error(error)
+        fault = describe_exhausted_memory(error, setting) or format_error(error)
         return Measured(math.nan, 0.0, fault)
     memory = torch.cuda.max_memory_reserved() / 2**30 if device.type == "cuda" else 0.0
     return Measured(seconds, memory)

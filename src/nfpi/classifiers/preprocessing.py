@@ -39,12 +39,11 @@ class Preprocessing:
     std: RGB = (0.5, 0.5, 0.5)
     squash: bool = False
 
-    def normalize(self, images: Tensor) -> Tensor:
-        """Convert 8-bit images to inputs of the network, (B, C, H, W), float32; with the defaults, in [−1, 1]."""
-        return self.make_normalizer(images.shape[1], images.device)(images)
-
     def make_normalizer(self, channels: int, device: torch.device) -> Callable[[Tensor], Tensor]:
-        """Return :meth:`normalize` as a function for one device, to which mean and std (C, 1, 1) are copied once."""
+        """Return a function from 8-bit images on a device to inputs of the network, (B, C, H, W), float32.
+
+        With the default mean and std, which are copied to the device once, inputs are in [−1, 1].
+        """
         mean, std = (self._match_channels(values, channels).to(device) for values in (self.mean, self.std))
         divisor, shift = 255 * std, mean / std
         return lambda images: images.float() / divisor - shift

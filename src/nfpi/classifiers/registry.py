@@ -214,36 +214,33 @@ def build_trained(
     settings = {name: value for name, value in found.classifier.items() if name not in _INITIAL_WEIGHTS}
     try:
         config = ClassifierConfig.model_validate(settings)
-        _require_possible_sizes(config, found.size, weights)
-        model = _build(CLASSIFIERS[config.model], tuple(found.size.model_dump().values()), config.settings)
+        if config.image_size not in (None, found.size.image_size):
+            raise ValueError(f"image_size: expected {found.size.image_size} as in size, received {config.image_size}")
+        variant, size = CLASSIFIERS[config.model], tuple(found.size.model_dump().values())
+        if variant.extension is None:
+            _require_possible_numbers(config.settings, weights)
+        with torch.device("meta" if variant.extension is None else "cpu"):
+            model = _build(variant, size, config.settings)
     except ValidationError as error:
         reason = explain(error)
         raise FormatError(f"{path}: expected the settings of a classifier, received others ({reason})") from None
     except ValueError as error:
         raise FormatError(f"{path}: {error}") from None
+    if variant.extension is None:  # sizes that contradict the weights are found before they could exhaust memory
+        load_weights(model, {name: weight.to("meta") for name, weight in weights.items()}, path)
+        model = _build(variant, size, config.settings)
     load_weights(model, weights, path)
     return config, model
 
 
-def _require_possible_sizes(config: ClassifierConfig, size: _Size, weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for sizes that contradict the weights, since building such a model could exhaust time or memory.
+def _require_possible_numbers(settings: Settings, weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for a number, such as a depth, with which the model would take too long to build.
 
     In the project's models no integer setting exceeds both the largest dimension of a weight tensor and the number of
-    weight tensors. The image size is limited by :class:`_Size` and, in a model with a position embedding per patch, by
-    the number of patches, which must not exceed these either.
+    weight tensors.
     """
-    if config.image_size not in (None, size.image_size):
-        raise ValueError(f"image_size: expected {size.image_size} as in size, received {config.image_size}")
-    if CLASSIFIERS[config.model].extension is not None:
-        return
     largest = max([len(weights), *(side for weight in weights.values() for side in weight.shape)])
-    known = {**size.model_dump(exclude={"image_size"}), **config.settings.model_dump()}
-    if "pos_embed" in weights and "patch_embed.proj.weight" in weights:
-        # where patch_size is the model's default, it is a side of the kernel, an axis that a damaged tensor may lack
-        kernel = weights["patch_embed.proj.weight"].shape[2:]
-        patch_size = known.get("patch_size") or next(iter(kernel), 0) or 1
-        known["patches"] = (size.image_size // patch_size) ** 2
-    for name, value in known.items():
+    for name, value in settings.model_dump().items():
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int) and number > largest:
                 raise ValueError(f"{name}: expected at most {largest} for these weights, received {number}")
@@ -277,7 +274,11 @@ def _build(variant: Variant, size: tuple[int, int, int], settings: Settings) -> 
     except _ARCHITECTURE_ERRORS as error:
         if variant.extension is not None:
             raise
-        raise _make_architecture_error(variant, size, settings, error) from None
+        images = "{} classes of images with {} channels and {} pixels a side".format(*size)
+        raise ValueError(
+            f"classifier: expected a possible {variant.name} for {images}, received the architecture "
+            f"{settings.model_dump(exclude_unset=True)} ({format_error(error, 300)})"
+        ) from None
     if not isinstance(model, nn.Module):
         raise ValueError(f"classifier: expected a torch module from '{variant.name}', received {type(model).__name__}")
     return model
@@ -297,23 +298,8 @@ def _build_pretrained(
     try:
         model: nn.Module = _get_trait(variant, "weights_from")(*size, settings, weights)
     except Exception as error:  # the hub's errors have no common base
-        if path is not None and isinstance(error, _ARCHITECTURE_ERRORS):
-            reason = format_error(error, 300)
+        reason = format_error(error, 300)
+        if path is not None:
             raise FormatError(f"{path}: expected the weights of this classifier, received others ({reason})") from None
-        if path is None and isinstance(error, _ARCHITECTURE_ERRORS) and not isinstance(error, OSError):
-            raise _make_architecture_error(variant, size, settings, error) from None
-        raise OSError(
-            f"classifier: published weights of {variant.name} cannot be obtained ({format_error(error, 300)})"
-        ) from None
+        raise OSError(f"classifier: published weights of {variant.name} cannot be obtained ({reason})") from None
     return model
-
-
-def _make_architecture_error(
-    variant: Variant, size: tuple[int, int, int], settings: Settings, error: Exception
-) -> ValueError:
-    images = "{} classes of images with {} channels and {} pixels a side".format(*size)
-    architecture = settings.model_dump(exclude_unset=True)
-    return ValueError(
-        f"classifier: expected a possible {variant.name} for {images}, "
-        f"received the architecture {architecture} ({format_error(error, 300)})"
-    )

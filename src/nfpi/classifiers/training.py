@@ -105,7 +105,7 @@ def train_classifier(
     if found is not None:
         state.restore(*found)
     training = ClassifierTraining(state, data, device)
-    with closing(data):
+    with closing(training.loader):
         train(training, data.config.epochs, checkpoints)
     return TrainedClassifier(model, state.log, training.validation_acc)
 
@@ -119,6 +119,7 @@ class ClassifierTraining(Training):
         device: device and precision of the training.
 
     Attributes:
+        loader: loader of its batches.
         validation_acc: accuracy on the validation images after the last epoch, in percent; None: there are none.
     """
 
@@ -129,7 +130,7 @@ class ClassifierTraining(Training):
         self.state, self.config, self.device = state, data.config, device
         self.steps_per_epoch = data.steps_per_epoch
         self.validation_acc: float | None = None
-        self._data = data
+        self._data, self.loader = data, data.make_loader(state.seed, device.device)
         self._module = device.setup(state.module)
         self._augment = _make_batch_transform(data, device)
         self._normalize = data.preprocessing.make_normalizer(data.train.shape[0], device.device)
@@ -138,7 +139,10 @@ class ClassifierTraining(Training):
         """Iterate over the batches of an epoch."""
         self._module.train()
         next_epoch = epoch + 1 if epoch + 1 < self.config.epochs else None
-        yield from self._data.stream(self.state.seed, epoch, start_batch, self.device.device, next_epoch)
+        order, place = derive_seed(self.state.seed, "classifier"), self.device.device
+        batches = self.loader.load_epoch(epoch, seed=order, start_batch=start_batch, next_epoch=next_epoch)
+        for images, labels in batches:
+            yield images.to(place, non_blocking=True), labels.to(place, non_blocking=True)
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """Make a step by the gradient of the mean cross-entropy of a batch, which may be split into parts."""

@@ -17,7 +17,6 @@ from nfpi.linalg import precise_dtype
 from nfpi.model.fitting import FittedFlow
 from nfpi.model.hub import SharedFlow
 from nfpi.model.inference import (
-    CompiledNets,
     choose_batch_size,
     decode_batches,
     device_of,
@@ -60,32 +59,15 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
         True
     """
 
-    _compiled: CompiledNets | None = None
-
     def to(self, device: torch.device | str) -> Self:
-        """Move the model to a device, and return it; if it is compiled, the compiler must work there too."""
+        """Move the model to a device, and return it."""
         device = torch.device(device)
-        if self._compiled is not None:
-            self._compiled.check_compiler(device)
         self.flow.to(device)
         prior, dtype = self.prior, precise_dtype(device)
         if prior.mean.device.type != "mps":  # which has no float64: cast before a move to it, after a move from it
             prior = prior.to(dtype=dtype)
         self.prior = prior.to(device).to(dtype=dtype)
         return self
-
-    def compile(self) -> None:
-        """Compile the coupling networks by :func:`torch.compile`, for all methods that pass images through the flow.
-
-        Each kind of network is compiled when it first receives two or more images, which takes seconds to minutes;
-        later batches of any size reuse it, and single images run uncompiled. Results agree with those of the uncompiled
-        model up to float32 rounding. Copies of the model are not compiled.
-
-        Raises:
-            ValueError: the compiler does not work (CPUs need a C++ compiler, GPUs Triton and a C compiler), or the flow
-                has no coupling networks.
-        """
-        self._compiled = CompiledNets(self.flow, self.device)
 
     @property
     def device(self) -> torch.device:
@@ -141,7 +123,7 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
         chosen = None if labels is None else check_labels(labels, self.classes, len(array))
         found = np.empty((len(array), self.num_classes))
         self._place_prior()
-        with strict_inference(self.flow, self._compiled):
+        with strict_inference(self.flow):
             for rows, z, log_abs_det in encode_batches(self.flow, self.domain, array):
                 found[rows] = (self.prior.log_prob(z) + log_abs_det[:, None]).cpu().numpy()
         if not np.isfinite(found).all():
@@ -233,7 +215,7 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
         """
         array = self._check_images(images)
         found = np.empty((len(array), math.prod(self.flow.shape)), np.float32)
-        with strict_inference(self.flow, self._compiled):
+        with strict_inference(self.flow):
             for rows, z, _ in encode_batches(self.flow, self.domain, array):
                 found[rows] = z.flatten(1).cpu().numpy()
         return found
@@ -254,7 +236,7 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
             FloatingPointError: an inverse is not finite.
         """
         checked = check_latents(latents, self.flow.shape)
-        with strict_inference(self.flow, self._compiled):
+        with strict_inference(self.flow):
             return np.concatenate(list(decode_batches(self.flow, self.domain, checked)))
 
     def sample(self, labels: Labels, temperature: float = 1.0, generator: torch.Generator | None = None) -> np.ndarray:
@@ -277,7 +259,7 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
         if not (math.isfinite(temperature) and temperature >= 0):
             raise ValueError(f"temperature: expected a number of at least 0, received {temperature!r}")
         indices = torch.from_numpy(check_labels(labels, self.classes))
-        with strict_inference(self.flow, self._compiled):
+        with strict_inference(self.flow):
             drawn = sample_images(
                 self.flow,
                 self.prior,
@@ -317,7 +299,7 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
         indices = check_labels(labels, self.classes, len(array))
         image_set = ImageSet(array, indices, {"name": self.data["name"], "classes": self.classes, "extra": {}})
         found = np.empty((len(array), config.variants, *self.shape), array.dtype)
-        with strict_inference(self.flow, self._compiled):
+        with strict_inference(self.flow):
             for places, variants in augment_images(
                 self.flow,
                 image_set,

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from threading import RLock
 from typing import Any, Self
 
-import numpy as np
 import torch
 
 from nfpi.config.base import NonNegativeFloat, Seed, Settings
@@ -22,7 +21,6 @@ from nfpi.model.trained import TrainedFlow, describe_images
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.registry import describe_prior, fit_prior
 from nfpi.runtime.device import Device, make_device, restored_settings
-from nfpi.runtime.divergence import Diverged
 from nfpi.runtime.precision import full_precision, standard_defaults
 from nfpi.training.batches import TrainingData
 from nfpi.training.flow import continue_training, start_training
@@ -32,8 +30,6 @@ Validation = float | tuple[Any, Any] | None
 """Share of the images to hold out, (images, labels), or None."""
 _FIT = RLock()
 """held by a running fit, as fits change settings and generators of torch that all threads share"""
-_FEW = 10
-"""Number of images of a class below which a divergence may be due to their small number."""
 
 
 class _Plain(Settings):
@@ -115,12 +111,8 @@ class FittedFlow(TrainedFlow):
         method = choose_prior(prior)
         with _training_device(device, config.precision) as place:
             data = TrainingData(train, held_out, config, place.device)
-            try:
-                description = describe_flow(block, train.shape)
-                state, given, record = _fit_and_train(data, description, method, plain, place, progress)
-            except Diverged as fault:
-                fault.message = f"{fault}{_describe_class(fault.class_index, train)}"
-                raise
+            description = describe_flow(block, train.shape)
+            state, given, record = _fit_and_train(data, description, method, plain, place, progress)
         return cls.from_training(
             state,
             given,
@@ -157,17 +149,6 @@ def _describe_validation(state: TrainingState, held_out: ImageSet | None) -> dic
         return {}
     scores = {name: state.log[-1][f"validation_{name}"] for name in ("nf_acc", "bits_per_dim")}
     return {"validation": {"n": len(held_out), **scores}}
-
-
-def _describe_class(index: int | None, train: ImageSet) -> str:
-    """Return the end of a message of divergence: the name of class `index`, and the smallest class if it is small."""
-    if index is None:
-        return ""
-    counts = np.bincount(train.labels, minlength=len(train.classes))
-    smallest = int(counts.argmin())
-    name = f"; class {index} is '{train.classes[index]}'" if train.classes[index] != str(index) else ""
-    few = f"; class '{train.classes[smallest]}' has only {counts[smallest]} training images"
-    return name + (few if counts[smallest] < _FEW else "")
 
 
 @contextmanager

@@ -90,14 +90,12 @@ def _read_choice() -> str:
 
 def _describe_allocation() -> str | None:
     """Describe what allocated a GPU to this process; None if nothing did."""
-    visible = os.environ.get(VISIBLE)
     for variable in _SLURM:
         if given := os.environ.get(variable):
-            return f"SLURM allocated {len(given.split(','))} to this job: {variable}={given}"
-    on_node = os.environ.get("SLURM_GPUS_ON_NODE", "0")
-    if on_node.isdecimal() and int(on_node):
-        return f"SLURM allocated {on_node} to this job"
-    if visible is not None:
+            return f"{variable}={given}"
+    if (on_node := os.environ.get("SLURM_GPUS_ON_NODE", "0")) != "0":
+        return f"SLURM_GPUS_ON_NODE={on_node}"
+    if (visible := os.environ.get(VISIBLE)) is not None:
         return None if visible.strip() in HIDING else f"{VISIBLE}={visible}"
     if "SLURM_JOB_ID" in os.environ:  # a job without a GPU on a node that has some
         return None

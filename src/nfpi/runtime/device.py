@@ -1,4 +1,4 @@
-"""The device of a stage: its choice, and the operations that a training needs of it."""
+"""The device of a stage: its choice, the operations that a training needs of it, and whether it compiles for it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import platform
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ from nfpi.runtime.processes import Processes, connected, read_rank_and_port
 
 logger = logging.getLogger(__name__)
 
+_BACKEND = "inductor"
+_LOWEST_FOR_TRITON = 8
+"""lowest major compute capability of NVIDIA GPUs (A100) that Triton supports"""
 # constants of <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -214,3 +218,48 @@ def keep_freed_memory() -> None:
     # mallopt returns 0 if it refuses a value: some versions of glibc accept at most 2²⁵ here
     if mallopt is not None and (mallopt(_M_MMAP_THRESHOLD, 2**30) or mallopt(_M_MMAP_THRESHOLD, 2**25)):
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def choose_compiler(wanted: bool | Literal["auto"], device: torch.device) -> str | None:
+    """Return the backend of :func:`torch.compile` for a training on a device; None: it is not compiled.
+
+    Args:
+        wanted: `auto` compiles on GPUs that Triton supports, if the compiler works.
+        device: device of the training.
+
+    Raises:
+        ValueError: `wanted` is True, but the compiler does not work.
+    """
+    if not wanted or (wanted == "auto" and not _has_triton(device)):
+        return None
+    fault = _find_compiler_fault(device)
+    if fault is None:
+        logger.info("training.compile: %s on %s", _BACKEND, device.type)
+        return _BACKEND
+    if wanted != "auto":
+        needs = "Triton and a C compiler" if device.type == "cuda" else "a C++ compiler (g++ or clang++)"
+        raise ValueError(f"training.compile: expected {needs}, received an error ({fault})")
+    logger.warning("training is not compiled: %s", fault)
+    return None
+
+
+def _has_triton(device: torch.device) -> bool:
+    if device.type != "cuda" or find_spec("triton") is None:
+        return False
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= _LOWEST_FOR_TRITON
+
+
+def _find_compiler_fault(device: torch.device) -> str | None:
+    """Return why a trivial function cannot be compiled; None: it can.
+
+    The backend needs a C++ compiler for CPUs, and Triton with a C compiler for GPUs.
+    """
+    try:
+        torch.compile(_compute_trivially, backend=_BACKEND)(torch.ones(16, device=device))
+    except Exception as error:
+        return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return None
+
+
+def _compute_trivially(x: Tensor) -> Tensor:
+    return x.sin() + 1

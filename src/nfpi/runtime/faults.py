@@ -5,12 +5,6 @@ from __future__ import annotations
 import errno
 import re
 
-_OTHER_FOLDER = ", or write to another folder (`results:` in config.yaml, or --output)"
-_NO_SPACE = {
-    errno.ENOSPC: f"the disk is full: free some space{_OTHER_FOLDER}",
-    errno.EDQUOT: f"the quota is used up: free some of it{_OTHER_FOLDER}",
-    errno.EFBIG: "the file is larger than the limit allows: raise it (ulimit -f)",
-}
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "unable to mmap", "shared memory")
 _LOST_WORKER = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
 _ASSERTION = re.compile(r"^\[enforce fail at [^\]]*\] [^.]*\. ")
@@ -18,7 +12,7 @@ _ASSERTION = re.compile(r"^\[enforce fail at [^\]]*\] [^.]*\. ")
 
 def describe_fault(error: BaseException) -> str | None:
     """Describe in one line an error that a user can fix; None for an error of the program."""
-    exhausted = describe_exhausted_resource(error)
+    exhausted = describe_exhausted_memory(error)
     if exhausted is not None:
         return exhausted
     if isinstance(error, OSError) and error.strerror and error.filename:
@@ -33,8 +27,8 @@ def format_error(error: BaseException, longest: int | None = None) -> str:
     return " ".join(str(error).split())[:longest] or type(error).__name__
 
 
-def describe_exhausted_resource(error: BaseException, batch_size: str = "batch size") -> str | None:
-    """Describe in one line that memory or disk space is exhausted; None for another error.
+def describe_exhausted_memory(error: BaseException, batch_size: str = "batch size") -> str | None:
+    """Describe in one line that memory is exhausted; None for another error.
 
     Args:
         error: error that ended a stage.
@@ -46,9 +40,6 @@ def describe_exhausted_resource(error: BaseException, batch_size: str = "batch s
     if _is_out_of_memory(error, text):
         reason = _keep_first_sentence(text) or type(error).__name__
         return f"out of memory ({reason}): try a smaller {batch_size} or a machine with more"
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{_NO_SPACE[error.errno]}"
     return None
 
 

@@ -85,12 +85,13 @@ class JobLog:
     Attributes:
         path, stderr: as given.
         state: the state.
+        epoch_ends: times of the ends of the last epochs.
         before: the last state of the previous attempt; None: there was none, or it ended well.
     """
 
     def __init__(self, path: Path, stderr: int) -> None:
         self.path, self.stderr = path, stderr
-        self._epoch_ends: deque[float] = deque(maxlen=_LAST_EPOCHS + 1)
+        self.epoch_ends: deque[float] = deque(maxlen=_LAST_EPOCHS + 1)
         self._state_file = path.with_name(path.name + STATE_SUFFIX)
         self.before = read_state(self._state_file)
         with contextlib.suppress(OSError):
@@ -110,14 +111,6 @@ class JobLog:
         with contextlib.suppress(OSError):
             beside.write_text(json.dumps(asdict(self.state)) + "\n", encoding="utf-8")
             beside.replace(self._state_file)
-
-    def end_epoch(self, epoch: int, epochs: int) -> None:
-        """Record that an epoch has ended."""
-        ends, state = self._epoch_ends, self.state
-        ends.append(time.monotonic())
-        state.epoch, state.epochs = epoch, epochs
-        state.epoch_seconds = (ends[-1] - ends[0]) / (len(ends) - 1) if len(ends) > 1 else None
-        self.write_state()
 
     def end_job(self, status: int) -> None:
         """Record the end of the job.
@@ -161,7 +154,11 @@ def record_epoch(epoch: int, epochs: int) -> None:
         epochs: number of all epochs.
     """
     if _log is not None:
-        _log.end_epoch(epoch, epochs)
+        ends, state = _log.epoch_ends, _log.state
+        ends.append(time.monotonic())
+        state.epoch, state.epochs = epoch, epochs
+        state.epoch_seconds = (ends[-1] - ends[0]) / (len(ends) - 1) if len(ends) > 1 else None
+        _log.write_state()
 
 
 def print_line(line: str) -> None:

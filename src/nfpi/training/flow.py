@@ -23,7 +23,7 @@ from nfpi.config.flows import FLOWS
 from nfpi.config.priors import LearnedMethod
 from nfpi.evaluation import check_shapes
 from nfpi.flows.check import FlowError, check_flow
-from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.bijection import ImageFlow
 from nfpi.flows.registry import build_flow
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior

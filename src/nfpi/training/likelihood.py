@@ -15,8 +15,7 @@ from nfpi.evaluation import evaluate_flow
 from nfpi.flows.series import SeriesBounds
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.checkpoints import Checkpoints
-from nfpi.runtime.compiler import choose_compiler
-from nfpi.runtime.device import Device
+from nfpi.runtime.device import Device, choose_compiler
 from nfpi.runtime.divergence import NOT_FINITE
 from nfpi.runtime.signals import Interruption
 from nfpi.training.batches import STATISTICS_EPOCH, TrainingData

@@ -86,16 +86,15 @@ def load_moments(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: M
     """Restore the moments of :func:`collect_moments`; `tensors` is empty before the first step.
 
     Raises:
-        ValueError: a moment belongs to no parameter or has another shape, or parameters have different kinds of
-            moments. A parameter that has never had a gradient has none.
+        KeyError: a moment belongs to no parameter.
+        ValueError: a moment has another shape, or parameters have different kinds of moments. A parameter that has
+            never had a gradient has none.
     """
     names, parameters = _list_optimized_names(optimizer, module), dict(module.named_parameters())
     index_of = {name: index for index, name in enumerate(names)}
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, moment = key.rpartition(".")
-        if name not in index_of:
-            raise ValueError(f"moment of an unknown parameter '{name}'")
         if value.dim() and value.shape != parameters[name].shape:
             raise ValueError(f"{key}: expected {tuple(parameters[name].shape)}, received {tuple(value.shape)}")
         state.setdefault(index_of[name], {})[moment] = value

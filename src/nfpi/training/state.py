@@ -130,13 +130,9 @@ class TrainingState(State):
         Raises:
             ValueError: the flow has no parameters.
         """
-        first = next(flow.parameters(), None)
-        if first is None:
-            name = f"flow '{flow.kind}'" if flow.kind else type(flow).__name__
-            raise ValueError(f"{name}: expected parameters to train (nn.Parameter), received none")
-        average = WeightAverage(flow, config.ema_decay, config.ema_power, update_after_step=steps_per_epoch)
-        zero = torch.zeros((), device=first.device)
         optimizer = make_optimizer(flow, config)
+        average = WeightAverage(flow, config.ema_decay, config.ema_power, update_after_step=steps_per_epoch)
+        zero = torch.zeros((), device=next(flow.parameters()).device)
         return cls(module=flow, average=average, optimizer=optimizer, seed=seed, epoch_loss=zero)
 
     @property
