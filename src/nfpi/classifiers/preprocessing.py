@@ -44,7 +44,8 @@ class Preprocessing:
 
         With the default mean and std, which are copied to the device once, inputs are in [−1, 1].
         """
-        mean, std = (self._match_channels(values, channels).to(device) for values in (self.mean, self.std))
+        rows = [values if len(values) == channels else (fmean(values),) * channels for values in (self.mean, self.std)]
+        mean, std = torch.tensor(rows, dtype=torch.float32, device=device)[:, :, None, None]
         divisor, shift = 255 * std, mean / std
         return lambda images: images.float() / divisor - shift
 
@@ -58,12 +59,6 @@ class Preprocessing:
         resized = functional.resize(images, target, InterpolationMode.BICUBIC, antialias=True)
         cropped: Tensor = functional.center_crop(resized, [size, size])
         return cropped
-
-    @staticmethod
-    def _match_channels(values: RGB, channels: int) -> Tensor:
-        if channels != len(values):
-            values = (fmean(values),) * channels
-        return torch.tensor(values, dtype=torch.float32)[:, None, None]
 
 
 def channel_statistics(image_set: ImageSet) -> tuple[RGB, RGB]:

@@ -6,8 +6,7 @@ All random numbers come from torch's global generator.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -91,8 +90,8 @@ class BatchAugmentation:
             images (B, C, H, W), and labels (B,) or probabilities of the classes (B, K).
         """
         if self._erase is not None:
-            with seed_globals(int(torch.randint(2**32, ()))):
-                images = self._erase(images)
+            seed_globals(int(torch.randint(2**32, ())))
+            images = self._erase(images)
         if self._mix is not None:
             images, labels = self._mix(images, labels)
         return images, labels
@@ -121,8 +120,8 @@ class RandAugment:
     def __call__(self, image: Tensor) -> Tensor:
         """Augment one image, keeping its shape."""
         channels = len(image)
-        with seed_globals(int(torch.randint(2**32, ()))):
-            changed = self.change(functional.to_pil_image(image.expand(3, -1, -1)))
+        seed_globals(int(torch.randint(2**32, ())))
+        changed = self.change(functional.to_pil_image(image.expand(3, -1, -1)))
         pixels: Tensor = functional.pil_to_tensor(changed)
         return pixels[:channels]
 
@@ -132,18 +131,7 @@ def _keep_at_least_one_bit(bits_at: Callable[..., tuple[int]], level: float, set
     return (max(1, bits_at(level, settings)[0]),)
 
 
-@contextmanager
-def seed_globals(seed: int) -> Iterator[None]:
-    """Seed Python's and NumPy's global generators, which timm uses, within the block; restore their states after it.
-
-    Args:
-        seed: seed in [0, 2³²).
-    """
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+def seed_globals(seed: int) -> None:
+    """Seed Python's and NumPy's global generators, which timm uses, with a seed in [0, 2³²)."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002

@@ -7,7 +7,6 @@ import re
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "unable to mmap", "shared memory")
 _LOST_WORKER = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
-_ASSERTION = re.compile(r"^\[enforce fail at [^\]]*\] [^.]*\. ")
 
 
 def describe_fault(error: BaseException) -> str | None:
@@ -36,9 +35,9 @@ def describe_exhausted_memory(error: BaseException, batch_size: str = "batch siz
     """
     text = " ".join(str(error).split())
     if isinstance(error, RuntimeError) and _LOST_WORKER.search(text):
-        return f"a worker process was killed, perhaps out of memory ({_keep_first_sentence(text)}): try fewer workers"
+        return f"a worker process was killed, perhaps out of memory ({text[:200]}): try fewer workers"
     if _is_out_of_memory(error, text):
-        reason = _keep_first_sentence(text) or type(error).__name__
+        reason = format_error(error, 200)
         return f"out of memory ({reason}): try a smaller {batch_size} or a machine with more"
     return None
 
@@ -48,8 +47,3 @@ def _is_out_of_memory(error: BaseException, text: str) -> bool:
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     return isinstance(error, RuntimeError) and any(sign in text.lower() for sign in _OUT_OF_MEMORY)
-
-
-def _keep_first_sentence(text: str) -> str:
-    """Keep the first sentence that is written for users: torch puts an assertion before it, and advice after it."""
-    return _ASSERTION.sub("", text).split(". ")[0].rstrip(".")[:200]

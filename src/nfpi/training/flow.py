@@ -22,8 +22,8 @@ from nfpi.config.base import Start
 from nfpi.config.flows import FLOWS
 from nfpi.config.priors import LearnedMethod
 from nfpi.evaluation import check_shapes
-from nfpi.flows.check import FlowError, check_flow
 from nfpi.flows.bijection import ImageFlow
+from nfpi.flows.check import FlowError, check_flow
 from nfpi.flows.registry import build_flow
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior

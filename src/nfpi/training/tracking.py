@@ -74,8 +74,7 @@ def tracking(
         def track(state: TrainingState, prior: GaussianPrior) -> None:
             epoch = len(state.log)
             if events is not None:
-                _write_row(events, epoch, state.log[-1])
-                events.flush()
+                _write_rows(events, state.log[-1:])
             if every and epoch % every == 0:
                 _write_samples(folder / SAMPLES / _name_grid(epoch), state, prior, data)
 
@@ -91,16 +90,17 @@ def _open_events(folder: Path, log: Sequence[LogRow]) -> SummaryWriter:
     from torch.utils.tensorboard import SummaryWriter
 
     events = SummaryWriter(folder)
-    for epoch, row in enumerate(log, 1):
-        _write_row(events, epoch, row)
+    _write_rows(events, log)
     return events
 
 
-def _write_row(events: SummaryWriter, epoch: int, row: LogRow) -> None:
-    """Add an epoch's row of the log."""
-    for name, value in row.items():
-        if name != "epoch" and value is not None:
-            events.add_scalar(name, value, epoch)
+def _write_rows(events: SummaryWriter, rows: Sequence[LogRow]) -> None:
+    """Add rows of the log."""
+    for row in rows:
+        for name in row.keys() - {"epoch"}:
+            if row[name] is not None:
+                events.add_scalar(name, row[name], row["epoch"])
+    events.flush()
 
 
 def _write_samples(path: Path, state: TrainingState, prior: GaussianPrior, data: TrainingData) -> None:
