@@ -67,9 +67,7 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
         else:
             write_atomically(folder / CARD, card.content)
 
-    def generate_model_card(  # type: ignore[override]  # with named arguments only
-        self, *, metrics: Mapping[str, Any] | None = None, license: str | None = None
-    ) -> ModelCard:
+    def generate_model_card(self, *, metrics: Mapping[str, Any] | None = None, license: str | None = None) -> ModelCard:
         """Make the model's card from its config: description, scores and limits.
 
         Args:
@@ -85,7 +83,7 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
             raise ValueError(f"metrics: expected some of {', '.join(_METRICS_ON_CARD)}, received {', '.join(metrics)}")
         name = self.data["name"] or "images"
         title = f"Class-conditional normalizing flow of {name}"
-        about = {"task_type": "image-classification", "dataset_type": name, "dataset_name": name}
+        about: dict[str, Any] = {"task_type": "image-classification", "dataset_type": name, "dataset_name": name}
         results = [
             EvalResult(**about, dataset_split="test", metric_type=on_hub, metric_value=round(known[key], 4))
             for key, on_hub in _NAMES_ON_HUB.items()
@@ -100,7 +98,7 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
             eval_results=results or None,
         )
         splits = {"validation": self.config.get("validation", {}), "test": metrics or {}}
-        return ModelCard.from_template(
+        card: ModelCard = ModelCard.from_template(
             data,
             str(_TEMPLATE),
             title=title,
@@ -112,6 +110,7 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
             headings=["images", "n", *(metric(name).label for name in _METRICS_ON_CARD)],
             rows=[_format_metrics(split, values) for split, values in splits.items() if _select_metrics(values)],
         )
+        return card
 
     def push_to_hub(
         self, repo_id: str, *, metrics: Mapping[str, Any] | None = None, license: str | None = None, **options: Any
@@ -127,7 +126,7 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
         Returns:
             URL of the commit.
         """
-        card_options = {"metrics": metrics, "license": license}
+        card_options: dict[str, Any] = {"metrics": metrics, "license": license}
         self.generate_model_card(**card_options)  # wrong metrics are an error before the repository is created
         return str(super().push_to_hub(repo_id, model_card_kwargs=card_options, **options))
 
