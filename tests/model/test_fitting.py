@@ -246,7 +246,6 @@ def test_images_are_mirrored_where_the_caller_allows_it(images):
         ({"classes": ["a", "a", "b"]}, "distinct"),
         ({"flow": {"kind": "glow", "num_flow": 3}}, "flow: "),
         ({"seed": -1}, "seed"),
-        ({"training": {"precision": "bf16-mixed"}, "device": "cpu"}, "device: "),
         ({"training": {"precision": "tf32"}, "device": "cpu"}, "precision: "),
     ],
 )

@@ -217,8 +217,6 @@ def build_trained(
         if config.image_size not in (None, found.size.image_size):
             raise ValueError(f"image_size: expected {found.size.image_size} as in size, received {config.image_size}")
         variant, size = CLASSIFIERS[config.model], tuple(found.size.model_dump().values())
-        if variant.extension is None:
-            _require_possible_numbers(config.settings, weights)
         with torch.device("meta" if variant.extension is None else "cpu"):
             model = _build(variant, size, config.settings)
     except ValidationError as error:
@@ -231,19 +229,6 @@ def build_trained(
         model = _build(variant, size, config.settings)
     load_weights(model, weights, path)
     return config, model
-
-
-def _require_possible_numbers(settings: Settings, weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for a number, such as a depth, with which the model would take too long to build.
-
-    In the project's models no integer setting exceeds both the largest dimension of a weight tensor and the number of
-    weight tensors.
-    """
-    largest = max([len(weights), *(side for weight in weights.values() for side in weight.shape)])
-    for name, value in settings.model_dump().items():
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, int) and number > largest:
-                raise ValueError(f"{name}: expected at most {largest} for these weights, received {number}")
 
 
 def published_weights(model: str) -> dict[str, Tensor]:

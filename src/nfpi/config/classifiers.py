@@ -44,13 +44,17 @@ class ResNet18Settings(Settings):
     torch's default for convolutions, as in the released code (torch_default)"""
 
 
+Depth = Annotated[PositiveInt, Field(le=1000)]
+"""Number of blocks; a damaged file with more would take too long to build."""
+
+
 class SwinSettings(Settings):
     """Architecture of the Swin transformer of Table 5 (7.05 M parameters for 10 classes of 32×32×3 pixels)."""
 
     patch_size: PositiveInt = 2
     window_size: PositiveInt = 4
     embed_dim: PositiveInt = 96
-    depths: list[PositiveInt] = [2, 6, 4]
+    depths: list[Depth] = [2, 6, 4]
     """blocks of each level"""
     num_heads: list[PositiveInt] = [3, 6, 12]
     """attention heads of each level"""
@@ -72,7 +76,7 @@ class Eva02Settings(Settings):
 
     patch_size: PositiveInt | None = None
     embed_dim: PositiveInt | None = None
-    depth: PositiveInt | None = None
+    depth: Depth | None = None
     num_heads: PositiveInt | None = None
     drop_path_rate: Fraction | None = None
 

@@ -10,9 +10,7 @@ from typing import Any, Self
 import torch
 
 from nfpi.config.base import NonNegativeFloat, Seed, Settings
-from nfpi.config.flows import FlowBlock
 from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock
-from nfpi.config.training import TrainingConfig
 from nfpi.data.store import ImageSet
 from nfpi.flows.registry import describe_flow
 from nfpi.model.inputs import Images, Labels, make_sets
@@ -54,9 +52,9 @@ class FittedFlow(TrainedFlow):
         validation: Validation = None,
         epochs: int | None = None,
         classes: Sequence[str] | None = None,
-        flow: str | Mapping[str, Any] | FlowBlock | None = None,
-        training: Mapping[str, Any] | TrainingConfig | None = None,
-        prior: str | Mapping[str, Any] | PriorBlock | None = None,
+        flow: str | Mapping[str, Any] | None = None,
+        training: Mapping[str, Any] | None = None,
+        prior: str | Mapping[str, Any] | None = None,
         flip: bool = False,
         name: str | None = None,
         seed: int = 0,
@@ -83,8 +81,7 @@ class FittedFlow(TrainedFlow):
             flow: kind of flow ("matrix_exponential", "glow", "transformer") or its settings, as under `flows:` in
                 config.yaml; None: "matrix_exponential". The settings of a kind given by its name depend on the size of
                 the images, see :func:`nfpi.model.settings.choose_default_settings`.
-            training: a mapping of the settings that differ from those of
-                :func:`nfpi.model.settings.choose_training`, or a complete :class:`TrainingConfig`. As no files are
+            training: settings that differ from those of :func:`nfpi.model.settings.choose_training`. As no files are
                 written, `checkpoint_minutes`, `tracking` and `sample_every_epochs` have no effect.
             prior: method of the Gaussians or its settings, as under `priors:` in config.yaml; None: the fixed point.
             flip: whether mirrored images still belong to their class, for augmentations that mirror; the
@@ -103,9 +100,8 @@ class FittedFlow(TrainedFlow):
         train, held_out = make_sets(images, labels, classes, validation, flip=plain.flip, name=plain.name, seed=seed)
         _, height, width = train.shape
         block = choose_flow(flow, height, width)
-        if not isinstance(training, TrainingConfig):
-            training = {**block.training, **(training or {})}
-        config = choose_training(training, epochs, block.kind, max(height, width), len(train))
+        changes = {**block.training, **(training or {})}
+        config = choose_training(changes, epochs, block.kind, max(height, width), len(train))
         if config.augmentation == "flip" and not plain.flip:
             raise ValueError("flip: expected True with augmentation 'flip', which otherwise has no effect")
         method = choose_prior(prior)

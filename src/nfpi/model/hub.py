@@ -10,7 +10,6 @@ from typing import Any, Self
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
-from huggingface_hub.utils import validate_repo_id
 
 from nfpi.config.metrics import metric
 from nfpi.config.priors import PRIORS
@@ -150,16 +149,8 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
             Diverged: the files record a fit that diverged.
         """
         name = pretrained_model_name_or_path
-        return cls.read(name if Path(name).exists() or not is_hub_id(name) else download_model(str(name), **options))
-
-
-def is_hub_id(name: Path | str) -> bool:
-    """Return whether a name may be a repository id, `owner/name` or `name`; a path object never is."""
-    try:
-        validate_repo_id(name)  # type: ignore[arg-type]  # which refuses paths
-    except HFValidationError:
-        return False
-    return True
+        is_local = isinstance(name, Path) or Path(name).exists()
+        return cls.read(name if is_local else download_model(str(name), **options))
 
 
 def download_model(name: str, **options: Any) -> Path:
@@ -178,7 +169,7 @@ def download_model(name: str, **options: Any) -> Path:
     """
     try:
         return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS, CARD], **options))
-    except (HTTPError, OfflineModeIsEnabled, OSError) as error:  # HTTPError: also those of the connection
+    except (HTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:  # HTTPError: also of the connection
         if getattr(error, "errno", None):  # a fault of this machine, e.g. a full disk
             raise
         reason = format_error(error, 300)

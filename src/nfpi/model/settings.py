@@ -74,7 +74,7 @@ def choose_default_settings(kind: str, height: int, width: int) -> dict[str, Any
     return {"kind": kind}
 
 
-def choose_flow(flow: str | Mapping[str, Any] | FlowBlock | None, height: int, width: int) -> FlowBlock:
+def choose_flow(flow: str | Mapping[str, Any] | None, height: int, width: int) -> FlowBlock:
     """Return the settings of the flow of a fit.
 
     Args:
@@ -85,8 +85,6 @@ def choose_flow(flow: str | Mapping[str, Any] | FlowBlock | None, height: int, w
         ValueError: the kind or a setting is unknown, a setting is out of range, or the default settings need an even
             height and width.
     """
-    if isinstance(flow, FlowBlock):
-        return flow
     if flow is None or isinstance(flow, str):
         kind = FLOWS[flow or FLOWS.default].name
         flow = choose_default_settings(kind, height, width)
@@ -95,7 +93,7 @@ def choose_flow(flow: str | Mapping[str, Any] | FlowBlock | None, height: int, w
 
 
 def choose_training(
-    training: Mapping[str, Any] | TrainingConfig | None, epochs: int | None, kind: str, side: int, num_images: int
+    training: Mapping[str, Any] | None, epochs: int | None, kind: str, side: int, num_images: int
 ) -> TrainingConfig:
     """Return the training settings of a fit.
 
@@ -105,7 +103,7 @@ def choose_training(
     :class:`TrainingConfig`.
 
     Args:
-        training: settings that differ from the defaults, as under `training:` in config.yaml; or all settings.
+        training: settings that differ from the defaults, as under `training:` in config.yaml.
         epochs: number of epochs; None: that of the settings.
         kind: kind of flow.
         side: longer side of the images, in pixels.
@@ -114,11 +112,7 @@ def choose_training(
     Raises:
         ValueError: a setting is unknown or out of range.
     """
-    given = (
-        training.model_dump()
-        if isinstance(training, TrainingConfig)
-        else {**_TRAINING.get(kind, {}), **(training or {})}
-    )
+    given = {**_TRAINING.get(kind, {}), **(training or {})}
     given |= {} if epochs is None else {"epochs": epochs}
     checked = parse_settings(
         TrainingConfig, {"epochs": _EPOCHS, "batch_size": 128, **given, "fit_after_epochs": 0}, "training: "
@@ -135,7 +129,7 @@ def choose_training(
     return parse_settings(TrainingConfig, {**defaults, **given}, "training: ")
 
 
-def choose_prior(prior: str | Mapping[str, Any] | PriorBlock | None) -> PriorBlock:
+def choose_prior(prior: str | Mapping[str, Any] | None) -> PriorBlock:
     """Return the settings of the prior of a fit.
 
     Args:
@@ -144,8 +138,6 @@ def choose_prior(prior: str | Mapping[str, Any] | PriorBlock | None) -> PriorBlo
     Raises:
         ValueError: the method or a setting is unknown, or a setting is out of range.
     """
-    if isinstance(prior, PriorBlock):
-        return prior
     block: PriorBlock = _parse_block(PRIORS, {"method": prior} if isinstance(prior, str) else prior or {}, "prior")
     return block
 

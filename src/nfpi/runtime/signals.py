@@ -50,11 +50,6 @@ class Interruption:
         self._at_once = at_once
         self._name, self._first = "", 0.0
 
-    @property
-    def requested(self) -> bool:
-        """Whether a signal has been received."""
-        return bool(self._name)
-
     def check(self) -> None:
         """Raise Interrupted if a signal has been received."""
         if self._name:
