@@ -206,7 +206,8 @@ def test_a_signal_stops_both_processes_and_they_resume_from_one_state(splits, tm
 
     for output in ("cut", "whole"):
         as_two(lambda _, output=output: finish(output))
-        assert sorted(path.suffix for path in (tmp_path / output).iterdir()) == [".csv", *3 * [".safetensors"]]
+        found = sorted(path.suffix for path in (tmp_path / output).iterdir())
+        assert found == [".csv", ".json", *3 * [".safetensors"]]  # with the manifest
     for file in ("state", "statistics", "prior"):
         (one, header), (other, _) = (load_tensors(tmp_path / run / f"{file}.safetensors") for run in ("whole", "cut"))
         assert one.keys() == other.keys()
