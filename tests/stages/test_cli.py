@@ -203,13 +203,13 @@ TABLE = ("table", "--name", "t", "--metrics", "m", "--reference", "r", "--output
         ((*START, "--start", "middle"), "start: "),
         (
             (*START, "--flow", '{"kind": "gllow"}'),
-            "start-flow.flow.kind: unknown kind of flow 'gllow' (did you mean 'glow'?)",
+            "unknown kind of flow 'gllow' (did you mean 'glow'?)",
         ),
         ((*FIT, "--weight=-1"), "weight: "),
         ((*FIT, "--weight=x"), "weight: "),
         (
             (*FIT, "--weight=1", "--prior", '{"method": "fixed_pint"}'),
-            "fit-prior.prior.method: unknown prior method 'fixed_pint' (did you mean 'fixed_point'?)",
+            "unknown prior method 'fixed_pint' (did you mean 'fixed_point'?)",
         ),
         ((*FIT, "--weight=1", "--prior", '{"weight": 1}'), "unknown key 'fit-prior.prior.weight'"),
         (("generate", "--model", "m", "--output", "o", "--temperature", "0"), "temperature: "),
