@@ -127,13 +127,12 @@ def test_the_workflow_is_clean(command: list[str]) -> None:
 def test_conda_and_pip_ask_for_the_same_versions() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    (pip,) = [entry["pip"] for entry in entries if isinstance(entry, dict)]
     names = {"pytorch": "torch", "matplotlib-base": "matplotlib", "snakemake-minimal": "snakemake"}
     conda = {
         names.get(name, name) + version
         for name, version in (
             re.fullmatch(r"([\w-]+)(.*)", entry).groups()  # type: ignore[union-attr]
-            for entry in [*(entry for entry in entries if isinstance(entry, str)), *pip]
+            for entry in entries
         )
     }
     extras = project["optional-dependencies"]
