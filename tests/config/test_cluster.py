@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import re
 
+import pytest
+from pydantic import ValidationError
+
+from nfpi.config.base import explain
 from nfpi.config.cluster import Cluster, Resources, compute_job_resources, count_job_threads
 
 ON_GPU = Resources(gpu=1, threads=8, mem_mb=16000, runtime=60)
@@ -86,3 +90,49 @@ def test_what_leaves_a_checkpoint_is_warned_before_its_limit():
 def test_an_account_may_stand_in_a_variable(monkeypatch):
     monkeypatch.setenv("NFPI_TEST_PROJECT", "abc")
     assert Cluster(account="$NFPI_TEST_PROJECT@v100").account == "abc@v100"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"options": "$(touch x)"},
+        {"options": "--mail-user=`id`"},
+        {"options": "--hint=nomultithread; touch x"},
+        {"options": "--hint=nomultithread\ntouch x"},
+        {"options": '--comment="$HOME"'},
+        {"options": "--comment='unbalanced"},
+        {"account": "a; touch x"},
+        {"cpu_account": "a b"},
+        {"partition": "$(touch x)"},
+        {"cpu_partition": "a|b"},
+        {"constraint": "`id`"},
+        {"qos": {"$(touch x)": 60}},
+    ],
+)
+def test_what_a_shell_would_expand_is_refused_in_one_line(settings):
+    with pytest.raises(ValidationError) as error:
+        Cluster(**settings)
+    line = explain(error.value)
+    assert line.startswith(next(iter(settings)))
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("options", "character"),
+    [('--comment="$HOME"', '"'), ("--comment='open", "'"), ("--comment='x;y", "'"), ("--comment=a;b", ";")],
+)
+def test_the_character_that_a_shell_would_expand_is_named(options, character):
+    with pytest.raises(ValidationError, match=re.escape(f"received {character!r} in {options!r}")):
+        Cluster(options=options)
+
+
+def test_a_variable_of_the_account_is_refused_for_what_it_stands_for(monkeypatch):
+    monkeypatch.setenv("NFPI_TEST_PROJECT", "$(touch x)")
+    with pytest.raises(ValidationError, match="account"):
+        Cluster(account="$NFPI_TEST_PROJECT@v100")
+
+
+def test_what_clusters_are_asked_for_is_accepted():
+    options = "--hint=nomultithread --exclude=node[01-03] --comment='50 % of $5' --mail-user=\"a@b.c\""
+    known = {"options": options, "constraint": "[a100|h100*2]&nvlink", "partition": "gpu_p2,gpu_p5"}
+    assert Cluster(**known).model_dump(include=set(known)) == known

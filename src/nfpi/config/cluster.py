@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from nfpi.config.base import ExpandedText, Name, NonNegativeInt, PositiveInt, Settings
 
@@ -33,6 +34,43 @@ RESUMED: frozenset[JobName] = frozenset(
 """Stages that save their progress and resume when interrupted; the others start from the beginning."""
 
 
+_QUOTED = re.compile(r"""'[^'\n]*'|"[^"\n$`\\!]*\"""")
+_EXPANDED = re.compile(r"""[$`\\;&|<>(){}*?!~#'"]|[^\S ]""")
+"""Characters that are special to a shell, and white space other than spaces."""
+
+
+def _match(pattern: str) -> AfterValidator:
+    """Return a validator of a whole text; pydantic's own would check an account before its variables are expanded."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text, re.ASCII):
+            raise ValueError(f"expected a text that matches {pattern}, received {text!r}")
+        return text
+
+    return AfterValidator(check)
+
+
+_IS_WORD = _match(r"[\w.,:@%+/=-]+")
+Account = Annotated[ExpandedText, _IS_WORD]
+Partition = Annotated[str, _IS_WORD]
+Features = Annotated[str, _match(r"[\w.,:@%+/=&|*()\[\]-]+")]
+"""May contain special characters of a shell, because Snakemake's executor quotes it."""
+
+
+def _check_options(text: str) -> str:
+    """Check that the options contain nothing that the shell of the submitting machine would expand."""
+    text = text.strip()  # a block of YAML ends with a line break
+    if "\n" in text:
+        raise ValueError(f"expected one line of options of sbatch, received {text!r}")
+    special = _EXPANDED.search(_QUOTED.sub("", text))
+    if special:
+        raise ValueError(
+            f"expected options of sbatch that no shell expands, received {special[0]!r} in {text!r}: put each value "
+            "that has special characters in single quotes"
+        )
+    return text
+
+
 class Resources(Settings):
     """Resources of one job of a stage."""
 
@@ -46,15 +84,15 @@ class Resources(Settings):
 class Cluster(Settings):
     """Settings of a SLURM cluster; see profiles/ for examples."""
 
-    account: ExpandedText | None = None
+    account: Account | None = None
     """account charged for jobs with GPUs; environment variables are expanded"""
-    cpu_account: ExpandedText | None = None
+    cpu_account: Account | None = None
     """account charged for other jobs; None: `account`"""
-    partition: str | None = None
+    partition: Partition | None = None
     """partition of jobs with GPUs; None: the cluster's default"""
-    cpu_partition: str | None = None
+    cpu_partition: Partition | None = None
     """partition of other jobs; None: the cluster's default"""
-    constraint: str | None = None
+    constraint: Features | None = None
     """node features required by jobs with GPUs"""
     qos: dict[Name, PositiveInt] = {}
     """time limits (minutes) of the QoS of jobs with GPUs; a job uses the shortest QoS that it fits into"""
@@ -67,7 +105,7 @@ class Cluster(Settings):
     """whether jobs request memory; false: it is allocated with the cores"""
     warn_seconds: Annotated[int, Field(ge=0, lt=65536)] = 120
     """seconds before its time limit at which a job receives SIGTERM, to save its progress; 0: no signal"""
-    options: str = ""
+    options: Annotated[str, AfterValidator(_check_options)] = ""
     """further options of sbatch, in one line; quote values that contain special characters of a shell"""
 
     def find_longest_runtime(self, has_gpu: bool) -> int | None:
@@ -119,7 +157,7 @@ def _compute_slurm_resources(
     requests: dict[str, int | str | None] = {
         "cpus_per_task": count_job_threads(resources, cluster),
         "runtime": runtime,
-        "slurm_extra": f"{cluster.options.strip()} {warning}".strip() or None,
+        "slurm_extra": f"{cluster.options} {warning}".strip() or None,
     }
     if not cluster.ask_memory:
         requests["mem_mb"] = 0  # the executor then omits --mem
