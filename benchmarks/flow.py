@@ -193,7 +193,7 @@ def count_operations(settings: MatrixExponentialSettings, batch: int) -> Iterato
     for precision in ("32-true", "bf16-mixed"):
         step = count_flow_step(MatrixExponentialFlow(PAPER_SHAPE, **settings.model_dump()), batch, precision)
         name = f"training step, paper's flow, batch {batch}, {precision}: "
-        passes, update = len(step.passes.operations), len(step.update.operations)
+        passes, update = len(step.passes), len(step.update)
         yield Measurement(f"{name}forward and backward", "", passes, unit="operations", target="at most 5000")
         yield Measurement(f"{name}optimizer and average", "", update, unit="operations")
         yield Measurement(f"{name}read and written", "", step.counts.bytes / 1e9, unit="GB")

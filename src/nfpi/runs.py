@@ -197,11 +197,7 @@ class Run:
 
     def to_json(self) -> dict[str, Any]:
         """Return the run as a JSON object, with λ as `lambda`."""
-        return {
-            name_in_files(field.name): getattr(self, field.name)
-            for field in fields(self)
-            if getattr(self, field.name) is not None
-        }
+        return {name_in_files(name): value for name, value in vars(self).items() if value is not None}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Run:

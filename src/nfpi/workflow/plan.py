@@ -87,9 +87,8 @@ class Plan:
 
     def _make_splits_input(self, file: str) -> Callable[[Wildcards], str]:
         def find_file(wildcards: Wildcards) -> str:
-            dataset = wildcards["dataset"]
-            splits = self.config.splits_of(dataset, int(wildcards["seed"]))
-            return f"{self.fill_path(SPLITS, dataset=dataset, splits=splits)}/{file}"
+            splits = self.config.splits_of(wildcards["dataset"], int(wildcards["seed"]))
+            return f"{self.fill_path(SPLITS, wildcards, splits=splits)}/{file}"
 
         return find_file
 

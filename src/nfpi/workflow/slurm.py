@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 _PLUGIN = "snakemake_executor_plugin_slurm"
@@ -23,11 +24,9 @@ _cancelled = threading.Event()
 
 def controller_answers() -> bool:
     """Return whether SLURM's controller, or its backup, answers."""
-    try:
-        done = subprocess.run(["scontrol", "ping"], capture_output=True, timeout=60)
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+    with suppress(subprocess.TimeoutExpired):
+        return subprocess.run(["scontrol", "ping"], capture_output=True, timeout=60).returncode == 0
+    return False
 
 
 def make_executor_wait() -> None:
