@@ -196,5 +196,7 @@ def count_operations(settings: MatrixExponentialSettings, batch: int) -> Iterato
         passes, update = len(step.passes), len(step.update)
         yield Measurement(f"{name}forward and backward", "", passes, unit="operations", target="at most 5000")
         yield Measurement(f"{name}optimizer and average", "", update, unit="operations")
-        yield Measurement(f"{name}read and written", "", step.counts.bytes / 1e9, unit="GB")
+        yield Measurement(
+            f"{name}read and written", "", sum(operation.bytes for operation in step.operations) / 1e9, unit="GB"
+        )
         yield Measurement(f"{name}kept for the backward pass", "", step.saved / 2**30, unit="GiB")
