@@ -129,6 +129,20 @@ def test_a_log_that_cannot_be_written_gives_way_to_stderr(tmp_path, limit):
     assert done.stderr.count("nfpi: error") == 1
 
 
+def test_a_job_does_not_fail_because_its_log_cannot_be_written(tmp_path):
+    program = """
+import resource, signal, sys
+from pathlib import Path
+from nfpi.runtime.job_log import run_with_log
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))
+sys.exit(run_with_log(Path("job.log"), "train-flow", lambda: print("a line of the training" * 10) or 0))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_log_that_cannot_be_opened_gives_way_to_stderr(tmp_path):
     (tmp_path / "file").touch()
     done = subprocess.run(

@@ -187,12 +187,13 @@ def _select_metrics(values: Mapping[str, Any]) -> dict[str, float]:
 def _format_metrics(split: str, values: Mapping[str, Any]) -> list[str]:
     """Format a row of a card's table of metrics; cells of metrics that were not measured are empty."""
     cells = {}
-    for name, value in _select_metrics(values).items():
+    numbers = _select_metrics(values)
+    for name, value in numbers.items():
         if math.isfinite(value):
             found = metric(name)
             cells[name] = f"{value:.{found.decimals}f}{' %' if found.unit == '%' else ''}"
     if "nf_acc" in cells and values.get("n"):
-        low, high = wilson_interval(values["nf_acc"], values["n"])
+        low, high = wilson_interval(numbers["nf_acc"], values["n"])
         cells["nf_acc"] += f" (95 % interval {low:.2f} to {high:.2f})"
     if "worst_class_acc" in cells and "worst_class" in values:
         name = str(values["worst_class"]).replace("|", r"\|")  # a plain | would end the cell

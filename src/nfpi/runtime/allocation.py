@@ -93,7 +93,7 @@ def _describe_allocation() -> str | None:
     for variable in _SLURM:
         if given := os.environ.get(variable):
             return f"{variable}={given}"
-    if (on_node := os.environ.get("SLURM_GPUS_ON_NODE", "0")) != "0":
+    if (on_node := os.environ.get("SLURM_GPUS_ON_NODE", "")) not in ("", "0"):
         return f"SLURM_GPUS_ON_NODE={on_node}"
     if (visible := os.environ.get(VISIBLE)) is not None:
         return None if visible.strip() in HIDING else f"{VISIBLE}={visible}"

@@ -45,8 +45,9 @@ class Device:
         self.device, self.precision = device, precision
         self.processes = processes or Processes(device=device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed")
-        # the first float16 gradients may overflow; their step is skipped, and the schedule continues as intended
-        warnings.filterwarnings("ignore", message=".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*")
+        if self._scaler.is_enabled():
+            # the first float16 gradients may overflow; their step is skipped, and the schedule continues as intended
+            warnings.filterwarnings("ignore", message=".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*")
 
     def launch_processes(self) -> AbstractContextManager[None]:
         """Run the block in all processes that train together; the first one starts the others."""
@@ -137,9 +138,10 @@ def make_device(precision: str = "32-true", devices: int = 1, device: torch.devi
     rank, port = read_rank_and_port() if count > 1 else (0, 0)
     if device is None:
         device = torch.device("cpu") if _choose_kind() == "cpu" else torch.device(_choose_kind(), rank)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
     chosen = choose_precision(precision, device)
     if device.type == "cuda":
-        torch.cuda.set_device(device)
         require_kernels(device)
     if precision == "auto":
         logger.info("precision: %s on %s", chosen, describe_device(device))

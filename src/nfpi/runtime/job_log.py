@@ -94,11 +94,11 @@ class JobLog:
         self.epoch_ends: deque[float] = deque(maxlen=_LAST_EPOCHS + 1)
         self._state_file = path.with_name(path.name + STATE_SUFFIX)
         self.before = read_state(self._state_file)
-        with contextlib.suppress(OSError):
-            if self.before is not None and self.before.state == "done":
-                for attempt in range(1, self.before.attempt):
+        if self.before is not None and self.before.state == "done":
+            for attempt in range(1, self.before.attempt):
+                with contextlib.suppress(OSError):
                     _name_kept_log(path, attempt).unlink(missing_ok=True)
-                self.before = None
+            self.before = None
         self.state = JobState(attempt=1 if self.before is None else self.before.attempt + 1)
         self.write_state()
         # Snakemake removes the log before it tries the job again: a second name keeps it
@@ -125,10 +125,25 @@ class JobLog:
             if status == 0 and kept.samefile(self.path):
                 kept.unlink()
 
+    def write_to_stderr(self, line: str) -> None:
+        """Print a line on the original stderr, if it is still open."""
+        with contextlib.suppress(OSError):
+            os.write(self.stderr, line.encode(errors="backslashreplace"))
+
     def record_failure(self, error: str) -> None:
         """Record why the job fails, at once: the process may end without :meth:`end_job`."""
         self.state.state, self.state.error = "failed", error
         self.write_state()
+
+
+class _LogStream(io.FileIO):
+    """Stream without a buffer, whose output is lost if it cannot be written: no job fails because of its log."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
 
 
 _log: JobLog | None = None
@@ -163,11 +178,9 @@ def record_epoch(epoch: int, epochs: int) -> None:
 
 def print_line(line: str) -> None:
     """Print a line on stderr and, if stderr is redirected to a log, also on the original stderr."""
-    with contextlib.suppress(OSError):  # the log cannot be written
-        print(line, file=sys.stderr, flush=True)
+    print(line, file=sys.stderr, flush=True)
     if _log is not None:
-        with contextlib.suppress(OSError):
-            os.write(_log.stderr, f"{line}\n".encode(errors="backslashreplace"))
+        _log.write_to_stderr(f"{line}\n")
 
 
 def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int:
@@ -195,16 +208,14 @@ def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int
     sys.stdout, sys.stderr = map(_open_text_stream, (1, 2))
     status = 1
     try:
-        with contextlib.suppress(OSError):
-            print(_describe_attempt(_log, command))
+        print(_describe_attempt(_log, command))
         status = run()
     except Exception as error:
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        with contextlib.suppress(OSError):
-            traceback.print_exc()
-            print(f"nfpi: error: {message}", file=sys.stderr)
-        os.write(_log.stderr, f"nfpi: error: {message} (its traceback: {path})\n".encode(errors="backslashreplace"))
         _log.record_failure(message)
+        traceback.print_exc()
+        print(f"nfpi: error: {message}", file=sys.stderr)
+        _log.write_to_stderr(f"nfpi: error: {message} (its traceback: {path})\n")
     finally:
         _log.end_job(status)
         _log = None
@@ -228,7 +239,7 @@ def _describe_attempt(log: JobLog, command: str) -> str:
 
 def _open_text_stream(descriptor: int) -> TextIO:
     """Open a stream without a buffer, so that all output is in the order in which it was written."""
-    file: Any = io.FileIO(descriptor, "w", closefd=False)  # Python's types ask for a buffer
+    file: Any = _LogStream(descriptor, "w", closefd=False)  # Python's types ask for a buffer
     return io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", write_through=True)
 
 

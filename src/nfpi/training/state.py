@@ -43,6 +43,13 @@ class _Learner(Record):
     loss: float | None
 
 
+class _Part(Record):
+    """Precision of the steps after a step."""
+
+    after_step: NonNegativeInt
+    precision: str
+
+
 class _Header(Record):
     """Header entries that are needed to read a state."""
 
@@ -53,7 +60,7 @@ class _Header(Record):
     log: list[LogRow]
     learner: _Learner | None = None
     series_bounds: list[float] | None = None
-    precisions: list[dict[str, Any]]
+    precisions: list[_Part]
 
 
 class WeightAverage(Generic[Module]):
@@ -221,7 +228,8 @@ class TrainingState(State):
                 raise ValueError(f"trained by {found.optimizer}, not by {type(state.optimizer).__name__}")
             state.restore(tensors, header)
             load_state(state.averaged_flow, select_prefix(tensors, "average."))
-            state.series_bounds, state.precisions = found.series_bounds, found.precisions
+            state.series_bounds = found.series_bounds
+            state.precisions = [part.model_dump() for part in found.precisions]
             if "series_largest" in tensors:
                 state.series_largest = tensors["series_largest"].to(device)
                 if state.series_largest.shape != (len(found.series_bounds or ()),):
