@@ -51,6 +51,11 @@ def test_one_row_that_has_a_metric_is_enough(project):
     assert resolve_table(project, FLOW, GENERATED, REAL, metrics=metrics).tables["t"].metrics == metrics
 
 
+def test_rows_without_a_classifier_have_the_metrics_of_the_flow_whatever_the_augmentation(project):
+    (experiment,) = resolve_table(project, FLOW | {"augmentation": "nfa"}, metrics=["nf_acc"]).tables["t"].experiments
+    assert experiment.models == ["flow"]
+
+
 def test_a_table_without_any_metric_of_its_rows_is_refused(project):
     for below in (None, {"metrics": ["nf_acc", "cnn_acc"], "experiments": [GENERATED]}):
         with pytest.raises(ConfigError, match="nf_acc"):

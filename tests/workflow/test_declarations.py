@@ -71,7 +71,8 @@ def test_a_command_has_all_settings_of_its_seal(
     assert isinstance(parsed, stage)
     assert parsed.compute_seal() == parsed.seal != ""
     planned = stage.plan(Declarations(make_plan(**SETTINGS)).planned, wildcards)
-    assert parsed.select_execution() == planned.select_execution()
+    received, expected = (job.model_dump(mode="json", exclude=stage.paths) for job in (parsed, planned))
+    assert received == expected  # also what neither the result nor the job depends on is recorded
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,8 @@ def _make_computation(config: Config, work: Work, device: torch.device) -> tuple
         with torch.no_grad():
             model.initialize(x)
     method = getattr(model, work.kind.partition("_")[2])
-    return torch.no_grad()(full_precision()(lambda: method(x))), 1
+    compute = (lambda: method(x)[0]) if isinstance(model, ImageFlow) else (lambda: method(x))
+    return torch.no_grad()(full_precision()(compute)), 1
 
 
 def _make_classifier_epoch(config: Config, work: Work) -> Callable[[], Tensor]:

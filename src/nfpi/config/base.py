@@ -78,28 +78,24 @@ class Settings(BaseModel):
 
 def select_result_settings(settings: BaseModel) -> dict[str, Any]:
     """Return the settings that a result depends on, all but those annotated with :data:`EXECUTION`, as in JSON."""
-    return _select_settings(settings, of_execution=False)
-
-
-def select_execution_settings(settings: BaseModel) -> dict[str, Any]:
-    """Return the settings that are annotated with :data:`EXECUTION`, as in JSON."""
-    return _select_settings(settings, of_execution=True)
-
-
-def _select_settings(settings: BaseModel, *, of_execution: bool) -> dict[str, Any]:
     dumped = settings.model_dump(mode="json")
     selected: dict[str, Any] = {}
     for name, field in type(settings).model_fields.items():
-        key = field.alias or name
-        if key not in dumped:
-            continue  # excluded from files
-        value, is_of_execution = getattr(settings, name), EXECUTION in field.metadata
-        if isinstance(value, BaseModel) and not is_of_execution:
-            inner = _select_settings(value, of_execution=of_execution)
-            selected |= {key: inner} if inner or not of_execution else {}
-        elif is_of_execution == of_execution:
-            selected[key] = dumped[key]
+        key, value = field.alias or name, getattr(settings, name)
+        if key in dumped and EXECUTION not in field.metadata:  # others are excluded from files
+            selected[key] = select_result_settings(value) if isinstance(value, BaseModel) else dumped[key]
     return selected
+
+
+def subtract_settings(settings: Mapping[str, Any], selected: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings, as in JSON, that are not among the selected ones."""
+    rest: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key not in selected:
+            rest[key] = value
+        elif isinstance(value, Mapping) and (inner := subtract_settings(value, selected[key])):
+            rest[key] = inner
+    return rest
 
 
 def list_execution_settings(*classes: type[BaseModel]) -> set[str]:

@@ -58,7 +58,7 @@ class Experiment(Settings):
         :class:`nfpi.config.settings.Config` checks that the experiments without a prior and those with latent
         augmentations have a classifier with `train_on: real`, and no others.
         """
-        if self.prior is None or self.uses_variants:
+        if self.prior is None or (self.classifier is not None and self.uses_variants):
             return ["real"]
         return ["flow"] if self.classifier is None else ["flow", "generated"]
 

@@ -72,7 +72,7 @@ def draw(settings: ResidualsFigure, inputs: FigureInputs) -> Drawn:
     A fit diverged at once if it has no iteration before, or if the training before it diverged.
 
     Raises:
-        ValueError: the numbers of files and λ differ, or no residual is positive.
+        ValueError: the numbers of files and λ differ.
     """
     from nfpi.results.recorded.csv_files import read_csv
 
@@ -81,7 +81,7 @@ def draw(settings: ResidualsFigure, inputs: FigureInputs) -> Drawn:
     curves = [
         (weight, read_csv(file, COLUMNS, infinite=True)) for weight, file in zip(settings.lambdas, files, strict=True)
     ]
-    if all(rows.empty for _, rows in curves):
+    if not any((rows[column] > 0).any() for _, rows in curves for column in _QUANTITIES):
         return Drawn({"residuals": notice("every fit, or the training before it, diverged at once")})
     figure = draw_residuals(
         curves, dataset=settings.dataset, tolerance=prior.tolerance, max_iterations=prior.max_iterations
@@ -103,9 +103,6 @@ def draw_residuals(
         dataset: name of the data set.
         tolerance: residual at which the iteration converges.
         max_iterations: maximum number of iterations.
-
-    Raises:
-        ValueError: no residual is positive.
     """
     import matplotlib
     from matplotlib.lines import Line2D

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import NoDecode
 
-from nfpi.config.base import select_execution_settings, select_result_settings
+from nfpi.config.base import subtract_settings, select_result_settings
 from nfpi.config.extensions import list_loaded_digests
 from nfpi.config.presets import merge
 from nfpi.runtime.divergence import Diverged, mark_diverged
@@ -136,7 +136,8 @@ class Stage(Command):
     @property
     def declaration(self) -> dict[str, Any]:
         """All that the result depends on apart from the content of the input files, as in JSON."""
-        return self._drop_paths(select_result_settings(self))
+        declared = self._drop_paths(select_result_settings(self))
+        return declared | {"code": list_loaded_digests() if self.code is None else self.code}
 
     def compute_seal(self) -> str:
         """Compute the digest of the declaration."""
@@ -147,13 +148,11 @@ class Stage(Command):
 
         A stage resumes only what was begun with the same fingerprint.
         """
-        code = list_loaded_digests() if self.code is None else self.code
-        files = [file_digest(file) for file in self.list_input_files()]
-        return compute_digest([self.declaration, code, files])
+        return compute_digest([self.declaration, *(file_digest(file) for file in self.list_input_files())])
 
     def select_execution(self) -> dict[str, Any]:
         """Return the options that are neither paths nor part of the declaration, as in JSON."""
-        return self._drop_paths(select_execution_settings(self))
+        return self._drop_paths(subtract_settings(self.model_dump(mode="json"), self.declaration))
 
     @classmethod
     def _drop_paths(cls, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,13 +57,14 @@ class CheckDevice(Command):
         file = self.config_file or _find_config_file()
         resolved = resolve(file, file.parent / "presets", self.config | chosen)
         lines, log = [], logging.getLogger("nfpi")
-        level, log.level = log.level, logging.WARNING  # epochs are only a few steps here
+        level = log.level
+        log.setLevel(logging.WARNING)  # epochs are only a few steps here
         try:
             for line in answer_questions(resolved):
                 _print(line)
                 lines.append(line)
         finally:
-            log.level = level
+            log.setLevel(level)
         failed = list(dict.fromkeys(line.check for line in lines if line.verdict == "FAILED"))
         if self.output is not None:
             report: dict[str, Any] = {"preset": resolved.preset, "torch": torch.__version__, "nfpi": nfpi.__version__}

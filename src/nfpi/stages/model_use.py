@@ -215,7 +215,7 @@ class Sample(ModelCommand):
         """Draw images, and write them as one picture, as separate files, or both.
 
         Raises:
-            ConfigError: there is no output, or one exists or would replace the model.
+            ConfigError: there is no output, one exists or would replace the model, or the picture lies in the folder.
             ValueError: a class is unknown.
             FloatingPointError: images are still infinite or NaN after several draws.
         """
@@ -231,6 +231,8 @@ class Sample(ModelCommand):
             raise ConfigError("sample: expected --output FILE or --folder FOLDER, received neither")
         self._check_output(self.output)
         self._check_output(self.folder, option="--folder")
+        if self.output and self.folder and self.output.resolve().is_relative_to(self.folder.resolve()):
+            raise ConfigError(f"--output: expected a file outside of --folder {self.folder}, received {self.output}")
         model = self._read_model()
         classes = self.classes or model.classes
         generators = {name: make_generator("cpu", self.seed, "class", name) for name in classes}

@@ -121,7 +121,13 @@ def _parse_cell(cell: str, kind: str, infinite: bool) -> Any:
         return _BOOLEANS[cell]
     if not cell:
         return None
-    number = float(cell) if kind == "float64" else int(cell)
-    if "_" in cell or math.isnan(number) or (math.isinf(number) and not (infinite and "inf" in cell)):
+    number = float(cell) if kind == "float64" else int(cell)  # which also read other digits, and cells with spaces
+    if (
+        not cell.isascii()
+        or cell != cell.strip()
+        or "_" in cell
+        or math.isnan(number)
+        or (math.isinf(number) and not (infinite and "inf" in cell))
+    ):
         raise ValueError(f"received {cell[:40]!r}, which is not a finite number")
     return number

@@ -104,7 +104,7 @@ def _compare_rows(first: MeasuredRow, second: MeasuredRow, name: str, read: _Rea
     values = [measured.summaries[name].values for measured in (first, second)]
     comparison = paired_t(*values, split_ratio=max(first.row.split_ratio, second.row.split_ratio))
     runs = [run for measured in (first, second) if name in ACCURACIES for run in measured.row.runs_of(name)]
-    if len(runs) != 2:  # the table has several seeds
+    if len(runs) != 2 or comparison.seeds != 1:  # the table has several seeds
         return comparison
     a, b = (read(run, *of_seed.values()) for run, of_seed in zip(runs, values, strict=True))
     if a is None or b is None:
