@@ -121,13 +121,10 @@ def _parse_cell(cell: str, kind: str, infinite: bool) -> Any:
         return _BOOLEANS[cell]
     if not cell:
         return None
-    number = float(cell) if kind == "float64" else int(cell)  # which also read other digits, and cells with spaces
-    if (
-        not cell.isascii()
-        or cell != cell.strip()
-        or "_" in cell
-        or math.isnan(number)
-        or (math.isinf(number) and not (infinite and "inf" in cell))
-    ):
+    number = float(cell) if kind == "float64" else int(cell)
+    # Python also reads other digits, and numbers with spaces or underscores
+    is_plain = cell.isascii() and cell == cell.strip() and "_" not in cell
+    is_finite = math.isfinite(number) or (infinite and math.isinf(number) and "inf" in cell)
+    if not is_plain or not is_finite:
         raise ValueError(f"received {cell[:40]!r}, which is not a finite number")
     return number
