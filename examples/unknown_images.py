@@ -27,9 +27,8 @@ from sklearn.svm import SVC
 
 from nfpi import ClassConditionalFlow
 from nfpi.data.sources.published import find_idx, read_idx
-from nfpi.figures.drawn import render_figure
 from nfpi.figures.image_grid import draw_image_grid
-from nfpi.figures.style import CLASS_COLOURS, COLUMN_WIDTH, STYLE
+from nfpi.figures.style import CLASS_COLOURS, COLUMN_WIDTH, STYLE, render_figure
 
 SIDE = 8
 STEPS = 9
@@ -206,10 +205,10 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.output / "unknown_images.csv", index=False, float_format="%.4f")
     print(table.to_string(index=False, float_format="%.3f"))
-    (options.output / "unknown_images.png").write_bytes(render_figure(draw_curves(fitted))["png"])
+    (options.output / "unknown_images.png").write_bytes(render_figure(draw_curves(fitted), "png"))
     model = fitted["model of digits"][0]
     walks = draw_walks(model, digits[2], digits[3], [0, 3, 4, 7])
-    (options.output / "walk.png").write_bytes(render_figure(walks)["png"])
+    (options.output / "walk.png").write_bytes(render_figure(walks, "png"))
     print(describe_half_ways(model, digits[2], digits[3]))
     print(describe_drawn(model, digits))
     for model, test, _ in fitted.values():

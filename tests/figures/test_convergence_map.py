@@ -72,7 +72,7 @@ def test_outcomes_are_those_of_the_fits(table, statistics, initial, fitted, mean
     assert set(converged["lambda"]) >= {1, 30}
     for row in converged.to_dict("records"):
         config = FixedPointConfig(
-            row["lambda"], update=row["update"], scale=row["scale"], fit_mean=mean, fit_variance=variance
+            weight=row["lambda"], update=row["update"], scale=row["scale"], fit_mean=mean, fit_variance=variance
         )
         result = fit_fixed_point(statistics, config, start)
         assert result.converged

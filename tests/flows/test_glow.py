@@ -102,5 +102,5 @@ def test_size_that_does_not_divide_is_refused(shape):
 
 
 def test_lists_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match=r"hidden_channels.*1 and 2"):
+    with pytest.raises(ValueError, match=r"hidden_channels.*1, 2"):
         GlowSettings(num_flows=[1], hidden_channels=[4, 4])

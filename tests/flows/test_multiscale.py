@@ -115,7 +115,7 @@ def test_size_that_does_not_divide_is_refused(shape):
 
 @pytest.mark.parametrize("lists", [([1], [1, 1], [4]), ([1, 1], [1, 1], [4]), ([1, 1], [1], [4, 4]), ([], [], [])])
 def test_lists_of_different_lengths_are_refused(lists):
-    with pytest.raises(ValueError, match="one entry per level each, received {}, {} and {}".format(*map(len, lists))):
+    with pytest.raises(ValueError, match="hidden_channels: .*{}, {}, {}".format(*map(len, lists))):
         MatrixExponentialFlow((1, 8, 8), *lists)
 
 
@@ -123,7 +123,7 @@ def test_settings_of_one_list_need_an_entry():
     class Own(LevelSettings):
         """Only `num_flows`."""
 
-    with pytest.raises(ValueError, match=r"num_flows:.*none"):
+    with pytest.raises(ValueError, match="num_flows"):
         Own(num_flows=[])
 
 

@@ -133,7 +133,7 @@ def test_a_metric_that_is_no_number_is_refused(monkeypatch):
     with pytest.raises(MetricsError, match="metric 'mine'"):
         compute_metrics(["mine"], *drawn(10, 3, 0))
     compute_as_mine(monkeypatch, lambda log_prob, labels: log_prob.max(1).values)
-    with pytest.raises(MetricsError, match=r"\(10,\)"):
+    with pytest.raises(MetricsError, match="metric 'mine'"):
         compute_metrics(["mine"], *drawn(10, 3, 0))
     compute_as_mine(monkeypatch, lambda log_prob, labels: labels.tolist())
     with pytest.raises(MetricsError):

@@ -78,8 +78,10 @@ def test_wrong_usage_is_one_line(capsys, arguments, named):
 @pytest.mark.parametrize("label", ["λ = 0", "NFπ", 'random means, Σ = "I"', "a\\b", "[x]", "{y}"])
 @pytest.mark.parametrize("ascii_only", [True, False])
 def test_rows_are_read_as_json(parse, label, ascii_only):
-    rows = [{"label": label}, {"label": "other"}]
+    run = {"dataset": "digits", "flow": "mef", "prior": "fpi", "lambda": 10.0, "seed": 0}
+    rows = [{"experiment": 0, "dataset": "digits", "label": text, "flow_runs": [run]} for text in (label, "other")]
     for some in (rows, rows[:1]):
         text = json.dumps(some, ensure_ascii=ascii_only)
         paths = ("--metrics", "m.csv", "--reference", "p.csv", "--output", "o")
-        assert parse("table", "--name", "t", "--table", "{}", "--rows", text, *paths).rows == some
+        parsed = parse("table", "--name", "t", "--table", "{}", "--rows", text, *paths)
+        assert [row.label for row in parsed.rows] == [row["label"] for row in some]

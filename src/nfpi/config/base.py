@@ -81,8 +81,9 @@ def select_result_settings(settings: BaseModel) -> dict[str, Any]:
     dumped = settings.model_dump(mode="json")
     selected: dict[str, Any] = {}
     for name, field in type(settings).model_fields.items():
-        key, value = field.alias or name, getattr(settings, name)
+        key = field.alias or name
         if key in dumped and EXECUTION not in field.metadata:  # others are excluded from files
+            value = getattr(settings, name)
             selected[key] = select_result_settings(value) if isinstance(value, BaseModel) else dumped[key]
     return selected
 

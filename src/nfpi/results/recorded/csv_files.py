@@ -28,11 +28,13 @@ def write_csv(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 
 
 def write_rows(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows in the format of :func:`write_csv`; None and NaN become empty cells."""
-    import pandas as pd
-
-    # of type object, since integers would become floats in a column with empty cells
-    write_csv(pd.DataFrame(list(rows), columns=list(columns), dtype="object"), path)
+    """Write rows in the format of :func:`write_csv`, without pandas; None and NaN become empty cells."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_format_cell(row.get(column)) for column in columns])
+    write_atomically(path, text.getvalue())
 
 
 def write_log(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -79,6 +81,12 @@ def read_header(path: str | os.PathLike[str]) -> list[str]:
         OSError: the file cannot be read.
     """
     return _read_lines(path)[0]
+
+
+def _format_cell(value: Any) -> Any:
+    if isinstance(value, float):  # also of NumPy, which csv would write with its type
+        return "" if math.isnan(value) else float(value)
+    return "" if value is None else value
 
 
 def _read_lines(path: str | os.PathLike[str]) -> list[list[str]]:
