@@ -126,7 +126,7 @@ def test_a_killed_workflow_gives_the_table_of_an_uninterrupted_one(tmp_path, mon
         for pid in list_processes_in(folder):  # as by a power failure
             os.kill(pid, signal.SIGKILL)
         output = snakemake.communicate(timeout=60)[0]
-    assert "trying again, attempt 2" in output
+    assert "trying again" in output
     path = folder / f"results/demo/logs/{RUN.relative_to('results/demo')}/train_flow.log"
     log = path.read_text()
     assert re.match(r"attempt [23] of train-flow, .*; attempt \d \(train_flow\.log\.\d\) (stopped|did not end)", log)

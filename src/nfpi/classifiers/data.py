@@ -151,8 +151,7 @@ class ClassifierBatches:
         if self.variants is None:
             return np.full(len(request.indices), -1)
         rows = self.variants.draw_rows(self.probability, self.seed, request.epoch, self.repeats)
-        chosen: np.ndarray = rows[request.indices]
-        return chosen
+        return rows.take(request.indices)
 
     def read(self, request: Request) -> Batch:
         """Make a batch: images (B, C, H, W), uint8, and labels (B,)."""

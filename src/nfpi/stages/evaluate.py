@@ -13,7 +13,7 @@ from pydantic_settings import CliPositionalArg
 
 from nfpi.config.generation import EvaluationConfig
 from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, list_computed_metrics
-from nfpi.results.recorded.csv_files import read_csv
+from nfpi.results.recorded.csv_files import read_column
 from nfpi.results.recorded.records import read_record, write_metrics
 from nfpi.runs import METRICS_FILE, MODEL_FILES, PREDICTIONS_FILE, Run
 from nfpi.runtime.divergence import Diverged, raise_if_marked
@@ -175,8 +175,7 @@ def _measure_sampling_time(model: TrainedFlow, count: int, device: torch.device)
 def _read_training_time(history: Path | None) -> dict[str, float]:
     """Return the hours of the training and the median time per epoch, if its log is given."""
     # the cells of epochs of the initial state are empty
-    columns = {"seconds": "float64"}
-    seconds = [] if history is None else read_csv(history, columns)["seconds"].dropna().tolist()
+    seconds = [] if history is None else read_column(history, "seconds")
     return {"hours": sum(seconds) / 3600, "seconds_per_epoch": statistics.median(seconds)} if seconds else {}
 
 

@@ -73,6 +73,23 @@ def read_csv(path: str | os.PathLike[str], columns: Mapping[str, str], *, infini
     return frame
 
 
+def read_column(path: str | os.PathLike[str], column: str) -> list[float]:
+    """Read the finite numbers of one column of a table, without pandas; empty cells are skipped.
+
+    Raises:
+        CsvError: the file is not a table, the column is missing, or a cell is not a finite number.
+        OSError: the file cannot be read.
+    """
+    names, *rows = _read_lines(path)
+    if column not in names:
+        raise CsvError(f"{path}: expected column {column}, received {', '.join(names)}")
+    try:
+        numbers = [_parse_cell(row[names.index(column)], "float64", infinite=False) for row in rows]
+    except ValueError as error:
+        raise CsvError(f"{path}: column {column}: expected numbers ({error})") from None
+    return [number for number in numbers if number is not None]
+
+
 def read_header(path: str | os.PathLike[str]) -> list[str]:
     """Return the names of a table's columns.
 
