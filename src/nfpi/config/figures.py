@@ -64,8 +64,8 @@ a :class:`nfpi.figures.Drawn`."""
 def _create_figures_model() -> type[Settings]:
     """Create a pydantic model with a field for each registered figure."""
     fields = {name: (FIGURES[name].settings | None, None) for name in sorted(FIGURES)}
-    model: type[Settings] = create_model("Figures", __base__=Settings, **fields)  # type: ignore[call-overload]
-    return model
+    without_search: dict[str, Any] = {"use_attribute_docstrings": False}  # in source, for docstrings of its fields
+    return create_model("Figures", __base__=Settings, __cls_kwargs__=without_search, **fields)  # type: ignore[call-overload,no-any-return]
 
 
 class _FigureMapping:

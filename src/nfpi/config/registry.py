@@ -215,6 +215,7 @@ class BlockRegistry(Registry, Generic[B]):
             settings.__name__,
             __base__=self.common if settings is Settings else (settings, self.common),
             __doc__=settings.__doc__,
+            __cls_kwargs__={"use_attribute_docstrings": False},  # pydantic would search all source for docstrings
             **{self.key: (Literal[name], name)},  # type: ignore[call-overload]
         )
         return block

@@ -41,7 +41,7 @@ class Command(BaseModel):
         command: name of the subcommand.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
     command: ClassVar[str] = ""
 
