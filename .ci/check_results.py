@@ -1,7 +1,7 @@
 """Check what `.ci/run` made of preset demo: `python .ci/check_results.py FULL SHORT`, two folders `results/demo`.
 
-FULL holds λ = 0 and one more of Table 2, trained as the preset says; SHORT holds all tables and figures, trained for a
-few epochs.
+FULL holds λ = 0 and one more of Table 2, trained as the preset says; SHORT holds most tables and all figures, trained
+for a few epochs.
 """
 
 import sys
@@ -12,7 +12,7 @@ import pandas as pd
 
 from nfpi.config.figures import FIGURES, FigureSettings
 
-ROWS = {"table1": 6, "table2": 5, "table3": 4, "table4": 5, "table5": 4, "table6": 5, "table7": 6}
+ROWS = {"table2": 2, "table4": 5, "table5": 4, "table6": 5, "table7": 6}
 SMALLEST_FIGURE = 5000
 """bytes; a smaller file shows nothing"""
 
@@ -61,6 +61,5 @@ def expect(fulfilled: bool, expected: str, received: object) -> None:
 if __name__ == "__main__":
     full, short = (Path(folder) for folder in sys.argv[1:])
     check_accuracies(check_tables(full / "tables", {"table2": 2})["table2"])
-    tables = check_tables(short / "tables", ROWS)
-    expect("NFπ" in tables["table1"]["row"].tolist(), "table1: a row NFπ", tables["table1"]["row"].tolist())
+    check_tables(short / "tables", ROWS)
     check_figures(short / "figures")
