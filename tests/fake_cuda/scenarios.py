@@ -41,7 +41,7 @@ from nfpi.projection.counting import SavedMemory, make_fake, make_fake_mode
 from nfpi.runtime.device import Device
 from nfpi.sampling import sample_images
 from nfpi.training.batches import TrainingData, latent_statistics
-from nfpi.training.likelihood import FlowTraining
+from nfpi.training.flow_training import FlowTraining
 from nfpi.training.loop import train
 from nfpi.training.state import TrainingState
 

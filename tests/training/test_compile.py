@@ -12,7 +12,7 @@ from nfpi.flows.series import SeriesBounds
 from nfpi.priors import GaussianPrior
 from nfpi.runtime import device as device_module
 from nfpi.runtime.device import choose_compiler
-from nfpi.training import likelihood, loop
+from nfpi.training import flow_training, loop
 from nfpi.training.batches import TrainingData
 from nfpi.training.flow import continue_training, start_training
 from nfpi.training.likelihood import NegativeLogLikelihood
@@ -49,7 +49,7 @@ class Backend:
 def backend(monkeypatch) -> Backend:
     torch.compiler.reset()
     found = Backend(traces_backward=False)
-    monkeypatch.setattr(likelihood, "choose_compiler", lambda wanted, device: found)
+    monkeypatch.setattr(flow_training, "choose_compiler", lambda wanted, device: found)
     return found
 
 

@@ -19,7 +19,7 @@ from nfpi.priors import (
 from nfpi.priors.registry import make_learner
 from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.runtime.signals import Interruption
-from nfpi.training import likelihood
+from nfpi.training import flow_training
 from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, latent_statistics
 from nfpi.training.epoch_prior import LearnedPrior, prepare_epoch_prior
 from nfpi.training.flow import continue_training
@@ -143,13 +143,13 @@ def test_the_repulsion_of_a_batch_is_that_of_equation_4_over_the_classes(make_da
 @pytest.mark.parametrize("how", LEARNED)
 def test_the_validation_is_under_the_gaussians_as_they_are(make_data, device, monkeypatch, how):
     seen = []
-    evaluate = likelihood.evaluate_flow
+    evaluate = flow_training.evaluate_flow
 
     def note(flow: object, prior: GaussianPrior, *arguments: object, **options: object) -> object:
         seen.append(prior)
         return evaluate(flow, prior, *arguments, **options)
 
-    monkeypatch.setattr(likelihood, "evaluate_flow", note)
+    monkeypatch.setattr(flow_training, "evaluate_flow", note)
     state = train_in_one_go(make_data(evaluate_every=1), device, LEARNED[how])
     assert len(seen) == 3
     assert not torch.equal(seen[1].mean, seen[2].mean)

@@ -8,7 +8,7 @@ import torch
 from nfpi.flows.series import SeriesBounds
 from nfpi.runtime.formats import FormatError
 from nfpi.runtime.tensors import load_tensors, save_tensors
-from nfpi.training import likelihood
+from nfpi.training import flow_training
 from nfpi.training.flow import continue_training
 from nfpi.training.state import TrainingState
 
@@ -18,7 +18,7 @@ from .conftest import CPU, make_checkpoints, start
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds are held, as on GPUs, and checked at the end of an epoch of four steps."""
-    monkeypatch.setattr(likelihood, "choose_compiler", lambda wanted, device: "eager")
+    monkeypatch.setattr(flow_training, "choose_compiler", lambda wanted, device: "eager")
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.signals import Interrupted
-from nfpi.training import epoch_prior, likelihood
+from nfpi.training import epoch_prior, flow_training, likelihood
 from nfpi.training.flow import continue_training, start_training
 
 from .conftest import LEARNED, SEED, Cut, assert_equal_states, describe_flow, make_checkpoints, start, train_once
@@ -49,7 +49,7 @@ def test_a_run_cut_while_it_evaluates_goes_on_too(make_data, device, tmp_path, m
         raise Cut
 
     with monkeypatch.context() as patch:
-        patch.setattr(likelihood, "evaluate_flow", cut)
+        patch.setattr(flow_training, "evaluate_flow", cut)
         with pytest.raises(Cut):
             continue_training(begun.state, begun.prior, data, device, make_checkpoints(tmp_path, data))
     state = continue_training(again.state, again.prior, data, device, make_checkpoints(tmp_path, data))
@@ -64,7 +64,7 @@ def test_a_signal_keeps_the_state_wherever_it_comes(make_data, device, tmp_path,
     begun, again, learned = start(data, device), start(data, device), LEARNED.get(how)
     module, name = {
         "step": (likelihood, "negative_log_likelihood"),
-        "evaluation": (likelihood, "evaluate_flow"),
+        "evaluation": (flow_training, "evaluate_flow"),
         "statistics": (epoch_prior, "latent_statistics"),
     }[where]
     function, calls = getattr(module, name), iter(range(1 if where != "step" else 2))

@@ -11,7 +11,7 @@ import torch
 from nfpi.flows.networks import ResidualNet
 from nfpi.runtime.device import Device
 from nfpi.training.flow import continue_training
-from nfpi.training.likelihood import FlowTraining
+from nfpi.training.flow_training import FlowTraining
 from nfpi.training.state import TrainingState
 
 from .conftest import CPU, SEED, assert_equal_states, make_checkpoints, start

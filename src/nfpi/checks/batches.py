@@ -24,7 +24,7 @@ from nfpi.runtime.device import make_device
 from nfpi.runtime.faults import describe_exhausted_memory, format_error
 from nfpi.runtime.precision import full_precision
 from nfpi.training.batches import TrainingData
-from nfpi.training.likelihood import FlowTraining
+from nfpi.training.flow_training import FlowTraining
 from nfpi.training.state import TrainingState
 
 SEED = 0

@@ -16,10 +16,10 @@ from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums
 from nfpi.evidence.copies import check_predictions
 from nfpi.figures.claims import draw_claims
 from nfpi.figures.drawn import Drawn, FigureInputs, draw_figure, save_drawn
-from nfpi.results.claims.judging import Evidence as EvidenceOfClaims
 from nfpi.results.claims.judging import judge_claims
 from nfpi.results.claims.layout import NAME as CLAIMS
 from nfpi.results.claims.layout import write_claims
+from nfpi.results.claims.sides import Evidence as EvidenceOfClaims
 from nfpi.results.recorded.collect import collect
 from nfpi.results.recorded.csv_files import write_csv
 from nfpi.results.recorded.predictions import Predictions, read_predictions

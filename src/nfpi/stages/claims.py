@@ -74,8 +74,9 @@ class JudgeClaims(Stage):
         """Compare the rows named by the claims, and write the verdicts."""
         from nfpi.figures.claims import draw_claims
         from nfpi.figures.drawn import Drawn, save_drawn
-        from nfpi.results.claims.judging import Evidence, judge_claims
+        from nfpi.results.claims.judging import judge_claims
         from nfpi.results.claims.layout import NAME, write_claims
+        from nfpi.results.claims.sides import Evidence
         from nfpi.results.recorded.collect import collect
         from nfpi.results.recorded.predictions import read_predictions
         from nfpi.results.tables.building import read_reference

@@ -35,7 +35,7 @@ from nfpi.runtime.divergence import NOT_FINITE
 from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import derive_seed, seed_default_generators
 from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, draw_initialization_images, latent_statistics
-from nfpi.training.likelihood import FlowTraining
+from nfpi.training.flow_training import FlowTraining
 from nfpi.training.loop import load_checkpoint, make_loss_error
 from nfpi.training.state import TrainingState
 

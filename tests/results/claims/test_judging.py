@@ -12,8 +12,9 @@ import pytest
 
 from nfpi.config.claims import Claim
 from nfpi.config.settings import Config
-from nfpi.results.claims.judging import Evidence, judge_claims
+from nfpi.results.claims.judging import judge_claims
 from nfpi.results.claims.layout import claims_to_markdown, lay_out_claims, read_claims, write_claims
+from nfpi.results.claims.sides import Evidence
 from nfpi.results.recorded.predictions import Predictions
 from nfpi.results.tables.building import TableError
 from nfpi.results.tables.markup import tables_to_html, tables_to_latex
