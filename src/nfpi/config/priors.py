@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -70,6 +71,28 @@ class FixedPointSettings(Settings):
     """the iteration converges when max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ (Frobenius for matrices) are at most this"""
     max_iterations: PositiveInt = 1000
     """maximum number of iterations, after which the iteration stops without convergence"""
+
+
+def compute_weight(relative_weight: float, alpha: float, num_classes: int, num_dimensions: int) -> float:
+    """Return λ = s₀ α K D e^(1/α) / 2, rounded to four significant digits.
+
+    With s = (1/KD) Σ_y (μ_y − μ̄)ᵀ Σ_y⁻¹ (μ_y − μ̄), the separation of the fitted Gaussians, and β, the regression of the
+    class means of the latents on μ_y (1: they coincide), the fixed point of the means (Eq. 5 with pairwise π and Σ = I)
+    satisfies s (1 − β) = s₀. s₀ has the same meaning for every number of classes and dimensions.
+
+    Args:
+        relative_weight: s₀, the relative weight of the repulsion.
+        alpha: α of Eq. 3.
+        num_classes: K.
+        num_dimensions: D, the number of values of an image.
+    """
+    weight = relative_weight * alpha * num_classes * num_dimensions * math.exp(1 / alpha) / 2
+    return float(f"{weight:.4g}")
+
+
+def compute_relative_weight(weight: float, alpha: float, num_classes: int, num_dimensions: int) -> float:
+    """Return s₀ = 2 λ e^(−1/α) / (α K D), the inverse of :func:`compute_weight` without its rounding."""
+    return 2 * weight * math.exp(-1 / alpha) / (alpha * num_classes * num_dimensions)
 
 
 class RepeatedFixedPointSettings(FixedPointSettings):
