@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -12,8 +13,9 @@ from nfpi.data.batches import load_batches
 from nfpi.data.domain import Domain
 from nfpi.data.store import ImageSet
 from nfpi.flows.bijection import ImageFlow
-from nfpi.linalg import precise_dtype
+from nfpi.linalg import precise_device, precise_dtype
 from nfpi.priors.gaussian import GaussianPrior
+from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import make_generator
 
@@ -84,11 +86,8 @@ def evaluate_flow(
     nll = 0.0
     num_best = min(5, prior.num_classes)
     log_probs, all_labels = [], []
-    for index, (images, labels) in enumerate(load_batches(image_set, batch_size, seed=seed)):
-        all_labels.append(labels)
-        labels = labels.to(device)
-        generator = make_generator(device, seed, "evaluate", index)
-        z, log_abs_det = flow(domain.to_flow(images.to(device), generator))
+    for z, log_abs_det, labels in _encode(flow, image_set, batch_size, seed, domain, device):
+        all_labels.append(labels.cpu())
         log_prob_of_latents = prior.log_prob(z)
         hits = log_prob_of_latents.topk(num_best, 1).indices == labels[:, None]
         correct += int(hits[:, 0].sum())
@@ -105,3 +104,40 @@ def evaluate_flow(
     if log_prob.isnan().any():  # topk ranks a NaN first
         raise FloatingPointError("evaluation: expected finite likelihoods, received NaN for a wrong class")
     return FlowScores(100 * correct / n, 100 * among_five / n, bits, n, log_prob, torch.cat(all_labels))
+
+
+@torch.no_grad()
+@full_precision()
+def collect_statistics(
+    flow: ImageFlow,
+    image_set: ImageSet,
+    *,
+    batch_size: int,
+    seed: int,
+    domain: Domain,
+    device: torch.device,
+    covariance: bool = False,
+) -> ClassStatistics:
+    """Collect the statistics of the latents of images, with the noise of :func:`evaluate_flow`, in float64.
+
+    Args:
+        covariance: whether they include full covariances.
+    """
+    dimensions = torch.Size(image_set.shape).numel()
+    statistics = ClassStatistics.empty(image_set.num_classes, dimensions, covariance, precise_device(device))
+    was_training = flow.training
+    flow.eval()
+    for z, _, labels in _encode(flow, image_set, batch_size, seed, domain, device):
+        statistics.update(z, labels)
+    flow.train(was_training)
+    return statistics
+
+
+def _encode(
+    flow: ImageFlow, image_set: ImageSet, batch_size: int, seed: int, domain: Domain, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield latents, log |det ∂z/∂x| and labels of all images, batch by batch, on the device."""
+    for index, (images, labels) in enumerate(load_batches(image_set, batch_size, seed=seed)):
+        generator = make_generator(device, seed, "evaluate", index)
+        z, log_abs_det = flow(domain.to_flow(images.to(device), generator))
+        yield z, log_abs_det, labels.to(device)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -24,6 +24,10 @@ BASELINE = {
     "random": "baseline-random",
 }
 """Folders for λ = 0, which keeps the initial Gaussians, by `start`; shared by all priors fitted by fixed point."""
+
+REFITS = ("moments", "prior")
+"""How the Gaussians of a trained flow are estimated again: by the class moments of its training latents, or by the
+prior's own method. The prior of such a run is named in paths with this suffix, as in `fpi+moments`."""
 
 SPLITS = "{dataset}/{splits}"
 """Train, validation and test images; `splits` is COMMON_SPLITS, or SPLITS_OF_SEED if each seed has its own."""
@@ -91,6 +95,17 @@ def format_weight(weight: float | str) -> str:
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
+def name_refitted(prior: str, refit: str | None) -> str:
+    """Return the name in paths of a prior whose Gaussians are estimated again; the name itself if `refit` is None."""
+    return prior if refit is None else f"{prior}+{refit}"
+
+
+def split_refitted(prior: str) -> tuple[str, str | None]:
+    """Return the two arguments of :func:`name_refitted` from its result."""
+    name, _, refit = prior.rpartition("+")
+    return (name, refit) if name and refit in REFITS else (prior, None)
+
+
 def parse_splits_seed(splits: str) -> int | None:
     """Return the seed to which the value of the wildcard `splits` belongs; None: all seeds share the splits."""
     seed = splits.removeprefix(COMMON_SPLITS).removeprefix("/seed=")
@@ -120,7 +135,8 @@ class Run:
         dataset: name of the data set in the config.
         seed: seed of everything random.
         flow: name of the flow; None: a run without a flow.
-        prior: name of the prior in paths; for λ = 0 of a prior fitted by fixed point, its baseline (`BASELINE`).
+        prior: name of the prior in paths; for λ = 0 of a prior fitted by fixed point, its baseline (`BASELINE`); with a
+            suffix if its Gaussians are estimated again after the training (`REFITS`).
         weight: λ; 0 for a prior without one.
         classifier: name of the classifier; None: the run trains the flow.
         augmentation: augmentations of a classifier's real training images, such as `standard+nfa`; None: these images
@@ -194,6 +210,11 @@ class Run:
     def of_flow(self) -> Run:
         """Run of the flow whose samples or variants a classifier is trained on."""
         return Run(dataset=self.dataset, seed=self.seed, flow=self.flow, prior=self.prior, weight=self.weight)
+
+    @property
+    def of_training(self) -> Run:
+        """Run of the flow whose training this run uses: that without the estimation of the Gaussians after it."""
+        return self if self.prior is None else replace(self.of_flow, prior=split_refitted(self.prior)[0])
 
     def to_json(self) -> dict[str, Any]:
         """Return the run as a JSON object, with λ as `lambda`."""

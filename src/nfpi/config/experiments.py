@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -17,6 +17,8 @@ def _check_validation_metric(name: str) -> str:
     return name
 
 
+Refit = Literal["moments", "prior"]
+"""How the Gaussians of a trained flow are estimated again (:data:`nfpi.runs.REFITS`)."""
 MetricName = Annotated[str, AfterValidator(lambda name: metric(name).name)]
 
 
@@ -32,6 +34,10 @@ class Experiment(Settings):
     """one of `priors:`; None: no flow, only a classifier trained on real images"""
     lambdas: list[NonNegativeFloat] = []
     """weights λ of the repulsion (Eq. 4); at 0 a fixed-point prior keeps its initial Gaussians; empty: no λ"""
+    refit: Refit | None = None
+    """how the Gaussians are estimated again from the training latents after the training, which the row shares with the
+    one without it. moments: means and variances of each class; prior: by the prior's own method with its λ; None: they
+    are not"""
     classifier: Name | None = "resnet18"
     """one of `classifiers:`; None: NF-Acc only"""
     augmentation: Augmentation = "standard"
@@ -64,8 +70,8 @@ class Experiment(Settings):
 
     @model_validator(mode="after")
     def _check_without_prior(self) -> Experiment:
-        if self.prior is None and (self.lambdas or self.uses_variants or self.classifier is None):
-            raise ValueError("without a prior an experiment has a classifier, no lambdas, and neither nfa nor noise")
+        if self.prior is None and (self.lambdas or self.refit or self.uses_variants or self.classifier is None):
+            raise ValueError("without a prior an experiment has a classifier, no lambdas, refit, nfa or noise")
         return self
 
 

@@ -23,7 +23,7 @@ from nfpi.config.presets import merge
 from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig
 from nfpi.config.registry import Registry
 from nfpi.config.training import TrainingConfig
-from nfpi.runs import BASELINE, COMMON_SPLITS, RESERVED_NAMES, SPLITS_OF_SEED, Run, parse_splits_seed
+from nfpi.runs import BASELINE, COMMON_SPLITS, RESERVED_NAMES, SPLITS_OF_SEED, Run, name_refitted, parse_splits_seed, split_refitted
 
 _VARIANTS: dict[str, tuple[str, Registry]] = {
     "dataset": ("source", SOURCES),
@@ -90,12 +90,14 @@ class Config(Settings):
         has_own = self.datasets[dataset].split_seed == PER_SEED
         return SPLITS_OF_SEED.format(seed=seed) if has_own else COMMON_SPLITS
 
-    def run(self, dataset: str, flow: str, prior: str, weight: float, seed: int) -> Run:
+    def run(
+        self, dataset: str, flow: str, prior: str, weight: float, seed: int, refit: str | None = None
+    ) -> Run:
         """Return the run of a flow; at λ = 0, priors that then keep the initial Gaussians share the baseline's run."""
         block = self.priors[prior]
         if weight == 0 and PRIORS[block.method].traits.get("keeps_initial_at_zero", False):
             prior = BASELINE[block.start]
-        return Run(dataset=dataset, flow=flow, prior=prior, weight=weight, seed=seed)
+        return Run(dataset=dataset, flow=flow, prior=name_refitted(prior, refit), weight=weight, seed=seed)
 
     def start_of(self, prior: str) -> str:
         """Return the kind of a prior's initial Gaussians, `start`.
@@ -103,6 +105,7 @@ class Config(Settings):
         Args:
             prior: name of the prior in paths, which at λ = 0 may be that of a baseline (`nfpi.runs.BASELINE`).
         """
+        prior, _ = split_refitted(prior)
         starts = {baseline: start for start, baseline in BASELINE.items()}
         return starts[prior] if prior in starts else self.priors[prior].start
 
@@ -144,7 +147,8 @@ class Config(Settings):
         if experiment.prior is None or weight is None:
             without_flow = [Run(dataset=experiment.dataset, seed=seed, **of_classifier) for seed in self.seeds]
             return [(run, run) for run in without_flow]
-        flows = [self.run(experiment.dataset, experiment.flow, experiment.prior, weight, seed) for seed in self.seeds]
+        of_flow = experiment.dataset, experiment.flow, experiment.prior, weight
+        flows = [self.run(*of_flow, seed, experiment.refit) for seed in self.seeds]
         return [(flow, replace(flow, **of_classifier) if experiment.classifier else None) for flow in flows]
 
     def fixed_point_settings(self, where: str, prior: str) -> FixedPointSettings:
@@ -174,7 +178,7 @@ class Config(Settings):
         files = set()
         for kind, name in names.items():
             key, registry = _VARIANTS[kind]
-            block = getattr(self, f"{kind}s").get(name)
+            block = getattr(self, f"{kind}s").get(split_refitted(name)[0] if kind == "prior" and name else name)
             files.add(registry[getattr(block, key)].extension if block is not None else None)
         return sorted(file for file in files if file is not None)
 
@@ -202,7 +206,7 @@ class Config(Settings):
                     raise ValueError(f"{where}: unknown {kind} '{name}'{suggest(name, known)}")
         for group, reserved in RESERVED_NAMES.items():
             for name in getattr(self, group):
-                if name in reserved:
+                if name in reserved or (group == "priors" and split_refitted(name)[1]):
                     raise ValueError(f"{group}.{name}: this name is reserved: choose another one")
         return self
 
@@ -235,6 +239,11 @@ class Config(Settings):
                     cure = ": a method without λ is registered with uses_weight=False" if method.extension else ""
                     raise ValueError(
                         f"{where}: lambdas: {expected} on '{experiment.dataset}', received {received}{cure}"
+                    )
+                if experiment.refit == "prior" and method.traits["learned"]:
+                    raise ValueError(
+                        f"{where}: refit: expected moments for prior '{experiment.prior}', which is learned along with "
+                        "the flow, received prior"
                     )
             if experiment.classifier is None:
                 continue

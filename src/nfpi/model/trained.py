@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -12,12 +12,17 @@ import torch
 from pydantic import Field
 
 from nfpi.config.base import NonNegativeFloat, Seed
+from nfpi.config.experiments import Refit
+from nfpi.config.priors import PRIORS
 from nfpi.data.domain import Domain, choose_domain
 from nfpi.data.store import ImageSet
 from nfpi.flows.bijection import ImageFlow
 from nfpi.flows.registry import build_flow, check_description
 from nfpi.priors.files import deserialize_prior, serialize_prior
+from nfpi.priors.following import estimate_moments
 from nfpi.priors.gaussian import GaussianPrior
+from nfpi.priors.registry import fit_prior, initial_prior
+from nfpi.priors.statistics import ClassStatistics
 from nfpi.runs import MODEL_FILES
 from nfpi.runtime.divergence import raise_divergence
 from nfpi.runtime.files import write_atomically, written_together
@@ -163,6 +168,32 @@ class TrainedFlow:
         """
         if classes != self.classes:
             raise ValueError(f"{where}: expected the classes of the model, {self.classes}, received {classes}")
+
+    def refit(self, statistics: ClassStatistics, how: Refit = "moments") -> Self:
+        """Return a model with the same flow, and with Gaussians estimated again from latents.
+
+        Args:
+            statistics: statistics of the latents of the training images, with covariances if the prior has full ones.
+            how: `moments`: means and variances, or covariances, of each class; `prior`: by the method of the prior with
+                its λ.
+
+        Raises:
+            ValueError: the method of the prior is not known, or learns the Gaussians along with the flow; or a class
+                has too few latents.
+            Diverged: the fit diverged.
+        """
+        record: dict[str, Any] = {**self.config.get("prior", {}), "refit": how}
+        if how == "moments":
+            prior = estimate_moments(statistics)
+        elif "method" in record:
+            block = PRIORS.validate(record["settings"])
+            fitted = fit_prior(block, statistics, initial_prior(statistics, block.start, self.seed), record["lambda"])
+            prior, record = fitted.prior, record | fitted.record
+        elif self.config.get("start") is not None:  # λ = 0 keeps the initial Gaussians
+            prior = initial_prior(statistics, self.config["start"], self.seed)
+        else:
+            raise ValueError("refit: expected moments for a model whose prior has no known method, received prior")
+        return replace(self, prior=prior.to("cpu"), config={**self.config, "prior": record})
 
     def write(self, folder: Path | str) -> None:
         """Write config.json and model.safetensors, together or not at all.

@@ -117,8 +117,10 @@ def fit_prior(block: PriorBlock, statistics: ClassStatistics, initial: GaussianP
 
     Raises:
         Diverged: raised by the method.
-        ValueError: the result is not K valid Gaussians in D dimensions.
+        ValueError: the method learns the Gaussians along with the flow, or the result is not K valid Gaussians in D dimensions.
     """
+    if PRIORS[block.method].traits["learned"]:
+        raise ValueError(f"prior method '{block.method}': expected one that fits the Gaussians once, received a learner")
     prior = PRIORS[block.method].build(statistics, initial, weight, PRIORS.extract_settings(block))
     record, residuals = describe_prior(block, weight), []
     if isinstance(prior, FixedPointResult):

@@ -15,7 +15,7 @@ from nfpi.config.generation import EvaluationConfig
 from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, list_computed_metrics
 from nfpi.results.recorded.csv_files import read_column
 from nfpi.results.recorded.records import read_record, write_metrics
-from nfpi.runs import METRICS_FILE, MODEL_FILES, PREDICTIONS_FILE, Run
+from nfpi.runs import INITIAL_FILES, METRICS_FILE, MODEL_FILES, PREDICTIONS_FILE, Run
 from nfpi.runtime.divergence import Diverged, raise_if_marked
 from nfpi.runtime.manifests import remove_temporary
 from nfpi.stages.base import MANIFEST, Stage, Words
@@ -100,19 +100,26 @@ class MeasuringStage(Stage):
 
 
 class Evaluate(MeasuringStage):
-    """Measure NF-Acc, top-5, ECE and bits/dim of a flow.
+    """Measure NF-Acc, top-5, ECE and bits/dim of a flow, and how its latents follow its prior.
 
-    Uses the validation and the test split.
+    Uses all splits.
     """
 
     command = "evaluate"
-    inputs = {"data": list_meta_files("validation", "test"), "model": tuple(MODEL_FILES.values()), "history": ()}
+    inputs = {
+        "data": list_meta_files("train", "validation", "test"),
+        "model": tuple(MODEL_FILES.values()),
+        "history": (),
+        "initial": (INITIAL_FILES["statistics"],),
+    }
     uses = ("flow",)
 
     model: Path
     """folder of the model"""
     history: Path | None = None
     """log.csv of its training, for the training time"""
+    initial: Path | None = None
+    """folder of the initial state that its Gaussians were fitted to, for `beta_fit`"""
     evaluation: EvaluationConfig = EvaluationConfig()
 
     def run(self) -> None:
@@ -130,6 +137,7 @@ class Evaluate(MeasuringStage):
             "parameters": sum(parameter.numel() for parameter in flow.parameters()) / 1e6,
             "seconds_per_1000_samples": _measure_sampling_time(model, self.evaluation.timed_samples, device),
             **_read_training_time(self.history),
+            **self._measure_following(model, test.bits_per_dim, device),
         }
         iterations = model.config.get("prior", {}).get("iterations")
         if iterations is not None:
@@ -148,8 +156,52 @@ class Evaluate(MeasuringStage):
         images = read_image_set(self.data / split)
         if split == MAY_BE_EMPTY and not len(images):
             return None
-        settings: dict[str, Any] = {"batch_size": self.evaluation.batch_size, "seed": model.seed}
-        return evaluate_flow(model.flow, model.prior, images, domain=model.domain, device=device, **settings)
+        return evaluate_flow(model.flow, model.prior, images, **self._choose_batches(model, device))
+
+    def _choose_batches(self, model: TrainedFlow, device: torch.device) -> dict[str, Any]:
+        """Return the arguments that determine the batches and their noise, the same for every pass over a split."""
+        return {
+            "batch_size": self.evaluation.batch_size,
+            "seed": model.seed,
+            "domain": model.domain,
+            "device": device,
+        }
+
+    def _measure_following(self, model: TrainedFlow, bits_per_dim: float, device: torch.device) -> dict[str, float]:
+        """Return the metrics that tell whether the latents follow the prior.
+
+        Args:
+            model: the model, with its flow on the device.
+            bits_per_dim: bits/dim of the test images under the prior.
+            device: the device.
+        """
+        from nfpi.data.store import read_image_set
+        from nfpi.evaluation import collect_statistics, evaluate_flow
+        from nfpi.priors.files import load_statistics
+        from nfpi.priors.following import describe_weight, estimate_moments, measure_following, tells_by_means
+
+        train, test = (read_image_set(self.data / split) for split in ("train", "test"))
+        batches, record = self._choose_batches(model, device), model.config.get("prior", {})
+        of_train, of_test = (
+            collect_statistics(model.flow, images, covariance=model.prior.is_full, **batches)
+            for images in (train, test)
+        )
+        found = measure_following(model.prior, of_train)
+        under_moments = evaluate_flow(model.flow, estimate_moments(of_train), test, **batches)
+        metrics = {
+            "training_distance": found.distance,
+            "distance": measure_following(model.prior, of_test).distance,
+            "prior_separation": found.prior_separation,
+            "latent_separation": found.latent_separation,
+            "mismatch": bits_per_dim - under_moments.bits_per_dim,
+            **describe_weight(record, *model.prior.mean.shape),
+        }
+        if tells_by_means(record) and found.beta is not None:
+            metrics["beta"] = found.beta
+            at_fit = None if self.initial is None else load_statistics(self.initial / INITIAL_FILES["statistics"])
+            if at_fit is not None and "method" in record and "refit" not in record:
+                metrics["beta_fit"] = measure_following(model.prior, at_fit).beta or 0.0
+        return metrics
 
     def _measure(self, scores: FlowScores) -> dict[str, float]:
         """Return the metrics of one split."""

@@ -17,6 +17,7 @@ from nfpi.runs import (
     CANDIDATE,
     FIT,
     NO_FLOW,
+    REFITS,
     SOURCE,
     SPLITS_PATTERN,
     TRAINED_CLASSIFIER,
@@ -25,6 +26,7 @@ from nfpi.runs import (
     Run,
     format_weight,
     get_variants_folder,
+    name_refitted,
 )
 from nfpi.stages.base import MANIFEST
 from nfpi.stages.claims import list_claimed_runs, list_runs_compared_by_image
@@ -33,6 +35,7 @@ from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment
 from nfpi.stages.planned import Wildcards
 from nfpi.stages.train_classifier import TrainClassifier
+from nfpi.stages.train_flow import TrainFlow
 from nfpi.workflow.plan import Plan
 
 
@@ -45,8 +48,7 @@ class Inputs:
     def wildcard_constraints(self) -> dict[str, str]:
         """Return a regular expression for each wildcard."""
         config = self.plan.config
-        priors = [*config.priors, *BASELINE.values()]
-        flow, prior = (_make_pattern(names) for names in (config.flows, priors))
+        flow, prior = _make_pattern(config.flows), f"{self.trained_prior_pattern()}|{self.refitted_prior_pattern()}"
         source = SOURCE.format(flow=f"(?:{flow})", prior=f"(?:{prior})", weight=WEIGHT_PATTERN)
         return {
             "dataset": _make_pattern(config.datasets),
@@ -72,6 +74,27 @@ class Inputs:
     def fitted_prior_pattern(self) -> str:
         """Return a regular expression of the priors that are fitted."""
         return _make_pattern([name for name in self.plan.config.priors if self.plan.config.is_fitted(name)])
+
+    def trained_prior_pattern(self) -> str:
+        """Return a regular expression of the priors, as in paths, under which flows are trained."""
+        return _make_pattern([*self.plan.config.priors, *BASELINE.values()])
+
+    def refitted_prior_pattern(self) -> str:
+        """Return a regular expression of the priors, as in paths, that are estimated again after a training."""
+        names = [*self.plan.config.priors, *BASELINE.values()]
+        return _make_pattern([name_refitted(name, refit) for name in names for refit in REFITS])
+
+    def file_of_training(self, name: str) -> Callable[[Wildcards], str]:
+        """Make an input function of a file of the training that a flow's run uses.
+
+        Args:
+            name: its name in `TrainFlow.outputs`.
+        """
+
+        def find_file(wildcards: Wildcards) -> str:
+            return f"{self.plan.layout.of(Run.from_wildcards(wildcards).of_training)}/{TrainFlow.outputs[name]}"
+
+        return find_file
 
     def prior_of_training(self, name: str) -> Callable[[Wildcards], str]:
         """Make an input function of the Gaussians that a training begins with, fitted or initial.

@@ -14,7 +14,7 @@ from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock
 from nfpi.config.metrics import ACCURACIES
 from nfpi.config.settings import Config
 from nfpi.results.tables.columns import PRINTED_PROPERTIES, RESERVED, ROW_COLUMNS, select_printed_properties
-from nfpi.runs import Run
+from nfpi.runs import Run, name_refitted
 
 
 def _read_run(value: Any) -> Run:
@@ -37,7 +37,8 @@ class TableRow(BaseModel):
         label: label of the row.
         dataset: name of the data set.
         flow: name of the backbone; None: no flow is involved.
-        prior: name of the prior; at λ = 0 its runs may be in a folder that several priors share (`nfpi.runs.BASELINE`).
+        prior: name of the prior, with a suffix if its Gaussians are estimated again (`nfpi.runs.REFITS`); at λ = 0 its
+            runs may be in a folder that several priors share (`nfpi.runs.BASELINE`).
         weight: λ; None: no flow is involved, or its prior has no λ.
         has_other_weights: whether the experiment has further λ, so that its label alone does not identify the row.
         classifier: name of the classifier; None: only the flow is evaluated.
@@ -116,7 +117,7 @@ def list_table_rows(config: Config, table: str) -> list[TableRow]:
                     label=experiment.label,
                     dataset=experiment.dataset,
                     flow=experiment.flow if experiment.prior is not None else None,
-                    prior=experiment.prior,
+                    prior=experiment.prior and name_refitted(experiment.prior, experiment.refit),
                     **{"lambda": weight if experiment.lambdas else None},
                     has_other_weights=len(weights) > 1,
                     classifier=experiment.classifier,

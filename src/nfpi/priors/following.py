@@ -1,0 +1,93 @@
+"""Whether the latents of a flow follow its class Gaussians, and Gaussians estimated again from the latents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.priors.statistics import ClassStatistics
+
+MISMATCH_LIMIT = 0.2
+"""Mismatch in bits/dim above which a flow does not follow its prior.
+
+Latents that are shifted by half a standard deviation in every dimension cost (1/2)² / (2 ln 2) = 0.18 bits/dim."""
+
+
+@dataclass(frozen=True)
+class Following:
+    """How latents with class means m_y, over all of which the mean is m̄, lie in the class Gaussians N(μ_y, Σ_y).
+
+    All classes have the same weight in sums over classes.
+
+    Attributes:
+        beta: β = Σ_y (m_y − m̄)ᵀ Σ_y⁻¹ (μ_y − μ̄) / Σ_y (μ_y − μ̄)ᵀ Σ_y⁻¹ (μ_y − μ̄), the regression of the means of the
+            latents on those of the Gaussians: 1 if they are where the prior wants them, 0 if they do not depend on the
+            class; None if all Gaussians have the same mean.
+        distance: mean of (z − μ_y)ᵀ Σ_y⁻¹ (z − μ_y) / D over the latents: 1 if they are the prior's.
+        prior_separation: s = Σ_y (μ_y − μ̄)ᵀ Σ_y⁻¹ (μ_y − μ̄) / (K D).
+        latent_separation: the same of the latents, Σ_y (m_y − m̄)ᵀ Σ_y⁻¹ (m_y − m̄) / (K D).
+    """
+
+    beta: float | None
+    distance: float
+    prior_separation: float
+    latent_separation: float
+
+
+def measure_following(prior: GaussianPrior, statistics: ClassStatistics) -> Following:
+    """Measure how latents lie in class Gaussians.
+
+    Args:
+        prior: K Gaussians in D dimensions.
+        statistics: statistics of the latents, with covariances if the prior has full ones; every class has latents.
+    """
+    prior = prior.to(dtype=torch.float64).to(statistics.mean.device)
+    centred, found = prior.mean - prior.mean.mean(0), statistics.mean - statistics.mean.mean(0)
+    wanted = float((centred * _whiten(prior, centred)).sum())
+    share = float((found * _whiten(prior, centred)).sum())
+    return Following(
+        beta=share / wanted if wanted > 0 else None,
+        distance=_compute_distance(prior, statistics),
+        prior_separation=wanted / prior.mean.numel(),
+        latent_separation=float((found * _whiten(prior, found)).sum()) / prior.mean.numel(),
+    )
+
+
+def _whiten(prior: GaussianPrior, vectors: Tensor) -> Tensor:
+    """Return Σ_y⁻¹ v_y for every class, (K, D)."""
+    if prior.covariance is None:
+        return vectors / prior.variance
+    return torch.linalg.solve(prior.covariance, vectors)
+
+
+def _compute_distance(prior: GaussianPrior, statistics: ClassStatistics) -> float:
+    """Return the mean of (z − μ_y)ᵀ Σ_y⁻¹ (z − μ_y) / D = [(N_y − 1) tr(Σ_y⁻¹ S_y) / N_y + d_yᵀ Σ_y⁻¹ d_y] / D, where
+    N_y, m_y and S_y are number, mean and unbiased covariance of the latents, and d_y = m_y − μ_y."""
+    gap = statistics.mean - prior.mean
+    between = (gap * _whiten(prior, gap)).sum(1)
+    if prior.covariance is None:
+        trace = (statistics.variance / prior.variance).sum(1)
+    else:
+        assert statistics.covariance is not None, "full covariances need statistics with covariances"
+        trace = torch.linalg.solve(prior.covariance, statistics.covariance).diagonal(dim1=1, dim2=2).sum(1)
+    # a class with a single latent has no variance
+    within = torch.where(statistics.count > 1, trace * (statistics.count - 1), 0.0)
+    total = (within + statistics.count * between).sum()
+    return float(total / (statistics.count.sum() * prior.num_dimensions))
+
+
+def estimate_moments(statistics: ClassStatistics) -> GaussianPrior:
+    """Return Gaussians with the means and variances of the latents, or their covariances where they are known.
+
+    Raises:
+        ValueError: a class has too few latents for its variance or covariance, or a constant dimension.
+    """
+    statistics.check()
+    if statistics.covariance is None:
+        return GaussianPrior(statistics.mean, statistics.variance)
+    prior = GaussianPrior(statistics.mean, covariance=statistics.covariance)
+    prior.check()
+    return prior

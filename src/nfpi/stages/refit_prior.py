@@ -1,0 +1,65 @@
+"""The stage that estimates the Gaussians of a trained flow again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nfpi.config.base import PositiveInt
+from nfpi.config.experiments import Refit
+from nfpi.runs import MODEL_FILES, split_refitted
+from nfpi.stages.base import Stage
+from nfpi.stages.planned import Planned, Wildcards
+from nfpi.stages.prepare_data import list_meta_files
+from nfpi.stages.train_flow import TrainFlow
+
+
+class RefitPrior(Stage):
+    """Estimate the Gaussians of a trained flow again.
+
+    Writes a model with the same flow, and Gaussians estimated from the latents of the training images, without
+    augmentation.
+    """
+
+    command = "refit-prior"
+    outputs = {name: TrainFlow.outputs[name] for name in MODEL_FILES}
+    product = "refitted model"
+    label = TrainFlow.label
+    inputs = {"data": list_meta_files("train"), "model": tuple(MODEL_FILES.values())}
+    blocks = {"batch_size": "evaluation.batch_size"}
+    uses = ("flow", "prior")
+
+    data: Path
+    """folder of the splits"""
+    model: Path
+    """folder of the model"""
+    refit: Refit = "moments"
+    """moments: means and variances of each class; prior: by the prior's own method with its λ"""
+    batch_size: PositiveInt = 1000
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        return super().select_options(planned, {**wildcards, "refit": split_refitted(wildcards["prior"])[1] or ""})
+
+    def run(self) -> None:
+        """Encode the training images, and write the model with the Gaussians of their latents."""
+        from nfpi.data.store import read_image_set
+        from nfpi.evaluation import collect_statistics
+        from nfpi.model.trained import TrainedFlow
+        from nfpi.runtime.device import make_device
+
+        model, device = TrainedFlow.read(self.model), make_device().device
+        train = read_image_set(self.data / "train")
+        model.require_classes(train.classes, self.data)
+        statistics = collect_statistics(
+            model.flow.to(device),
+            train,
+            batch_size=self.batch_size,
+            seed=model.seed,
+            domain=model.domain,
+            device=device,
+            covariance=model.prior.is_full,
+        )
+        model.flow.cpu()
+        model.refit(statistics, self.refit).write(self.get_path("config").parent)
