@@ -26,6 +26,7 @@ from nfpi.stages.evaluate import Evaluate, TestClassifier
 from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment, Generate
 from nfpi.stages.prepare_data import DownloadWeights, EncodeData, PrepareData
+from nfpi.stages.refit_prior import RefitPrior
 from nfpi.stages.tables_and_figures import Collect, MakeFigure, MakeTable
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import StartFlow, TrainFlow

@@ -75,10 +75,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_figure_leaves_what_its_settings_promise(name, complete_run, diverged_run, tables, tmp_path):
     table = tables / "table2.csv" if name == "accuracy_against_weight" else None
     assert draw(name, complete_run, tmp_path / "folder", table) == 0
-    settings = settings_of(name)
-    expected = {f"{picture}.{suffix}" for picture in settings.picture_names(name) for suffix in ("png", "pdf")}
     drawn = contents(tmp_path / "folder")
-    assert drawn.keys() == expected | ({f"{name}.csv"} if settings.has_table else set())
+    assert drawn.keys() == set(settings_of(name).output_names(name).values())
     assert len(set(drawn.values())) == len(drawn)
 
 
@@ -89,6 +87,13 @@ def test_a_flow_whose_fit_diverged_is_drawn_as_a_notice(name, complete_run, dive
     notice, fine = contents(tmp_path / "diverged"), contents(tmp_path / "fine")
     assert notice.keys() == fine.keys()
     assert all(notice[file] != fine[file] for file in fine)
+
+
+def test_what_a_killed_process_left_is_removed(complete_run, diverged_run, tmp_path):
+    for name in ("residuals.png", "residuals.pdf"):
+        (tmp_path / f".{name}.0123456789abcdef.tmp").touch()
+    assert draw("residuals", complete_run, tmp_path) == 0
+    assert contents(tmp_path).keys() == {"residuals.png", "residuals.pdf"}
 
 
 @pytest.mark.parametrize("name", ["samples", "figure2"])

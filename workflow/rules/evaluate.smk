@@ -1,9 +1,12 @@
 rule evaluate:
-    """Classify real images with a flow (NF-Acc, top-5, ECE) and measure its bits/dim."""
+    """Classify real images with a flow (NF-Acc, top-5, ECE), measure its bits/dim, and how it follows its prior."""
     input:
-        **plan.splits("validation", "test"),
+        **plan.splits("train", "validation", "test"),
         **plan.model(),
-        history=plan.fill_path(f"{FLOW_RUN}/log.csv"),
+        history=inputs.file_of_training("history"),
+        trained=inputs.file_of_training("manifest"),
+        statistics=plan.initial_file("statistics"),
+        complete=plan.initial_file("manifest"),
     output:
         **plan.outputs(Evaluate, FLOW_RUN),
     log:
@@ -19,11 +22,12 @@ rule evaluate:
         **declarations.of(Evaluate),
         data=subpath(input.test_images, ancestor=2),
         model=subpath(input.config, parent=True),
+        initial=subpath(input.statistics, parent=True),
         folder=subpath(output.metrics, parent=True),
     message:
         "Evaluate {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight},"
         " seed {wildcards.seed}{params.changed}"
     shell:
         "exec nfpi --log {log:q} evaluate {params.settings:q} {params.execution:q}"
-        " --data {params.data:q} --model {params.model:q} --history {input.history:q}"
+        " --data {params.data:q} --model {params.model:q} --history {input.history:q} --initial {params.initial:q}"
         " --output {params.folder:q}"

@@ -42,6 +42,8 @@ rule train_flow:
         jobs.log("train_flow", FLOW_RUN),
     benchmark:
         jobs.benchmark("train_flow", FLOW_RUN)
+    wildcard_constraints:
+        prior=inputs.trained_prior_pattern(),
     priority: jobs.priority("train_flow")
     conda:
         ENVIRONMENT

@@ -39,6 +39,14 @@ class FigureSettings(Settings):
         """Return the names of the pictures of this figure, whose name is `name`."""
         return list(cls.pictures) or [name]
 
+    @classmethod
+    def output_names(cls, name: str) -> dict[str, str]:
+        """Return the names of the files of this figure: its pictures as PNG and PDF, and its table, if any, as csv."""
+        names = {
+            f"{picture}_{end}": f"{picture}.{end}" for end in ("png", "pdf") for picture in cls.picture_names(name)
+        }
+        return names | ({"table": f"{name}.csv"} if cls.has_table else {})
+
     def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:
         """Return the paths of the input files, by their role.
 

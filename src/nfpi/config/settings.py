@@ -23,7 +23,16 @@ from nfpi.config.presets import merge
 from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig
 from nfpi.config.registry import Registry
 from nfpi.config.training import TrainingConfig
-from nfpi.runs import BASELINE, COMMON_SPLITS, RESERVED_NAMES, SPLITS_OF_SEED, Run, name_refitted, parse_splits_seed, split_refitted
+from nfpi.runs import (
+    BASELINE,
+    COMMON_SPLITS,
+    RESERVED_NAMES,
+    SPLITS_OF_SEED,
+    Run,
+    name_refitted,
+    parse_splits_seed,
+    split_refitted,
+)
 
 _VARIANTS: dict[str, tuple[str, Registry]] = {
     "dataset": ("source", SOURCES),
@@ -90,9 +99,7 @@ class Config(Settings):
         has_own = self.datasets[dataset].split_seed == PER_SEED
         return SPLITS_OF_SEED.format(seed=seed) if has_own else COMMON_SPLITS
 
-    def run(
-        self, dataset: str, flow: str, prior: str, weight: float, seed: int, refit: str | None = None
-    ) -> Run:
+    def run(self, dataset: str, flow: str, prior: str, weight: float, seed: int, refit: str | None = None) -> Run:
         """Return the run of a flow; at λ = 0, priors that then keep the initial Gaussians share the baseline's run."""
         block = self.priors[prior]
         if weight == 0 and PRIORS[block.method].traits.get("keeps_initial_at_zero", False):

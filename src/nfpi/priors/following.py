@@ -60,7 +60,8 @@ def _whiten(prior: GaussianPrior, vectors: Tensor) -> Tensor:
     """Return Σ_y⁻¹ v_y for every class, (K, D)."""
     if prior.covariance is None:
         return vectors / prior.variance
-    return torch.linalg.solve(prior.covariance, vectors)
+    found: Tensor = torch.linalg.solve(prior.covariance, vectors)
+    return found
 
 
 def _compute_distance(prior: GaussianPrior, statistics: ClassStatistics) -> float:

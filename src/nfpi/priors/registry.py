@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
 import torch
 
 from nfpi.config.base import ConfigError, Settings, Start
-from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock
+from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock, compute_relative_weight
 from nfpi.priors.fixed_point import FixedPointResult
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.learner import PriorLearner
@@ -106,6 +106,25 @@ def describe_prior(block: PriorBlock, weight: float) -> dict[str, Any]:
     return {"method": block.method, "lambda": weight, "settings": block.model_dump(mode="json")}
 
 
+def find_relative_weight(record: Mapping[str, Any], num_classes: int, num_dimensions: int) -> float | None:
+    """Return s₀ of λ (:func:`nfpi.config.priors.compute_relative_weight`) from the record of a prior; None: unknown."""
+    weight, alpha = record.get("lambda"), record.get("settings", {}).get("alpha")
+    if not weight or alpha is None:
+        return weight
+    return compute_relative_weight(weight, alpha, num_classes, num_dimensions)
+
+
+def is_fitted_to_means(record: Mapping[str, Any]) -> bool:
+    """Return whether a fit or the initial state determined the means of a prior, so that latents may differ from them.
+
+    They may not if the means were learned along with the flow, or estimated from the latents after the training; if
+    only the variances were fitted, the means are those of the latents at the fit.
+    """
+    settings, method = record.get("settings", {}), record.get("method", "")
+    is_learned = method in PRIORS and PRIORS[method].traits["learned"]
+    return not is_learned and settings.get("fit_mean", True) and record.get("refit") != "moments"
+
+
 def fit_prior(block: PriorBlock, statistics: ClassStatistics, initial: GaussianPrior, weight: float) -> FittedPrior:
     """Fit the class Gaussians by a block of `priors:` that does not learn them along with the flow.
 
@@ -117,10 +136,13 @@ def fit_prior(block: PriorBlock, statistics: ClassStatistics, initial: GaussianP
 
     Raises:
         Diverged: raised by the method.
-        ValueError: the method learns the Gaussians along with the flow, or the result is not K valid Gaussians in D dimensions.
+        ValueError: the method learns the Gaussians along with the flow, or the result is not K valid Gaussians in D
+            dimensions.
     """
     if PRIORS[block.method].traits["learned"]:
-        raise ValueError(f"prior method '{block.method}': expected one that fits the Gaussians once, received a learner")
+        raise ValueError(
+            f"prior method '{block.method}': expected one that fits the Gaussians once, received a learner"
+        )
     prior = PRIORS[block.method].build(statistics, initial, weight, PRIORS.extract_settings(block))
     record, residuals = describe_prior(block, weight), []
     if isinstance(prior, FixedPointResult):

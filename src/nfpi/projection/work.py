@@ -137,7 +137,9 @@ def list_work(config: Config, prepared: Mapping[str, Images] | None = None) -> l
         for run in classifiers
         if run.augmentation is not None and run.flow is not None
     }
-    found = [work for run in flows for work in _list_flow_work(config, run, sizes[run.dataset])]
+    trained = dict.fromkeys(run.of_training for run in flows)
+    found = [work for run in trained for work in _list_training_work(config, run, sizes[run.dataset])]
+    found += [_make_evaluation_work(config, run, sizes[run.dataset]) for run in flows]
     found += [work for run in starts.values() for work in _list_start_work(config, run, sizes[run.dataset])]
     found += [work for run in generated for work in _list_generation_work(config, run, sizes[run.dataset])]
     found += [work for run in augmented.values() for work in _list_augmentation_work(config, run, sizes[run.dataset])]
@@ -169,8 +171,8 @@ def _list_start_work(config: Config, run: Run, known: Images) -> Iterator[Work]:
     yield _make_flow_work(run, known, "start_flow", "flow_step", batch, epochs * ceil(known.train / batch) * batch)
 
 
-def _list_flow_work(config: Config, run: Run, known: Images) -> Iterator[Work]:
-    """Return the work of the epochs after the fit with their validation, and of the final evaluation."""
+def _list_training_work(config: Config, run: Run, known: Images) -> Iterator[Work]:
+    """Return the work of the epochs after the fit with their validation."""
     training = config.resolve_training(run.dataset, run.flow or "")
     batch, epochs = training.batch_size, training.epochs - training.fit_after_epochs
     yield _make_flow_work(run, known, "train_flow", "flow_step", batch, epochs * ceil(known.train / batch) * batch)
@@ -178,8 +180,16 @@ def _list_flow_work(config: Config, run: Run, known: Images) -> Iterator[Work]:
     evaluations = ceil(training.epochs / training.evaluate_every) - training.fit_after_epochs // training.evaluate_every
     forward = evaluations * known.validation + _count_prior_passes(config, run, epochs) * known.train
     yield _make_flow_work(run, known, "train_flow", "flow_forward", batch, forward)
-    images = known.validation + known.test
-    yield _make_flow_work(run, known, "evaluate", "flow_forward", config.evaluation.batch_size, images)
+
+
+def _make_evaluation_work(config: Config, run: Run, known: Images) -> Work:
+    """Return the work of evaluating a flow, with that of estimating its Gaussians again before, if they are.
+
+    The test images are encoded three times: for the scores, for the statistics, and under the class moments.
+    """
+    passes_of_training = 1 if run == run.of_training else 2
+    images = passes_of_training * known.train + known.validation + 3 * known.test
+    return _make_flow_work(run, known, "evaluate", "flow_forward", config.evaluation.batch_size, images)
 
 
 def _count_prior_passes(config: Config, run: Run, epochs: int) -> int:

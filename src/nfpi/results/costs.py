@@ -46,6 +46,8 @@ ALL = "all"
 """Entry in the rows that sum over all tables, stages or devices."""
 
 _TRAINED = TRAINED_CLASSIFIER.rpartition("/")[2]
+_TRAINING = FLOW_RUN.replace("{prior}", "{trained_under}")
+"""Folder of the training that a flow's run uses."""
 _MIB_PER_GIB = 1024
 
 
@@ -95,15 +97,21 @@ def compile_needed_jobs(runs: Iterable[Run], starts: Mapping[str, str]) -> re.Pa
     for run in runs:
         templates = [f"{{dataset}}/{COMMON_SPLITS}/*"]
         if run.flow is not None:
-            templates += [f"{INITIAL}/*", f"{FLOW_RUN}/fit_prior", f"{FLOW_RUN}/train_flow"]
+            templates += [
+                f"{INITIAL}/*",
+                f"{_TRAINING}/fit_prior",
+                f"{_TRAINING}/train_flow",
+                f"{FLOW_RUN}/refit_prior",
+            ]
         templates.append(f"{FLOW_RUN}/evaluate" if run.classifier is None else f"{run.template}/*")
         if run.classifier is not None and run.augmentation is None:
             templates.append(f"{GENERATED}/*")
         variants = get_variants_folder(run.augmentation or "")
         if variants is not None:
             templates.append(f"{AUGMENTED}/*")
-        start = starts.get(run.prior or "", "data")
-        values = run.wildcards | {"start": start, "variants": variants or "", "seed": "*", "temperature": "*"}
+        trained_under = run.of_training.prior or ""
+        values = run.wildcards | {"start": starts.get(trained_under, "data"), "variants": variants or ""}
+        values |= {"trained_under": trained_under, "seed": "*", "temperature": "*"}
         needed |= {template.format(**values) for template in templates}
     return re.compile("|".join(map(fnmatch.translate, sorted(needed))))
 

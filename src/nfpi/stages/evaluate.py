@@ -178,7 +178,8 @@ class Evaluate(MeasuringStage):
         from nfpi.data.store import read_image_set
         from nfpi.evaluation import collect_statistics, evaluate_flow
         from nfpi.priors.files import load_statistics
-        from nfpi.priors.following import describe_weight, estimate_moments, measure_following, tells_by_means
+        from nfpi.priors.following import estimate_moments, measure_following
+        from nfpi.priors.registry import find_relative_weight, is_fitted_to_means
 
         train, test = (read_image_set(self.data / split) for split in ("train", "test"))
         batches, record = self._choose_batches(model, device), model.config.get("prior", {})
@@ -188,20 +189,20 @@ class Evaluate(MeasuringStage):
         )
         found = measure_following(model.prior, of_train)
         under_moments = evaluate_flow(model.flow, estimate_moments(of_train), test, **batches)
-        metrics = {
+        metrics: dict[str, float | None] = {
             "training_distance": found.distance,
             "distance": measure_following(model.prior, of_test).distance,
             "prior_separation": found.prior_separation,
             "latent_separation": found.latent_separation,
             "mismatch": bits_per_dim - under_moments.bits_per_dim,
-            **describe_weight(record, *model.prior.mean.shape),
+            "relative_weight": find_relative_weight(record, *model.prior.mean.shape),
         }
-        if tells_by_means(record) and found.beta is not None:
+        if is_fitted_to_means(record):
             metrics["beta"] = found.beta
-            at_fit = None if self.initial is None else load_statistics(self.initial / INITIAL_FILES["statistics"])
-            if at_fit is not None and "method" in record and "refit" not in record:
-                metrics["beta_fit"] = measure_following(model.prior, at_fit).beta or 0.0
-        return metrics
+            if self.initial is not None and "method" in record and "refit" not in record:
+                at_fit = load_statistics(self.initial / INITIAL_FILES["statistics"])
+                metrics["beta_fit"] = measure_following(model.prior, at_fit).beta
+        return {name: value for name, value in metrics.items() if value is not None}
 
     def _measure(self, scores: FlowScores) -> dict[str, float]:
         """Return the metrics of one split."""

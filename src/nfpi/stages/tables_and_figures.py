@@ -163,6 +163,10 @@ class MakeFigure(Stage):
             "code": digest_files([FIGURES[name].extension]),
         }
 
+    def list_output_paths(self) -> list[Path]:
+        """Return the paths of pictures and table."""
+        return [self.output / file for file in FIGURES[self.name].settings.output_names(self.name).values()]
+
     def run(self) -> None:
         """Compute, draw and write a figure."""
         from nfpi.figures.drawn import FigureInputs, draw_figure, save_drawn

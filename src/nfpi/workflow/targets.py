@@ -49,14 +49,9 @@ class Targets:
         return {"table": name, "title": self.plan.config.tables[name].title or name}
 
     def figure(self, name: str) -> dict[str, str]:
-        """Return the files of a figure, by name: its pictures as PNG and PDF, and its table, if any, as CSV."""
-        folder, figure = self.plan.fill_path(FIGURES_FOLDER), self.plan.config.figures[name]
-        files = {
-            f"{picture}_{suffix}": f"{folder}/{picture}.{suffix}"
-            for suffix in ("png", "pdf")
-            for picture in figure.picture_names(name)
-        }
-        return files | ({"table": f"{folder}/{name}.csv"} if figure.has_table else {})
+        """Return the files of a figure, by name."""
+        folder = self.plan.fill_path(FIGURES_FOLDER)
+        return {key: f"{folder}/{file}" for key, file in self.plan.config.figures[name].output_names(name).items()}
 
     def caption(self, name: str) -> Callable[[Wildcards, object], str]:
         """Make a params function that returns the caption of a figure.
