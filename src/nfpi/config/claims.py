@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from nfpi.config.base import Name, NonNegativeFloat, NonNegativeInt, Settings, suggest
+from nfpi.config.base import Name, NonNegativeFloat, NonNegativeInt, Seed, Settings, suggest
 from nfpi.config.experiments import Experiment, MetricName, Table
 from nfpi.config.metrics import ACCURACIES
 from nfpi.config.metrics import metric as find_metric
@@ -162,6 +162,8 @@ class Claim(Settings):
     """one sentence"""
     paper: str = ""
     """where the paper makes the claim"""
+    without_seeds: list[Seed] = []
+    """seeds that the verdict leaves out, such as those from which the smallest effects were chosen"""
     first: ComparedRow | None = _declare_common_default()
     second: ComparedRow | None = _declare_common_default()
     metric: MetricName | None = _declare_common_default()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
 
 from nfpi.config.base import Name, Seed
 from nfpi.config.experiments import TableSettings
-from nfpi.config.figures import FIGURES
+from nfpi.config.figures import FIGURES, FigureSettings
 from nfpi.results.tables.rows import RunIdentity, TableRow, list_runs_to_compare, list_table_rows
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.stages.base import Stage
@@ -165,7 +165,8 @@ class MakeFigure(Stage):
 
     def list_output_paths(self) -> list[Path]:
         """Return the paths of pictures and table."""
-        return [self.output / file for file in FIGURES[self.name].settings.output_names(self.name).values()]
+        settings = cast("type[FigureSettings]", FIGURES[self.name].settings)
+        return [self.output / file for file in settings.output_names(self.name).values()]
 
     def run(self) -> None:
         """Compute, draw and write a figure."""

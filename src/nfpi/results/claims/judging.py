@@ -153,6 +153,7 @@ def judge_claims(claims: Mapping[str, Claim], evidence: Evidence) -> pd.DataFram
 
 
 def _judge(name: str, claim: Claim, evidence: Evidence) -> list[dict[str, Any]]:
+    evidence = evidence.without_seeds(claim.without_seeds)
     sides = [find_sides(comparison, evidence) for comparison in claim.comparisons]
     results = [_test_difference(*pair, of, evidence) for pair, of in zip(sides, claim.comparisons, strict=True)]
     tested = [

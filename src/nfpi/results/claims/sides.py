@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,10 @@ class Evidence:
     rows: Mapping[str, Sequence[TableRow]]
     reference: pd.DataFrame
     read_predictions: Callable[[Run], Predictions]
+
+    def without_seeds(self, seeds: Sequence[int]) -> Evidence:
+        """Return the data without the runs of some seeds."""
+        return replace(self, metrics=self.metrics[~self.metrics["seed"].isin(seeds)])
 
 
 @dataclass(frozen=True)
