@@ -204,7 +204,7 @@ def test_the_presets_have_claims(preset):
     config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": preset}).config
     assert "repulsion" in config.claims
     if preset == "digits":
-        assert sorted(claim.number for claim in config.claims.values()) == list(range(1, 12))
+        assert sorted(claim.number for claim in config.claims.values()) == list(range(1, 15))
 
 
 def test_a_claim_about_a_table_that_is_replaced_is_left_out_unless_its_rows_are_there():

@@ -224,9 +224,18 @@ FAULTS = {
         {"tables": experiment(classifier="swinn")},
         "tables.table2: unknown classifier 'swinn' (did you mean 'swin'?)",
     ),
+    "a refit without a flow": (
+        {"tables": experiment(prior=None, lambdas=[], classifier="swin", refit="moments")},
+        "without a prior an experiment has a classifier, no lambdas, refit, nfa or noise",
+    ),
+    "a refit by the method of Gaussians that are learned": (
+        {"tables": experiment(prior="nfgd_linear", lambdas=[1], classifier=None, refit="prior")},
+        "refit: expected moments for prior 'nfgd_linear'",
+    ),
+    "a prior named as one that is refitted": ({"priors": {"fpi+moments": {}}}, "priors.fpi+moments: "),
     "latent augmentation without a flow": (
         {"tables": experiment(prior=None, lambdas=[], classifier="swin", augmentation="nfa")},
-        "without a prior an experiment has a classifier, no lambdas, and neither nfa nor noise",
+        "without a prior an experiment has a classifier, no lambdas, refit, nfa or noise",
     ),
     "real images, but a prior": (
         {"tables": experiment(classifier="swin", augmentation="none")},

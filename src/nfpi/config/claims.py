@@ -156,6 +156,9 @@ class Claim(Settings):
     in, so every comparison then has all its settings.
     """
 
+    # The schema requires nothing here, since a preset that this one extends may have the rest of the claim.
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("required"))
+
     number: NonNegativeInt = 0
     """position of the claim; claims with 0 come last, sorted by name"""
     statement: Annotated[str, Field(min_length=1)]
