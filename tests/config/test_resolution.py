@@ -229,8 +229,8 @@ FAULTS = {
         "without a prior an experiment has a classifier, no lambdas, refit, nfa or noise",
     ),
     "a refit by the method of Gaussians that are learned": (
-        {"tables": experiment(prior="nfgd_linear", lambdas=[1], classifier=None, refit="prior")},
-        "refit: expected moments for prior 'nfgd_linear'",
+        {"tables": experiment(prior="nfgd", lambdas=[1], classifier=None, refit="prior")},
+        "refit: expected moments for prior 'nfgd'",
     ),
     "a prior named as one that is refitted": ({"priors": {"fpi+moments": {}}}, "priors.fpi+moments: "),
     "latent augmentation without a flow": (

@@ -76,6 +76,7 @@ def test_the_fitted_means_are_as_far_apart_as_the_weight_demands(latents, weight
     result = fit_fixed_point(statistics, config, initial)
     assert result.converged
     found = measure_following(result.prior, statistics)
-    assert found.beta is not None and 0 < found.beta < 1
+    assert found.beta is not None
+    assert 0 < found.beta < 1
     wanted = compute_relative_weight(weight, alpha, K, D)
     assert found.prior_separation * (1 - found.beta) == pytest.approx(wanted, rel=1e-6)
