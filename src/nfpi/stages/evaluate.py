@@ -108,9 +108,9 @@ class Evaluate(MeasuringStage):
     command = "evaluate"
     inputs = {
         "data": list_meta_files("train", "validation", "test"),
+        "initial": (INITIAL_FILES["statistics"],),  # before the model, whose λ is that of the run
         "model": tuple(MODEL_FILES.values()),
         "history": (),
-        "initial": (INITIAL_FILES["statistics"],),
     }
     uses = ("flow",)
 
