@@ -111,6 +111,11 @@ class SmallRun:
         return replace(self.identity, classifier="resnet18")
 
     @property
+    def refitted(self) -> Run:
+        """Identity of the flow with the class moments of its training latents as Gaussians."""
+        return replace(self.identity, prior="fpi+moments")
+
+    @property
     def row(self) -> dict[str, Any]:
         """Its row of a table, as the workflow passes it to the stage."""
         return TableRow(
@@ -199,9 +204,17 @@ class SmallRun:
                 "data": self.splits,
                 "model": self.model,
                 "history": self.folder / "log.csv",
+                "initial": self.initial,
                 "identity": self.identity.to_json(),
                 "evaluation": {"batch_size": 100},
                 "output": self.folder,
+            },
+            "refit-prior": {
+                "data": self.splits,
+                "model": self.model,
+                "refit": "moments",
+                "batch_size": 100,
+                "output": self.root / self.refitted.folder,
             },
             "generate": {
                 "model": self.model,

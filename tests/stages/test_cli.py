@@ -284,6 +284,7 @@ STAGES_WITH_MISSING_FILES = {
     "fit-prior": ("--initial", "missing", "--weight", "1"),
     "train-flow": ("--data", "missing", "--initial", "missing"),
     "import-release": ("missing", "--data", "missing"),
+    "refit-prior": ("--data", "missing", "--model", "missing"),
     "evaluate": ("--data", "missing", "--model", "missing"),
     "generate": ("--model", "missing"),
     "augment": ("--data", "missing", "--model", "missing"),

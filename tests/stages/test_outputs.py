@@ -28,10 +28,12 @@ from .conftest import (
 )
 
 OF_A_RUN = (
-    *("prepare-data", "start-flow", "fit-prior", "train-flow", "evaluate", "generate", "augment"),
+    *("prepare-data", "start-flow", "fit-prior", "train-flow", "refit-prior", "evaluate", "generate", "augment"),
     *("train-classifier", "test-classifier"),
 )
-AFTER_THE_FIT = ("train-flow", "evaluate", "generate", "augment", "train-classifier", "test-classifier")
+AFTER_THE_FIT = (
+    *("train-flow", "refit-prior", "evaluate", "generate", "augment", "train-classifier", "test-classifier"),
+)
 OF_TABLES = ("collect", "table")
 WITHOUT_INPUT = ("schema", "download-weights")
 DECLARE_NONE = {"figure", "export"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import RLock
@@ -14,8 +15,10 @@ from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock
 from nfpi.data.store import ImageSet
 from nfpi.flows.registry import describe_flow
 from nfpi.model.inputs import Images, Labels, make_sets
+from nfpi.model.refitting import RefittableFlow
 from nfpi.model.settings import choose_flow, choose_prior, choose_training, parse_settings
-from nfpi.model.trained import TrainedFlow, describe_images
+from nfpi.model.trained import describe_images
+from nfpi.priors.following import MISMATCH_LIMIT
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.registry import describe_prior, fit_prior
 from nfpi.runtime.device import Device, make_device, restored_settings
@@ -26,8 +29,14 @@ from nfpi.training.state import TrainingState
 
 Validation = float | tuple[Any, Any] | None
 """Share of the images to hold out, (images, labels), or None."""
+logger = logging.getLogger(__name__)
 _FIT = RLock()
 """held by a running fit, as fits change settings and generators of torch that all threads share"""
+_ADVICE = (
+    "the flow does not follow its Gaussians: its training images need %.2f bits/dim more under them than under the "
+    "means and variances of their latents (expected at most %g), so samples lie where there are few images; more "
+    "epochs, smaller batches or a smaller weight may help, or refit(images, labels)"
+)
 
 
 class _Plain(Settings):
@@ -39,7 +48,7 @@ class _Plain(Settings):
     seed: Seed
 
 
-class FittedFlow(TrainedFlow):
+class FittedFlow(RefittableFlow):
     """A trained flow that can be fitted to images in memory; base class of :class:`nfpi.ClassConditionalFlow`."""
 
     @classmethod
@@ -68,6 +77,9 @@ class FittedFlow(TrainedFlow):
 
         Fits in several threads run one after the other. A fit uses torch's global random generator and restores it at
         the end, so other threads must not use it meanwhile.
+
+        One more pass over the training images measures whether the flow follows its Gaussians
+        (:meth:`measure_following`): `following` of the model's config, with a warning if it does not.
 
         Args:
             images: (N, H, W, C), uint8. Grey images may be (N, H, W), unless W is 1 to 4.
@@ -109,7 +121,7 @@ class FittedFlow(TrainedFlow):
             data = TrainingData(train, held_out, config, place.device)
             description = describe_flow(block, train.shape)
             state, given, record = _fit_and_train(data, description, method, plain, place, progress)
-        return cls.from_training(
+        model = cls.from_training(
             state,
             given,
             start=method.start,
@@ -118,6 +130,11 @@ class FittedFlow(TrainedFlow):
             data=describe_images(train) | {"n": len(train)},
             **_describe_validation(state, held_out),
         )
+        found = model.measure_following(train.images, train.labels)
+        model.record_following(found)
+        if found.mismatch is not None and found.mismatch > MISMATCH_LIMIT:
+            logger.warning(_ADVICE, found.mismatch, MISMATCH_LIMIT)
+        return model
 
 
 def _fit_and_train(

@@ -14,6 +14,7 @@ from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEn
 from nfpi.config.metrics import metric
 from nfpi.config.priors import PRIORS
 from nfpi.model.trained import CONFIG, WEIGHTS, TrainedFlow
+from nfpi.priors.following import MISMATCH_LIMIT
 from nfpi.results.statistics.intervals import wilson_interval
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import write_atomically
@@ -104,6 +105,7 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
             model=self,
             config={"training": {}, **self.config},
             method=_describe_method(self.config),
+            mismatch_limit=MISMATCH_LIMIT,
             size=self.flow.settings.model_dump(mode="json"),
             parameters=sum(parameter.numel() for parameter in self.flow.parameters()),
             headings=["images", "n", *(metric(name).label for name in _METRICS_ON_CARD)],
@@ -204,6 +206,8 @@ def _format_metrics(split: str, values: Mapping[str, Any]) -> list[str]:
 def _describe_method(config: Mapping[str, Any]) -> str:
     """Describe how the Gaussians were obtained, as the end of a sentence."""
     prior = config.get("prior", {})
+    if "refit" in prior:
+        return ", estimated again from the latents of the training images"
     method = prior.get("method")
     if config.get("start") == "release":
         return ", read from a checkpoint of the paper's code"

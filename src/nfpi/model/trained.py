@@ -23,7 +23,7 @@ from nfpi.priors.following import estimate_moments
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.registry import fit_prior, initial_prior
 from nfpi.priors.statistics import ClassStatistics
-from nfpi.runs import MODEL_FILES
+from nfpi.runs import BASELINE, MODEL_FILES, REFITS
 from nfpi.runtime.divergence import raise_divergence
 from nfpi.runtime.files import write_atomically, written_together
 from nfpi.runtime.formats import FormatError, Record, check_record, read_json_object
@@ -58,6 +58,7 @@ class _Config(Record):
     seed: Seed
     prior: dict[str, Any] = {}
     validation: dict[str, Any] = {}
+    following: dict[str, float | None] = {}
 
 
 def describe_images(images: ImageSet) -> dict[str, Any]:
@@ -75,8 +76,10 @@ class TrainedFlow:
         flow: the flow f, with the averaged weights of its training.
         prior: K Gaussians in D = C·H·W dimensions, float64.
         config: description of the model as JSON values: `data` (name, classes, dtype, extra), `training`, `seed`,
-            `start` (initial Gaussians), `step` (number of training steps), `prior` (method, λ and settings), and after
-            `fit` with held-out images `validation` (their metrics).
+            `start` (initial Gaussians), `step` (number of training steps), `prior` (method, λ and settings), after
+            `fit` or `refit` `following` (β and mismatch of the training images, see
+            :class:`nfpi.priors.following.Following`), and after `fit` with held-out images `validation` (their
+            metrics).
     """
 
     flow: ImageFlow
@@ -169,8 +172,10 @@ class TrainedFlow:
         if classes != self.classes:
             raise ValueError(f"{where}: expected the classes of the model, {self.classes}, received {classes}")
 
-    def refit(self, statistics: ClassStatistics, how: Refit = "moments") -> Self:
+    def refit_to(self, statistics: ClassStatistics, how: Refit = "moments") -> Self:
         """Return a model with the same flow, and with Gaussians estimated again from latents.
+
+        What the config says of the former Gaussians is left out: `validation` and `following`.
 
         Args:
             statistics: statistics of the latents of the training images, with covariances if the prior has full ones.
@@ -178,10 +183,12 @@ class TrainedFlow:
                 its λ.
 
         Raises:
-            ValueError: the method of the prior is not known, or learns the Gaussians along with the flow; or a class
-                has too few latents.
+            ValueError: `how` is neither; the method of the prior is not known, or learns the Gaussians along with the
+                flow; or a class has too few latents.
             Diverged: the fit diverged.
         """
+        if how not in REFITS:
+            raise ValueError(f"how: expected {' or '.join(REFITS)}, received {how!r}")
         record: dict[str, Any] = {**self.config.get("prior", {}), "refit": how}
         if how == "moments":
             prior = estimate_moments(statistics)
@@ -189,11 +196,12 @@ class TrainedFlow:
             block = PRIORS.validate(record["settings"])
             fitted = fit_prior(block, statistics, initial_prior(statistics, block.start, self.seed), record["lambda"])
             prior, record = fitted.prior, record | fitted.record
-        elif self.config.get("start") is not None:  # λ = 0 keeps the initial Gaussians
+        elif self.config.get("start") in BASELINE:  # λ = 0 keeps the initial Gaussians
             prior = initial_prior(statistics, self.config["start"], self.seed)
         else:
             raise ValueError("refit: expected moments for a model whose prior has no known method, received prior")
-        return replace(self, prior=prior.to("cpu"), config={**self.config, "prior": record})
+        kept = {name: value for name, value in self.config.items() if name not in ("validation", "following")}
+        return replace(self, prior=prior.to("cpu"), config={**kept, "prior": record})
 
     def write(self, folder: Path | str) -> None:
         """Write config.json and model.safetensors, together or not at all.

@@ -100,7 +100,7 @@ class MeasuringStage(Stage):
 
 
 class Evaluate(MeasuringStage):
-    """Measure NF-Acc, top-5, ECE and bits/dim of a flow, and how its latents follow its prior.
+    """Measure NF-Acc, bits/dim and more of a flow, and how it follows its prior.
 
     Uses all splits.
     """
@@ -178,7 +178,7 @@ class Evaluate(MeasuringStage):
         from nfpi.data.store import read_image_set
         from nfpi.evaluation import collect_statistics, evaluate_flow
         from nfpi.priors.files import load_statistics
-        from nfpi.priors.following import estimate_moments, measure_following
+        from nfpi.priors.following import compute_beta, estimate_moments, measure_following
         from nfpi.priors.registry import find_relative_weight, is_fitted_to_means
 
         train, test = (read_image_set(self.data / split) for split in ("train", "test"))
@@ -188,20 +188,21 @@ class Evaluate(MeasuringStage):
             for images in (train, test)
         )
         found = measure_following(model.prior, of_train)
-        under_moments = evaluate_flow(model.flow, estimate_moments(of_train), test, **batches)
         metrics: dict[str, float | None] = {
             "training_distance": found.distance,
             "distance": measure_following(model.prior, of_test).distance,
             "prior_separation": found.prior_separation,
             "latent_separation": found.latent_separation,
-            "mismatch": bits_per_dim - under_moments.bits_per_dim,
             "relative_weight": find_relative_weight(record, *model.prior.mean.shape),
         }
+        if found.mismatch is not None:
+            under_moments = evaluate_flow(model.flow, estimate_moments(of_train), test, **batches)
+            metrics["mismatch"] = bits_per_dim - under_moments.bits_per_dim
         if is_fitted_to_means(record):
             metrics["beta"] = found.beta
             if self.initial is not None and "method" in record and "refit" not in record:
                 at_fit = load_statistics(self.initial / INITIAL_FILES["statistics"])
-                metrics["beta_fit"] = measure_following(model.prior, at_fit).beta
+                metrics["beta_fit"] = compute_beta(model.prior, at_fit)
         return {name: value for name, value in metrics.items() if value is not None}
 
     def _measure(self, scores: FlowScores) -> dict[str, float]:

@@ -62,4 +62,4 @@ class RefitPrior(Stage):
             covariance=model.prior.is_full,
         )
         model.flow.cpu()
-        model.refit(statistics, self.refit).write(self.get_path("config").parent)
+        model.refit_to(statistics, self.refit).write(self.get_path("config").parent)
