@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import multivariate_normal
 
 from nfpi.config.priors import compute_relative_weight
 from nfpi.priors import ClassStatistics, FixedPointConfig, GaussianPrior, fit_fixed_point
@@ -44,7 +45,13 @@ def test_the_measures_are_those_of_numpy(latents, full: bool):
     a, b = mu - mu.mean(0), m - m.mean(0)
     shared, own, theirs = (np.einsum("ki,kij,kj", u, precision, v) for u, v in ((b, a), (a, a), (b, b)))
     distance = np.mean([(x[n] - mu[y[n]]) @ precision[y[n]] @ (x[n] - mu[y[n]]) / D for n in range(len(x))])
-    expected = Following(shared / own, distance, own / (K * D), theirs / (K * D))
+    own_sigma = np.stack([np.cov(x[y == k], rowvar=False) * (1 if full else np.eye(D)) for k in range(K)])
+    densities = [
+        [multivariate_normal(means[y[n]], covariances[y[n]]).logpdf(x[n]) for n in range(len(x))]
+        for means, covariances in ((m, own_sigma), (mu, sigma))
+    ]
+    mismatch = np.mean(np.subtract(*densities)) / (D * np.log(2))
+    expected = Following(shared / own, distance, own / (K * D), theirs / (K * D), mismatch)
     np.testing.assert_allclose(list(vars(found).values()), list(vars(expected).values()), rtol=1e-10)
 
 
@@ -53,6 +60,7 @@ def test_latents_follow_their_own_moments(latents, full: bool):
     statistics = ClassStatistics.from_latents(*latents, covariance=full)
     found = measure_following(estimate_moments(statistics), statistics)
     assert found.beta == pytest.approx(1)
+    assert found.mismatch == 0
     assert found.prior_separation == pytest.approx(found.latent_separation)
     assert found.distance == pytest.approx(float(1 - K / statistics.count.sum()))  # variances have divisor N − 1
 

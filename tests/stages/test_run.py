@@ -81,6 +81,8 @@ def test_the_metrics_of_a_flow(complete_run):
         *measured,
         *(f"validation_{name}" for name in measured),
         *("parameters", "hours", "seconds_per_epoch", "seconds_per_1000_samples", "fit_iterations"),
+        *("beta", "beta_fit", "mismatch", "distance", "training_distance", "relative_weight"),
+        *("prior_separation", "latent_separation"),
     }
     assert (record["n"], record["seed"]) == (80, 3)
     assert record["run"] == {"dataset": "digits", "flow": "mef", "prior": "fpi", "lambda": 100, "seed": 3}

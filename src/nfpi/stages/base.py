@@ -55,7 +55,7 @@ class Command(BaseModel):
         raise NotImplementedError
 
 
-ONE_RUN = ("data", "initial state", "prior", "model")
+ONE_RUN = ("data", "initial state", "prior", "model", "refitted model")
 """kinds of product that exist once per run: no two files of a run depend on different products of such a kind"""
 
 

@@ -1,0 +1,122 @@
+"""Gaussians of a trained flow estimated again, and what the later stages make of such a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nfpi.data.store import read_image_set
+from nfpi.model import ClassConditionalFlow
+from nfpi.runs import CANDIDATE, GENERATED
+from nfpi.runtime.divergence import Diverged
+
+from .conftest import SmallRun, call, check_call, read_error_line, read_json
+
+
+def refit(run: SmallRun, folder: Path, how: str) -> ClassConditionalFlow:
+    check_call(*run.make_command("refit-prior", refit=how, output=folder))
+    return ClassConditionalFlow.from_pretrained(folder / "model")
+
+
+def evaluate(run: SmallRun, folder: Path, prior: str) -> dict[str, float]:
+    identity = replace(run.identity, prior=prior).to_json()
+    check_call(*run.make_command("evaluate", model=folder / "model", identity=identity, output=folder))
+    metrics: dict[str, float] = read_json(folder / "metrics.json")["metrics"]
+    return metrics
+
+
+def test_the_class_moments_are_not_mismatched(trained_run, tmp_path):
+    model, trained = refit(trained_run, tmp_path, "moments"), ClassConditionalFlow.from_pretrained(trained_run.model)
+    for name, weights in trained.flow.state_dict().items():
+        assert torch.equal(model.flow.state_dict()[name], weights), name
+    assert model.config == {**trained.config, "prior": {**trained.config["prior"], "refit": "moments"}}
+    metrics = evaluate(trained_run, tmp_path, "fpi+moments")
+    before = read_json(trained_run.folder / "metrics.json")["metrics"]
+    assert metrics["mismatch"] == 0
+    assert metrics["training_distance"] == pytest.approx(19 / 20)  # of 20 images a class, with the divisor n − 1
+    assert metrics["bits_per_dim"] == pytest.approx(before["bits_per_dim"] - before["mismatch"])
+    assert metrics["latent_separation"] != before["latent_separation"]  # in the metric of other variances
+    assert metrics["relative_weight"] == before["relative_weight"]
+    assert "beta" in before
+    assert not {"beta", "beta_fit"} & metrics.keys()
+
+
+def test_the_method_of_the_prior_fits_again(trained_run, tmp_path):
+    model = refit(trained_run, tmp_path, "prior")
+    assert model.config["prior"]["lambda"] == 100
+    assert model.config["prior"]["refit"] == "prior"
+    metrics = evaluate(trained_run, tmp_path, "fpi+prior")
+    assert 0 < metrics["beta"] < 1
+    assert "beta_fit" not in metrics
+
+
+def test_it_is_the_models_own_method(trained_run, tmp_path):
+    """`ClassConditionalFlow.refit`, up to the batches in which noise is drawn."""
+    train = read_image_set(trained_run.splits / "train")
+    trained = ClassConditionalFlow.from_pretrained(trained_run.model)
+    check_call(*trained_run.make_command("refit-prior", batch_size=1024, output=tmp_path))
+    expected = trained.refit(train.images, train.labels)
+    found = ClassConditionalFlow.from_pretrained(tmp_path / "model")
+    torch.testing.assert_close(found.prior.mean, expected.prior.mean)
+    torch.testing.assert_close(found.prior.variance, expected.prior.variance)
+
+
+def test_samples_and_a_classifier_of_a_refitted_model(trained_run, tmp_path):
+    refit(trained_run, trained_run.root / trained_run.refitted.folder, "moments")
+    model = trained_run.root / trained_run.refitted.folder / "model"
+    wildcards = replace(trained_run.tested, prior="fpi+moments")
+    generated, candidate = (
+        trained_run.root / template.format(**wildcards.wildcards, temperature="1")
+        for template in (GENERATED, CANDIDATE)
+    )
+    check_call(*trained_run.make_command("generate", model=model, output=generated))
+    check_call(*trained_run.make_command("augment", model=model, output=tmp_path / "augmented"))
+    check_call(*trained_run.make_command("train-classifier", generated=generated, output=candidate))
+    command = trained_run.make_command(
+        "test-classifier", candidate, identity=wildcards.to_json(), output=trained_run.root / wildcards.folder
+    )
+    check_call(*command)
+    assert "cnn_acc" in read_json(trained_run.root / wildcards.folder / "metrics.json")["metrics"]
+
+
+def test_classifiers_of_two_refits_are_not_compared(trained_run, tmp_path, capsys):
+    candidates = []
+    for how, temperature in (("moments", 0.8), ("prior", 1)):
+        refit(trained_run, tmp_path / how, how)
+        images, candidate = tmp_path / how / "images", tmp_path / how / f"temperature={temperature}"
+        check_call(*trained_run.make_command("generate", model=tmp_path / how / "model", output=images))
+        check_call(*trained_run.make_command("train-classifier", generated=images, output=candidate))
+        candidates.append(candidate)
+    capsys.readouterr()
+    assert call(*trained_run.make_command("test-classifier", *candidates, output=tmp_path / "test")) == 1
+    assert "the same refitted model" in read_error_line(capsys)
+
+
+def test_a_divergence_is_passed_on(diverged_run, tmp_path):
+    check_call(*diverged_run.make_command("refit-prior", output=tmp_path))
+    with pytest.raises(Diverged):
+        ClassConditionalFlow.from_pretrained(tmp_path / "model")
+    identity = replace(diverged_run.identity, prior="fpi+moments").to_json()
+    check_call(*diverged_run.make_command("evaluate", model=tmp_path / "model", identity=identity, output=tmp_path))
+    assert (
+        read_json(tmp_path / "metrics.json")["diverged"] == read_json(diverged_run.folder / "metrics.json")["diverged"]
+    )
+
+
+def test_a_second_fit_that_diverges_is_recorded(trained_run, tmp_path):
+    """At a weight that the first fit survived: the latents have changed since."""
+    model = ClassConditionalFlow.from_pretrained(trained_run.model)
+    block = {
+        **model.config["prior"],
+        "lambda": 1e12,
+        "settings": {**model.config["prior"]["settings"], "update": "exact"},
+    }
+    replace(model, config={**model.config, "prior": block}).write(tmp_path / "model")
+    check_call(
+        *trained_run.make_command("refit-prior", model=tmp_path / "model", refit="prior", output=tmp_path / "new")
+    )
+    fault = read_json(tmp_path / "new/model/config.json")["diverged"]
+    assert fault["lambda"] == 1e12
