@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ def sample_images(
     domain: Domain,
     device: torch.device,
     start_batch: int = 0,
+    on_redrawn: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Draw z ~ N(μ_y, T² Σ_y) and yield f⁻¹(z) in the stored dtype: 8-bit images, or latents of an autoencoder.
 
@@ -43,6 +44,8 @@ def sample_images(
         domain: domain of the images that the flow was trained on.
         device: device on which latents are drawn and inverted.
         start_batch: number of batches to skip; the remaining ones do not depend on it.
+        on_redrawn: called with the index of each batch and the number of its images whose latents are drawn again, at
+            least once; None: not called.
 
     Yields:
         Images (B, C, H, W) in the domain's dtype and labels (B,), on the CPU, in the order of `labels`.
@@ -59,6 +62,8 @@ def sample_images(
         x = _draw(flow, prior, chunk, temperature, generator)
         for draws in range(1, _MAX_DRAWS + 1):
             bad = (~torch.isfinite(x.flatten(1)).all(1)).nonzero().squeeze(1)
+            if draws == 1 and on_redrawn is not None:
+                on_redrawn(index, len(bad))
             if not len(bad):
                 break
             if draws == _MAX_DRAWS:

@@ -64,6 +64,22 @@ def test_a_set_that_was_stopped_is_gone_on_with(tmp_path, arrays, stop, error):
     assert finish(tmp_path / "set", arrays) == stop
 
 
+def test_counts_of_a_stopped_process_are_kept(tmp_path, arrays):
+    images, labels = arrays
+
+    def stop() -> None:
+        with writer_of(tmp_path / "set") as writer:
+            writer.counts[0] = 3
+            writer.put(np.arange(7), images[:7], labels[:7])
+            raise Interrupted("SIGTERM")
+
+    with pytest.raises(Interrupted):
+        stop()
+    with writer_of(tmp_path / "set") as writer:
+        assert writer.counts == {0: 3}
+        writer.put(np.arange(7, LENGTH), images[7:], labels[7:])
+
+
 def test_the_message_says_how_far_it_came(tmp_path, arrays):
     with pytest.raises(Interrupted, match=rf"kept 11 of {LENGTH} images for {tmp_path}/set"):
         write_until(tmp_path / "set", arrays, 11, Interrupted("SIGTERM"))

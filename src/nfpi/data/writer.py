@@ -149,6 +149,7 @@ class LabelledRows:
     Attributes:
         array: the rows, a memory map.
         labels: (N,), non-negative; −1 for rows not yet written.
+        counts: numbers noted for each batch of rows; saved and restored with the rows.
 
     Raises:
         OSError: there is not enough disk space.
@@ -156,6 +157,7 @@ class LabelledRows:
 
     def __init__(self, path: Path, shape: Sequence[int], dtype: DTypeLike, fingerprint: str | None = None) -> None:
         self.path = path
+        self.counts: dict[int, int] = {}
         self._checkpoints: Checkpoints | None = None
         self.labels = np.full(shape[0], _UNKNOWN, np.int64)
         self._sums = np.zeros(shape[0], np.int64)
@@ -197,7 +199,7 @@ class LabelledRows:
             import torch
 
             state = {"labels": torch.from_numpy(self.labels), "sums": torch.from_numpy(self._sums)}
-            self._checkpoints.save(int(self.written.sum()), state, {})
+            self._checkpoints.save(int(self.written.sum()), state, {"counts": list(self.counts.items())})
 
     @contextmanager
     def saved_if_stopped(self, what: str) -> Iterator[None]:
@@ -235,7 +237,7 @@ class LabelledRows:
             return False
         if array.shape != shape or array.dtype != dtype:  # written since by a process with another fingerprint
             return False
-        self.array = array
+        self.array, self.counts = array, dict(saved[1]["counts"])
         labels, sums = (saved[0][name].numpy() for name in ("labels", "sums"))
         for index in np.flatnonzero(labels != _UNKNOWN):
             if zlib.crc32(np.ascontiguousarray(array[index]).data) == sums[index]:
@@ -339,6 +341,11 @@ class ImageSetWriter:
     def first_missing(self) -> int:
         """Index of the first image not yet written; N if there is none."""
         return self._rows.first_missing
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """Numbers to note for each batch of images, also those that the interrupted process noted."""
+        return self._rows.counts
 
     def put(self, indices: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
         """Write B images (B, H, W, C) and their labels (B,) at these indices (B,) of the set."""

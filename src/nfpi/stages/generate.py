@@ -77,7 +77,7 @@ class Generate(ImageStage):
     batch_size: PositiveInt = 1000
 
     def run(self) -> None:
-        """Sample images, and write them batch by batch."""
+        """Sample images, and write them batch by batch; record how many were drawn again, if any."""
         import numpy as np
 
         from nfpi.model.trained import TrainedFlow
@@ -100,9 +100,14 @@ class Generate(ImageStage):
                 domain=model.domain,
                 device=device,
                 start_batch=done,
+                on_redrawn=writer.counts.__setitem__,
             ):
                 here, places = places[: len(images)], places[len(images) :]
                 writer.put(here, images.permute(0, 2, 3, 1).numpy(), classes.numpy())
+            redrawn = sum(writer.counts.values())
+            if redrawn:
+                writer.note(redrawn=redrawn)
+                logger.info("drew %d of %d images again, whose first draws were not finite", redrawn, len(labels))
 
 
 class Augment(ImageStage):
