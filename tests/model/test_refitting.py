@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from nfpi import ClassConditionalFlow
+from nfpi.config.metrics import MISMATCH_LIMIT
 from nfpi.config.priors import PRIORS
 from nfpi.priors import ClassStatistics, GaussianPrior
-from nfpi.priors.following import MISMATCH_LIMIT
 from nfpi.priors.registry import fit_prior, initial_prior
 
 from .conftest import SMALL

@@ -37,6 +37,7 @@ from .conftest import (
     FITTED,
     ON_GENERATED_IMAGES,
     TITLE,
+    VALUES,
     WITHOUT_FLOW,
     N,
     Results,
@@ -128,6 +129,15 @@ def test_runs_stand_with_what_was_made_of_them(finished_results):
     assert shown[DIVERGED].agreement is None
     assert ("prior.lambda", "10000.0") in shown[FITTED].settings
     assert not any(name.startswith("training") for name, _ in shown[FITTED].settings)
+
+
+def test_a_flow_that_does_not_follow_its_prior_is_marked(results):
+    results.measure(FITTED, **VALUES[FITTED], mismatch=0.1)
+    assert "does not follow its prior" not in text_of(write_page(results.root))
+    results.measure(FITTED, **VALUES[FITTED], mismatch=1.0, beta=0.18)
+    text = text_of(write_page(results.root))
+    assert text.count("does not follow its prior: mismatch 1.00 bits/dim, β 0.18") == 2  # in the overview and the run
+    assert "a smaller λ or a refit" in text
 
 
 def test_a_column_of_weights_is_explained_even_if_all_are_zero(finished_results):

@@ -213,6 +213,18 @@ def test_status_is_a_table(root, capsys) -> None:
         ]
 
 
+def test_what_does_not_follow_its_prior_is_said(root, capsys) -> None:
+    measure(root, BASELINE, nf_acc=94.0, mismatch=0.1, beta=0.98)
+    assert call("status", root) == 0
+    assert "mismatch" not in capsys.readouterr().out
+    measure(root, FLOW, nf_acc=93.0, mismatch=1.0, beta=0.184)
+    assert state(root) == ("done", "does not follow its prior: mismatch 1.00 bits/dim, β 0.18")
+    assert call("status", root) == 0
+    assert "a smaller λ or a refit" in capsys.readouterr().out.splitlines()[-1]
+    measure(root, FLOW, nf_acc=93.0, mismatch=1.0)
+    assert state(root) == ("done", "does not follow its prior: mismatch 1.00 bits/dim")
+
+
 def test_an_outdated_run_is_counted_apart(root, capsys) -> None:
     measure(root, BASELINE, nf_acc=94.0, validation_nf_acc=95.0)
     measure(root, FLOW, nf_acc=93.0, validation_nf_acc=96.0)

@@ -15,6 +15,11 @@ GENERATED_PREFIX = "cnn_"
 VALIDATION_PREFIX = "validation_"
 """Prefix of metrics measured on the validation split."""
 
+MISMATCH_LIMIT = 0.2
+"""Value of the metric `mismatch`, in bits/dim, above which a flow does not follow its prior.
+
+Latents that are shifted by half a standard deviation in every dimension cost (1/2)² / (2 ln 2) = 0.18 bits/dim."""
+
 ACCURACIES = {"nf_acc": "flow", "cnn_acc": "classifier", "top1": "classifier"}
 """Accuracies that can be computed per image from predictions.npz, and the kind of model that makes them."""
 

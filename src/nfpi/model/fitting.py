@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 
 from nfpi.config.base import NonNegativeFloat, Seed, Settings
+from nfpi.config.metrics import MISMATCH_LIMIT
 from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock
 from nfpi.data.store import ImageSet
 from nfpi.flows.registry import describe_flow
@@ -18,7 +19,6 @@ from nfpi.model.inputs import Images, Labels, make_sets
 from nfpi.model.refitting import RefittableFlow
 from nfpi.model.settings import choose_flow, choose_prior, choose_training, parse_settings
 from nfpi.model.trained import describe_images
-from nfpi.priors.following import MISMATCH_LIMIT
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.registry import describe_prior, fit_prior
 from nfpi.runtime.device import Device, make_device, restored_settings

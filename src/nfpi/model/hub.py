@@ -11,10 +11,9 @@ from typing import Any, Self
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
 
-from nfpi.config.metrics import metric
+from nfpi.config.metrics import MISMATCH_LIMIT, metric
 from nfpi.config.priors import PRIORS
 from nfpi.model.trained import CONFIG, WEIGHTS, TrainedFlow
-from nfpi.priors.following import MISMATCH_LIMIT
 from nfpi.results.statistics.intervals import wilson_interval
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import write_atomically

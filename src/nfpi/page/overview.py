@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from nfpi.config.metrics import METRICS, find_metric, metric
 from nfpi.page.runs import ShownRun
-from nfpi.results.recorded.runs import RecordedRun
+from nfpi.results.recorded.runs import MISMATCH_ADVICE, RecordedRun
 from nfpi.results.tables.table import (
     Column,
     Table,
@@ -77,12 +77,13 @@ def lay_out_overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> Table:
     shown = [part for run in runs for part in (run, *run.classifiers_of_generated_images)]
     notes = [WEIGHT] if any(weight is not None for weight in weights) else []
     notes += explain_metrics(name for part in shown for name in part.recorded.metrics)
+    notes += [MISMATCH_ADVICE] if any(run.recorded.mismatch for run in runs) else []
     return Table([replace(first, links=[f"#{run.id}" for run in runs]), *others], [False] * len(runs), notes)
 
 
 def _describe_state(item: RecordedRun) -> str:
-    """Return how a run ended, and whether it is outdated; empty for one that is complete and up to date."""
-    return ", ".join(filter(None, [item.failure, "outdated" if item.is_outdated else ""]))
+    """Return how a run ended, and whether it is outdated or does not follow its prior; empty if all is well."""
+    return ", ".join(filter(None, [item.failure, "outdated" if item.is_outdated else "", item.mismatch]))
 
 
 def _make_classifier_columns(runs: Sequence[ShownRun]) -> Iterator[Column]:

@@ -11,11 +11,6 @@ from torch import Tensor
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.statistics import ClassStatistics
 
-MISMATCH_LIMIT = 0.2
-"""Mismatch in bits/dim above which a flow does not follow its prior.
-
-Latents that are shifted by half a standard deviation in every dimension cost (1/2)² / (2 ln 2) = 0.18 bits/dim."""
-
 
 @dataclass(frozen=True)
 class Following:

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import NonNegativeInt
-from nfpi.config.metrics import find_metric
+from nfpi.config.metrics import MISMATCH_LIMIT, find_metric
 from nfpi.results.recorded.progress import (
     Progress,
     find_roots,
@@ -20,6 +20,7 @@ from nfpi.results.recorded.progress import (
     read_modification_time,
     read_progress,
 )
+from nfpi.results.recorded.runs import MISMATCH_ADVICE
 from nfpi.results.tables.table import format_measurement
 from nfpi.runs import LOGS_FOLDER, Run, parse_run_folder
 from nfpi.runtime.job_log import read_last_lines
@@ -46,7 +47,8 @@ class ShowStatus(Command):
 
     Also print the hours of each run. A run is waiting, running (with epoch and time left), stopped, failed (with the
     last line of its log), diverged, damaged, outdated (made from other images than the present data set), or done (with
-    its main metric). Jobs on a cluster are shown too, because the command only reads their files.
+    its main metric, and a remark if its flow does not follow its prior). Jobs on a cluster are shown too, because the
+    command only reads their files.
     """
 
     command = "status"
@@ -65,6 +67,8 @@ class ShowStatus(Command):
                 print_rows(
                     _HEADING, [_format_cells(run) for run in runs], styles=[_STYLES.get(run.state) for run in runs]
                 )
+            if any(run.metrics.get("mismatch", 0.0) > MISMATCH_LIMIT for run in runs):
+                print(MISMATCH_ADVICE)
 
 
 def _summarize(runs: list[Progress]) -> str:

@@ -531,3 +531,19 @@ def test_where_all_weights_diverged_in_most_seeds_one_is_chosen_all_the_same(
     ]
     rows = make_rows({"dataset": "digits", "lambdas": [1, 2]}, seeds=(0, 1, 2))
     assert accuracy_table(make_frame(*runs), NF_ACC, reference, rows)["best"].tolist() == [False, True]
+
+
+def test_a_table_has_the_mismatch_where_a_flow_has_it(make_metric_rows, make_frame, make_rows, reference, tmp_path):
+    """Its notes need it, whether or not the table shows this metric."""
+    rows = make_rows({"dataset": "cifar10", "lambdas": [0, 3e5]}, seeds=(0, 1))
+    runs = [make_metric_rows(flow_run(prior="baseline", weight=0), nf_acc=70.0)]
+    assert "mismatch" not in accuracy_table(make_frame(*runs), BOTH, reference, rows)
+    runs += [make_metric_rows(flow_run(seed=seed), nf_acc=90.0, mismatch=1.0 + seed) for seed in (0, 1)]
+    runs += [make_metric_rows(taught(flow_run(seed=seed)), cnn_acc=80.0) for seed in (0, 1)]
+    frame = accuracy_table(make_frame(*runs), BOTH, reference, rows)
+    assert frame["mismatch"].tolist() == pytest.approx([math.nan, 1.5], nan_ok=True)
+    assert list_metrics(frame.columns) == BOTH.metrics
+    write_csv(frame, tmp_path / "table.csv")
+    assert "λ = 3·10⁵ (1.50)" in to_markdown(read_table(tmp_path / "table.csv"), "")
+    shown = accuracy_table(make_frame(*runs), TableSettings(metrics=["mismatch"]), reference, rows)
+    assert list(shown.columns) == list(table_columns(["mismatch"]))

@@ -362,3 +362,21 @@ def test_both_sources_of_spread_are_named():
     assert "over the choice of test images (Wilson). It does not include the spread over seeds." in to_markdown(
         single, ""
     )
+
+
+# ---- flows that do not follow their priors ------------------------------------------------------------------
+
+
+def test_rows_whose_flows_do_not_follow_their_priors_are_named():
+    rows = [
+        {"dataset": "digits", "row": "as trained", "lambda": weight, "images": images} | value("nf_acc", 90.0)
+        for weight, images in ((0.0, 360), (3e5, 359))
+    ]
+    frame = frame_of_rows(*rows)
+    assert "mismatch" not in to_markdown(frame, "")
+    assert "mismatch" not in to_markdown(frame.assign(mismatch=[math.nan, 0.1]), "")
+    text = to_markdown(frame.assign(mismatch=[0.1, 1.0]), "")
+    assert "do not follow their priors (mismatch in bits/dim): as trained, λ = 3·10⁵ (1.00)." in text
+    assert "CNN-Acc" in text
+    assert "a smaller λ or a refit" in text
+    assert to_latex(frame.assign(mismatch=[0.1, 1.0]), "").isascii()

@@ -131,7 +131,7 @@ def _find_state(root: Path, run: Run, recorded: RecordedRun | None) -> tuple[str
         return "damaged", recorded.fault
     if recorded.divergence:
         return "diverged", recorded.divergence.removeprefix("diverged: ")
-    return ("outdated", OUTDATED) if recorded.is_outdated else ("done", "")
+    return ("outdated", OUTDATED) if recorded.is_outdated else ("done", recorded.mismatch)
 
 
 def _list_folders(folder: Path, run: Run) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from nfpi.config.metrics import MISMATCH_LIMIT
 from nfpi.results.recorded.records import MetricsError, describe_divergence, read_record
 from nfpi.runs import COMMON_SPLITS, METRICS_FILE, SPLITS, SPLITS_OF_SEED, Run, parse_run_folder
 from nfpi.runtime.faults import format_error
@@ -16,6 +17,12 @@ from nfpi.runtime.manifests import SUFFIX, ManifestError, find_product, read_man
 
 OUTDATED = "made from other images than the present data set: `snakemake all` makes it again, if its seed is in `seeds`"
 """Explanation of an outdated run."""
+MISMATCH_ADVICE = (
+    "Where a flow does not follow its prior, samples at temperature 1 are drawn where no image lies, so that CNN-Acc "
+    "measures these samples, not the flow; longer training, a smaller λ or a refit helps "
+    "(docs/equations.md#does-the-flow-follow-its-prior)."
+)
+"""What follows for a flow that does not follow its prior, and what helps."""
 
 _NOT_SETTINGS = ("compared", "data.classes")
 """Dotted names of a record's `settings` that hold measurements or data, not settings."""
@@ -63,6 +70,14 @@ class RecordedRun:
     def failure(self) -> str:
         """How the run diverged, or `damaged`; empty if its metrics are known."""
         return self.divergence or ("damaged" if self.fault else "")
+
+    @property
+    def mismatch(self) -> str:
+        """E.g. `does not follow its prior: mismatch 1.15 bits/dim, β 0.18`; empty for other runs."""
+        if self.metrics.get("mismatch", 0.0) <= MISMATCH_LIMIT:
+            return ""
+        beta = f", β {self.metrics['beta']:.2f}" if "beta" in self.metrics else ""
+        return f"does not follow its prior: mismatch {self.metrics['mismatch']:.2f} bits/dim{beta}"
 
     @property
     def settings(self) -> dict[str, str]:

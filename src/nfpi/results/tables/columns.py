@@ -84,6 +84,9 @@ from. `split_ratio` is the number of test images per training image if the seeds
 tests over seeds are corrected; 0: they are not corrected.
 """
 
+MISMATCH = "mismatch"
+"""Column of a table in which some run recorded this metric, whether or not the table shows it: its notes need it."""
+
 METRIC_COLUMNS: dict[str, tuple[str, Callable[[Summary, float], Any]]] = {
     "{}": ("float64", lambda ours, paper: ours.mean),
     "{}_std": ("float64", lambda ours, paper: ours.std),
@@ -104,10 +107,11 @@ computes both.
 """
 
 
-def table_columns(metrics: Iterable[str]) -> dict[str, str]:
-    """Return the columns of a table of these metrics, with their types."""
+def table_columns(metrics: Iterable[str], *, with_mismatch: bool = False) -> dict[str, str]:
+    """Return the columns of a table of these metrics, with their types; `with_mismatch`: also :data:`MISMATCH`."""
     columns = {name: column.kind for name, column in ROW_COLUMNS.items()}
-    return columns | {form.format(name): kind for name in metrics for form, (kind, _) in METRIC_COLUMNS.items()}
+    columns |= {form.format(name): kind for name in metrics for form, (kind, _) in METRIC_COLUMNS.items()}
+    return columns | ({MISMATCH: "float64"} if with_mismatch else {})
 
 
 def list_metrics(columns: Iterable[str]) -> list[str]:

@@ -9,9 +9,11 @@ from functools import partial
 
 import pandas as pd
 
-from nfpi.config.metrics import Metric, find_metric
+from nfpi.config.metrics import MISMATCH_LIMIT, Metric, find_metric
+from nfpi.results.recorded.runs import MISMATCH_ADVICE
 from nfpi.results.statistics.intervals import SIGNIFICANCE_LEVEL
 from nfpi.results.tables.columns import (
+    MISMATCH,
     ROW_COLUMNS,
     count_shared_seeds,
     find_shared_dataset,
@@ -172,6 +174,8 @@ def _compose_notes(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[str]:
     yield from _describe_intervals(frame, names)
     yield from _describe_choice(frame)
     yield from _describe_comparisons(frame, shown)
+    if MISMATCH in frame and (frame[MISMATCH] > MISMATCH_LIMIT).any():
+        yield f"{_list_mismatches(frame)} {MISMATCH_ADVICE}"
     if (frame["status"] == "cited").any():
         yield "Cited rows have only published values, and none if no source is known."
     compared = [entry for entry in shown if frame[f"paper_{entry.name}"].notna().any()]
@@ -179,6 +183,21 @@ def _compose_notes(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[str]:
         in_points = ", in percentage points" if all(entry.unit == "%" for entry in compared) else ""
         of_flows = " (large flow, 500 epochs)" if _FLOW_METRICS & {entry.name for entry in compared} else ""
         yield f"Difference: ours − the paper's{of_flows}{in_points}."
+
+
+def _list_mismatches(frame: pd.DataFrame) -> str:
+    """Return a sentence that names the rows whose flows do not follow their priors."""
+    shown = [
+        [f"λ = {cell}" if cell and column.is_numeric else cell for cell in column.cells]
+        for column in _make_row_columns(frame)
+        if column.heading != ROW_COLUMNS["images"].heading
+    ]
+    rows = [
+        f"{', '.join(dict.fromkeys(filter(None, cells)))} ({mismatch:.2f})"
+        for *cells, mismatch in zip(*shown, frame[MISMATCH], strict=True)
+        if mismatch > MISMATCH_LIMIT
+    ]
+    return f"Flows that do not follow their priors (mismatch in bits/dim): {'; '.join(rows)}."
 
 
 def _describe_runs(frame: pd.DataFrame, names: list[str]) -> str:

@@ -75,6 +75,11 @@ class MeasuredRow:
         return int(self.measured["seed"].nunique())
 
     @property
+    def mismatch(self) -> float:
+        """Mean mismatch of its flow over the seeds, NaN if it was not measured."""
+        return _summarize(self.finished, "mismatch", self.row.split_ratio).mean
+
+    @property
     def images(self) -> int | None:
         """Number of test images of each run; None if it is unknown or varies."""
         counts = self.finished["n"].dropna().unique()
