@@ -11,6 +11,7 @@ import pytest
 
 from nfpi.cli import main
 from nfpi.config.extensions import hash_extension, load_extensions
+from nfpi.config.settings import Config
 from nfpi.evidence.checksums import EvidenceError
 from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
 from nfpi.results.recorded.collect import collect
@@ -22,7 +23,7 @@ from nfpi.runs import Run
 from nfpi.runtime.files import file_digest
 from nfpi.runtime.formats import FormatError
 
-from .conftest import Results
+from .conftest import CONFIG, Results
 
 REFERENCE = Path(__file__).parents[2] / "workflow/reference/paper.csv"
 FLOW = Run(dataset="animals", seed=0, flow="mef", prior="fpi", weight=1e4)
@@ -193,6 +194,26 @@ def test_the_commands_keep_and_rebuild(results: Results, tmp_path, capsys, caplo
     assert "| 10⁴ | 85 | 85 |" in document.read_text().replace("**", "")
     assert main(["tables", str(results.evidence)]) == 1
     assert "expected --output or --update" in capsys.readouterr().err
+
+
+def test_the_mismatch_is_drawn_over_all_presets_that_have_the_figure(results: Results, tmp_path):
+    """Of two, since of one it is in the folder of its preset."""
+    config = CONFIG | {"figures": {"following": {"table": "table2"}}}
+    results.stored = StoredSettings.of("mine", Config.model_validate(config))
+    results.make_runs(0, without=(1e9,))
+    for item in find_runs(results.root):
+        if item.run.classifier is None:
+            record = {**item.record, "metrics": item.metrics | {"mismatch": 0.5}}
+            (item.folder / "metrics.json").write_text(json.dumps(record))
+    results.gather()
+    evidence, out = results.evidence.parent, tmp_path / "out"
+    assert main(["tables", str(evidence), "--output", str(out)]) == 0
+    assert not (out / "following.png").exists()
+    results.evidence = evidence / "other"
+    results.gather()
+    assert main(["tables", str(evidence), "--output", str(out)]) == 0
+    names = ["following.png", "mine/figures/following.png", "other/figures/following.png"]
+    assert all((out / name).is_file() for name in names)
 
 
 def test_a_block_of_a_preset_without_a_folder_is_refused_before_anything_is_written(results: Results, tmp_path, capsys):

@@ -19,6 +19,7 @@ from .conftest import SmallRun, call, format_options, list_files, read_error_lin
 
 FIGURE: dict[str, dict[str, Any]] = {
     "accuracy_against_weight": {},
+    "following": {"table": "table2"},
     "figure1": {"dataset": "digits", "images": 60, "perplexity": 5, "samples_per_class": 5, "lambdas": [1, 10]},
     "figure2": {"dataset": "digits", "lambda": 100, "classes": ["0", "2"]},
     "samples": {"dataset": "digits", "lambda": 100, "temperatures": [0.5, 1.0]},
@@ -73,7 +74,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", FIGURE)
 def test_a_figure_leaves_what_its_settings_promise(name, complete_run, diverged_run, tables, tmp_path):
-    table = tables / "table2.csv" if name == "accuracy_against_weight" else None
+    table = tables / "table2.csv" if "table" in settings_of(name).files(Preset(), Layout(tmp_path)) else None  # type: ignore[arg-type]
     assert draw(name, complete_run, tmp_path / "folder", table) == 0
     drawn = contents(tmp_path / "folder")
     assert drawn.keys() == set(settings_of(name).output_names(name).values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -161,6 +161,23 @@ class RebuiltResults:
                 reads = {key: value.model_dump(mode="json") for key, value in figure.reads(config).items()}
                 save_drawn(draw_figure(name, figure, FigureInputs(files, reads)), output / FIGURES_FOLDER, name)
         write_csv(self.software, output / "versions.csv")
+
+
+def draw_following(results: Mapping[str, RebuiltResults], output: Path) -> None:
+    """Draw the figure `following` over all presets that have it.
+
+    Args:
+        results: rebuilt results by preset.
+        output: folder of the figure, in which each preset's results were written to a folder of its name.
+    """
+    tables = [
+        Path(file)
+        for preset, rebuilt in results.items()
+        if (figure := rebuilt.config.figures.get("following")) is not None
+        for file in figure.files(rebuilt.config, Layout(output / preset))["table"]
+    ]
+    if tables:
+        save_drawn(draw_figure("following", {}, FigureInputs({"table": tables})), output, "following")
 
 
 def _describe_software(software: pd.DataFrame, name: str, plural: str) -> str:

@@ -81,7 +81,7 @@ class RebuildTables(Command):
     def run(self) -> None:
         """Write the tables, claims and figures, and update the blocks of Markdown files."""
         from nfpi.evidence.blocks import fill_blocks
-        from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
+        from nfpi.evidence.rebuilding import RebuiltResults, draw_following, find_evidence, find_reference
 
         if self.output is None and not self.update:
             raise ConfigError("tables: expected --output or --update, received neither")
@@ -105,6 +105,8 @@ class RebuildTables(Command):
                 rebuilt.write(output)
                 logger.info("%s", rebuilt.describe())
                 logger.info("wrote %s", output)
+            if len(results) > 1:
+                draw_following(results, self.output)
         for path, (text, changed) in filled.items():
             if changed:
                 write_atomically(path, text)
