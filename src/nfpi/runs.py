@@ -263,11 +263,11 @@ def _compile_template(template: str) -> re.Pattern[str]:
     values = {
         "weight": WEIGHT_PATTERN,
         "seed": "[0-9]+",
-        "source": f"{NO_FLOW}|[^/]+/[^/]+/lambda={WEIGHT_PATTERN}",
+        "source": f"{NO_FLOW}|[^/.][^/]*/[^/.][^/]*/lambda={WEIGHT_PATTERN}",
     }
     literal = re.split(r"{(\w+)}", template)
     parts = [
-        f"(?P<{part}>{values.get(part, '[^/]+')})" if index % 2 else re.escape(part)
+        f"(?P<{part}>{values.get(part, '[^/.][^/]*')})" if index % 2 else re.escape(part)
         for index, part in enumerate(literal)
     ]
     return re.compile("".join(parts))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from nfpi.runtime.files import file_digest, note_digest, note_written, write_atomically
+from nfpi.runtime.files import file_digest, note_digest, note_written, open_regular, write_atomically
 from nfpi.runtime.manifests import (
     ManifestError,
     compute_digest,
@@ -100,19 +101,74 @@ def test_another_format_is_refused(tmp_path):
         read_manifest(path)
 
 
-@pytest.mark.parametrize("name", ["../other.txt", "/etc/passwd", "log.csv"])
-def test_nothing_is_removed_that_the_stage_did_not_write(tmp_path, name):
-    """A manifest may come with results from elsewhere, and its checksum is no signature."""
-    make(tmp_path, "data")
-    path = tmp_path / "data.manifest.json"
+def forge(path: Path, names: list[str], temporary: list[str]) -> None:
+    """Write other names into a manifest, whose checksum is no signature."""
     record = json.loads(path.read_text())
     del record["sha256"]
-    record["temporary"] = [name]
-    record["files"] = {"part/file.txt": "0"} | ({} if name == "log.csv" else {name: "0"})
+    digest = next(iter(record["files"].values()))
+    record |= {"files": dict.fromkeys(names, digest), "temporary": temporary}
     path.write_text(json.dumps(record | {"sha256": compute_digest(record)}))
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """The manifest of results from elsewhere, with links to a folder beside them."""
+    make(tmp_path / "results", "data")
+    shutil.copytree(tmp_path / "results/part", tmp_path / "outside")
+    (tmp_path / "results/link").symlink_to(tmp_path / "outside")
+    (tmp_path / "results/file.txt").symlink_to(tmp_path / "outside/file.txt")
+    os.mkfifo(tmp_path / "results/pipe")
+    return tmp_path / "results/data.manifest.json"
+
+
+OUTSIDE = ["../outside/file.txt", "link/file.txt", "part/../../outside/file.txt"]
+
+
+@pytest.mark.parametrize("name", [*OUTSIDE, "file.txt", "pipe", "part", ".", "", "part/file.txt/x", "a\0b"])
+def test_a_name_in_a_manifest_is_that_of_a_regular_file_below_its_folder(foreign, tmp_path, name):
+    content = (tmp_path / "outside/file.txt").read_bytes()
+    forge(foreign, [name], [])
+    (fault,) = find_faults(foreign)[1]
+    assert "expected a regular file below" in fault
+    assert str(foreign.parent) in fault
+    assert (tmp_path / "outside/file.txt").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", [*OUTSIDE, "{outside}/file.txt"])
+def test_nothing_is_removed_outside_of_the_folder_of_a_manifest(foreign, tmp_path, name):
+    name = name.format(outside=tmp_path / "outside")
+    forge(foreign, ["part/file.txt", name], ["part/file.txt", name])
+    with pytest.raises(PermissionError, match="expected a regular file below"):
+        remove_temporary(foreign)
+    assert (tmp_path / "outside/file.txt").exists()
+
+
+def test_what_is_to_be_removed_is_among_the_files(foreign):
+    forge(foreign, ["part/file.txt"], ["log.csv"])
     with pytest.raises(ManifestError, match="received a damaged one"):
-        remove_temporary(path)
-    assert (tmp_path / "log.csv").exists()
+        remove_temporary(foreign)
+    assert (foreign.parent / "log.csv").exists()
+
+
+def test_links_in_paths_that_the_user_gives_are_followed(tmp_path):
+    """Results may lie on another disk, and a file that the user names, on still another."""
+    file = make(tmp_path / "disk", "data")
+    (tmp_path / "results").symlink_to(tmp_path / "disk")
+    assert find_faults(tmp_path / "results/data.manifest.json") == (3, [])
+    file.rename(tmp_path / "elsewhere.txt")
+    file.symlink_to(tmp_path / "elsewhere.txt")
+    assert find_product(tmp_path / "results/part/file.txt").manifest.product == "data"
+    remove_temporary(tmp_path / "results/data.manifest.json")
+
+
+def test_a_pipe_in_the_place_of_a_file_or_of_a_manifest_is_refused_at_once(tmp_path):
+    file = make(tmp_path, "data")
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(PermissionError, match="expected a regular file below"):
+        find_product(file)
+    os.mkfifo(tmp_path / "other.manifest.json")
+    assert "expected a regular file below" in find_faults(tmp_path / "other.manifest.json")[1][0]
 
 
 def test_a_manifest_that_is_removed_meanwhile_is_not_missed(tmp_path, monkeypatch):
@@ -120,13 +176,12 @@ def test_a_manifest_that_is_removed_meanwhile_is_not_missed(tmp_path, monkeypatc
     file = make(tmp_path, "data")
     other = tmp_path / "another.manifest.json"
     shutil.copy(tmp_path / "data.manifest.json", other)
-    read = Path.read_bytes
 
-    def removed(path: Path) -> bytes:
+    def open_removed(path: Path) -> object:
         other.unlink(missing_ok=True)
-        return read(path)
+        return open_regular(path)
 
-    monkeypatch.setattr(Path, "read_bytes", removed)
+    monkeypatch.setattr("nfpi.runtime.manifests.open_regular", open_removed)
     product = find_product(file)
     assert product is not None
     assert product.path == tmp_path / "data.manifest.json"

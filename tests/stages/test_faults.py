@@ -182,10 +182,7 @@ def test_a_damaged_archive_is_named(made, image_folder, tmp_path, refused, form,
 
 @pytest.mark.parametrize(
     ("form", "name"),
-    [
-        *((form, name) for form in ("zip", "tar") for name in ("../escaped", "train/../../escaped")),
-        ("zip", "/tmp/nfpi-escaped"),  # in a tar archive it is a file inside of the folder
-    ],
+    [(form, name) for form in ("zip", "tar") for name in ("../escaped", "train/../../escaped", "/tmp/nfpi-escaped")],
 )
 def test_an_archive_with_a_path_outside_its_folder_is_refused(made, tmp_path, refused, write_archive, form, name):
     archive = tmp_path / f"a.{form}"

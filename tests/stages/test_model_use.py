@@ -78,6 +78,20 @@ def test_classify_prints_what_the_model_says(here, capsys):
         np.testing.assert_allclose([float(row[name]) for row in rows], expected, rtol=1e-12, atol=1e-12)
 
 
+def test_a_model_in_the_cache_of_the_hub_is_read(here, capsys):
+    """Where every file is a link."""
+    cache = here / "models--own--flow"
+    shutil.copytree(here / "model", cache / "blobs")
+    (cache / "snapshots/1").mkdir(parents=True)
+    for file in (cache / "blobs").iterdir():
+        (cache / "snapshots/1" / file.name).symlink_to(f"../../blobs/{file.name}")
+    printed = []
+    for model in ("model", "models--own--flow/snapshots/1"):
+        assert call("classify", model, "images/1") == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+
+
 def test_classify_writes_a_csv_file(here, capsys):
     assert call("classify", "model", '"images/a,b"', "--output", "new/table.csv") == 0
     assert capsys.readouterr().out == ""

@@ -33,6 +33,15 @@ def _check_split_seed(value: Any) -> Any:
     return seed
 
 
+class ArchiveLimits(Settings):
+    """The largest archive of images that is unpacked."""
+
+    members: PositiveInt = 2_000_000
+    """number of its files and folders"""
+    gib: PositiveInt | None = None
+    """size of its files in GiB; None: a hundred times that of the archive, but at least 1"""
+
+
 class DatasetBlock(Settings):
     """A block of `datasets:`: the source of a data set, its splits, and settings specific to it."""
 
@@ -41,6 +50,8 @@ class DatasetBlock(Settings):
     folder: Annotated[LocalPath | None, EXECUTION] = None
     """folder of the files in torchvision's layout; for imagefolder, a folder or archive that contains split/class/image
     or class/image; None: the files are downloaded (imagefolder needs a folder)"""
+    archive: Annotated[ArchiveLimits, EXECUTION] = ArchiveLimits()
+    """limits of an archive in `folder`"""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """share of the training images held out for model selection, stratified"""
     refit: bool = False

@@ -71,7 +71,7 @@ def encode_dataset(
         received = f"{config.source} with vae {config.vae}"
         raise DataError(f"{name}: expected an imagefolder with a vae to encode, received {received}")
     files = list_source(config)
-    root = find_image_root(config.folder, download_folder).resolve()
+    root = find_image_root(config.folder, download_folder, config.archive).resolve()
     images = list_image_folder(root)
     warn_of_unread_folders(images.root, images.unread)
     assigned = assign_splits(name, config, images.labels, images.classes)

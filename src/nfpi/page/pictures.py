@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from nfpi.config.datasets import DataError
+from nfpi.data.image_files import PILLOW_ERRORS
 from nfpi.data.store import read_image_set
+from nfpi.runtime.files import open_below
 
 _CLASSES, _PER_CLASS = 10, 4
 """Number of classes and of images per class that are shown of a generated set."""
@@ -37,20 +39,21 @@ class Picture:
     caption: str = ""
 
 
-def embed_file(path: Path, description: str, caption: str = "") -> Picture:
-    """Embed a PNG file.
+def embed_file(folder: Path, name: str, description: str, caption: str = "") -> Picture:
+    """Embed a PNG file of a folder, by its name, which may be from a file (:func:`nfpi.runtime.files.open_below`).
 
     Raises:
         ValueError: the file is damaged, or not a picture.
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or lies elsewhere.
     """
-    content = path.read_bytes()
+    with open_below(folder, name) as file:
+        content = file.read()
     try:
         with Image.open(io.BytesIO(content)) as image:
             width, height = image.size
             image.verify()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):  # Pillow's errors for damaged files
-        raise ValueError(f"{path}: expected a picture, received something else") from None
+    except PILLOW_ERRORS:
+        raise ValueError(f"{folder / name}: expected a picture, received something else") from None
     return Picture(_encode_as_uri(content), width, height, description, caption)
 
 

@@ -13,6 +13,7 @@ from typing import Annotated
 import pandas as pd
 from pydantic import Field
 
+from nfpi.config.base import Name
 from nfpi.config.settings import Config
 from nfpi.page.pictures import Picture, embed_file
 from nfpi.results.claims.layout import NAME as CLAIMS
@@ -47,8 +48,8 @@ class Descriptions(Record):
             unknown.
     """
 
-    tables: dict[str, str] = {}
-    figures: dict[str, FigureDescription] = {}
+    tables: dict[Name, str] = {}
+    figures: dict[Name, FigureDescription] = {}
     runs: list[str] | None = None
 
 
@@ -136,7 +137,7 @@ def read_shown_claims(root: Path) -> Product:
     try:
         if find_product(path) is not None or shown.files:  # a file that differs from its manifest is a fault
             shown.tables = lay_out_claims(read_claims(path))
-            shown.pictures.append(embed_file(path.with_suffix(".png"), "Figure: differences that decide the claims"))
+            shown.pictures.append(embed_file(root, f"{CLAIMS}.png", "Figure: differences that decide the claims"))
     except (ValueError, OSError) as error:
         shown.faults.append(format_error(error))
     return shown
@@ -158,12 +159,12 @@ def _read_figure(root: Path, name: str, figure: FigureDescription) -> Product:
     files = _list_files(root, FIGURES_FOLDER, dict.fromkeys([*figure.pictures, name]))
     shown = Product(name, figure.title or name, figure.caption, files)
     for picture in figure.pictures if files else []:
-        path = root / FIGURES_FOLDER / f"{picture}.png"
+        folder, file = root / FIGURES_FOLDER, f"{picture}.png"
         label = f" ({picture})" if len(figure.pictures) > 1 else ""
         try:
-            shown.pictures.append(embed_file(path, f"Figure: {shown.title}{label}", picture if label else ""))
+            shown.pictures.append(embed_file(folder, file, f"Figure: {shown.title}{label}", picture if label else ""))
         except FileNotFoundError:
-            shown.faults.append(f"{path}: missing")
+            shown.faults.append(f"{folder / file}: missing")
         except (ValueError, OSError) as error:
             shown.faults.append(str(error))
     return shown

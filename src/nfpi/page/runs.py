@@ -153,7 +153,7 @@ def _show_run(root: Path, item: RecordedRun, identifier: str, name: str) -> Show
     description = f"Training curves of {item.run.folder}"
     for folder in _list_training_folders(item):
         _add_contents(
-            run, folder / LOG_FILE, lambda path: run.curves.append(embed_file(path.with_name(CURVES), description))
+            run, folder / LOG_FILE, lambda path: run.curves.append(embed_file(path.parent, CURVES, description))
         )
     if item.is_outdated:  # samples and predictions are shown with class names, which may have changed
         return run

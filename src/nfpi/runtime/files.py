@@ -1,16 +1,19 @@
-"""Files that are written completely or not at all, and their digests."""
+"""Files that are written completely or not at all, their digests, and files that other files name."""
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
+from io import BufferedReader
+from pathlib import Path, PurePosixPath
 
 _waiting: ContextVar[list[tuple[Path, Path]] | None] = ContextVar("waiting", default=None)
 
@@ -192,3 +195,64 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     """Compute the SHA-256 of a file's content, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_below(name: str) -> bool:
+    """Return whether a name from a file is that of something below a folder: neither absolute nor with `..`."""
+    return not name.startswith("/") and ".." not in PurePosixPath(name).parts and "\0" not in name
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file that the user names, whose links are followed; a pipe or a device is refused as by open_below."""
+    folder, name = os.path.split(os.path.realpath(path))
+    return open_below(Path(folder), name)
+
+
+def open_below(folder: Path, name: str) -> BufferedReader:
+    """Open a file that another file names, below `folder` and without following links, as that file may be foreign.
+
+    Links in the path of the folder are followed.
+
+    Raises:
+        PermissionError: the name is not that of a regular file below the folder, or leads through a link.
+        OSError: the file is missing or cannot be read.
+    """
+    with _open_parent(folder, name) as (parent, last):
+        # O_NONBLOCK: a pipe is opened without a process at its other end
+        descriptor = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return os.fdopen(descriptor, "rb")
+        os.close(descriptor)
+        raise NotADirectoryError
+
+
+def remove_below(folder: Path, name: str) -> None:
+    """Remove a file that another file names, if it exists; names as those of :func:`open_below`.
+
+    Raises:
+        PermissionError: the name is not that of something below the folder, or leads through a link.
+        OSError: the file cannot be removed.
+    """
+    with suppress(FileNotFoundError), _open_parent(folder, name) as (parent, last):
+        os.unlink(last, dir_fd=parent)
+
+
+@contextmanager
+def _open_parent(folder: Path, name: str) -> Iterator[tuple[int, str]]:
+    """Open the folder of a named file, part by part; yields its descriptor, and the name of the file in it."""
+    with ExitStack() as opened:
+        try:
+            *parents, last = PurePosixPath(name if is_below(name) else "").parts or ("",)
+            flags = os.O_RDONLY | os.O_DIRECTORY
+            descriptor = os.open(folder, flags)
+            opened.callback(os.close, descriptor)
+            for part in parents:
+                descriptor = os.open(part, flags | os.O_NOFOLLOW, dir_fd=descriptor)
+                opened.callback(os.close, descriptor)
+            yield descriptor, last
+        except OSError as error:
+            if not last or error.errno in (None, errno.ELOOP, errno.ENOTDIR, errno.ENXIO):  # ENXIO: a socket
+                raise PermissionError(
+                    f"{folder / name}: expected a regular file below {folder} that no link leads to, received another"
+                ) from None
+            raise type(error)(error.errno, error.strerror, str(folder / name)) from None

@@ -13,12 +13,13 @@ import logging
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from io import BufferedReader
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from nfpi.runtime.files import file_digest, write_atomically
+from nfpi.runtime.files import file_digest, open_below, open_regular, remove_below, write_atomically
 from nfpi.runtime.formats import parse_json
 
 logger = logging.getLogger(__name__)
@@ -61,30 +62,29 @@ class Manifest(BaseModel):
     settings: dict[str, Any] = {}
 
     @model_validator(mode="after")
-    def _check_names(self) -> Self:
-        """Check that all names are below the folder of the manifest, as they name files to read and remove."""
-        for name in self.files:
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise ValueError(f"files: expected names below its folder, received {name}")
+    def _check_temporary(self) -> Self:
         unlisted = [name for name in self.temporary if name not in self.files]
         if unlisted:
             raise ValueError(f"temporary: expected some of files, received {unlisted[0]}")
         return self
 
-    def check_file(self, file: Path, manifest_path: Path) -> str:
-        """Compare a file with its digest, and return the digest.
+    def check_file(self, name: str, file: BufferedReader, path: Path) -> None:
+        """Compare a file with its digest.
+
+        Args:
+            name: name of the file in `files`.
+            file: the opened file.
+            path: path of the manifest.
 
         Raises:
             ManifestError: the file has another digest.
             OSError: the file cannot be read.
         """
-        name = file.relative_to(manifest_path.parent).as_posix()
-        if file_digest(file) != self.files[name]:
+        if hashlib.file_digest(file, "sha256").hexdigest() != self.files[name]:
             raise ManifestError(
-                f"{file}: expected what {self.stage} wrote, received another content: the file is damaged, or was "
-                f"changed, or {self.stage} did not end; make it again (its digest is in {manifest_path.name})"
+                f"{path.parent / name}: expected what {self.stage} wrote, received another content: the file is "
+                f"damaged, or was changed, or {self.stage} did not end; make it again (its digest is in {path.name})"
             )
-        return self.files[name]
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,8 @@ def read_manifest(path: Path) -> Manifest:
         OSError: the manifest cannot be read.
     """
     try:
-        record = parse_json(path.read_bytes())
+        with open_regular(path) as file:
+            record = parse_json(file.read())
         received = record.pop("sha256")
         if record["format"] != MANIFEST_FORMAT:
             raise ManifestError(
@@ -203,11 +204,12 @@ def find_product(file: Path, *, accept_removed: bool = False) -> Product | None:
             except FileNotFoundError:  # Snakemake has removed it, to make its product again
                 continue
             if name in manifest.files:
-                if not file.exists():
-                    if accept_removed and name in manifest.temporary:
-                        return Product(path, manifest)
-                    raise ManifestError(f"{file}: expected what {manifest.stage} wrote, received no file")
-                manifest.check_file(file, path)
+                try:
+                    with open_regular(file) as opened:
+                        manifest.check_file(name, opened, path)
+                except FileNotFoundError:
+                    if not accept_removed or name not in manifest.temporary:
+                        raise ManifestError(f"{file}: expected what {manifest.stage} wrote, received no file") from None
                 return Product(path, manifest)
     return None
 
@@ -226,7 +228,8 @@ def find_faults(path: Path) -> tuple[int, list[str]]:
     faults = []
     for name in manifest.files:
         try:
-            manifest.check_file(path.parent / name, path)
+            with open_below(path.parent, name) as file:
+                manifest.check_file(name, file, path)
         except FileNotFoundError:
             if name in manifest.temporary:
                 continue
@@ -244,7 +247,7 @@ def remove_temporary(path: Path) -> None:
         OSError: a file cannot be removed.
     """
     for name in read_manifest(path).temporary:
-        (path.parent / name).unlink(missing_ok=True)
+        remove_below(path.parent, name)
 
 
 def trace_inputs(

@@ -15,7 +15,7 @@ import yaml
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import NAME, NAME_RULE, ConfigError
-from nfpi.config.datasets import SOURCES, DatasetConfig
+from nfpi.config.datasets import SOURCES, ArchiveLimits, DatasetConfig
 from nfpi.config.resolution import build_json_schema
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command, Stage
@@ -59,6 +59,7 @@ class WritePreset(Command):
     working folder; NAME is made from the name of the folder of images"""
     download_folder: Path = Path("results/downloads")
     """folder where an archive is unpacked"""
+    archive: ArchiveLimits = ArchiveLimits()
 
     def run(self) -> None:
         """Inspect the images, write the preset, and print the command that makes its table.
@@ -78,7 +79,7 @@ class WritePreset(Command):
             )
         if output.suffix not in (".yaml", ".yml") or not re.fullmatch(NAME, output.stem):
             raise ConfigError(f"{output}: expected a yaml file with {NAME_RULE}, received '{output.name}'")
-        files = list_image_folder(find_image_root(self.folder, self.download_folder))
+        files = list_image_folder(find_image_root(self.folder, self.download_folder, self.archive))
         warn_of_unread_folders(files.root, files.unread)
         images = _inspect(files)
         write_atomically(output, _compose(name, self.folder.resolve(), images))

@@ -1,3 +1,4 @@
+import io
 import os
 import shutil
 import stat
@@ -106,22 +107,71 @@ def test_a_cut_archive_is_refused_wherever_it_is_cut(image_folder, tmp_path, for
 def test_a_member_that_leads_out_of_the_folder_is_refused(tmp_path, write_archive, name, form):
     archive = tmp_path / f"climbing.{form}"
     write_archive(archive, name)
-    if form == "tar" and name.startswith("/"):
-        # the leading slash is taken off: the member lands inside
-        with pytest.raises(DataError):
-            _load(archive, tmp_path / "downloads")
-        return
     _refused(archive, tmp_path, "expected members inside the folder, received")
     assert not (tmp_path / "outside.png").exists()
 
 
-def test_a_link_out_of_the_folder_is_refused(tmp_path):
-    archive = tmp_path / "linking.tar"
+def _write_chain(archive):
+    """A tar archive that writes into `outside` beside its folder, through a chain of links (CVE-2025-4517).
+
+    The real path through the links is longer than the system allows, so that a check of it does not see that the last
+    one leads back to the top, and takes the `..` behind it for a folder deep inside.
+    """
     with tarfile.open(archive, "w") as file:
-        member = tarfile.TarInfo("train")
-        member.type, member.linkname = tarfile.SYMTYPE, "/etc"
-        file.addfile(member)
-    _refused(archive, tmp_path, "expected members inside the folder")
+
+        def add(name, kind, linkname=""):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.mode = kind, linkname, 0o755
+            file.addfile(member)
+
+        long, steps, path = "d" * 247, "abcdefghijklmnop", ""
+        for step in steps:
+            add(f"{path}{long}", tarfile.DIRTYPE)
+            add(f"{path}{step}", tarfile.SYMTYPE, long)
+            path += f"{step}/"
+        add(f"{path}{'l' * 254}", tarfile.SYMTYPE, "../" * len(steps))
+        add("escape", tarfile.SYMTYPE, f"{path}{'l' * 254}/../outside")
+        member = tarfile.TarInfo("escape/written.txt")
+        member.size = 3
+        file.addfile(member, io.BytesIO(b"out"))
+
+
+@pytest.mark.parametrize("accepting", [False, True])
+def test_a_chain_of_links_out_of_the_folder_is_refused_whatever_tarfile_accepts(tmp_path, monkeypatch, accepting):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    _write_chain(tmp_path / "chain.tar")
+    if accepting:
+        for name in ("data_filter", "tar_filter"):
+            monkeypatch.setattr(tarfile, name, tarfile.fully_trusted_filter)
+        monkeypatch.setitem(tarfile._NAMED_FILTERS, "data", tarfile.fully_trusted_filter)
+        (tmp_path / "by_tarfile").mkdir()
+        with tarfile.open(tmp_path / "chain.tar") as file:
+            file.extractall(tmp_path / "by_tarfile", filter="data")
+        assert (outside / "written.txt").read_text() == "out"  # the chain is a real one
+        (outside / "written.txt").unlink()
+    monkeypatch.setattr(archives, "_write_member", None)
+    _refused(tmp_path / "chain.tar", tmp_path, "expected files and folders, received a link or device, 'a'")
+    assert not [*outside.iterdir()]
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_a_link_is_refused_wherever_it_leads(tmp_path, kind):
+    with tarfile.open(tmp_path / "linking.tar", "w") as file:
+        for name, form in (("train/ant/0.png", tarfile.REGTYPE), ("train/ant/1.png", kind)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = form, "train/ant/0.png"
+            file.addfile(member)
+    _refused(tmp_path / "linking.tar", tmp_path, "'train/ant/1.png'")
+
+
+@pytest.mark.parametrize("form", ["zip", "tar"])
+def test_more_members_than_the_setting_allows_are_refused(image_folder, tmp_path, form):
+    archive = _archive(image_folder, tmp_path / "packed" / "animals", form, "files")
+    config = {"source": "imagefolder", "folder": archive}
+    with pytest.raises(DataError, match=r"at most 40 files and folders.* raise archive\.members"):
+        load_source(DatasetConfig(**config, archive={"members": 40}), tmp_path / "downloads")
+    load_source(DatasetConfig(**config, archive={"members": 60}), tmp_path / "downloads")
 
 
 @pytest.mark.parametrize("form", ["zip", "tar.xz"])
@@ -132,7 +182,10 @@ def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path, 
     archive = _archive(tmp_path / "files", tmp_path / "bomb", form, "files")
     monkeypatch.setattr(shutil, "copyfileobj", None)  # nothing is unpacked before it is refused
     monkeypatch.setattr(tarfile, "copyfileobj", None)
-    _refused(archive, tmp_path, "1000000 bytes.* 2000000")
+    _refused(archive, tmp_path, "1000000 bytes.* 2000000 .*archive.gib")
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="files: expected a folder for each class"):  # it was unpacked
+        load_source(DatasetConfig(source="imagefolder", folder=archive, archive={"gib": 1}), tmp_path / "downloads")
 
 
 def test_no_file_gets_rights_that_its_archive_names(image_folder, tmp_path):
@@ -151,7 +204,7 @@ def test_special_files_are_refused(tmp_path, kind):
         member = tarfile.TarInfo("train/ant/0.png")
         member.type = kind
         file.addfile(member)
-    _refused(tmp_path / "special.tar", tmp_path, "received one outside or a special file")
+    _refused(tmp_path / "special.tar", tmp_path, "received a link or device")
     linked = zipfile.ZipInfo("train/ant/0.png")
     linked.create_system, linked.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "linking.zip", "w") as zipped:

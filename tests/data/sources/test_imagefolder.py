@@ -299,13 +299,17 @@ def test_a_folder_without_classes_or_a_class_without_images_is_named(image_folde
     _refused(image_folder.parent / "more", "more: ")
 
 
-def test_links_to_class_folders_and_splits_are_read(image_folder, tmp_path, caplog):
+def test_links_to_splits_class_folders_and_images_are_read(image_folder, tmp_path, caplog):
     expected = _load(image_folder)
     linked = tmp_path / "linked"
     (linked / "train").mkdir(parents=True)
     (linked / "test").symlink_to(image_folder / "test")
-    for name in CLASSES:
+    first, *others = CLASSES
+    for name in others:
         (linked / "train" / name).symlink_to(image_folder / "train" / name)
+    (linked / "train" / first).mkdir()
+    for image in (image_folder / "train" / first).iterdir():
+        (linked / "train" / first / image.name).symlink_to(image)
     found = _load(linked)
     assert found.classes == CLASSES
     for split in ("train", "test"):

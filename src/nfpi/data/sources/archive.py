@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import shutil
 import stat
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from nfpi.config.datasets import DataError
+from nfpi.config.datasets import ArchiveLimits, DataError
 from nfpi.data.writer import replace_folder
 from nfpi.runtime.faults import format_error
+from nfpi.runtime.files import is_below
 from nfpi.runtime.locks import locked_in_turn
 from nfpi.runtime.signals import Interrupted
 
@@ -27,17 +32,18 @@ _ALWAYS_ALLOWED = 2**30
 _OF_ARCHIVES = (None, errno.EINVAL, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT)
 """numbers of OS errors that damaged archives cause, by invalid offsets or paths; others are of the disk"""
 _UNIX = 3
+_DEFAULT_LIMITS = ArchiveLimits()
 
 
-def find_image_root(folder: Path | None, download_folder: Path) -> Path:
+def find_image_root(folder: Path | None, download_folder: Path, limits: ArchiveLimits = _DEFAULT_LIMITS) -> Path:
     """Return the folder that contains train/class/image or class/image: `folder` itself, or the unpacked archive.
 
     An archive is unpacked into `download_folder` once, by one process while others wait, and again if it has changed.
     In the archive, the images may be nested in further folders.
 
     Raises:
-        DataError: `folder` is None, or an archive is damaged, unpacks to a far larger size, or has members that are
-            outside of its folder or are neither files nor folders.
+        DataError: `folder` is None; or an archive is damaged, exceeds the limits, or has members that are outside
+            of its folder or neither files nor folders; nothing is unpacked then.
     """
     if folder is None:
         raise DataError("folder: expected a folder of class folders, or of train and test (or val), received none")
@@ -49,8 +55,8 @@ def find_image_root(folder: Path | None, download_folder: Path) -> Path:
     if not place.is_dir():
         with locked_in_turn(download_folder / f".{place.name}.lock", f"unpack {folder}"):
             if not place.is_dir():  # another process may have unpacked it meanwhile
-                with replace_folder(place, []) as partial:
-                    _unpack(folder, partial)
+                with replace_folder(place, []) as unpacked:
+                    _unpack(folder, unpacked, limits)
     while (outer := _find_outer_folder(place)) is not None:
         place = outer
     return place
@@ -66,15 +72,15 @@ def _find_outer_folder(place: Path) -> Path | None:
     return None if is_split else folders[0]
 
 
-def _unpack(archive: Path, into: Path) -> None:
+def _unpack(archive: Path, into: Path, limits: ArchiveLimits) -> None:
+    is_zip = zipfile.is_zipfile(archive)
     try:
-        (_unzip if zipfile.is_zipfile(archive) else _untar)(archive, into)
+        with zipfile.ZipFile(archive) if is_zip else tarfile.open(archive) as file:
+            found = _list_zip(file) if isinstance(file, zipfile.ZipFile) else _list_tar(file)
+            for member in list(_check_members(archive, found, limits)):
+                _write_member(member, into)
     except (DataError, Interrupted, MemoryError):
         raise
-    except tarfile.FilterError as error:
-        raise DataError(
-            f"{archive}: expected members inside the folder, received one outside or a special file ({error})"
-        ) from None
     except Exception as error:  # the modules raise many, also for encrypted archives and for other files
         if isinstance(error, OSError) and error.errno not in _OF_ARCHIVES:
             raise
@@ -84,46 +90,75 @@ def _unpack(archive: Path, into: Path) -> None:
         raise DataError(f"{archive}: expected an archive of folders of images, received an empty one")
 
 
-def _unzip(archive: Path, into: Path) -> None:
-    with zipfile.ZipFile(archive) as file:
-        members = [member for member in file.infolist() if PurePosixPath(member.filename).parts[:1] != (OF_MACOS,)]
-        for member in members:
-            path = PurePosixPath(member.filename)
-            # zipfile would silently drop the parts of a name that point outside of the folder
-            if path.is_absolute() or ".." in path.parts:
-                raise DataError(f"{archive}: expected members inside the folder, received '{member.filename}'")
-            kind = stat.S_IFMT(member.external_attr >> 16) if member.create_system == _UNIX else 0
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):  # zipfile would extract a link as a file
-                raise DataError(f"{archive}: expected files and folders, received '{member.filename}'")
-        _check_size(archive, sum(member.file_size for member in members))
-        file.extractall(into, members)  # ignores the members' permissions
+@dataclass(frozen=True)
+class _Member:
+    """A member of an archive.
+
+    Attributes:
+        name: its path in the archive.
+        size: its size when unpacked, in bytes.
+        kind: `file`, `folder`, or empty for a link or a device.
+        open: opens a file.
+    """
+
+    name: str
+    size: int
+    kind: str
+    open: Callable[[], Any]
 
 
-def _untar(archive: Path, into: Path) -> None:
-    with tarfile.open(archive) as file:
-        # the filter rejects devices and pipes, and drops setuid, setgid and sticky bits
-        file.extractall(into, _check_sizes(archive, file), filter="data")
-        # tarfile does not detect truncation between two members; the end is marked by a block of zeros
-        assert file.fileobj is not None
-        file.fileobj.seek(file.offset)
-        if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise EOFError("its end is missing")
+def _list_zip(file: zipfile.ZipFile) -> Iterator[_Member]:
+    for member in file.infolist():
+        if PurePosixPath(member.filename).parts[:1] != (OF_MACOS,):
+            mode = stat.S_IFMT(member.external_attr >> 16) if member.create_system == _UNIX else 0
+            kind = "folder" if member.is_dir() else "file"
+            known = mode in (0, stat.S_IFREG, stat.S_IFDIR)
+            yield _Member(member.filename, member.file_size, kind if known else "", partial(file.open, member))
 
 
-def _check_sizes(archive: Path, file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the members of a tar archive, which is read only once, each after the total size up to it is checked."""
-    size = 0
+def _list_tar(file: tarfile.TarFile) -> Iterator[_Member]:
     for member in file:
+        kind = "folder" if member.isdir() else "file" if member.isreg() else ""
+        yield _Member(member.name, member.size, kind, partial(file.extractfile, member))
+    # tarfile does not detect truncation between two members; the end is marked by a block of zeros
+    assert file.fileobj is not None
+    file.fileobj.seek(file.offset)
+    if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise EOFError("its end is missing")
+
+
+def _check_members(archive: Path, members: Iterable[_Member], limits: ArchiveLimits) -> Iterator[_Member]:
+    """Yield members that are files and folders below the folder, and not more than a disk is likely to have room for.
+
+    Not left to the filter of tarfile, which chains of links pass on some versions of Python (CVE-2025-4517).
+
+    Raises:
+        DataError: another member, or too many or too large ones.
+    """
+    grown = max(_ALWAYS_ALLOWED, _LARGEST_GROWTH * archive.stat().st_size)
+    most, size = 2**30 * limits.gib if limits.gib else grown, 0
+    for number, member in enumerate(members, 1):
         size += member.size
-        _check_size(archive, size)
+        if not is_below(member.name):
+            raise DataError(f"{archive}: expected members inside the folder, received {member.name!r}")
+        if not member.kind:
+            raise DataError(f"{archive}: expected files and folders, received a link or device, {member.name!r}")
+        if number > limits.members:
+            raise DataError(
+                f"{archive}: expected at most {limits.members} files and folders, received more: raise archive.members"
+            )
+        if size > most:
+            raise DataError(
+                f"{archive}: expected at most {most} bytes when unpacked ({_LARGEST_GROWTH} times its size, or 1 GiB, "
+                f"unless archive.gib is set), received {size} or more: set archive.gib, or unpack it yourself"
+            )
         yield member
 
 
-def _check_size(archive: Path, size: int) -> None:
-    """Raise DataError if the declared size of unpacked members, in bytes, would fill a disk with little data."""
-    most = max(_ALWAYS_ALLOWED, _LARGEST_GROWTH * archive.stat().st_size)
-    if size > most:
-        raise DataError(
-            f"{archive}: expected at most {most} bytes when unpacked ({_LARGEST_GROWTH} times its size, or 1 GiB), "
-            f"received {size} or more: unpack it yourself and name the folder"
-        )
+def _write_member(member: _Member, into: Path) -> None:
+    """Write a file or folder with the usual permissions; names and kinds are checked."""
+    path = into / member.name
+    (path if member.kind == "folder" else path.parent).mkdir(parents=True, exist_ok=True)
+    if member.kind == "file":
+        with member.open() as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target)
