@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from nfpi.data.batches import load_batches
 from nfpi.data.store import read_image_set
 from nfpi.model import ClassConditionalFlow
 from nfpi.runs import CANDIDATE, GENERATED
 from nfpi.runtime.divergence import Diverged
+from nfpi.runtime.randomness import make_generator
 
 from .conftest import SmallRun, call, check_call, read_error_line, read_json
 
@@ -26,6 +29,28 @@ def evaluate(run: SmallRun, folder: Path, prior: str) -> dict[str, float]:
     check_call(*run.make_command("evaluate", model=folder / "model", identity=identity, output=folder))
     metrics: dict[str, float] = read_json(folder / "metrics.json")["metrics"]
     return metrics
+
+
+def test_the_measures_of_a_run_are_those_of_numpy(trained_run):
+    metrics = read_json(trained_run.folder / "metrics.json")["metrics"]
+    model = ClassConditionalFlow.from_pretrained(trained_run.model)
+    train = read_image_set(trained_run.splits / "train")
+    latents = []
+    for index, (images, _) in enumerate(load_batches(train, 100, seed=model.seed)):
+        noise = make_generator(torch.device("cpu"), model.seed, "evaluate", index)
+        with torch.no_grad():
+            latents.append(model.flow(model.domain.to_flow(images, noise))[0].flatten(1).double())
+    z, y = torch.cat(latents).numpy(), train.labels
+    mu, v = model.prior.mean.numpy(), model.prior.variance.numpy()
+    m = np.stack([z[y == k].mean(0) for k in range(len(mu))])
+    a, b = mu - mu.mean(0), m - m.mean(0)
+    expected = {
+        "beta": (a * b / v).sum() / (a * a / v).sum(),
+        "prior_separation": (a * a / v).mean(),
+        "latent_separation": (b * b / v).mean(),
+        "training_distance": ((z - mu[y]) ** 2 / v[y]).mean(),
+    }
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_class_moments_are_not_mismatched(trained_run, tmp_path):
