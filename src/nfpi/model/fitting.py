@@ -131,7 +131,7 @@ class FittedFlow(RefittableFlow):
             **_describe_validation(state, held_out),
         )
         found = model.measure_following(train.images, train.labels)
-        model.record_following(found)
+        model._record_following(found)
         if found.mismatch is not None and found.mismatch > MISMATCH_LIMIT:
             logger.warning(_ADVICE, found.mismatch, MISMATCH_LIMIT)
         return model

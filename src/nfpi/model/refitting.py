@@ -53,10 +53,10 @@ class RefittableFlow(TrainedFlow):
         """
         statistics = self._collect_statistics(images, labels)
         model = self.refit_to(statistics, how)
-        model.record_following(measure_following(model.prior, statistics))
+        model._record_following(measure_following(model.prior, statistics))
         return model
 
-    def record_following(self, found: Following) -> None:
+    def _record_following(self, found: Following) -> None:
         """Record β and mismatch of the training images in the config."""
         self.config["following"] = {"beta": found.beta, "mismatch": found.mismatch}
 
