@@ -23,9 +23,7 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
 
     Args:
         shape: (H, W, C) of images that are passed as rows; None: X is not flattened.
-        weight: λ of Eq. 4.
-        epochs: passes over the training images; None: as in `training`, 24 by default.
-        flow, training, prior, flip, device: see :meth:`nfpi.ClassConditionalFlow.fit`.
+        weight, relative_weight, epochs, flow, training, prior, flip, device: see :meth:`nfpi.ClassConditionalFlow.fit`.
         seed: seed of all random numbers.
         progress: whether to show a progress bar.
 
@@ -48,7 +46,8 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         self,
         shape: tuple[int, int, int] | None = None,
         *,
-        weight: float = 1e4,
+        weight: float | None = None,
+        relative_weight: float | None = None,
         epochs: int | None = None,
         flow: str | Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
@@ -60,6 +59,7 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
     ) -> None:
         self.shape = shape
         self.weight = weight
+        self.relative_weight = relative_weight
         self.epochs = epochs
         self.flow = flow
         self.training = training

@@ -41,6 +41,18 @@ def test_splits_cut_the_source_into_disjoint_parts(tmp_path):
     assert test == set(range(10_000, 10_008))
 
 
+@pytest.mark.parametrize(
+    ("settings", "received"), [({"classes": 3}, "2"), ({"shape": (2, 2, 3)}, r"\(2, 2, 1\)")], ids=["classes", "shape"]
+)
+def test_expected_classes_and_shapes_are_compared_with_the_images(tmp_path, settings, received):
+    (key,) = settings
+    folder = _marked_folder(tmp_path, (40, 40))
+    _prepare(tmp_path, source="imagefolder", folder=folder, classes=2, shape=(2, 2, 1))
+    with pytest.raises(DataError, match=f"^datasets.set.{key}: expected .*, received {received}"):
+        _prepare(tmp_path, "other", source="imagefolder", folder=folder, **settings)
+    assert not (tmp_path / "other").exists()
+
+
 def test_labels_stay_with_their_images(tmp_path):
     folder = _marked_folder(tmp_path, (100, 60))
     sets = _prepare(tmp_path, source="imagefolder", folder=folder, train_per_class=20)

@@ -14,8 +14,11 @@ from PIL import Image
 from stages.conftest import SmallRun
 
 from nfpi import ClassConditionalFlow
+from nfpi.config.base import Settings
+from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT, PRIORS, compute_weight
 from nfpi.data import ImageSet, read_image_folder, read_image_set
 from nfpi.model import TrainedFlow
+from nfpi.model.settings import choose_prior, choose_weight
 from nfpi.runtime.allocation import DeviceError
 from nfpi.runtime.divergence import Diverged
 
@@ -189,6 +192,28 @@ def test_the_bar_is_shown_where_it_is_wished(images, capsys):
     assert not capsys.readouterr().err
     ClassConditionalFlow.fit(images.images, images.labels, **QUICK | {"progress": True})
     assert "step" in capsys.readouterr().err
+    ClassConditionalFlow.fit(images.images, images.labels, **QUICK | {"progress": True, "flow": None, "epochs": 1})
+    assert "2 steps (1 epochs in batches of 32), about 1 min" in capsys.readouterr().err
+
+
+def test_the_weight_is_that_of_the_relative_weight(images):
+    plain = {key: value for key, value in QUICK.items() if key != "weight"}
+    for given, relative_weight in (({}, DEFAULT_RELATIVE_WEIGHT), ({"relative_weight": 0.1}, 0.1)):
+        model = ClassConditionalFlow.fit(images.images, images.labels, prior={"alpha": 20}, **plain, **given)
+        assert model.config["prior"]["lambda"] == compute_weight(relative_weight, 20, 3, 64)
+
+
+def test_a_prior_of_ones_own_without_alpha_needs_lambda_if_it_uses_it():
+    PRIORS.register("flat", Settings, "nfpi.priors.fixed_point:fit_prior", uses_weight=True, learned=False)
+    PRIORS.register("free", Settings, "nfpi.priors.fixed_point:fit_prior", uses_weight=False, learned=False)
+    try:
+        assert choose_weight(3.0, None, choose_prior("flat"), 3, 64) == 3.0
+        assert choose_weight(None, None, choose_prior("free"), 3, 64) == 0.0
+        with pytest.raises(ValueError, match="weight: expected λ, since prior 'flat' has no alpha"):
+            choose_weight(None, None, choose_prior("flat"), 3, 64)
+    finally:
+        for name in ("flat", "free"):
+            del PRIORS._variants[name]
 
 
 def test_a_divergence_is_one_line(images):
@@ -235,7 +260,7 @@ def test_images_are_mirrored_where_the_caller_allows_it(images):
         ({"labels": None}, "labels"),
         ({"weight": -1}, "weight: "),
         ({"weight": float("nan")}, "weight: "),
-        ({"weight": None}, "weight: "),
+        ({"relative_weight": 2}, "weight, relative_weight: "),
         ({"name": 3}, "name: "),
         ({"validation": (np.zeros((3, 8, 8, 1), np.uint8), [0, 1])}, "validation labels: "),
         ({"validation": (np.zeros((3, 8, 8, 1), np.uint8), [0, 1, 2], 1)}, "expected 2"),

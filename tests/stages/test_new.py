@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from nfpi.config.datasets import DatasetBlock
+from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT, compute_weight
 from nfpi.config.resolution import resolve
 from nfpi.config.settings import Config
 
@@ -56,17 +57,20 @@ def test_a_preset_says_what_the_images_are(here, tmp_path, capsys):
     assert call("new", images) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "pets.yaml: 2 classes of 12 images, 24 in all, of 8×8 pixels, in grey"
-    assert printed[1] == "run: snakemake table2 --config preset=pets.yaml"
+    assert printed[1] == "training of each flow: 500 steps (500 epochs in batches of 32), about 1 min on one core"
+    assert printed[2] == "run: snakemake table2 --config preset=pets.yaml"
     text = (here / "pets.yaml").read_text(encoding="utf-8")
     assert text.startswith(
         "# 2 classes of 12 images, 24 in all, of 8×8 pixels, in grey: train 17, validation 2, test 5."
     )
-    assert len(text.splitlines()) < 40
+    assert len(text.splitlines()) < 45
     config = settings(here / "pets.yaml")
-    expected = DatasetBlock(source="imagefolder", folder=images, validation_fraction=0.1)
+    expected = DatasetBlock(source="imagefolder", folder=images, validation_fraction=0.1, classes=2, shape=(8, 8, 1))
     assert config.datasets["pets"] == expected
     (experiment,) = config.tables["table2"].experiments
-    assert (experiment.dataset, experiment.lambdas) == ("pets", [0, 100, 300, 1000])
+    weights = [compute_weight(share * DEFAULT_RELATIVE_WEIGHT, 10, 2, 64) for share in (0, 1 / 4, 1, 4)]
+    assert (experiment.dataset, experiment.lambdas) == ("pets", weights)
+    assert config.figures["samples"].weight == weights[2]
     assert set(config.tables) == {"table2"}
     assert {figure.dataset for figure in config.figures.values() if hasattr(figure, "dataset")} == {"pets"}
 
@@ -119,7 +123,7 @@ def test_all_images_are_taken_where_few_are_left_for_training(here, tmp_path):
 def test_the_warm_up_is_a_small_part_of_a_training(here, tmp_path):
     assert call("new", make_images(tmp_path / "pets")) == 0
     training = settings(here / "pets.yaml").training
-    assert (training.epochs, training.warmup_steps) == (100, 10)  # one step an epoch
+    assert (training.epochs, training.warmup_steps) == (500, 50)  # one step an epoch
 
 
 @pytest.mark.parametrize("output", ["presets/pets.yml", "presets/null.yaml"])
@@ -155,7 +159,7 @@ def test_outside_a_clone_the_command_says_where_to_run_it(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     assert call("new", make_images(tmp_path / "my pets")) == 0
     command = f"snakemake table2 --config preset={tmp_path}/my-pets.yaml"
-    assert capsys.readouterr().out.splitlines()[1] == f"run in a clone: {command}"
+    assert capsys.readouterr().out.splitlines()[2] == f"run in a clone: {command}"
 
 
 def test_the_folder_that_one_is_in_has_a_name(tmp_path, monkeypatch):

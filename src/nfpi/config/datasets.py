@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -66,6 +67,10 @@ class DatasetBlock(Settings):
     test_per_class: PositiveInt | None = None
     image_size: PositiveInt | None = None
     """imagefolder: size that images are resized and centre-cropped to; None: all must have the same size"""
+    classes: Annotated[PositiveInt | None, EXECUTION] = None
+    """number of classes of an imagefolder, for `relative_weights`; None: unknown until the images are read"""
+    shape: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt] | None, EXECUTION] = None
+    """(H, W, C) of an imagefolder's images after resizing, for `relative_weights`; None: unknown"""
     flip: bool = True
     """whether mirrored images keep their class (not so for digits)"""
     vae: Annotated[LocalPath | None, EXECUTION] = None
@@ -77,6 +82,21 @@ class DatasetBlock(Settings):
     ImageNet's validation images"""
     overrides: dict[Overridden, dict[str, Any]] = {}
     """settings of other groups that differ for this data set"""
+
+    @property
+    def num_classes(self) -> int | None:
+        """K; None: unknown before the images are read."""
+        return self.classes or SOURCES[self.source].traits.get("classes")
+
+    @property
+    def num_dimensions(self) -> int | None:
+        """D = H·W·C; None: unknown before the images are read, or latents of an autoencoder."""
+        traits = SOURCES[self.source].traits
+        if self.vae is not None:
+            return None
+        if self.shape is None and "channels" in traits and "size" in traits:
+            return int(traits["channels"] * traits["size"] ** 2)
+        return math.prod(self.shape) if self.shape is not None else None
 
     @model_validator(mode="after")
     def _check_image_size(self) -> DatasetBlock:

@@ -34,6 +34,8 @@ class Experiment(Settings):
     """one of `priors:`; None: no flow, only a classifier trained on real images"""
     lambdas: list[NonNegativeFloat] = []
     """weights λ of the repulsion (Eq. 4); at 0 a fixed-point prior keeps its initial Gaussians; empty: no λ"""
+    relative_weights: list[NonNegativeFloat] = []
+    """values of s₀ in place of `lambdas`: λ = s₀ α K D e^(1/α) / 2 for α of the prior and K classes of D values"""
     refit: Refit | None = None
     """how the Gaussians are estimated again from the training latents after the training, which the row shares with the
     one without it. moments: means and variances of each class; prior: by the prior's own method with its λ; None: they
@@ -69,8 +71,15 @@ class Experiment(Settings):
         return ["flow"] if self.classifier is None else ["flow", "generated"]
 
     @model_validator(mode="after")
+    def _check_weights(self) -> Experiment:
+        if self.lambdas and self.relative_weights:
+            raise ValueError("lambdas, relative_weights: expected one of them, received both")
+        return self
+
+    @model_validator(mode="after")
     def _check_without_prior(self) -> Experiment:
-        if self.prior is None and (self.lambdas or self.refit or self.uses_variants or self.classifier is None):
+        given = self.lambdas or self.relative_weights or self.refit
+        if self.prior is None and (given or self.uses_variants or self.classifier is None):
             raise ValueError("without a prior an experiment has a classifier, no lambdas, refit, nfa or noise")
         return self
 

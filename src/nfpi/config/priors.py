@@ -73,6 +73,16 @@ class FixedPointSettings(Settings):
     """maximum number of iterations, after which the iteration stops without convergence"""
 
 
+DEFAULT_RELATIVE_WEIGHT = 2.0
+"""s₀ of a fit for which neither s₀ nor λ is given, and the middle of those that `nfpi new` compares"""
+
+
+def get_alpha(block: PriorBlock) -> float | None:
+    """Return α of a block of `priors:`; None: its method has none."""
+    alpha: float | None = getattr(PRIORS.extract_settings(block), "alpha", None)
+    return alpha
+
+
 def compute_weight(relative_weight: float, alpha: float, num_classes: int, num_dimensions: int) -> float:
     """Return λ = s₀ α K D e^(1/α) / 2, rounded to four significant digits.
 

@@ -20,7 +20,7 @@ from nfpi.config.flows import FLOWS, FlowConfig
 from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig
 from nfpi.config.metrics import VALIDATION_PREFIX, metric
 from nfpi.config.presets import merge
-from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig
+from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig, compute_weight, get_alpha
 from nfpi.config.registry import Registry
 from nfpi.config.training import TrainingConfig
 from nfpi.runs import (
@@ -232,6 +232,41 @@ class Config(Settings):
                 expected = "a classifier with train_on: real and keep: true, and without start_from"
                 raise ValueError(f"{where}: expected {expected}, received '{classifier.start_from}'")
         return self
+
+    @model_validator(mode="after")
+    def _resolve_relative_weights(self) -> Config:
+        """Replace the relative weights of experiments and figures by λ."""
+        for name, table in self.tables.items():
+            experiments = [self._resolve_weights(f"tables.{name}", experiment) for experiment in table.experiments]
+            self.tables[name] = table.model_copy(update={"experiments": experiments})
+        for name, figure in self.figures.items():
+            relative_weight = getattr(figure, "relative_weight", None)
+            if relative_weight is not None:
+                (weight,) = self._compute_weights(f"figures.{name}.relative_weight", figure, [relative_weight])
+                self.figures[name] = figure.model_copy(update={"weight": weight, "relative_weight": None})
+        return self
+
+    def _resolve_weights(self, where: str, experiment: Experiment) -> Experiment:
+        if not experiment.relative_weights:
+            return experiment
+        weights = self._compute_weights(f"{where}.relative_weights", experiment, experiment.relative_weights)
+        return experiment.model_copy(update={"lambdas": weights, "relative_weights": []})
+
+    def _compute_weights(self, where: str, settings: Any, relative_weights: list[float]) -> list[float]:
+        """Compute λ of relative weights, for the data set and the prior that `settings` names.
+
+        Raises:
+            ValueError: the prior has no α, or K and D of the data set are not known before it is read.
+        """
+        dataset, prior = self.datasets[settings.dataset], self.priors[settings.prior]
+        alpha = get_alpha(prior)
+        if alpha is None:
+            raise ValueError(f"{where}: expected lambdas: prior '{settings.prior}' has no alpha")
+        num_classes, num_dimensions = dataset.num_classes, dataset.num_dimensions
+        if num_classes is None or num_dimensions is None:
+            cure = "" if dataset.vae is not None else f", or datasets.{settings.dataset} with classes and shape"
+            raise ValueError(f"{where}: the size of data set '{settings.dataset}' is unknown: expected lambdas{cure}")
+        return [compute_weight(value, alpha, num_classes, num_dimensions) for value in relative_weights]
 
     @model_validator(mode="after")
     def _check_experiments(self) -> Config:

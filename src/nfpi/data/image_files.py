@@ -57,21 +57,21 @@ def read_image(path: Path, image_size: int | None = None, content: bytes | None 
     return np.asarray(image), mode
 
 
-def read_image_size(path: Path) -> tuple[int, int]:
-    """Read the size (H, W) of an image from its header, after rotation by its EXIF orientation.
+def read_image_header(path: Path) -> tuple[tuple[int, int], str]:
+    """Read the size (H, W) of an image, after rotation by its EXIF orientation, and Pillow's mode from its header.
 
     Raises:
         DataError: the file cannot be read.
     """
     try:
         with Image.open(path, formats=FORMATS) as file:
-            width, height = file.size
+            (width, height), mode = file.size, file.mode
             if isinstance(file, TiffImagePlugin.TiffImageFile):  # newer versions of Pillow rotate its size
                 width, height = file.tag_v2[256], file.tag_v2[257]
             is_transposed = file.getexif().get(_ORIENTATION, 1) in _TRANSPOSED
     except PILLOW_ERRORS as error:
         raise _describe_damage(path, error) from None
-    return (width, height) if is_transposed else (height, width)
+    return ((width, height) if is_transposed else (height, width)), mode
 
 
 _ORIENTATION = 0x0112

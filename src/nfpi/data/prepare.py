@@ -13,7 +13,7 @@ from sklearn.model_selection import train_test_split
 from nfpi.config.base import Split
 from nfpi.config.datasets import DataError, DatasetConfig
 from nfpi.data.sources.files import RECORD, list_source
-from nfpi.data.sources.registry import load_source
+from nfpi.data.sources.registry import SourceImages, load_source
 from nfpi.data.store import MAY_BE_EMPTY
 from nfpi.data.writer import replace_folder, write_image_set
 
@@ -48,6 +48,7 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
         raise DataError(f"{name}: expected a data set of pixels, received one with a vae (encode_data writes those)")
     files = list_source(config)
     source = load_source(config, download_folder)
+    _check_expected(name, config, source)
     assigned = assign_splits(name, config, {split: y for split, (_, y) in source.splits.items()}, source.classes)
     settings = make_extra(config, assigned)
     with replace_folder(output, OUTPUTS, kept=SEED_FOLDERS) as partial:
@@ -55,6 +56,15 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
         for split, (origin, chosen) in assigned.items():
             images, labels = (array[chosen] for array in source.splits[origin])
             write_image_set(partial / split, images, labels, source.classes, name=name, split=split, **settings)
+
+
+def _check_expected(name: str, config: DatasetConfig, source: SourceImages) -> None:
+    """Raise DataError if the settings `classes` and `shape`, which determine λ, are not those of the images."""
+    found = {"classes": len(source.classes), "shape": source.splits["train"][0].shape[1:]}
+    for key, received in found.items():
+        expected = getattr(config, key)
+        if expected not in (None, received):
+            raise DataError(f"datasets.{name}.{key}: expected {expected}, received {received}: correct the setting")
 
 
 def make_extra(config: DatasetConfig, assigned: Assignment) -> dict[str, Any]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import RLock
 from typing import Any, Self
 
 import torch
+from tqdm import tqdm
 
 from nfpi.config.base import NonNegativeFloat, Seed, Settings
 from nfpi.config.metrics import MISMATCH_LIMIT
 from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock
+from nfpi.config.training import describe_steps
 from nfpi.data.store import ImageSet
 from nfpi.flows.registry import describe_flow
 from nfpi.model.inputs import Images, Labels, make_sets
 from nfpi.model.refitting import RefittableFlow
-from nfpi.model.settings import choose_flow, choose_prior, choose_training, parse_settings
+from nfpi.model.settings import choose_flow, choose_prior, choose_training, choose_weight, parse_settings
 from nfpi.model.trained import describe_images
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.registry import describe_prior, fit_prior
@@ -42,7 +45,8 @@ _ADVICE = (
 class _Plain(Settings):
     """Scalar arguments of a fit."""
 
-    weight: NonNegativeFloat
+    weight: NonNegativeFloat | None
+    relative_weight: NonNegativeFloat | None
     flip: bool
     name: str | None
     seed: Seed
@@ -57,7 +61,8 @@ class FittedFlow(RefittableFlow):
         images: Images,
         labels: Labels,
         *,
-        weight: float = 1e4,
+        weight: float | None = None,
+        relative_weight: float | None = None,
         validation: Validation = None,
         epochs: int | None = None,
         classes: Sequence[str] | None = None,
@@ -85,9 +90,12 @@ class FittedFlow(RefittableFlow):
             images: (N, H, W, C), uint8. Grey images may be (N, H, W), unless W is 1 to 4.
             labels: (N,), indices of classes or their names.
             weight: λ of Eq. 4, how strongly the Gaussians repel each other. The fixed point is fitted at 0 too, whereas
-                experiments of the workflow then keep the initial Gaussians.
+                experiments of the workflow then keep the initial Gaussians. None: that of the relative weight.
+            relative_weight: s₀ in place of λ, which has the same effect for every number of classes and pixels, see
+                :func:`nfpi.config.priors.compute_weight`; None: 2, unless `weight` is given.
             validation: share of the images to hold out, or (images, labels); the model's card has the scores on them.
-            epochs: passes over the training images; None: those of `training`, 24 by default.
+            epochs: passes over the training images; None: those of `training`, by default at least 20, and so many that
+                there are at least 500 steps.
             classes: names of the K classes that labels index; None: the names in `labels`, sorted, or
                 "0" … "K − 1".
             flow: kind of flow ("matrix_exponential", "glow", "transformer") or its settings, as under `flows:` in
@@ -107,23 +115,28 @@ class FittedFlow(RefittableFlow):
             ValueError: images, labels or a setting are invalid.
             Diverged: the fit of the Gaussians or the training diverged; the message says what to change.
         """
-        plain = parse_settings(_Plain, {"weight": weight, "flip": flip, "name": name, "seed": seed})
+        given = {"weight": weight, "relative_weight": relative_weight, "flip": flip, "name": name, "seed": seed}
+        plain = parse_settings(_Plain, given)
         seed = plain.seed
         train, held_out = make_sets(images, labels, classes, validation, flip=plain.flip, name=plain.name, seed=seed)
-        _, height, width = train.shape
+        channels, height, width = train.shape
         block = choose_flow(flow, height, width)
         changes = {**block.training, **(training or {})}
         config = choose_training(changes, epochs, block.kind, max(height, width), len(train))
         if config.augmentation == "flip" and not plain.flip:
             raise ValueError("flip: expected True with augmentation 'flip', which otherwise has no effect")
         method = choose_prior(prior)
+        dimensions = channels * height * width
+        strength = choose_weight(plain.weight, plain.relative_weight, method, len(train.classes), dimensions)
+        if progress and flow is None:
+            tqdm.write(describe_steps(len(train), config.epochs, config.batch_size, height, width), sys.stderr)
         with _training_device(device, config.precision) as place:
             data = TrainingData(train, held_out, config, place.device)
             description = describe_flow(block, train.shape)
-            state, given, record = _fit_and_train(data, description, method, plain, place, progress)
+            state, fitted, record = _fit_and_train(data, description, method, strength, seed, place, progress)
         model = cls.from_training(
             state,
-            given,
+            fitted,
             start=method.start,
             prior_record=record,
             training=config.model_dump() | {"precision": place.precision},
@@ -138,19 +151,25 @@ class FittedFlow(RefittableFlow):
 
 
 def _fit_and_train(
-    data: TrainingData, flow: Mapping[str, Any], prior: PriorBlock, plain: _Plain, device: Device, progress: bool
+    data: TrainingData,
+    flow: Mapping[str, Any],
+    prior: PriorBlock,
+    weight: float,
+    seed: int,
+    device: Device,
+    progress: bool,
 ) -> tuple[TrainingState, GaussianPrior, dict[str, Any]]:
     """Train the first epochs, fit the Gaussians or learn them along with the flow, and train the remaining epochs.
 
     Returns:
         the final state, the Gaussians, and their record.
     """
-    initial = start_training(data, flow, prior.start, plain.seed, device, progress=progress)
-    given, learned, record = initial.prior, None, describe_prior(prior, plain.weight)
+    initial = start_training(data, flow, prior.start, seed, device, progress=progress)
+    given, learned, record = initial.prior, None, describe_prior(prior, weight)
     if PRIORS[prior.method].traits["learned"]:
-        learned = LearnedMethod.from_block(prior, plain.weight)
+        learned = LearnedMethod.from_block(prior, weight)
     else:
-        fitted = fit_prior(prior, initial.statistics, initial.prior, plain.weight)
+        fitted = fit_prior(prior, initial.statistics, initial.prior, weight)
         given, record = fitted.prior, fitted.record
     state = continue_training(initial.state, given, data, device, learned=learned, progress=progress)
     return state, given, record

@@ -10,15 +10,14 @@ from pydantic_core import PydanticCustomError
 
 from nfpi.config.base import Settings, explain
 from nfpi.config.flows import FLOWS, FlowBlock
-from nfpi.config.priors import PRIORS, PriorBlock
-from nfpi.config.training import TrainingConfig
+from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT, PRIORS, PriorBlock, compute_weight, get_alpha
+from nfpi.config.training import TrainingConfig, choose_batch_size, choose_epochs
 
 S = TypeVar("S", bound=Settings)
 
 _SMALL, _MEDIUM = 16, 32
 """largest lengths of an image's longer side, in pixels, for two levels (small) and for three (medium)"""
 
-_EPOCHS = 24
 _TRAINING: dict[str, dict[str, Any]] = {
     "glow": {"learning_rate": 0.003},
     "transformer": {"learning_rate": 0.003},
@@ -97,9 +96,10 @@ def choose_training(
 ) -> TrainingConfig:
     """Return the training settings of a fit.
 
-    Defaults: 24 epochs in batches of 128; a warm-up of 100 steps, but at most a quarter of all; augmentation `shift` if
-    the longer side exceeds 16 pixels, otherwise none; one evaluation, at the end; `fit_after_epochs` 0 for a single
-    epoch, otherwise 1; a learning rate of 0.003 for Glow and transformer flows. The others are those of
+    Defaults: batch size and epochs by the number of images (:func:`nfpi.config.training.choose_batch_size`,
+    :func:`nfpi.config.training.choose_epochs`); a warm-up of 100 steps, but at most a quarter of all; augmentation
+    `shift` if the longer side exceeds 16 pixels, otherwise none; one evaluation, at the end; `fit_after_epochs` 0 for a
+    single epoch, otherwise 1; a learning rate of 0.003 for Glow and transformer flows. The others are those of
     :class:`TrainingConfig`.
 
     Args:
@@ -114,17 +114,16 @@ def choose_training(
     """
     given = {**_TRAINING.get(kind, {}), **(training or {})}
     given |= {} if epochs is None else {"epochs": epochs}
-    checked = parse_settings(
-        TrainingConfig, {"epochs": _EPOCHS, "batch_size": 128, **given, "fit_after_epochs": 0}, "training: "
-    )
-    steps = checked.epochs * -(-num_images // checked.batch_size)
+    checked = parse_settings(TrainingConfig, {**given, "fit_after_epochs": 0}, "training: ")
+    batch_size = checked.batch_size if "batch_size" in given else choose_batch_size(num_images)
+    epochs = checked.epochs if "epochs" in given else choose_epochs(num_images, batch_size)
     defaults = {
-        "epochs": checked.epochs,
-        "batch_size": checked.batch_size,
-        "warmup_steps": min(100, steps // 4),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "warmup_steps": min(100, epochs * -(-num_images // batch_size) // 4),
         "augmentation": "none" if side <= _SMALL else "shift",
-        "evaluate_every": checked.epochs,
-        "fit_after_epochs": 0 if checked.epochs == 1 else 1,
+        "evaluate_every": epochs,
+        "fit_after_epochs": 0 if epochs == 1 else 1,
     }
     return parse_settings(TrainingConfig, {**defaults, **given}, "training: ")
 
@@ -140,6 +139,32 @@ def choose_prior(prior: str | Mapping[str, Any] | None) -> PriorBlock:
     """
     block: PriorBlock = _parse_block(PRIORS, {"method": prior} if isinstance(prior, str) else prior or {}, "prior")
     return block
+
+
+def choose_weight(
+    weight: float | None, relative_weight: float | None, prior: PriorBlock, num_classes: int, num_dimensions: int
+) -> float:
+    """Return λ of a fit.
+
+    Args:
+        weight: λ; None: that of the relative weight.
+        relative_weight: s₀; None: :data:`nfpi.config.priors.DEFAULT_RELATIVE_WEIGHT`.
+        prior: settings of the prior.
+        num_classes: K.
+        num_dimensions: D.
+
+    Raises:
+        ValueError: both are given, or λ is not given and the prior has no α.
+    """
+    if weight is not None and relative_weight is not None:
+        raise ValueError("weight, relative_weight: expected one of them, received both")
+    if weight is not None or not PRIORS[prior.method].traits["uses_weight"]:
+        return weight or 0.0
+    alpha = get_alpha(prior)
+    if alpha is None:
+        raise ValueError(f"weight: expected λ, since prior '{prior.method}' has no alpha, received none")
+    chosen = DEFAULT_RELATIVE_WEIGHT if relative_weight is None else relative_weight
+    return compute_weight(chosen, alpha, num_classes, num_dimensions)
 
 
 def _parse_block(registry: Any, block: Any, what: str) -> Any:

@@ -28,7 +28,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from nfpi.config.priors import FixedPointConfig, FixedPointSettings
+from nfpi.config.priors import FixedPointConfig, FixedPointSettings, compute_relative_weight
 from nfpi.linalg import geometric_mean, symmetric_power
 from nfpi.priors.divergence import Scale, kld_scale, pairwise_kld, repulsion_kernel
 from nfpi.priors.gaussian import GaussianPrior
@@ -89,6 +89,7 @@ class FixedPointDiverged(Diverged):
         class_index: index of a class at which this happened, the first or the worst conditioned.
         quantity: name of the quantity.
         weight: λ.
+        relative_weight: s₀ of λ.
         residuals: max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ of the preceding iterations.
         context: further information on the run (seed, settings), added by callers.
     """
@@ -160,6 +161,7 @@ def fit_fixed_point(
                 break
     except FixedPointDiverged as fault:
         fault.residuals = residuals
+        fault.relative_weight = compute_relative_weight(config.weight, config.alpha, *statistics.mean.shape)
         raise
     return FixedPointResult(
         prior=prior,

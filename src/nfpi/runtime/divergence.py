@@ -29,6 +29,7 @@ class _Divergence(Record):
     weight: Annotated[NonNegativeFloat | None, Field(alias="lambda")]
     context: dict[str, Any] = {}
     message: str = ""
+    relative_weight: NonNegativeFloat | None = None
 
 
 class _Diverged(Record):
@@ -43,6 +44,7 @@ class Diverged(ArithmeticError):
         class_index: a class affected, the first or the worst conditioned; None: the quantity belongs to no class.
         quantity: what is no longer finite, or positive (definite).
         weight: λ; None: a training with no λ, or with several.
+        relative_weight: s₀ of λ (:func:`nfpi.config.priors.compute_relative_weight`), added by a fixed-point iteration.
         context: further properties of the run (seed, settings), added by the code that catches the error.
         message: error message of a training, in one line.
     """
@@ -51,6 +53,7 @@ class Diverged(ArithmeticError):
         self, iteration: int, class_index: int | None, quantity: str, weight: float | None, message: str = ""
     ) -> None:
         super().__init__(iteration, class_index, quantity, weight)
+        self.relative_weight: float | None = None
         self.context: dict[str, Any] = {}
         self.iteration = iteration
         self.class_index = class_index
@@ -64,11 +67,12 @@ class Diverged(ArithmeticError):
         return f"the fit of the class Gaussians {self.describe_fit()}"
 
     def describe_fit(self) -> str:
-        """Say where a fit diverged, at which λ, and, unless λ is 0, that a smaller one may converge."""
+        """Say where a fit diverged, at which λ and s₀, and, unless λ is 0, that a smaller one may converge."""
+        relative = f", s₀ = {self.relative_weight:.3g}" if self.relative_weight else ""
         advice = "; a smaller λ may converge" if self.weight else ""
         return (
             f"diverged at iteration {self.iteration}: {self.quantity} of class {self.class_index} "
-            f"(λ = {self.weight:g}{advice})"
+            f"(λ = {self.weight:g}{relative}{advice})"
         )
 
     @property
@@ -76,6 +80,7 @@ class Diverged(ArithmeticError):
         """The divergence with its context, as JSON values."""
         record: dict[str, Any] = {"iteration": self.iteration, "class_index": self.class_index}
         record |= {"quantity": self.quantity, "lambda": self.weight}
+        record |= {"relative_weight": self.relative_weight} if self.relative_weight else {}
         return record | ({"message": self.message} if self.message else {}) | {"context": self.context}
 
 
@@ -107,7 +112,7 @@ def raise_divergence(content: Mapping[str, Any], path: Path) -> None:
         return
     record = check_record(_Diverged, content, path, "a divergence").diverged
     fault = Diverged(record.iteration, record.class_index, record.quantity, record.weight, record.message)
-    fault.context = record.context
+    fault.context, fault.relative_weight = record.context, record.relative_weight
     raise fault
 
 

@@ -16,7 +16,9 @@ from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import NAME, NAME_RULE, ConfigError
 from nfpi.config.datasets import SOURCES, ArchiveLimits, DatasetConfig
+from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT
 from nfpi.config.resolution import build_json_schema
+from nfpi.config.training import choose_batch_size, choose_epochs, describe_steps
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command, Stage
 
@@ -28,20 +30,21 @@ if TYPE_CHECKING:
 _VALIDATION = 0.1
 _PER_CLASS = 500
 """training images per class for a small flow"""
-_BATCH, _STEPS, _EPOCHS = 128, 1000, (10, 100)
-"""batch size, steps of a training, and the limits of its epochs"""
+_RELATIVE_WEIGHTS = [0, DEFAULT_RELATIVE_WEIGHT / 4, DEFAULT_RELATIVE_WEIGHT, 4 * DEFAULT_RELATIVE_WEIGHT]
 _LARGEST, _RESIZED, _MULTIPLE = 64, 32, 4
 """in pixels: the longest side of images that are not resized, the largest side to which others are resized, and a
 divisor of all sides, since each level of the flow, of which there are at least two, halves them"""
 _ABOUT = """\
 # {summary}: train {train}, validation {validation}, test {test}.
 # A small flow of {levels} levels, each of which halves width and height of {width}×{height} pixels.
+# Training of each flow: {steps}.
 # config.yaml has all other settings, and explains each of them. Often changed here:
 #   flip: false if mirroring changes the class of an image; image_size: images are resized and cropped to it;
-#   train_per_class: without it, all images are used; fewer epochs need fewer warmup_steps, too.
+#   train_per_class: without it, all images are used; fewer epochs need fewer warmup_steps, too;
+#   relative_weights: strengths of the repulsion between classes, from which λ is computed.
 """
 _MOST_SIZES = 10_000
-"""largest number of images, evenly spaced among all, whose size is read"""
+"""largest number of images, evenly spaced among all, whose size and colour are read"""
 
 
 class WritePreset(Command):
@@ -82,8 +85,10 @@ class WritePreset(Command):
         files = list_image_folder(find_image_root(self.folder, self.download_folder, self.archive))
         warn_of_unread_folders(files.root, files.unread)
         images = _inspect(files)
-        write_atomically(output, _compose(name, self.folder.resolve(), images))
+        text, steps = _compose(name, self.folder.resolve(), images)
+        write_atomically(output, text)
         print(f"{output}: {images.summary}")
+        print(f"training of each flow: {steps}")
         where, file = ("run", output) if Path("Snakefile").is_file() else ("run in a clone", output.resolve())
         print(f"{where}: snakemake table2 --config preset={shlex.quote(str(file))}")
 
@@ -95,7 +100,7 @@ class _Images:
     Args:
         folder: the image files.
         sizes: (H, W) of the images.
-        grey: whether the first training image of every class is greyscale.
+        grey: whether the images are greyscale.
     """
 
     folder: ImageFolder
@@ -148,33 +153,32 @@ def _name_dataset(folder: Path) -> str:
 
 
 def _inspect(folder: ImageFolder) -> _Images:
-    import numpy as np
-
-    from nfpi.data.image_files import GREY_MODES, read_image, read_image_size
+    from nfpi.data.image_files import GREY_MODES, read_image_header
 
     names = [name for some in folder.names.values() for name in some]
-    sizes = {read_image_size(folder.root / name) for name in names[:: -(-len(names) // _MOST_SIZES)]}
-    firsts = np.unique(folder.labels["train"], return_index=True)[1]
-    grey = all(read_image(folder.root / folder.names["train"][index])[1] in GREY_MODES for index in firsts)
-    return _Images(folder, sizes, grey)
+    sizes, modes = zip(
+        *(read_image_header(folder.root / name) for name in names[:: -(-len(names) // _MOST_SIZES)]), strict=True
+    )
+    return _Images(folder, set(sizes), set(modes) <= set(GREY_MODES))
 
 
-def _compose(name: str, folder: Path, images: _Images) -> str:
-    """Compose the text of the preset."""
-    dataset = {"source": "imagefolder", "folder": str(folder), "validation_fraction": _VALIDATION, "flip": True}
+def _compose(name: str, folder: Path, images: _Images) -> tuple[str, str]:
+    """Compose the text of the preset, and describe the steps of its trainings."""
+    (height, width), levels = images.shape, images.levels
+    dataset: dict[str, Any] = {"source": "imagefolder", "folder": str(folder), "validation_fraction": _VALIDATION}
+    dataset |= {"flip": True, "classes": len(images.folder.classes), "shape": [height, width, 1 if images.grey else 3]}
     if images.image_size:
         dataset["image_size"] = images.image_size
     counts = _count_images(name, dataset, images.folder)
     if counts["train"].max() > _PER_CLASS:
         dataset["train_per_class"] = _PER_CLASS
         counts = _count_images(name, dataset, images.folder)
-    splits = {split: count.sum() for split, count in counts.items()}
-    steps = -(-splits["train"] // _BATCH)
-    epochs = int(min(max(_STEPS // steps, _EPOCHS[0]), _EPOCHS[1]))
-    warmup_steps = int(min(100, epochs * steps // 10))
-    (height, width), levels = images.shape, images.levels
-    weights = _choose_weights(len(images.folder.classes), height * width * (1 if images.grey else 3))
-    experiment = {"dataset": name, "prior": "fpi", "lambdas": [0, *weights], "classifier": "resnet18"}
+    splits = {split: int(count.sum()) for split, count in counts.items()}
+    batch_size = choose_batch_size(splits["train"])
+    epochs = choose_epochs(splits["train"], batch_size)
+    warmup_steps = min(100, epochs * math.ceil(splits["train"] / batch_size) // 10)
+    steps = describe_steps(splits["train"], epochs, batch_size, height, width)
+    experiment = {"dataset": name, "prior": "fpi", "relative_weights": _RELATIVE_WEIGHTS, "classifier": "resnet18"}
     title = f"Accuracy against the weight λ, {name}"
     preset = {
         "seeds": [0],
@@ -182,18 +186,18 @@ def _compose(name: str, folder: Path, images: _Images) -> str:
         "flows": {
             "mef": {"num_flows": [4] * levels, "num_blocks": [2, 1, 1][:levels], "hidden_channels": [48] * levels}
         },
-        "training": {"epochs": epochs, "batch_size": _BATCH, "warmup_steps": warmup_steps, "augmentation": "flip"},
+        "training": {"epochs": epochs, "batch_size": batch_size, "warmup_steps": warmup_steps, "augmentation": "flip"},
         "generation": {"temperatures": [0.7, 1.0], "per_class": _PER_CLASS},
         "classifiers": {"resnet18": {"epochs": 5, "standard": {"crop_padding": min(height, width) // 8}}},
         "tables": {"table2": {"title": title, "metrics": ["nf_acc", "cnn_acc"], "experiments": [experiment]}},
         "figures": {
             "accuracy_against_weight": {"table": "table2"},
-            "samples": {"dataset": name, "lambda": weights[1]},
+            "samples": {"dataset": name, "relative_weight": DEFAULT_RELATIVE_WEIGHT},
         },
     }
-    about = _ABOUT.format(summary=images.summary, levels=levels, width=width, height=height, **splits)
+    about = _ABOUT.format(summary=images.summary, levels=levels, steps=steps, width=width, height=height, **splits)
     text: str = yaml.safe_dump(preset, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
-    return about + text
+    return about + text, steps
 
 
 def _count_images(name: str, dataset: Mapping[str, Any], folder: ImageFolder) -> dict[str, np.ndarray]:
@@ -207,16 +211,6 @@ def _count_images(name: str, dataset: Mapping[str, Any], folder: ImageFolder) ->
         split: np.bincount(folder.labels[origin][indices], minlength=len(folder.classes))
         for split, (origin, indices) in assigned.items()
     }
-
-
-def _choose_weights(classes: int, dimensions: int) -> list[int]:
-    """Choose three consecutive λ of 1, 3, 10, 30, …, the largest of them the nearest to 10 K D on a logarithmic scale.
-
-    The best λ of digits, CIFAR10 and CIFAR100 are near it. With few classes or few images per class, the fit of the
-    largest may diverge; its row of the table then says so.
-    """
-    largest = round(2 * math.log10(10 * classes * dimensions))
-    return [(1, 3)[step % 2] * 10 ** (step // 2) for step in (largest - 2, largest - 1, largest)]
 
 
 class WriteSchema(Stage):
