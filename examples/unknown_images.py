@@ -56,11 +56,13 @@ def read_fashion(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     return tuple(found)
 
 
-def fit_or_read(name: str, folder: Path | None, images: np.ndarray, labels: np.ndarray, epochs: int | None):
+def fit_or_read(name: str, folder: Path | None, images: np.ndarray, labels: np.ndarray, epochs: int):
     """Read a model from a folder, or fit it and save it there."""
     if folder is not None and (folder / name).is_dir():
         return ClassConditionalFlow.from_pretrained(folder / name)
-    model = ClassConditionalFlow.fit(images, labels, name=name, epochs=epochs, seed=0)
+    model = ClassConditionalFlow.fit(
+        images, labels, name=name, weight=1e4, epochs=epochs, training={"batch_size": 128}, seed=0
+    )
     if folder is not None:
         model.save_pretrained(folder / name)
     return model
@@ -190,7 +192,7 @@ def main() -> None:
         "--fashion", type=Path, default=Path("/usr/share/datasets/fashion-mnist"), help="folder with the four idx files"
     )
     parser.add_argument("--models", type=Path, help="folder in which models are saved, to be read the next time")
-    parser.add_argument("--epochs", type=int, help="epochs of each fit, not of models in --models")
+    parser.add_argument("--epochs", type=int, default=24, help="epochs of each fit, not of models in --models")
     options = parser.parse_args()
     digits, fashion = read_digits(), read_fashion(options.fashion)
     models = {
