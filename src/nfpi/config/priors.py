@@ -73,7 +73,7 @@ class FixedPointSettings(Settings):
     """maximum number of iterations, after which the iteration stops without convergence"""
 
 
-DEFAULT_RELATIVE_WEIGHT = 2.0
+DEFAULT_RELATIVE_WEIGHT = 1.0
 """s₀ of a fit for which neither s₀ nor λ is given, and the middle of those that `nfpi new` compares"""
 
 

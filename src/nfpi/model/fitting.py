@@ -92,7 +92,7 @@ class FittedFlow(RefittableFlow):
             weight: λ of Eq. 4, how strongly the Gaussians repel each other. The fixed point is fitted at 0 too, whereas
                 experiments of the workflow then keep the initial Gaussians. None: that of the relative weight.
             relative_weight: s₀ in place of λ, which has the same effect for every number of classes and pixels, see
-                :func:`nfpi.config.priors.compute_weight`; None: 2, unless `weight` is given.
+                :func:`nfpi.config.priors.compute_weight`; None: 1, unless `weight` is given.
             validation: share of the images to hold out, or (images, labels); the model's card has the scores on them.
             epochs: passes over the training images; None: those of `training`, by default at least 20, and so many that
                 there are at least 500 steps.
