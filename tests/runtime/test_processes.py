@@ -181,7 +181,7 @@ def test_a_signal_stops_both_processes_and_they_resume_from_one_state(splits, tm
     """Each gets SIGTERM, as a cluster sends it; the end is that of two that nobody stopped, bit for bit."""
 
     def arguments(output: str, minutes: float) -> list[str]:
-        changes = {"epochs": 50, "fit_after_epochs": 40, "evaluate_every": 50, "checkpoint_minutes": minutes}
+        changes = {"epochs": 25, "fit_after_epochs": 20, "evaluate_every": 25, "checkpoint_minutes": minutes}
         training = TRAINING | changes
         options = ("--flow", json.dumps(FLOW), "--training", json.dumps(training), "--devices", 2)
         return [str(x) for x in ("start-flow", "--data", splits, *options, "--output", tmp_path / output)]

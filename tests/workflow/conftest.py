@@ -97,6 +97,7 @@ class Project:
         """Return the one line in which a dry run that must fail says why."""
         process = self.run_snakemake(*arguments, "--dry-run", overlay=overlay, check=False, **environment)
         assert process.returncode != 0
+        assert "Traceback (most" not in process.stdout
         (line,) = re.findall(r"^ *((?:config|ConfigError): .*)$", process.stdout, re.MULTILINE)
         return str(line)
 

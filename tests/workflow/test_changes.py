@@ -37,12 +37,9 @@ def test_a_second_call_does_nothing(finished_project: Project, target: str) -> N
     assert "Nothing to be done" in finished_project.run_snakemake(target, "--dry-run").stdout
 
 
-def test_a_new_weight_makes_only_its_own_run(finished_project: Project) -> None:
-    planned = finished_project.plan_jobs("table2", overlay=with_lambdas(0, 1e3, 2e3, 1e4, 3e4, 1e5))
-    assert planned == list_jobs_of_run(run("2000")) | COLLECTION
-
-
-def test_a_new_weight_is_made_and_then_there_is_nothing_to_do(finished_project: Project, tmp_path: Path) -> None:
+def test_a_new_weight_makes_only_its_own_run_and_then_there_is_nothing_to_do(
+    finished_project: Project, tmp_path: Path
+) -> None:
     project = finished_project.copy(tmp_path / "copy")
     project.forget_calls()
     overlay = with_lambdas(0, 1e3, 2e3, 1e4, 3e4, 1e5)
@@ -91,17 +88,16 @@ def test_a_setting_of_the_fit_keeps_the_initial_state_and_the_baseline(finished_
     assert planned == DEMO - kept - list_jobs_of_run(DEMO_RUNS[0])
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
-        "training={workers: 3, checkpoint_minutes: 1, evaluate_every: 7}",
-        "training={tracking: tensorboard, sample_every_epochs: 2}",
-        "classifiers={resnet18: {keep: false}}",
-        "resources={train_flow: {gpu: 4, threads: 7, mem_mb: 9, runtime: 9}}",
-    ],
-)
-def test_what_changes_no_result_runs_nothing(finished_project: Project, setting: str) -> None:
-    assert finished_project.plan_jobs("table2", "--config", setting) == set()
+def test_what_changes_no_result_runs_nothing(finished_project: Project) -> None:
+    overlay = {
+        "training": {
+            **{"workers": 3, "checkpoint_minutes": 1, "evaluate_every": 7},
+            **{"tracking": "tensorboard", "sample_every_epochs": 2},
+        },
+        "classifiers": {"resnet18": {"keep": False}},
+        "resources": {"train_flow": {"gpu": 4, "threads": 7, "mem_mb": 9, "runtime": 9}},
+    }
+    assert finished_project.plan_jobs("table2", overlay=overlay) == set()
 
 
 def test_weights_that_were_not_kept_are_not_missed(finished_project: Project, tmp_path: Path) -> None:

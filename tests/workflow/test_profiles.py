@@ -21,7 +21,6 @@ def folders(project: Project, *arguments: str, overlay: dict[str, Any] | None = 
 
 
 def test_the_cluster_runs_the_papers_preset(fresh_project: Project) -> None:
-    assert folders(fresh_project, "--profile", "slurm", "table2") == {"results/paper"}
     assert fresh_project.plan_jobs("--profile", "slurm", "table2") == fresh_project.plan_jobs(
         "table2", "--config", "preset=paper"
     )
@@ -66,7 +65,11 @@ def test_the_profiles_differ_in_their_settings_only() -> None:
 
 def asked_by_job(project: Project, *arguments: str, **environment: str) -> dict[str, str]:
     """What jobs do, in two words → what they request, as a dry run says; alike for all jobs that do it."""
-    text = project.run_snakemake(*arguments, "--dry-run", **environment).stdout
+    return read_asked(project.run_snakemake(*arguments, "--dry-run", **environment).stdout)
+
+
+def read_asked(text: str) -> dict[str, str]:
+    """The same, from what the dry run printed."""
     lines = set(re.findall(r"^Job \d+: (\w+ \w+).*\n  (.*)$", text, flags=re.MULTILINE))
     asked = dict(lines)
     assert len(asked) == len(lines)
@@ -103,23 +106,19 @@ def test_a_dry_run_says_what_jean_zay_is_asked_for(fresh_project: Project, overl
 
 
 def test_any_other_cluster_is_asked_for_resources_alone(fresh_project: Project) -> None:
-    asked = {
-        job: set(text.split()) for job, text in asked_by_job(fresh_project, "--profile", "slurm", "table2").items()
-    }
+    text = fresh_project.run_snakemake("--profile", "slurm", "table2", "--dry-run").stdout
+    asked = {job: set(resources.split()) for job, resources in read_asked(text).items()}
     gpu = {"gres=gpu:1", "cpus_per_task=8"}
     assert asked["Train mef"] == gpu | {"runtime=1200", "mem_mb=32000", "slurm_extra=--signal=TERM@120"}
     assert asked["Evaluate mef"] == gpu | {"runtime=60", "mem_mb=16000"}
     assert asked["Fit the"] == {"cpus_per_task=4", "runtime=60", "mem_mb=8000"}
-
-
-def test_downloads_and_tables_stay_on_the_login_node(fresh_project: Project) -> None:
-    text = fresh_project.run_snakemake("--profile", "slurm", "table2", "--dry-run").stdout
-    for message in (
+    on_the_login_node = (
         "Prepare cifar100/splits",
         "Collect the metrics of table2",
         "Write table2",
         "Draw accuracy against λ",
-    ):
+    )
+    for message in on_the_login_node:
         assert re.search(rf"^Job \d+: {message}\nReason", text, flags=re.MULTILINE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -94,10 +95,15 @@ def test_a_copy_elsewhere_is_the_same_data_set(copied: tuple[Project, Path]) -> 
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_of_the_images_makes_all_again_once(copied: tuple[Project, Path], change: str) -> None:
+def test_a_change_of_the_images_makes_all_again(copied: tuple[Project, Path], change: str) -> None:
     project, images = copied
     CHANGES[change](images)
     assert project.plan_jobs("own", overlay=settings(images)) == ALL
+
+
+def test_changed_images_make_all_again_once(copied: tuple[Project, Path]) -> None:
+    project, images = copied
+    edit(images)
     assert project.plan_jobs("table2", overlay=settings(images)) & ALL == set()  # of other data sets
     project.forget_calls()
     project.run_snakemake("own", overlay=settings(images))
@@ -149,24 +155,28 @@ def test_an_archive_is_a_file_that_is_compared(fresh_project: Project, tmp_path:
     ],
     ids=["no folder", "no test", "other classes", "an empty class", "one class", "a link to nothing"],
 )
-def test_an_ill_formed_folder_is_refused_in_the_dry_run(
-    copied: tuple[Project, Path], form: Callable[[Path], object], message: str
-) -> None:
+def test_an_ill_formed_folder_is_refused(tmp_path: Path, form: Callable[[Path], object], message: str) -> None:
+    form(images := make_images(tmp_path / "images"))
+    with pytest.raises(ConfigError, match=re.escape(f"datasets.mine: {images}")) as fault:
+        Sources(make_plan(**settings(images))).check_files(SEEN)
+    assert message in str(fault.value)
+
+
+def test_a_folder_without_images_is_refused_in_the_dry_run(copied: tuple[Project, Path]) -> None:
     project, images = copied
-    form(images)
+    shutil.rmtree(images)
     line = project.read_refusal("own", overlay=settings(images))
     assert line.startswith(f"ConfigError: datasets.mine: {images}")
-    assert message in line
 
 
 @pytest.mark.parametrize("layout", ["train and test", "train and val", "class folders alone"])
-def test_each_layout_of_a_folder_is_planned(fresh_project: Project, tmp_path: Path, layout: str) -> None:
+def test_each_layout_of_a_folder_is_planned(tmp_path: Path, layout: str) -> None:
     images = make_images(tmp_path / "images")
     if layout == "train and val":
         (images / "test").rename(images / "val")
     if layout == "class folders alone":
         images = images / "train"
-    assert fresh_project.plan_jobs("own", overlay=settings(images)) == ALL
+    assert Sources(make_plan(**settings(images))).check_files(SEEN) == []
 
 
 def test_a_new_preset_is_planned_as_it_was_written(

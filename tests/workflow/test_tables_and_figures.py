@@ -38,7 +38,7 @@ def plan(project: Project, **overlay: Any) -> set[Job]:
     return project.plan_jobs("all", overlay=overlay)
 
 
-@pytest.mark.parametrize("target", ["", "all", "table6", "figure1", "convergence_map"])
+@pytest.mark.parametrize("target", ["", "figure1"])
 def test_a_second_call_does_nothing(complete_project: Project, target: str) -> None:
     assert "Nothing to be done" in complete_project.run_snakemake(*target.split(), "--dry-run").stdout
 
@@ -104,18 +104,17 @@ def test_a_classifier_is_trained_anew_and_what_starts_from_it(complete_project: 
 @pytest.mark.parametrize(
     ("setting", "seen_by"),
     [
-        ({"nfa_probability": 0.9}, [(LATENT, "nfa"), (LATENT, "standard+nfa")]),
+        ({"nfa_probability": 0.9, "workers": 1, "checkpoint_minutes": 1}, [(LATENT, "nfa"), (LATENT, "standard+nfa")]),
         ({"standard": {"mixup": 0.3}}, [(REAL, "standard"), (LATENT, "standard+nfa")]),
-        ({"workers": 1, "checkpoint_minutes": 1}, []),
     ],
-    ids=["nfa", "standard", "no result"],
+    ids=["nfa", "standard"],
 )
 def test_an_augmentation_touches_the_classifiers_that_see_it(
     complete_project: Project, setting: dict[str, Any], seen_by: list[tuple[str, str]]
 ) -> None:
     changed = plan(complete_project, classifiers={"swin": setting})
     runs = [classifier(folder, "swin", augmentation) for folder, augmentation in seen_by]
-    assert changed == (set().union(*runs) | list_collection_jobs("table5") if runs else set())
+    assert changed == set().union(*runs) | list_collection_jobs("table5")
 
 
 def test_latent_augmentation_touches_nothing_but_its_variants(complete_project: Project) -> None:
@@ -146,19 +145,15 @@ def test_a_new_row_is_a_line(complete_project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("figure", "settings"),
+    "figures",
     [
-        ("figure1", {"perplexity": 20}),
-        ("figure2", {"variants": 2}),
-        ("samples", {"temperatures": [1.0]}),
-        ("residuals", {"lambdas": [1e3]}),
-        ("convergence_map", {"lambdas": [1e3]}),
+        {"figure1": {"perplexity": 20}, "samples": {"temperatures": [1.0]}, "residuals": {"lambdas": [1e3]}},
+        {"figure2": {"variants": 2}, "convergence_map": {"lambdas": [1e3]}},
     ],
+    ids=" ".join,
 )
-def test_what_a_figure_shows_touches_that_figure(
-    complete_project: Project, figure: str, settings: dict[str, Any]
-) -> None:
-    assert plan(complete_project, figures={figure: settings}) == {("figure", f"figures/{figure}")}
+def test_what_a_figure_shows_touches_that_figure(complete_project: Project, figures: dict[str, Any]) -> None:
+    assert plan(complete_project, figures=figures) == {("figure", f"figures/{name}") for name in figures}
 
 
 def test_two_backbones_in_one_table_are_trained_each(fresh_project: Project) -> None:
@@ -180,7 +175,6 @@ def test_settings_of_a_backbone_touch_its_own_runs(complete_project: Project) ->
     initial = ("start-flow", "digits/glow/initial/data/seed=0")
     of_glow = set().union(*map(list_jobs_of_run, runs)) | list_collection_jobs("table7")
     assert plan(complete_project, flows={"glow": {"training": {"batch_size": 64}}}) == of_glow | {initial}
-    assert plan(complete_project, flows={"glow": {"training": {"learning_rate": 2e-3}}}) == of_glow | {initial}
     fits = {job for job in of_glow if job[0] == "fit-prior"}
     assert plan(complete_project, flows={"glow": {"training": {"epochs": 50}}}) == of_glow - fits
 

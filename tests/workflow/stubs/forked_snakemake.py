@@ -10,9 +10,12 @@ import signal
 import sys
 
 import snakemake.cli
+import snakemake.storage
 
 import nfpi.stages.commands
 import nfpi.workflow  # noqa: F401
+
+snakemake.cli.get_argument_parser()  # imports the plugins
 
 
 def run(arguments: list[str], folder: str, environment: dict[str, str], output: str) -> None:
