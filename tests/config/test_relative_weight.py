@@ -75,3 +75,5 @@ def test_a_figure_has_one_of_the_weights(project):
     figures = {"samples": {"dataset": "digits", "lambda": 3, "relative_weight": 2}}
     with pytest.raises(ConfigError, match=r"figures\.samples: lambda, relative_weight"):
         project.resolve(figures=figures)
+    figures["samples"]["lambda"] = 0  # as a preset that extends this one may set it
+    assert project.resolve(figures=figures).config.figures["samples"].weight > 0

@@ -19,7 +19,7 @@ def make_table(*rows: tuple[str, float, float, float, float], dataset: str = "di
     """Make a table of rows of prior, λ, mismatch, NF-Acc and CNN-Acc."""
     common = {"dataset": dataset, "flow": "mef", "classifier": "resnet18"}
     names = ("prior", "lambda", "mismatch", "nf_acc", "cnn_acc")
-    columns = COLUMNS | dict.fromkeys(("nf_acc", "cnn_acc"), "float64")
+    columns = COLUMNS | dict.fromkeys(("mismatch", "nf_acc", "cnn_acc"), "float64")
     return pd.DataFrame([common | dict(zip(names, row, strict=True)) for row in rows], columns=list(columns))
 
 
@@ -47,6 +47,7 @@ def test_accuracies_are_compared_with_those_of_the_same_refit():
 def test_rows_without_a_mismatch_or_a_zero_are_left_out():
     rows = [("fpi", 0, 0.05, 90, 80), ("fpi", 1e4, math.nan, 95, 84), ("nfgd", 1e4, 1.0, 95, 84)]
     assert compute_gains(make_table(*rows, ("real", math.nan, math.nan, 1, 1))).empty
+    assert compute_gains(TABLE.drop(columns="mismatch")).empty
 
 
 def test_every_gain_is_a_marker():

@@ -220,7 +220,7 @@ def test_what_does_not_follow_its_prior_is_said(root, capsys) -> None:
     measure(root, FLOW, nf_acc=93.0, mismatch=1.0, beta=0.184)
     assert state(root) == ("done", "does not follow its prior: mismatch 1.00 bits/dim, β 0.18")
     assert call("status", root) == 0
-    assert "a smaller λ or a refit" in capsys.readouterr().out.splitlines()[-1]
+    assert "a smaller λ or a refit" in capsys.readouterr().err.splitlines()[-1]
     measure(root, FLOW, nf_acc=93.0, mismatch=1.0)
     assert state(root) == ("done", "does not follow its prior: mismatch 1.00 bits/dim")
 

@@ -11,6 +11,7 @@ from nfpi.config.base import Name, NonNegativeFloat, NonNegativeInt, Seed, Setti
 from nfpi.config.experiments import Experiment, MetricName, Table
 from nfpi.config.metrics import ACCURACIES
 from nfpi.config.metrics import metric as find_metric
+from nfpi.runs import name_refitted
 
 Choice = Literal["best", "inner_best", "min", "max"]
 """Choice among the λ of an experiment. best: the one that its table selects on the validation split; inner_best: the
@@ -202,7 +203,8 @@ def _complete_row(row: Any, default: Any) -> Any:
 
 def name_of(experiment: Any) -> str:
     """Return the name by which claims refer to an experiment, from its settings or from one of its rows in a table."""
-    return experiment.label or experiment.prior or str(experiment.classifier)
+    prior = experiment.prior and name_refitted(experiment.prior, getattr(experiment, "refit", None))
+    return experiment.label or prior or str(experiment.classifier)
 
 
 def check_claims(claims: Mapping[str, Claim], tables: Mapping[str, Table]) -> None:
@@ -233,7 +235,8 @@ def _check_claim(claim: Claim, tables: Mapping[str, Table]) -> None:
             in_table = tables[row.table].experiments
             try:
                 experiments.append(in_table[row.find_index(dict(enumerate(in_table)))])
-                _check_weight(row, experiments[-1].weights)
+                if not experiments[-1].relative_weights:  # otherwise λ is not computed yet
+                    _check_weight(row, experiments[-1].weights)
                 _check_metric(comparison.metric, experiments[-1])
             except ValueError as error:
                 raise ValueError(f"{where}.{side}: {error}") from None

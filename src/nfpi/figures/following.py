@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FLOW = ["dataset", "flow", "prior"]
-COLUMNS = dict.fromkeys((*_FLOW, "classifier"), "str") | dict.fromkeys(("lambda", "mismatch"), "float64")
-"""Required columns of a table besides the accuracies, and their types."""
+COLUMNS = dict.fromkeys((*_FLOW, "classifier"), "str") | {"lambda": "float64"}
+"""Required columns of a table, and their types; it may lack the mismatch and the accuracies."""
 _COLOURS = {"nf_acc": OKABE_ITO["blue"], "cnn_acc": OKABE_ITO["vermillion"]}
 """Metrics shown if the table has them, with their colours."""
 _TICKS = (-0.5, -0.2, 0, 0.2, 0.5, 1, 2, 5, 10)
@@ -53,7 +53,7 @@ def draw(settings: FollowingFigure, inputs: FigureInputs) -> Drawn:
     from nfpi.results.recorded.csv_files import read_csv, read_header
 
     def read(path: Path) -> pd.DataFrame:
-        shown = _COLOURS.keys() & set(read_header(path))
+        shown = {*_COLOURS, "mismatch"} & set(read_header(path))
         return read_csv(path, COLUMNS | dict.fromkeys(shown, "float64"))
 
     gains = pd.concat([compute_gains(read(path)) for path in inputs.files["table"]])

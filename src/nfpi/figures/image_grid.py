@@ -49,8 +49,8 @@ class FlowFigure(FigureSettings):
 
     @model_validator(mode="after")
     def _check_weight(self) -> Self:
-        if self.relative_weight is not None and "weight" in self.model_fields_set:
-            raise ValueError("lambda, relative_weight: expected one of them, received both")
+        if self.relative_weight is not None and self.weight:
+            raise ValueError("lambda, relative_weight: expected one of them, received both: set `lambda: 0`")
         return self
 
     def list_model_files(self, config: Config, layout: Layout) -> list[str]:

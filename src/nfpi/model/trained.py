@@ -191,6 +191,7 @@ class TrainedFlow:
             raise ValueError(f"how: expected {' or '.join(REFITS)}, received {how!r}")
         record: dict[str, Any] = {**self.config.get("prior", {}), "refit": how}
         if how == "moments":
+            record = {name: value for name, value in record.items() if name not in ("iterations", "converged")}
             prior = estimate_moments(statistics)
         elif "method" in record:
             block = PRIORS.validate(record["settings"])

@@ -14,7 +14,7 @@ from nfpi.results.recorded.runs import RecordedRun
 from nfpi.results.statistics.intervals import wilson_interval
 from nfpi.results.tables.summaries import choose_best, find_selecting_metric
 from nfpi.results.tables.table import count_decimals, format_number
-from nfpi.runs import BASELINE, Run
+from nfpi.runs import BASELINE, Run, name_refitted, split_refitted
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,17 @@ def _make_headline(name: str, run: Run, groups: Groups, tables: Sequence[Product
 def _find_baseline(run: Run) -> tuple[Run, str]:
     """Return the baseline of a run, which may be the run itself, and the label of the baseline.
 
-    It is the data-initialised run at λ = 0 or, for a run with an augmentation, the one without.
+    It is the data-initialised run at λ = 0, with Gaussians that are estimated again if the run's are, or, for a run
+    with an augmentation, the one without.
     """
     if run.augmentation is not None:
         other = Run(dataset=run.dataset, seed=0, classifier=run.classifier, augmentation="none")
         return other, "without augmentation"
-    if run.prior in BASELINE.values():
+    prior, refit = split_refitted(run.prior or "")
+    if prior in BASELINE.values():
         return run, ""
-    return replace(run, prior=BASELINE["data"], weight=0.0), "λ = 0" if run.weight else "data-initialised, λ = 0"
+    baseline = replace(run, prior=name_refitted(BASELINE["data"], refit), weight=0.0)
+    return baseline, "λ = 0" if run.weight else "data-initialised, λ = 0"
 
 
 def _find_paper_value(name: str, run: Run, tables: Sequence[Product]) -> float | None:

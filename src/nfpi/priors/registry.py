@@ -117,12 +117,14 @@ def find_relative_weight(record: Mapping[str, Any], num_classes: int, num_dimens
 def is_fitted_to_means(record: Mapping[str, Any]) -> bool:
     """Return whether a fit or the initial state determined the means of a prior, so that latents may differ from them.
 
-    They may not if the means were learned along with the flow, or estimated from the latents after the training; if
-    only the variances were fitted, the means are those of the latents at the fit.
+    They may not if the means were learned along with the flow, as by a method that is not known, or estimated from the
+    latents after the training; if only the variances were fitted, the means are the initial ones.
     """
-    settings, method = record.get("settings", {}), record.get("method", "")
-    is_learned = method in PRIORS and PRIORS[method].traits["learned"]
-    return not is_learned and settings.get("fit_mean", True) and record.get("refit") != "moments"
+    settings, method, refit = record.get("settings", {}), record.get("method"), record.get("refit")
+    if method is None:  # λ = 0
+        return refit is None
+    is_fitted = method in PRIORS and not PRIORS[method].traits["learned"]
+    return is_fitted and settings.get("fit_mean", True) and refit != "moments"
 
 
 def fit_prior(block: PriorBlock, statistics: ClassStatistics, initial: GaussianPrior, weight: float) -> FittedPrior:

@@ -114,8 +114,9 @@ def list_claimed_runs(config: Config) -> list[Run]:
 def list_runs_compared_by_image(config: Config) -> list[Run]:
     """Return the runs whose predictions the claims compare image by image."""
     found: list[Run] = []
-    for comparison in (comparison for claim in config.claims.values() for comparison in claim.comparisons):
-        if comparison.needs_predictions(len(config.seeds)):
+    pairs = [(claim, comparison) for claim in config.claims.values() for comparison in claim.comparisons]
+    for claim, comparison in pairs:
+        if comparison.needs_predictions(len(set(config.seeds) - set(claim.without_seeds))):
             for row in (row for side in comparison.rows for row in _select_rows_of_side(config, side)):
                 found += row.runs_of(comparison.metric)
     return found

@@ -68,7 +68,7 @@ class ShowStatus(Command):
                     _HEADING, [_format_cells(run) for run in runs], styles=[_STYLES.get(run.state) for run in runs]
                 )
             if any(run.metrics.get("mismatch", 0.0) > MISMATCH_LIMIT for run in runs):
-                print(MISMATCH_ADVICE)
+                print(MISMATCH_ADVICE, file=sys.stderr)
 
 
 def _summarize(runs: list[Progress]) -> str:

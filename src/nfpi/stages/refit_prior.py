@@ -8,6 +8,7 @@ from typing import Any
 from nfpi.config.base import PositiveInt
 from nfpi.config.experiments import Refit
 from nfpi.runs import MODEL_FILES, split_refitted
+from nfpi.runtime.divergence import Diverged
 from nfpi.stages.base import Stage
 from nfpi.stages.planned import Planned, Wildcards
 from nfpi.stages.prepare_data import list_meta_files
@@ -62,4 +63,9 @@ class RefitPrior(Stage):
             covariance=model.prior.is_full,
         )
         model.flow.cpu()
-        model.refit_to(statistics, self.refit).write(self.get_path("config").parent)
+        try:
+            refitted = model.refit_to(statistics, self.refit)
+        except Diverged as fault:
+            fault.context = {"seed": model.seed, "prior": model.config["prior"]["settings"]}
+            raise
+        refitted.write(self.get_path("config").parent)

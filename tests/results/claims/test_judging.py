@@ -56,6 +56,7 @@ def judge(make_config, make_metric_rows, make_frame, reference) -> Callable[...,
             of_run = {name: number for name, number in value.items() if ("cnn" in name) == (run.classifier is not None)}
             found.append(make_metric_rows(run, **of_run))
         claim = {"number": 3, "statement": "Ours is better", "comparisons": list(comparisons) or [comparison()]}
+        claim["without_seeds"] = more.get("without_seeds", [])
         evidence = Evidence(
             make_frame(*found), config.tables, {"t": rows}, reference, more.get("predictions", none_read)
         )
@@ -188,6 +189,16 @@ def test_missing_runs_are_left_out_and_no_runs_are_not_run(judge):
     frame = judge(lambda *run: None)
     assert (only(frame)["verdict"], only(frame)["claim_verdict"]) == ("not run", "not run")
     assert "not run" in claims_to_markdown(frame)
+
+
+def test_seeds_that_were_looked_at_before_do_not_count(judge):
+    def run(*run):
+        return effect(4.0)(*run) | ({"nf_acc": -100.0} if run[::2] == ("fpi", 0) else {})
+
+    row = only(judge(run, without_seeds=[0]))
+    assert (row["verdict"], row["seeds"], row["planned_seeds"]) == ("holds", 9, 9)
+    row = only(judge(effect(4.0), without_seeds=[0], seeds=(0,)))
+    assert (row["verdict"], row["seeds"]) == ("not run", 0)
 
 
 def test_the_ends_of_a_range_and_the_best_within(judge):

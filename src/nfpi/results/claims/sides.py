@@ -38,8 +38,12 @@ class Evidence:
     read_predictions: Callable[[Run], Predictions]
 
     def without_seeds(self, seeds: Sequence[int]) -> Evidence:
-        """Return the data without the runs of some seeds."""
-        return replace(self, metrics=self.metrics[~self.metrics["seed"].isin(seeds)])
+        """Return the data without the runs of some seeds, unless no other seed is planned."""
+        planned = {run.seed for rows in self.rows.values() for row in rows for run in row.runs}
+        kept = sorted(planned - set(seeds))
+        rows = {name: [row.with_seeds(kept) for row in of_table] for name, of_table in self.rows.items()}
+        metrics = self.metrics[~self.metrics["seed"].isin(seeds)]
+        return replace(self, metrics=metrics, rows=rows if seeds and kept else self.rows)
 
 
 @dataclass(frozen=True)
