@@ -161,7 +161,8 @@ def test_changed_settings_are_named_as_in_the_config(tmp_path: Path) -> None:
 def test_a_dry_run_names_the_settings_that_changed(finished_project: Project, tmp_path: Path) -> None:
     project = finished_project.copy(tmp_path / "copy")
     folder = "results/demo/digits/mef/fpi/lambda=1000/seed=0"
-    (given,) = [call["arguments"] for call in project.read_calls() if {"--initial", folder} <= {*call["arguments"]}]
+    trainings = [call["arguments"] for call in project.read_calls() if call["stage"] == "train-flow"]
+    (given,) = [arguments for arguments in trainings if folder in arguments]
     about: dict[str, Any] = {"timed": [], "made_from": {}, "facts": {}, "digests": {}}
     settings = json.loads(given[given.index("--settings") + 1])
     manifest = project.folder / folder / TrainFlow.outputs["manifest"]
