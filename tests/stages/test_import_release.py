@@ -46,7 +46,7 @@ def test_a_released_flow_is_evaluated_as_the_one_it_was_made_of(trained_run, che
     run = {**trained_run.identity.to_json(), "seed": 0}
     check_call(
         *trained_run.make_command(
-            "evaluate", model=tmp_path / "model", history=None, identity=run, output=tmp_path / "run"
+            "evaluate", model=tmp_path / "model", history=None, initial=None, identity=run, output=tmp_path / "run"
         )
     )
     received, expected = (

@@ -100,9 +100,9 @@ class MeasuringStage(Stage):
 
 
 class Evaluate(MeasuringStage):
-    """Measure NF-Acc, bits/dim and more of a flow, and how it follows its prior.
+    """Measure NF-Acc, bits/dim and more of a trained flow.
 
-    Uses all splits.
+    Uses all splits: the training images tell how the latents follow the prior.
     """
 
     command = "evaluate"
