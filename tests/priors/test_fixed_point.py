@@ -586,7 +586,7 @@ def test_too_large_a_weight_diverges_and_tells(kind, scale):
     assert 0 <= fault.class_index < 4
     assert str(fault) == (
         f"fixed-point iteration diverged at iteration {fault.iteration}: {fault.quantity} of class "
-        f"{fault.class_index} (λ = 10000; a smaller λ may converge)"
+        f"{fault.class_index} (λ = 10000, s₀ = {fault.relative_weight:.3g}; a smaller λ may converge)"
     )
     # the iterations before went well, and their residuals are those that are told
     if fault.residuals:

@@ -410,7 +410,8 @@ def test_an_initial_training_that_diverged_is_that_of_every_weight(made, tmp_pat
     prior = tmp_path / "fit/prior.safetensors"
     check_call(*made.make_command("train-flow", initial=tmp_path / "initial", prior=prior, output=tmp_path / "flow"))
     history = tmp_path / "flow/log.csv"
-    check_call(*made.make_command("evaluate", model=tmp_path / "flow/model", history=history, output=tmp_path / "flow"))
+    files = {"model": tmp_path / "flow/model", "history": history, "initial": tmp_path / "initial"}
+    check_call(*made.make_command("evaluate", **files, output=tmp_path / "flow"))
     record = json.loads((tmp_path / "flow/metrics.json").read_text())["diverged"]
     assert record["quantity"] == "loss of the flow"
 

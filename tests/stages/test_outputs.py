@@ -117,7 +117,7 @@ def test_a_divergence_marks_all_outputs_of_the_stages_after_the_fit(diverged_run
 def test_a_fit_that_diverged_is_a_result_of_every_stage(diverged_run):
     """It passes from the fit to the metrics of the flow and of the classifier."""
     fault = read_json(diverged_run.folder / "metrics.json")["diverged"]
-    assert fault.keys() == {"iteration", "class_index", "quantity", "lambda", "context"}
+    assert fault.keys() == {"iteration", "class_index", "quantity", "lambda", "relative_weight", "context"}
     assert fault["lambda"] == 1e6
     assert fault["context"]["seed"] == 3
     assert fault["context"]["prior"]["update"] == "exact"

@@ -49,7 +49,8 @@ def test_all_are_shown_where_all_were_asked_for(shown, requested) -> None:
     lines = shown(*requested)
     assert "| table table2 |" in lines
     figures = [line for line in lines if line.startswith("figure: ")]
-    assert {Path(line).stem for line in figures} == {"claims", "accuracy_against_weight", "samples", "residuals"}
+    expected = {"claims", "accuracy_against_weight", "following", "samples", "residuals"}
+    assert {Path(line).stem for line in figures} == expected
 
 
 def test_a_file_that_was_asked_for_brings_nothing(shown) -> None:
