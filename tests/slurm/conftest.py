@@ -187,7 +187,9 @@ def long_runs(
 
 
 @pytest.fixture
-def controller() -> Iterator[Controller]:
+def controller(long_runs: dict[str, tuple[Submitting, Run]]) -> Iterator[Controller]:
+    """The controller, to be stopped once the demo has ended: a job that starts meanwhile fails, and is run again."""
+    long_runs["demo"][1].wait_for_end()
     controller = Controller()
     yield controller
     if not controller.answers():
