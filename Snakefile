@@ -30,23 +30,22 @@ from nfpi.stages.refit_prior import RefitPrior
 from nfpi.stages.tables_and_figures import Collect, MakeFigure, MakeTable
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import StartFlow, TrainFlow
-from nfpi.workflow import Declarations, Inputs, Jobs, Plan, Sources, Targets
+from nfpi.workflow import Declarations, Inputs, Jobs, Outdated, Plan, Sources, Targets
 from nfpi.workflow.internals import (
     find_rules_with_jobs,
     list_requested_targets,
     log_in_utf_8,
     prepare_submission,
-    touches_all_files,
+    force_outdated,
     use_this_machine,
 )
 from nfpi.workflow.jobs import request_cuda_build
 from nfpi.workflow.plan import shorten_path
 from nfpi.workflow.records import (
-    check_origin,
     check_preset_file,
     lock_results,
     record_call,
-    record_origin,
+    record_preset_file,
     write_page_at_end,
 )
 from nfpi.workflow.terminal import announce
@@ -66,14 +65,13 @@ except ConfigError as error:
 if workflow.is_main_process:
     try:
         check_preset_file(plan)
-        warning = check_origin(plan)
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
-    if warning is not None:
-        logger.warning(warning)
 
 inputs, jobs, targets = Inputs(plan), Jobs(plan), Targets(plan)
-declarations, sources = Declarations(plan), Sources(plan, is_main_process=workflow.is_main_process)
+declarations = Declarations(plan, is_main_process=workflow.is_main_process)
+sources = Sources(plan, is_main_process=workflow.is_main_process)
+outdated = Outdated(sources)
 ENVIRONMENT = ROOT / "environment.yml"
 REFERENCE = shorten_path(ROOT / "workflow/reference/paper.csv")
 
@@ -110,6 +108,7 @@ include: "workflow/rules/costs.smk"
 
 try:
     prepare_submission(workflow, jobs)
+    force_outdated(workflow, outdated.find_fault)
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
 
@@ -120,7 +119,7 @@ onstart:
         check_preset_file(plan)  # again, as another call may have begun meanwhile
     except (LockedError, ConfigError) as error:
         raise WorkflowError(str(error)) from None
-    record_origin(plan, remembered=touches_all_files(workflow))
+    record_preset_file(plan)
     record_call(plan, list_requested_targets(workflow))
     log_in_utf_8(logger)
     announce(logger, plan.layout.root, find_rules_with_jobs(workflow))

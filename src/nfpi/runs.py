@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -258,11 +259,14 @@ def parse_run_folder(folder: str) -> Run | None:
     return None
 
 
-def _compile_template(template: str) -> re.Pattern[str]:
+@cache
+def compile_template(template: str) -> re.Pattern[str]:
     """Convert a path template to a regular expression with its wildcards as named groups."""
     values = {
+        "splits": SPLITS_PATTERN,
         "weight": WEIGHT_PATTERN,
         "seed": "[0-9]+",
+        "temperature": WEIGHT_PATTERN,
         "source": f"{NO_FLOW}|[^/.][^/]*/[^/.][^/]*/lambda={WEIGHT_PATTERN}",
     }
     literal = re.split(r"{(\w+)}", template)
@@ -273,7 +277,7 @@ def _compile_template(template: str) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
-_RUN_FOLDERS = [_compile_template(template) for template in (FLOW_RUN, REAL_CLASSIFIER, GENERATED_CLASSIFIER)]
+_RUN_FOLDERS = [compile_template(template) for template in (FLOW_RUN, REAL_CLASSIFIER, GENERATED_CLASSIFIER)]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,12 +17,13 @@ from nfpi.config.training import TrainingConfig
 from nfpi.evidence.checksums import FILE as SUMS
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums, write_checksums
 from nfpi.results.recorded.predictions import read_predictions, shorten_predictions
-from nfpi.results.recorded.runs import RecordedRun, find_runs
+from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
 from nfpi.results.recorded.settings import FILE as SETTINGS
 from nfpi.results.recorded.settings import StoredSettings, read_settings
 from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.runtime.files import write_atomically, written_together
+from nfpi.runtime.manifests import Seals
 
 _WITHOUT_EFFECT = {"devices", *list_execution_settings(TrainingConfig, ClassifierConfig)}
 """Settings of a run that do not affect its metrics, by the last part of their dotted names."""
@@ -63,6 +63,7 @@ def gather_evidence(
     root: Path,
     output: Path,
     stored: StoredSettings,
+    seals: Seals | None = None,
     *,
     with_class_log_prob: bool = False,
     with_other_settings: bool = False,
@@ -75,6 +76,7 @@ def gather_evidence(
         root: results/{preset}.
         output: folder of the evidence.
         stored: settings of the preset; if there are runs in `root`, their seeds replace those of the preset.
+        seals: says which runs are outdated, see :func:`find_runs`.
         with_class_log_prob: whether to keep the probabilities of all classes, which take most of the bytes.
         with_other_settings: whether to accept runs whose settings differ from those of the existing evidence, or from
             those in settings.json of `root`.
@@ -86,14 +88,14 @@ def gather_evidence(
         MetricsError: predictions are damaged.
         OSError: a file cannot be read or written.
     """
-    recorded = {item.run: item for item in find_runs(root)}
+    recorded = {item.run: item for item in find_runs(root, seals)}
     wanted = list_tabled_runs(replace_seeds(stored.config, {run.seed for run in recorded} or stored.config.seeds))
     chosen = [recorded[run] for run in wanted if run in recorded]
     if not chosen:
         raise EvidenceError(f"{root}: expected runs of the tables {', '.join(stored.config.tables)}, received none")
     _check_data(chosen, stored.config)
-    if not with_other_settings and (root / SETTINGS).is_file():
-        _check_training(chosen, stored.config, root / SETTINGS)
+    if not with_other_settings:
+        _check_seals(chosen)
     contents = {name: content for item in chosen for name, content in _read_files(item, with_class_log_prob).items()}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     earlier = read_checksums(output) if (output / SUMS).is_file() else {}
@@ -177,29 +179,15 @@ def _check_data(chosen: Sequence[RecordedRun], config: Config) -> None:
             )
 
 
-def _check_training(chosen: Sequence[RecordedRun], config: Config, path: Path) -> None:
-    """Check that the flows were trained with the settings of the last call of the workflow.
-
-    If a flow was not, the settings were changed and not all runs were made again, so a table would mix old and new
-    settings. The precision is not compared, as runs record the one that `auto` chose on their device.
+def _check_seals(chosen: Sequence[RecordedRun]) -> None:
+    """Check that the runs were made with the settings of the last call of the workflow, from the present inputs.
 
     Raises:
-        EvidenceError: a setting that the run recorded has another value now.
+        EvidenceError: a run is outdated.
     """
-    ignored = {"precision", *_WITHOUT_EFFECT}
     for item in chosen:
-        if item.run.flow is None:
-            continue
-        training, recorded = config.resolve_training(item.run.dataset, item.run.flow), item.settings
-        present = training.model_dump(mode="json", exclude=ignored)
-        for name, expected in present.items():
-            key = f"training.{name}"
-            received = json.loads(recorded[key]) if key in recorded else expected  # diverged runs have none
-            if received != expected:
-                raise EvidenceError(
-                    f"{item.folder}: expected the settings in {path}, {key}: {expected}, received {received}; "
-                    "`snakemake all` with its seed makes the run again, --with-other-settings accepts the run as it is"
-                )
+        if item.is_outdated:
+            raise EvidenceError(f"{item.folder}: {OUTDATED}; --with-other-settings accepts the run as it is")
 
 
 def _check_settings(chosen: Sequence[RecordedRun], existing: dict[Run, RecordedRun], output: Path) -> None:

@@ -3,6 +3,10 @@
 A manifest lies in the output folder of its stage. It lists the SHA-256 of every output and the digests of the inputs,
 so that later stages reject outputs that are damaged, incomplete, or made from other inputs. It also holds its own
 checksum. Files that no manifest lists, such as a model saved in Python, are not verified.
+
+A manifest seals its outputs: it tells with which settings (`seal`) and from which inputs (`inputs`, `made_from`) they
+were made. :class:`Seals` compares this with the settings that they should have been made with and with the inputs that
+are there now, down the chain, without reading the outputs.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -26,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 MANIFEST_FORMAT = 1
 SUFFIX = ".manifest.json"
+OTHER_FILES = "other files"
+"""product of inputs that no manifest lists, such as weights given by the user"""
 
 
 class ManifestError(ValueError):
@@ -42,11 +48,13 @@ class Manifest(BaseModel):
         files: SHA-256 of each output, by its path below the folder of the manifest.
         content: digest of the reproducible outputs, i.e. those without times.
         made_from: `content` of each input, by its `product`: of all direct inputs, and of those indirect ones that must
-            be the same for all direct ones. Inputs without a manifest are under `other files`. Several inputs of one
+            be the same for all direct ones. Inputs without a manifest are under OTHER_FILES. Several inputs of one
             kind with different contents have the digest of these contents.
         facts: properties of the run that the outputs belong to: `seed`, `lambda`.
         temporary: the `files` that are removed once the stage that reads them has ended.
         settings: all that the outputs depend on apart from the inputs (`nfpi.stages.base.Stage.declaration`).
+        seal: digest of these settings and of the stage's version (`nfpi.stages.base.Stage.compute_seal`).
+        inputs: `content` of all direct inputs, by the paths of their manifests from the folder of this manifest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -60,6 +68,8 @@ class Manifest(BaseModel):
     facts: dict[str, Any]
     temporary: list[str] = []
     settings: dict[str, Any] = {}
+    seal: str = ""
+    inputs: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _check_temporary(self) -> Self:
@@ -100,6 +110,21 @@ class Product:
     manifest: Manifest
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What the outputs of a stage are made from, see :class:`Manifest`.
+
+    Attributes:
+        made_from: contents of the inputs, by their products.
+        facts: properties of the run.
+        inputs: contents of the direct inputs, by the paths of their manifests.
+    """
+
+    made_from: dict[str, str]
+    facts: dict[str, Any]
+    inputs: dict[Path, str]
+
+
 def write_manifest(
     path: Path,
     stage: str,
@@ -110,8 +135,10 @@ def write_manifest(
     made_from: Mapping[str, str],
     facts: Mapping[str, Any],
     digests: Mapping[Path, str],
+    inputs: Mapping[Path, str] | None = None,
     temporary: Collection[Path] = (),
     settings: Mapping[str, Any] | None = None,
+    seal: str = "",
 ) -> None:
     """Write the manifest of a stage whose outputs are all in place.
 
@@ -121,10 +148,11 @@ def write_manifest(
         product: kind of the outputs.
         outputs: all files that the stage wrote, below the folder of the manifest.
         timed: outputs that hold times, which differ between equal results.
-        made_from, facts: see :class:`Manifest`.
+        made_from, facts, inputs: see :class:`Origin`.
         digests: known SHA-256 of outputs, by absolute path.
         temporary: outputs that are removed once the stage that reads them has ended.
         settings: all that the outputs depend on apart from the inputs.
+        seal: digest of the settings and the stage's version.
     """
     files, content = {}, {}
     for file in outputs:
@@ -142,6 +170,10 @@ def write_manifest(
         "facts": dict(facts),
         "temporary": [file.relative_to(path.parent).as_posix() for file in temporary],
         "settings": dict(settings or {}),
+        "seal": seal,
+        "inputs": {
+            Path(os.path.relpath(file, path.parent)).as_posix(): content for file, content in (inputs or {}).items()
+        },
     }
     record["sha256"] = compute_digest(record)
     write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
@@ -250,9 +282,7 @@ def remove_temporary(path: Path) -> None:
         remove_below(path.parent, name)
 
 
-def trace_inputs(
-    files: Iterable[Path], *, common: Collection[str] | None, accept_removed: bool = False
-) -> tuple[dict[str, str], dict[str, Any]]:
+def trace_inputs(files: Iterable[Path], *, common: Collection[str] | None, accept_removed: bool = False) -> Origin:
     """Verify the files that a stage reads, and return what its product is made from.
 
     Args:
@@ -261,25 +291,24 @@ def trace_inputs(
             so nothing is compared and no facts are returned.
         accept_removed: see :func:`find_product`.
 
-    Returns:
-        `made_from` and `facts` of its manifest.
-
     Raises:
         ManifestError: a file is damaged, or two were made from different products; both are named.
         OSError: a file cannot be read.
     """
     made_from: dict[str, str] = {}
     facts: dict[str, Any] = {}
-    origin: dict[str, Path] = {}
+    found: dict[str, Path] = {}
     contents_of: dict[str, set[str]] = {}
+    inputs: dict[Path, str] = {}
     for file in files:
         product = find_product(file, accept_removed=accept_removed)
         if product is None:
             if file.is_file():
                 logger.warning("%s: no manifest lists this file: it is not verified", file)
-                contents_of.setdefault("other files", set()).add(file_digest(file))
+                contents_of.setdefault(OTHER_FILES, set()).add(file_digest(file))
             continue
         manifest = product.manifest
+        inputs[product.path] = manifest.content
         contents_of.setdefault(manifest.product, set()).add(manifest.content)
         if common is None:
             continue
@@ -287,15 +316,80 @@ def trace_inputs(
         for name, content in {**manifest.made_from, manifest.product: manifest.content}.items():
             if name in common and made_from.get(name, content) != content:
                 raise ManifestError(
-                    f"{product.path.parent}: expected the same {name} as {origin[name]}, received what was made from "
+                    f"{product.path.parent}: expected the same {name} as {found[name]}, received what was made from "
                     "another one"
                 )
             if name not in common and name != manifest.product:
                 continue
-            made_from[name], origin[name] = content, product.path.parent
+            made_from[name], found[name] = content, product.path.parent
     for name, contents in contents_of.items():
         made_from[name] = contents.pop() if len(contents) == 1 else compute_digest(sorted(contents))
-    return made_from, facts
+    return Origin(made_from, facts, inputs)
+
+
+class Seals:
+    """Checks whether outputs were made with the settings that they should have, and from the inputs that are there now.
+
+    Manifests are read once. Outputs are not read: :func:`find_faults` verifies them.
+
+    Args:
+        find_seal: returns the seal that a manifest, given by path and contents, should have; None if that is unknown.
+    """
+
+    def __init__(self, find_seal: Callable[[Path, Manifest], str | None] = lambda path, manifest: None) -> None:
+        self._find_seal = find_seal
+        self._manifests: dict[Path, Manifest | None] = {}
+        self._faults: dict[Path, str] = {}
+
+    def read(self, path: Path) -> Manifest | None:
+        """Return the manifest at a path; None: it is missing or damaged."""
+        path = _normalize(path)
+        if path not in self._manifests:
+            try:
+                self._manifests[path] = read_manifest(path)
+            except (ManifestError, OSError):
+                self._manifests[path] = None
+        return self._manifests[path]
+
+    def find_fault(self, path: Path, seal: str | None = None) -> str:
+        """Describe in one line why the outputs of a manifest should be made again; empty if they should not.
+
+        A missing or damaged manifest has no fault of this kind.
+
+        Args:
+            path: path of the manifest.
+            seal: the seal that it should have; None: see `find_seal`.
+        """
+        manifest = self.read(path)
+        if manifest is None:
+            return ""
+        seal = seal or self._find_seal(path, manifest)
+        if seal is not None and seal != manifest.seal:
+            return f"{path}: expected {manifest.product} made with the present settings, received other ones"
+        for place, content in _list_inputs(path, manifest).items():
+            made = self.read(place)
+            if made is not None and made.content != content:
+                return f"{path}: expected {manifest.product} made from the {made.product} of {place}, received another"
+        return ""
+
+    def find_first_fault(self, path: Path) -> str:
+        """Describe the first fault of the outputs of a manifest and of all that they were made from; empty: none."""
+        path = _normalize(path)
+        if path not in self._faults:
+            self._faults[path] = ""  # a forged manifest may name itself
+            manifest = self.read(path)
+            inputs = {} if manifest is None else _list_inputs(path, manifest)
+            self._faults[path] = next(filter(None, map(self.find_first_fault, inputs)), "") or self.find_fault(path)
+        return self._faults[path]
+
+
+def _list_inputs(path: Path, manifest: Manifest) -> dict[Path, str]:
+    """Return the contents of the direct inputs, by the paths of their manifests."""
+    return {_normalize(path.parent / name): content for name, content in manifest.inputs.items()}
+
+
+def _normalize(path: Path) -> Path:
+    return Path(os.path.normpath(path))
 
 
 def compute_digest(record: Any) -> str:

@@ -70,6 +70,7 @@ class Stage(Command):
             Defaults to the product, or the command.
         timed: names of outputs that contain durations or the modification times of files, which differ between equal
             results.
+        version: to be raised by hand when formulas change, so that the outputs are made again.
         inputs: files read from other stages' outputs, by the option that names their folder; empty if the option names
             the file itself.
         common: kinds of product that exist once: no two inputs may depend on different products of such a kind; None:
@@ -89,6 +90,7 @@ class Stage(Command):
     product: ClassVar[str] = ""
     label: ClassVar[str] = ""
     timed: ClassVar[tuple[str, ...]] = ()
+    version: ClassVar[int] = 1
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {}
     common: ClassVar[tuple[str, ...] | None] = ONE_RUN
     replaces_folder: ClassVar[bool] = False
@@ -140,15 +142,15 @@ class Stage(Command):
         return declared | {"code": list_loaded_digests() if self.code is None else self.code}
 
     def compute_seal(self) -> str:
-        """Compute the digest of the declaration."""
-        return compute_digest(self.declaration)[:16]
+        """Compute the digest of the declaration and of the stage's version."""
+        return compute_digest([self.command, self.version, self.declaration])[:16]
 
     def compute_fingerprint(self) -> str:
-        """Compute the digest of all that the result depends on: declaration, user's files, and content of the inputs.
+        """Compute the digest of all that the result depends on: seal, and content of the inputs.
 
         A stage resumes only what was begun with the same fingerprint.
         """
-        return compute_digest([self.declaration, *(file_digest(file) for file in self.list_input_files())])
+        return compute_digest([self.compute_seal(), *(file_digest(file) for file in self.list_input_files())])
 
     def select_execution(self) -> dict[str, Any]:
         """Return the options that are neither paths nor part of the declaration, as in JSON."""

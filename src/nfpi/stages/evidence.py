@@ -17,6 +17,7 @@ from nfpi.results.recorded.runs import RecordedRun, find_runs
 from nfpi.results.recorded.settings import read_settings
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command
+from nfpi.stages.seals import SettingsSeals
 
 if TYPE_CHECKING:
     from nfpi.evidence.rebuilding import RebuiltResults
@@ -51,6 +52,7 @@ class KeepEvidence(Command):
             self.results,
             self.output,
             read_settings(self.results),
+            SettingsSeals(),
             with_class_log_prob=self.class_log_prob,
             with_other_settings=self.with_other_settings,
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from nfpi import __version__
 from nfpi.config.base import ConfigError
@@ -17,6 +18,7 @@ from nfpi.runtime.job_log import is_first_process, print_line, writes_log
 from nfpi.runtime.locks import LockedError, locked
 from nfpi.runtime.manifests import (
     ManifestError,
+    Origin,
     compute_digest,
     find_faults,
     read_manifest,
@@ -24,6 +26,7 @@ from nfpi.runtime.manifests import (
     write_manifest,
 )
 from nfpi.stages.base import MANIFEST, Command, Stage
+from nfpi.stages.seals import SettingsSeals
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,7 @@ def _run_stage(stage: Stage) -> None:
 
     Raises:
         ConfigError: the settings, or the user's files, are not those of the command's seal.
-        ManifestError: an input is damaged, or two inputs do not belong together.
+        ManifestError: an input is damaged or outdated, or two inputs do not belong together.
         LockedError: another process runs this stage, and this is not a job of the workflow.
         Diverged: a fit or training diverged, and the stage declares no outputs that could record it.
         OSError: the outputs cannot be written.
@@ -74,7 +77,9 @@ def _run_stage(stage: Stage) -> None:
             logger.info("%s: the other process has made it", stage.output)
             stage.finish()  # in case it was killed before it did
             return
-        made_from, facts = _trace_inputs(stage)
+        origin = _trace_inputs(stage)
+        if stage.common is None:  # the results of many runs
+            _check_seals(origin.inputs)
         try:
             with written_together():
                 stage.run()
@@ -91,11 +96,11 @@ def _run_stage(stage: Stage) -> None:
                 stage.product,
                 stage.list_output_paths(),
                 timed=[stage.get_path(name) for name in stage.timed],
-                made_from=made_from,
-                facts=facts,
+                **vars(origin),
                 digests=written.digests,
                 temporary=stage.temporary,
                 settings=stage.declaration,
+                seal=stage.compute_seal(),
             )
         stage.finish()
 
@@ -108,11 +113,22 @@ def _check_seal(stage: Stage) -> None:
     """
     if stage.seal and stage.seal != stage.compute_seal():
         raise ConfigError(
-            f"--seal: expected settings with the digest {stage.seal}, received {stage.compute_seal()}: leave out "
-            "--seal to run with other settings"
+            f"--seal: expected the settings of the call that planned this job ({stage.seal}), received changed ones "
+            f"({stage.compute_seal()}): set them back, or call snakemake again; by hand, leave out --seal"
         )
     if not set(stage.code or ()) <= set(list_loaded_digests()):
         raise ConfigError("--extensions: expected the files with the digests in `code`, received changed ones")
+
+
+def _check_seals(inputs: Iterable[Path]) -> None:
+    """Check that runs were made with the settings beside them, and from the inputs that are there.
+
+    Raises:
+        ManifestError: a run was not.
+    """
+    seals = SettingsSeals()
+    for fault in filter(None, map(seals.find_first_fault, inputs)):
+        raise ManifestError(f"{fault}: `snakemake` with its target makes it again")
 
 
 def _identify_manifest(stage: Stage) -> tuple[int, int] | None:
@@ -121,15 +137,15 @@ def _identify_manifest(stage: Stage) -> tuple[int, int] | None:
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
 
 
-def _trace_inputs(stage: Stage, *, accept_removed: bool = False) -> tuple[dict[str, str], dict[str, Any]]:
-    """Verify the inputs, and return `made_from` and `facts` of the manifest of the outputs.
+def _trace_inputs(stage: Stage, *, accept_removed: bool = False) -> Origin:
+    """Verify the inputs, and return what the outputs are made from.
 
     Raises:
         ManifestError: an input is damaged, or two inputs do not belong together or to the run given by the options.
         OSError: an input cannot be read.
     """
-    made_from, facts = trace_inputs(stage.list_input_files(), common=stage.common, accept_removed=accept_removed)
-    facts |= stage.get_facts()
+    origin = trace_inputs(stage.list_input_files(), common=stage.common, accept_removed=accept_removed)
+    facts = origin.facts | stage.get_facts()
     identity = getattr(stage, "identity", None)
     expected = facts if identity is None else facts | Run.from_json(identity).to_json()
     for name, received in facts.items():
@@ -137,7 +153,7 @@ def _trace_inputs(stage: Stage, *, accept_removed: bool = False) -> tuple[dict[s
             raise ManifestError(
                 f"{stage.output}: expected inputs with {name} = {expected[name]} like the run, received {received}"
             )
-    return made_from, facts
+    return replace(origin, facts=facts)
 
 
 def _is_complete(stage: Stage) -> bool:
@@ -148,5 +164,5 @@ def _is_complete(stage: Stage) -> bool:
     path = stage.get_path(MANIFEST)
     if not path.is_file() or find_faults(path)[1]:
         return False
-    manifest = read_manifest(path)
-    return (manifest.made_from, manifest.facts) == _trace_inputs(stage, accept_removed=True)
+    manifest, origin = read_manifest(path), _trace_inputs(stage, accept_removed=True)
+    return (manifest.made_from, manifest.facts) == (origin.made_from, origin.facts)

@@ -26,6 +26,7 @@ from nfpi.runs import LOGS_FOLDER, Run, parse_run_folder
 from nfpi.runtime.job_log import read_last_lines
 from nfpi.stages.base import Command
 from nfpi.stages.printing import print_rows
+from nfpi.stages.seals import SettingsSeals
 
 _HEADING = ("run", "state", "result", "time (h)", "detail")
 _SHOWN = ("nf_acc", "cnn_acc", "top1")
@@ -46,9 +47,9 @@ class ShowStatus(Command):
     """Print the progress of the runs in a folder of results.
 
     Also print the hours of each run. A run is waiting, running (with epoch and time left), stopped, failed (with the
-    last line of its log), diverged, damaged, outdated (made from other images than the present data set), or done (with
-    its main metric, and a remark if its flow does not follow its prior). Jobs on a cluster are shown too, because the
-    command only reads their files.
+    last line of its log), diverged, damaged, outdated (made with other settings, or from other images, than the present
+    ones), or done (with its main metric, and a remark if its flow does not follow its prior). Jobs on a cluster are
+    shown too, because the command only reads their files.
     """
 
     command = "status"
@@ -59,7 +60,7 @@ class ShowStatus(Command):
     def run(self) -> None:
         """Print the runs of each preset, as a table on a terminal and as tab-separated lines otherwise."""
         for index, root in enumerate(find_roots(self.results)):
-            runs = read_progress(root)
+            runs = read_progress(root, SettingsSeals())
             if index:
                 print()
             print(f"{root}: {_summarize(runs)}")

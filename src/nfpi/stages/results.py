@@ -17,6 +17,7 @@ from nfpi.runtime.files import write_atomically, written_together
 from nfpi.runtime.manifests import ManifestError, find_faults, find_manifests
 from nfpi.stages.base import Command
 from nfpi.stages.printing import print_rows
+from nfpi.stages.seals import SettingsSeals
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class WritePage(Command):
         from nfpi.page.write import write_page
 
         require_root(self.results)
-        logger.info("%s", write_page(self.results))
+        logger.info("%s", write_page(self.results, SettingsSeals()))
 
 
 class ShowCosts(Command):
@@ -138,9 +139,10 @@ class Compare(Command):
 
 
 class Verify(Command):
-    """Check a folder of results against its manifests.
+    """Check a folder of results against its manifests and its settings.json.
 
-    Prints one line per fault, and exits with 1 if there is any.
+    Files must be those that the stages wrote, and results must be made with these settings and from the inputs that are
+    there. Prints one line per fault, and exits with 1 if there is any.
     """
 
     command = "verify"
@@ -149,7 +151,7 @@ class Verify(Command):
     """folder of results, or a part of it"""
 
     def run(self) -> None:
-        """Check all files listed in manifests below the folder.
+        """Check all files listed in manifests below the folder, and what they were made with.
 
         Raises:
             FileNotFoundError: the folder is missing.
@@ -160,12 +162,15 @@ class Verify(Command):
         manifests = find_manifests(self.results)
         if not manifests:
             raise ManifestError(f"{self.results}: expected a folder of results, received one without a manifest")
-        files, faults = 0, 0
+        files, faults, seals = 0, 0, SettingsSeals()
         for path in manifests:
             checked, found = find_faults(path)
+            found += filter(None, [seals.find_fault(path)])
             files, faults = files + checked, faults + len(found)
             for fault in found:
                 print(fault)
+        for reason in seals.unknown.values():
+            print(f"not compared with settings: {reason}")
         if faults:
             raise ManifestError(f"{self.results}: expected {files} intact files, received {faults} faulty ones")
         print(f"{self.results}: {files} files of {len(manifests)} stages agree with their manifests")

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nfpi.runtime.manifests import ManifestError, read_manifest
+from nfpi.results.recorded.settings import FILE, read_settings
+from nfpi.runtime.manifests import ManifestError, Seals, read_manifest
 from nfpi.stages.base import MANIFEST, Stage
 from nfpi.stages.planned import Planned, Wildcards
 from nfpi.workflow.plan import Plan
@@ -24,14 +25,23 @@ class Declarations:
 
     Args:
         plan: the settings of the call.
+        is_main_process: whether this is Snakemake's main process, not that of a job on a cluster.
     """
 
     plan: Plan
+    is_main_process: bool = True
 
     @cached_property
     def planned(self) -> Planned:
         """The settings from which stages select the options of a job."""
         return Planned(self.plan.config)
+
+    @cached_property
+    def submitted(self) -> Planned:
+        """The settings of the call that submitted this job, which may have been edited since."""
+        if self.is_main_process or not (self.plan.layout.root / FILE).is_file():
+            return self.planned
+        return Planned(read_settings(self.plan.layout.root).config)
 
     @property
     def extensions(self) -> list[str]:
@@ -42,22 +52,23 @@ class Declarations:
         """Return the params functions of a rule, as in `params: **declarations.of(TrainFlow)`.
 
         settings: options of the command with the declaration of the stage, i.e. all that the result depends on apart
-            from the content of the inputs. Snakemake compares them with those of the last run.
+            from the content of the inputs, and as last word its seal. Snakemake compares them with those of the last
+            run.
         execution: options of the command that do not affect the result. Snakemake does not compare them, since the
             function has the argument `threads`.
-        changed: further lines of the message of the rule: the settings that have changed since the output was made.
+        changed: further lines of the message of the rule: what has changed since the output was made.
 
         Args:
             stage: the stage.
             **values: values in addition to the wildcards of the rule.
         """
 
-        def plan_job(wildcards: Wildcards) -> Stage:
-            return stage.plan(self.planned, {**wildcards, **values})
+        def plan_job(wildcards: Wildcards, planned: Planned = self.planned) -> Stage:
+            return stage.plan(planned, {**wildcards, **values})
 
         def settings(wildcards: Wildcards) -> list[str]:
-            job = plan_job(wildcards)
-            return ["--settings", _write_json(job.declaration), "--seal", job.compute_seal()]
+            seal = plan_job(wildcards, self.submitted).compute_seal()
+            return ["--settings", _write_json(plan_job(wildcards).declaration), "--seal", seal]
 
         def execution(wildcards: Wildcards, threads: int) -> list[str]:
             options = plan_job(wildcards).select_execution()
@@ -67,7 +78,9 @@ class Declarations:
             manifest = Path(getattr(output, MANIFEST, ""))
             if not manifest.is_file():
                 return ""
-            changes = find_changes(plan_job(wildcards), manifest, {**wildcards, **values})
+            job = plan_job(wildcards)
+            changes = find_changes(job, manifest, {**wildcards, **values})
+            changes = changes or [*filter(None, [Seals().find_fault(manifest, job.compute_seal())])]
             return "".join(f"\nchanged: {change}" for change in changes)
 
         return {"settings": settings, "execution": execution, "changed": changed}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from nfpi.config.base import ConfigError
+from nfpi.stages.base import MANIFEST
 from nfpi.workflow.jobs import Jobs, has_gpu
 from nfpi.workflow.slurm import make_executor_wait
 
@@ -71,11 +73,29 @@ def list_requested_targets(workflow: Any) -> set[str]:
     return set(workflow.dag_settings.targets)
 
 
-def touches_all_files(workflow: Any) -> bool:
-    """Return whether the call is `snakemake all --touch --forceall`, not restricted to a part of the files.
+def force_outdated(workflow: Any, find_fault: Callable[[Any, Any, str], str]) -> None:
+    """Make jobs run again whose products are outdated, whatever Snakemake remembers of them.
 
-    Only then does Snakemake remember the settings of all files (:mod:`nfpi.workflow.records`).
+    Snakemake compares settings and inputs only with its own records in `.snakemake`, which may be lost and do not
+    move with the results. An input function that returns no file is the only code that it calls for each job of a plan
+    before it decides what is to be run. To be called after all rules are defined.
+
+    Args:
+        workflow: Snakemake's workflow.
+        find_fault: returns why the product of a rule, for some wildcards and with the manifest at some path, is
+            outdated; empty if it is not.
     """
-    settings = workflow.dag_settings
-    restricted = settings.until or settings.omit_from or settings.allowed_rules or settings.batch
-    return bool(workflow.touch and settings.forceall and not restricted and list_requested_targets(workflow) <= {"all"})
+
+    def make_input(rule: Any) -> Callable[[Any], list[str]]:
+        def force(wildcards: Any) -> list[str]:
+            manifest = rule.output.manifest.apply_wildcards(wildcards)
+            if find_fault(rule, wildcards, manifest):
+                workflow.dag.forcefiles.add(manifest)
+            return []
+
+        return force
+
+    if workflow.is_main_process:
+        for rule in workflow.rules:
+            if rule.output.get(MANIFEST):
+                rule.set_input(outdated=make_input(rule))

@@ -1,4 +1,4 @@
-"""What a call checks and writes in the folder results/{preset}: its lock, origin, planned runs, settings and page.
+"""What a call checks and writes in the folder results/{preset}: its lock, preset file, planned runs, settings and page.
 
 **Lock.** Snakemake's own lock is not enough: it is in the working directory, so a second clone can write to the same
 results, and it remains if Snakemake is killed.
@@ -6,46 +6,30 @@ results, and it remains if Snakemake is killed.
 **Preset file.** Two presets of one name would have the same folder of results. Therefore, the folder records which
 user's file it was made from. The path is relative to the folder, so that a project may be moved or copied with its
 results.
-
-**Identifier.** Snakemake remembers in `.snakemake`, by path, with which settings a file was made. It treats a file in
-another place as up to date, whatever the settings are. Therefore, the folder has an identifier, which is noted in
-`.snakemake` for the path of the folder. `snakemake all --touch --forceall` runs nothing, and makes Snakemake remember
-the files with the settings of that call.
 """
 
 from __future__ import annotations
 
 import atexit
-import hashlib
 import logging
 import os
-import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
-from nfpi.config.base import ConfigError, list_execution_settings
-from nfpi.config.classifiers import ClassifierConfig
-from nfpi.config.training import TrainingConfig
-from nfpi.results.recorded.settings import FILE, StoredSettings, read_settings, write_planned, write_settings
+from nfpi.config.base import ConfigError
+from nfpi.results.recorded.settings import StoredSettings, write_planned, write_settings
 from nfpi.results.tables.rows import list_table_rows
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import write_atomically
-from nfpi.runtime.formats import FormatError
 from nfpi.runtime.locks import acquire
 from nfpi.stages.claims import list_claimed_runs
-from nfpi.workflow.declarations import list_differences
+from nfpi.stages.seals import SettingsSeals
 from nfpi.workflow.plan import Plan, shorten_path
 from nfpi.workflow.targets import CLAIMS
 from nfpi.workflow.terminal import OURS
 
 _LOCK = ".snakemake.lock"
 _PRESET_FILE = ".preset_file"
-_IDENTIFIER = ".snakemake_id"
-_NOTES = Path(".snakemake/nfpi")
-_NAMED_BLOCKS = ("datasets", "flows", "priors", "classifiers")
-_BLOCKS = (*_NAMED_BLOCKS, "training", "evaluation", "generation", "nfa")
-"""blocks of config.yaml that runs are made with; the `_NAMED_BLOCKS` have an entry for each name"""
 
 
 def lock_results(root: Path) -> None:
@@ -76,55 +60,11 @@ def check_preset_file(plan: Plan) -> None:
         )
 
 
-def check_origin(plan: Plan) -> str | None:
-    """Check that Snakemake knows the settings that the results of a preset were made with.
-
-    Returns:
-        None if Snakemake knows these settings, or if the results have no identifier; else a warning.
-
-    Raises:
-        ConfigError: Snakemake does not know these settings, and settings of runs were changed since the last call.
-    """
-    root = plan.layout.root
-    if not (root / _IDENTIFIER).is_file() or not (root / FILE).is_file() or _is_noted(root):
-        return None
-    fault = f"{root}: moved or copied here, or made with another .snakemake folder"
-    touch = "snakemake all --touch --forceall"
-    try:
-        before, now = read_settings(root), StoredSettings.of(plan.preset, plan.config)
-    except FormatError as error:
-        return f"{fault}: changed settings are not noticed; {error}"
-    changes = ", ".join(_list_changes(before.to_json()["settings"], now.to_json()["settings"]))
-    if not changes:
-        return (
-            f"{fault}: changed settings are not noticed until `{touch}` has been run once with unchanged settings; "
-            "until then, results may also be made again if the copy did not keep the times of files"
-        )
-    raise ConfigError(
-        f"{fault}, so that Snakemake cannot tell which files depend on the changed settings ({changes}): set them "
-        f"back, run `{touch}` once, and change them again"
-    )
-
-
-def record_origin(plan: Plan, remembered: bool) -> None:
-    """Record the file of the preset, and that Snakemake knows the settings of results if they are new.
-
-    A preset file that is recorded and still exists is kept.
-
-    Args:
-        plan: settings and paths of the call.
-        remembered: whether the call is `snakemake all --touch --forceall`, which makes Snakemake remember the settings
-            of existing results. With other targets, it remembers the settings of a part of the files only.
-    """
+def record_preset_file(plan: Plan) -> None:
+    """Record the file of the preset; one that is recorded and still exists is kept."""
     root, file = plan.layout.root, plan.resolved.file
     if file is not None and _read_preset_file(plan) is None:
         write_atomically(root / _PRESET_FILE, Path(os.path.relpath(file, root.resolve())).as_posix())
-    identifier = root / _IDENTIFIER
-    if remembered or not identifier.is_file():
-        if not identifier.is_file():
-            write_atomically(identifier, uuid.uuid4().hex)
-        _NOTES.mkdir(parents=True, exist_ok=True)
-        write_atomically(_locate_note(root), identifier.read_bytes())
 
 
 def record_call(plan: Plan, requested: Collection[str]) -> None:
@@ -164,7 +104,7 @@ def write_page_at_end(logger: logging.Logger, plan: Plan) -> None:
         from nfpi.page.write import write_page
 
         write_descriptions(root, describe_preset(plan.config))
-        logger.info(f"page:   {write_page(root)}", extra=OURS)
+        logger.info(f"page:   {write_page(root, SettingsSeals())}", extra=OURS)
     except Exception as error:
         logger.error(f"The page of results was not written: {format_error(error)}", extra=OURS)
 
@@ -177,29 +117,3 @@ def _read_preset_file(plan: Plan) -> tuple[Path, bytes] | None:
         return (file, file.read_bytes()) if file.stem == plan.preset else None
     except (OSError, ValueError):
         return None
-
-
-def _is_noted(root: Path) -> bool:
-    try:
-        return _locate_note(root).read_bytes() == (root / _IDENTIFIER).read_bytes()
-    except OSError:
-        return False
-
-
-def _locate_note(root: Path) -> Path:
-    return _NOTES / hashlib.sha256(root.as_posix().encode()).hexdigest()[:16]
-
-
-def _list_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the changed settings that files may depend on, except entries on one side only, such as a new prior.
-
-    Of an absolute path of a folder, the last name is compared: Snakemake would not notice other images in it either.
-    """
-    without_effect = list_execution_settings(TrainingConfig, ClassifierConfig)
-    for block in _BLOCKS:
-        old, new = before[block], now[block]
-        if block in _NAMED_BLOCKS:
-            old, new = ({name: one[name] for name in one if name in other} for one, other in ((old, new), (new, old)))
-        for change in list_differences(old, new, f"{block}."):
-            if change.partition(": ")[0].rpartition(".")[2] not in without_effect:
-                yield change

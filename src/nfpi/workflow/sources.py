@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfpi.config.base import ConfigError
 from nfpi.config.datasets import DataError
 from nfpi.runs import SPLITS
+from nfpi.runtime.files import file_digest
 from nfpi.stages.planned import Wildcards
 from nfpi.workflow.plan import Plan
 
@@ -74,6 +76,28 @@ class Sources:
             raise ConfigError(f"datasets.{name}: {error}") from None
         return self._tokens[splits]
 
+    def have_changed(self, wildcards: Wildcards) -> bool:
+        """Return whether a data set's files are others than those that its splits were made from.
+
+        Raises:
+            ConfigError: see :meth:`check_files`.
+        """
+        token = self.compute_content_token(wildcards)
+        from nfpi.data.sources.files import read_record
+
+        record = read_record(self._locate_splits(wildcards)) if token else None
+        return record is not None and record.token != token
+
+    def digest_weights(self, files: list[str]) -> str | None:
+        """Return the digest of pretrained weights given by the user; None: they are downloaded, or there are none."""
+        given = [file for file in files if Path(file).parent != Path(self.plan.downloads)]
+        return _digest_file(Path(given[0])) if given and Path(given[0]).is_file() else None
+
     def _locate_splits(self, wildcards: Wildcards) -> Path:
         """Return the folder of the splits."""
         return Path(self.plan.fill_path(SPLITS, wildcards))
+
+
+@cache
+def _digest_file(file: Path) -> str:
+    return file_digest(file)

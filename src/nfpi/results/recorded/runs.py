@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,12 @@ from nfpi.config.metrics import MISMATCH_LIMIT
 from nfpi.results.recorded.records import MetricsError, describe_divergence, read_record
 from nfpi.runs import COMMON_SPLITS, METRICS_FILE, SPLITS, SPLITS_OF_SEED, Run, parse_run_folder
 from nfpi.runtime.faults import format_error
-from nfpi.runtime.manifests import SUFFIX, ManifestError, find_product, read_manifest
+from nfpi.runtime.manifests import SUFFIX, ManifestError, Seals, find_product
 
-OUTDATED = "made from other images than the present data set: `snakemake all` makes it again, if its seed is in `seeds`"
+OUTDATED = (
+    "made with other settings or from other images than the present ones, as `nfpi verify` tells: `snakemake all` "
+    "makes it again, if its seed is in `seeds`"
+)
 """Explanation of an outdated run."""
 MISMATCH_ADVICE = (
     "Where a flow does not follow its prior, samples at temperature 1 are drawn where no image lies, so that CNN-Acc "
@@ -28,6 +30,7 @@ _NOT_SETTINGS = ("compared", "data.classes")
 """Dotted names of a record's `settings` that hold measurements or data, not settings."""
 _DATA = "data"
 """Product of the stages that write the splits of a data set."""
+_MANIFEST = f"metrics{SUFFIX}"
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class RecordedRun:
         record: contents of metrics.json; empty if it cannot be read.
         fault: one line that says why metrics.json cannot be read, or that it contradicts its manifest; else empty.
         made_from: what the manifest of metrics.json says it was made from; empty without a manifest, as in evidence.
-        is_outdated: whether the data set in the folder of results is now another one than that in `made_from`.
+        is_outdated: whether the metrics, or what they were made from, have another seal than they should have
+            (:class:`nfpi.runtime.manifests.Seals`).
     """
 
     run: Run
@@ -93,14 +97,18 @@ class RecordedRun:
         return {str(name): str(value) for name, value in known.items() if value is not None}
 
 
-def find_runs(root: Path) -> list[RecordedRun]:
+def find_runs(root: Path, seals: Seals | None = None) -> list[RecordedRun]:
     """Find all runs in a folder results/{preset}; in each data set, those without a flow come last.
 
     Damaged files do not raise; their runs have a `fault`.
+
+    Args:
+        root: the folder.
+        seals: says which runs are outdated; None: by their inputs only, not by their settings.
     """
-    read_content = cache(_read_content)
+    seals = seals or Seals()
     runs = [_read_run(path, run) for path, run in _find_metrics_files(root)]
-    runs = [replace(item, is_outdated=_is_outdated(root, item, read_content)) for item in runs]
+    runs = [replace(item, is_outdated=bool(seals.find_first_fault(item.folder / _MANIFEST))) for item in runs]
     return sorted(runs, key=lambda item: _make_sort_key(item.run))
 
 
@@ -111,7 +119,7 @@ def list_splits(root: Path, run: Run) -> list[Path]:
 
 
 def _find_metrics_files(root: Path) -> Iterator[tuple[Path, Run]]:
-    for folder in {path.parent for name in (METRICS_FILE, f"metrics{SUFFIX}") for path in root.rglob(name)}:
+    for folder in {path.parent for name in (METRICS_FILE, _MANIFEST) for path in root.rglob(name)}:
         run = parse_run_folder(folder.relative_to(root).as_posix())
         if run is not None:
             yield folder / METRICS_FILE, run
@@ -124,22 +132,6 @@ def _read_run(path: Path, run: Run) -> RecordedRun:
         return RecordedRun(run, path.parent, read_record(path), made_from=made_from)
     except (ManifestError, MetricsError, OSError) as error:
         return RecordedRun(run, path.parent, fault=format_error(error))
-
-
-def _is_outdated(root: Path, item: RecordedRun, read_content: Callable[[Path], str | None]) -> bool:
-    """Return whether a run was made from none of the present splits; false if that is unknown."""
-    contents = [content for folder in list_splits(root, item.run) if (content := read_content(folder)) is not None]
-    return bool(item.data and contents) and not {item.data, ""} & set(contents)
-
-
-def _read_content(splits: Path) -> str | None:
-    """Return the digest of splits, by their manifest; None if there is none, empty if it cannot be read."""
-    try:
-        return read_manifest(splits / f"{_DATA}{SUFFIX}").content
-    except FileNotFoundError:
-        return None
-    except (ManifestError, OSError):
-        return ""
 
 
 def _make_sort_key(run: Run) -> tuple[Any, ...]:

@@ -1,0 +1,109 @@
+"""The seals that the products in results/{preset} should have, by the settings of the last call beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nfpi.config.base import ConfigError
+from nfpi.results.recorded.settings import FILE, read_settings
+from nfpi.runs import (
+    AUGMENTED,
+    CANDIDATE,
+    COLLECTED_FOLDER,
+    FIT,
+    FLOW_RUN,
+    GENERATED,
+    GENERATED_CLASSIFIER,
+    INITIAL,
+    REAL_CLASSIFIER,
+    SPLITS,
+    TABLES_FOLDER,
+    TRAINED_CLASSIFIER,
+    compile_template,
+)
+from nfpi.runtime.formats import FormatError
+from nfpi.runtime.manifests import Manifest, Seals
+from nfpi.stages.base import MANIFEST, Stage
+from nfpi.stages.claims import JudgeClaims
+from nfpi.stages.evaluate import Evaluate, TestClassifier
+from nfpi.stages.fit_prior import FitPrior
+from nfpi.stages.generate import Augment, Generate
+from nfpi.stages.planned import Planned
+from nfpi.stages.prepare_data import EncodeData, PrepareData
+from nfpi.stages.refit_prior import RefitPrior
+from nfpi.stages.tables_and_figures import Collect, MakeTable
+from nfpi.stages.train_classifier import TrainClassifier
+from nfpi.stages.train_flow import StartFlow, TrainFlow
+
+PLACES: tuple[tuple[type[Stage], str], ...] = (
+    (PrepareData, SPLITS),
+    (EncodeData, SPLITS),
+    (StartFlow, INITIAL),
+    (FitPrior, FIT),
+    (TrainFlow, FLOW_RUN),
+    (RefitPrior, FLOW_RUN),
+    (Evaluate, FLOW_RUN),
+    (Generate, GENERATED),
+    (Augment, AUGMENTED),
+    (TrainClassifier, CANDIDATE),
+    (TrainClassifier, TRAINED_CLASSIFIER),
+    (TestClassifier, GENERATED_CLASSIFIER),
+    (TestClassifier, REAL_CLASSIFIER),
+    (Collect, COLLECTED_FOLDER),
+    (MakeTable, TABLES_FOLDER),
+    (JudgeClaims, ""),
+)
+"""The stages whose outputs are products, and the template of their folder below results/{preset}."""
+
+
+class SettingsSeals(Seals):
+    """Seals that compare products with the settings in settings.json, in the nearest folder above them that has one.
+
+    Products elsewhere, and those that these settings do not plan, are compared with their inputs only.
+
+    Attributes:
+        unknown: why the settings in a folder cannot be read, in one line, by folder.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(self._find_declared)
+        self.unknown: dict[Path, str] = {}
+        self._planned: dict[Path, tuple[Path, Planned] | None] = {}
+
+    def _find_declared(self, path: Path, manifest: Manifest) -> str | None:
+        found = self._find_planned(path.absolute().parent)
+        if found is None:
+            return None
+        root, planned = found
+        place = path.absolute().relative_to(root).as_posix()
+        return next(
+            filter(None, (_plan_seal(stage, template, place, manifest, planned) for stage, template in PLACES)), None
+        )
+
+    def _find_planned(self, folder: Path) -> tuple[Path, Planned] | None:
+        """Return the folder of the settings that a folder's products are made with, and these settings."""
+        if folder not in self._planned:
+            if (folder / FILE).is_file():
+                self._planned[folder] = self._read_planned(folder)
+            else:
+                self._planned[folder] = None if folder == folder.parent else self._find_planned(folder.parent)
+        return self._planned[folder]
+
+    def _read_planned(self, root: Path) -> tuple[Path, Planned] | None:
+        try:
+            return root, Planned(read_settings(root).config)
+        except (FormatError, OSError) as error:
+            self.unknown[root] = str(error)
+            return None
+
+
+def _plan_seal(stage: type[Stage], template: str, place: str, manifest: Manifest, planned: Planned) -> str | None:
+    """Return the seal of a stage's product at a place below results/{preset}; None: these settings do not plan it."""
+    if stage.command != manifest.stage:
+        return None
+    name = stage.outputs[MANIFEST].format_map({option: f"{{{wildcard}}}" for option, wildcard in stage.blocks.items()})
+    found = compile_template(f"{template}/{name}".removeprefix("/")).fullmatch(place)
+    try:
+        return None if found is None else stage.plan(planned, found.groupdict()).compute_seal()
+    except (ConfigError, LookupError, AttributeError):  # e.g. a data set that the preset no longer has
+        return None

@@ -1,0 +1,42 @@
+"""Which products are outdated: made with other settings, from other inputs, or from other files of the user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nfpi.runtime.manifests import OTHER_FILES, Seals
+from nfpi.stages.planned import Wildcards
+from nfpi.workflow.sources import Sources
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """Compares the products of rules with their manifests, and the user's files with what was made from them.
+
+    Args:
+        sources: the user's files.
+    """
+
+    sources: Sources
+    _seals: Seals = field(default_factory=Seals, repr=False)
+
+    def find_fault(self, rule: Any, wildcards: Wildcards, path: str) -> str:
+        """Describe why the product of a rule is to be made again; empty: it is not, or does not exist.
+
+        Args:
+            rule: a rule of Snakemake with the params of :meth:`nfpi.workflow.declarations.Declarations.of`.
+            wildcards: wildcards of the job.
+            path: path of the product's manifest.
+        """
+        manifest = self._seals.read(Path(path))
+        if manifest is None:
+            return ""
+        if rule.params.get("content") and self.sources.have_changed(wildcards):
+            return f"{path}: made from other files of the data set"
+        weights = rule.input.get("published")
+        if weights and manifest.made_from.get(OTHER_FILES) != self.sources.digest_weights(weights(wildcards)):
+            return f"{path}: made from other weights"
+        *_, seal = rule.params.settings(wildcards)
+        return self._seals.find_fault(Path(path), seal)
