@@ -10,6 +10,7 @@ from nfpi.runs import (
     AUGMENTED,
     CANDIDATE,
     COLLECTED_FOLDER,
+    FIGURES_FOLDER,
     FIT,
     FLOW_RUN,
     GENERATED,
@@ -31,7 +32,7 @@ from nfpi.stages.generate import Augment, Generate
 from nfpi.stages.planned import Planned
 from nfpi.stages.prepare_data import EncodeData, PrepareData
 from nfpi.stages.refit_prior import RefitPrior
-from nfpi.stages.tables_and_figures import Collect, MakeTable
+from nfpi.stages.tables_and_figures import Collect, MakeFigure, MakeTable
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import StartFlow, TrainFlow
 
@@ -51,6 +52,7 @@ PLACES: tuple[tuple[type[Stage], str], ...] = (
     (TestClassifier, REAL_CLASSIFIER),
     (Collect, COLLECTED_FOLDER),
     (MakeTable, TABLES_FOLDER),
+    (MakeFigure, FIGURES_FOLDER),
     (JudgeClaims, ""),
 )
 """The stages whose outputs are products, and the template of their folder below results/{preset}."""
@@ -101,7 +103,7 @@ def _plan_seal(stage: type[Stage], template: str, place: str, manifest: Manifest
     """Return the seal of a stage's product at a place below results/{preset}; None: these settings do not plan it."""
     if stage.command != manifest.stage:
         return None
-    name = stage.outputs[MANIFEST].format_map({option: f"{{{wildcard}}}" for option, wildcard in stage.blocks.items()})
+    name = stage.outputs[MANIFEST].replace("{name}", f"{{{stage.blocks.get('name', 'name')}}}")
     found = compile_template(f"{template}/{name}".removeprefix("/")).fullmatch(place)
     try:
         return None if found is None else stage.plan(planned, found.groupdict()).compute_seal()

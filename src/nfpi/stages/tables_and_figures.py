@@ -15,6 +15,7 @@ from nfpi.config.experiments import TableSettings
 from nfpi.config.figures import FIGURES, FigureSettings
 from nfpi.results.tables.rows import RunIdentity, TableRow, list_runs_to_compare, list_table_rows
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
+from nfpi.runtime.divergence import Diverged
 from nfpi.stages.base import Stage
 from nfpi.stages.planned import Planned, Wildcards, digest_files, keep_first_seed, list_metrics
 
@@ -141,6 +142,7 @@ class MakeFigure(Stage):
     """
 
     command = "figure"
+    product = "figure"
     label = "{name}"
     inputs = {"files": ()}
     common = None
@@ -167,6 +169,10 @@ class MakeFigure(Stage):
         """Return the paths of pictures and table."""
         settings = cast("type[FigureSettings]", FIGURES[self.name].settings)
         return [self.output / file for file in settings.output_names(self.name).values()]
+
+    def record_divergence(self, fault: Diverged) -> None:
+        """Raise it: a picture records no divergence."""
+        raise fault
 
     def run(self) -> None:
         """Compute, draw and write a figure."""

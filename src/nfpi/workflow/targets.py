@@ -12,7 +12,7 @@ from nfpi.config.figures import FIGURES
 from nfpi.runs import FIGURES_FOLDER, TABLES_FOLDER
 from nfpi.stages.claims import JudgeClaims
 from nfpi.stages.planned import Wildcards
-from nfpi.stages.tables_and_figures import MakeTable
+from nfpi.stages.tables_and_figures import MakeFigure, MakeTable
 from nfpi.workflow.plan import Plan
 from nfpi.workflow.terminal import OURS
 
@@ -50,8 +50,8 @@ class Targets:
 
     def figure(self, name: str) -> dict[str, str]:
         """Return the files of a figure, by name."""
-        folder = self.plan.fill_path(FIGURES_FOLDER)
-        return {key: f"{folder}/{file}" for key, file in self.plan.config.figures[name].output_names(name).items()}
+        names = self.plan.config.figures[name].output_names(name) | MakeFigure.get_output_files(name=name)
+        return {key: f"{self.plan.fill_path(FIGURES_FOLDER)}/{file}" for key, file in names.items()}
 
     def caption(self, name: str) -> Callable[[Wildcards, object], str]:
         """Make a params function that returns the caption of a figure.
