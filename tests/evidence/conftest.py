@@ -76,7 +76,7 @@ class Results:
         log_prob[torch.arange(N), predicted] += 20
         write_predictions(self.root / run.folder / "predictions.npz", labels, log_prob)
 
-    def gather(self, **options: bool) -> GatheringSummary:
+    def gather(self, **options: Any) -> GatheringSummary:
         """Gather the evidence."""
         return gather_evidence(self.root, self.evidence, self.stored, **options)
 

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +14,9 @@ from nfpi.config.settings import Config
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.results.recorded.records import MetricsError
-from nfpi.results.recorded.settings import StoredSettings, read_settings, write_settings
+from nfpi.results.recorded.settings import StoredSettings, read_settings
 from nfpi.runs import Run
-from nfpi.runtime.manifests import write_manifest
+from nfpi.runtime.manifests import Seals, write_manifest
 
 from .conftest import Results
 
@@ -206,35 +205,14 @@ def test_runs_whose_manifests_name_no_data_set_are_accepted(results: Results):
     assert results.gather().seeds == [0, 1]
 
 
-def store_training(results: Results, flow: dict[str, Any], **training: Any) -> None:
-    """Write settings.json of the results, as a call of the workflow with these settings of the training would do."""
-    changed = {"training": training, "flows": {"mef": {"training": flow}}}
-    config = type(results.stored.config).model_validate(results.stored.config.model_dump() | changed)
-    results.stored = replace(results.stored, config=config)
-    write_settings(results.root, results.stored)
-
-
-def test_a_run_that_was_not_made_again_after_a_change_of_the_training_is_refused(results: Results):
-    results.make_runs(0, epochs=3)
-    results.measure(FLOW, epochs=2)
-    store_training(results, {}, epochs=3)
-    expected = r"lambda=10000/seed=0: expected the settings in .*settings\.json, training\.epochs: 3, received 2; "
-    with pytest.raises(EvidenceError, match=expected) as fault:
-        results.gather()
-    assert len(str(fault.value).splitlines()) == 1
-    assert not results.evidence.exists()
-    assert results.gather(with_other_settings=True).runs == 6
-
-
-def test_the_training_is_compared_as_the_flow_overrides_it_and_without_what_depends_on_the_device(results: Results):
-    results.make_runs(0, epochs=3)
-    path = results.root / FLOW.folder / "metrics.json"
-    record = json.loads(path.read_text())
-    record["settings"]["training"] |= {"precision": "bf16-mixed", "workers": 7, "checkpoint_minutes": 1, "unknown": 1}
-    record["settings"]["devices"] = 4
-    path.write_text(json.dumps(record))
-    store_training(results, {"epochs": 3}, epochs=2, precision="auto")
+def test_a_run_that_was_not_made_again_after_a_change_of_the_settings_is_refused(results: Results):
+    results.make_runs(0)
+    write_run_manifest(results, FLOW)
     assert results.gather().runs == 6
+    with pytest.raises(EvidenceError, match=rf"{FLOW.folder}: made with other settings") as fault:
+        results.gather(seals=Seals(lambda path, manifest: "of the present settings"))
+    assert len(str(fault.value).splitlines()) == 1
+    assert results.gather(seals=Seals(lambda path, manifest: "other"), with_other_settings=True).runs == 6
 
 
 def test_a_table_of_the_evidence_that_does_not_fit_the_new_settings_is_named_with_the_folder(results: Results):

@@ -12,7 +12,9 @@ import pytest
 
 from nfpi.runtime.files import file_digest, note_digest, note_written, open_regular, write_atomically
 from nfpi.runtime.manifests import (
+    SUFFIX,
     ManifestError,
+    Origin,
     compute_digest,
     find_faults,
     find_manifests,
@@ -190,26 +192,25 @@ def test_a_manifest_that_is_removed_meanwhile_is_not_missed(tmp_path, monkeypatc
 def test_a_file_without_a_manifest_is_taken_as_it_is(tmp_path, caplog):
     (tmp_path / "file.txt").write_text("1")
     assert find_product(tmp_path / "file.txt") is None
-    assert trace_inputs([tmp_path / "file.txt"], common=()) == ({"other files": file_digest(tmp_path / "file.txt")}, {})
+    digest = file_digest(tmp_path / "file.txt")
+    assert trace_inputs([tmp_path / "file.txt"], common=()) == Origin({"other files": digest}, {}, {})
     assert "no manifest lists this file" in caplog.text
 
 
 def test_what_a_product_was_made_from_is_handed_on(tmp_path):
     data = make(tmp_path / "data", "data")
-    made_from, facts = trace_inputs([data], common=("data",))
-    assert made_from == {"data": content_of(tmp_path / "data", "data")}
-    assert facts == {"seed": 3}
-    model = make(tmp_path / "model", "model", made_from=made_from)
-    made_from, _ = trace_inputs([data, model], common=("data", "model"))
-    assert made_from.keys() == {"data", "model"}
+    origin, content = trace_inputs([data], common=("data",)), content_of(tmp_path / "data", "data")
+    assert origin == Origin({"data": content}, {"seed": 3}, {tmp_path / f"data/data{SUFFIX}": content})
+    model = make(tmp_path / "model", "model", made_from=origin.made_from)
+    assert trace_inputs([data, model], common=("data", "model")).made_from.keys() == {"data", "model"}
 
 
 def test_inputs_that_do_not_belong_together_are_both_named(tmp_path):
     data, other = make(tmp_path / "data", "data"), make(tmp_path / "other", "data", "2")
-    model = make(tmp_path / "model", "model", made_from=trace_inputs([other], common=("data",))[0])
+    model = make(tmp_path / "model", "model", made_from=trace_inputs([other], common=("data",)).made_from)
     with pytest.raises(ManifestError, match="model"):
         trace_inputs([data, model], common=("data",))
-    assert set(trace_inputs([data, model], common=None)[0]) == {"data", "model"}
+    assert set(trace_inputs([data, model], common=None).made_from) == {"data", "model"}
 
 
 def test_manifests_are_found_below_a_folder(tmp_path):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from nfpi.results.recorded.progress import read_progress
+from nfpi.results.recorded.runs import OUTDATED
 from nfpi.results.recorded.settings import read_planned, write_planned
 from nfpi.runs import Run
 from nfpi.runtime.job_log import STATE_SUFFIX
@@ -233,8 +234,9 @@ def test_an_outdated_run_is_counted_apart(root, capsys) -> None:
     images = root / "digits/splits/test/images.npy"
     images.parent.mkdir(parents=True)
 
-    def record(path: Path, product: str, output: Path, **made_from: str) -> str:
-        write_manifest(path, "a-stage", product, [output], timed=[], made_from=made_from, facts={}, digests={})
+    def record(path: Path, product: str, output: Path, **inputs: str) -> str:
+        about = {"made_from": {}, "inputs": {root / f"digits/splits/{name}{SUFFIX}": inputs[name] for name in inputs}}
+        write_manifest(path, "a-stage", product, [output], timed=[], facts={}, digests={}, **about)
         return json.loads(path.read_text())["content"]
 
     splits = root / f"digits/splits/data{SUFFIX}"
@@ -245,14 +247,11 @@ def test_an_outdated_run_is_counted_apart(root, capsys) -> None:
     for run, data in {FLOW: before, BASELINE: after}.items():
         record(root / run.folder / f"metrics{SUFFIX}", "metrics", root / run.folder / "metrics.json", data=data)
     assert call("status", root) == 0
-    outdated = (
-        "made from other images than the present data set: `snakemake all` makes it again, if its seed is in `seeds`"
-    )
     assert capsys.readouterr().out.splitlines() == [
         f"{root}: 2 done, 1 outdated, 0.00 h",
         "run\tstate\tresult\ttime (h)\tdetail",
         f"{OTHER}\tdone\tNF-Acc 94.0 %\t0.00\t",
-        f"{RUN}\toutdated\t\t0.00\t{outdated}",
+        f"{RUN}\toutdated\t\t0.00\t{OUTDATED}",
         f"{other.folder}\tdone\tNF-Acc 92.0 %\t0.00\t",
     ]
 

@@ -26,6 +26,7 @@ from PIL import Image
 from nfpi.config.figures import FIGURES
 from nfpi.config.presets import merge
 from nfpi.config.resolution import resolve
+from nfpi.runtime.manifests import SUFFIX
 from nfpi.stages.commands import STAGES
 from nfpi.workflow import Plan
 
@@ -171,6 +172,7 @@ def write_stub(folder: Path) -> None:
         outputs[f"figure {name}"] = [
             *(f"{picture}.{suffix}" for picture in figure.picture_names(name) for suffix in ("png", "pdf")),
             *([f"{name}.csv"] if figure.has_table else []),
+            f"{name}{SUFFIX}",
         ]
     (folder / "outputs.json").write_text(json.dumps(outputs))
     write_command(folder / "nfpi", (STUBS / "nfpi").read_text())

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from nfpi.config.base import ConfigError
-from nfpi.workflow.records import check_preset_file, record_origin
+from nfpi.workflow.records import check_preset_file, record_preset_file
 
 from .conftest import Project, make_plan
 
@@ -33,7 +33,7 @@ class Call:
             plan = make_plan(name, results=self.results)
             check_preset_file(plan)
             plan.layout.root.mkdir(parents=True, exist_ok=True)
-            record_origin(plan, remembered=False)
+            record_preset_file(plan)
 
 
 @pytest.fixture

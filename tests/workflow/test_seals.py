@@ -1,0 +1,80 @@
+"""Outdated products are made again whatever Snakemake remembers: moved or swapped results, lost records, other files.
+
+The stages are real ones, made small.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .conftest import Project, clone_project
+from .test_killed import SETTINGS as KILLED
+
+RUNS = "results/demo/digits/mef"
+SETTINGS = KILLED | {
+    "training": KILLED["training"] | {"epochs": 2},
+    "tables": {"table2": {"experiments": [{"dataset": "digits", "lambdas": [0, 100], "classifier": None}]}},
+    "figures": {"accuracy_against_weight": None},
+}
+EVERYTHING_AFTER_THE_TRAINING = {"train_flow", "evaluate", "collect", "table"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = clone_project(tmp_path_factory.mktemp("finished") / "clone")
+    project.use_real_stages()
+    project.run_snakemake("table2", "--cores", "2", overlay=SETTINGS)
+    return project
+
+
+@pytest.fixture
+def project(finished: Project, tmp_path: Path) -> Project:
+    """A copy whose records of Snakemake are lost."""
+    project = finished.copy(tmp_path / "clone")
+    shutil.rmtree(project.folder / ".snakemake")
+    return project
+
+
+def list_rules(project: Project, **changes: object) -> set[str]:
+    """Return the rules whose jobs a dry run plans."""
+    text = project.run_snakemake("table2", "--dry-run", overlay=SETTINGS | changes).stdout
+    return set(re.findall(r"^(\w+) +\d+$", text, re.MULTILINE)) - {"table2", "total"}
+
+
+def test_lost_records_of_snakemake_make_nothing_again(project):
+    assert list_rules(project) == set()
+
+
+def test_changed_settings_are_noticed_without_records(project):
+    training = SETTINGS["training"] | {"epochs": 3}
+    assert list_rules(project, training=training) == EVERYTHING_AFTER_THE_TRAINING
+    text = project.run_snakemake("table2", "--dry-run", overlay=SETTINGS | {"training": training}).stdout
+    assert "changed: training.epochs: 2 → 3" in text
+    assert list_rules(project, evaluation={"batch_size": 77}) == EVERYTHING_AFTER_THE_TRAINING - {"train_flow"}
+
+
+def test_swapped_models_are_trained_again_and_the_table_is_as_before(project):
+    table = project.folder / "results/demo/tables/table2.csv"
+    before = re.sub(r",[0-9.e-]+,[^,]*$", "", table.read_text(), flags=re.MULTILINE)
+    runs = [project.folder / RUNS / run for run in ("baseline/lambda=0/seed=0", "fpi/lambda=100/seed=0")]
+    for name in ("model", "model.manifest.json", "log.csv"):
+        one, other = (run / name for run in runs)
+        one.rename(project.folder / "swapped")
+        other.rename(one)
+        (project.folder / "swapped").rename(other)
+    assert list_rules(project) == EVERYTHING_AFTER_THE_TRAINING
+    project.run_snakemake("table2", "--cores", "2", overlay=SETTINGS)
+    assert re.sub(r",[0-9.e-]+,[^,]*$", "", table.read_text(), flags=re.MULTILINE) == before
+    assert list_rules(project) == set()
+
+
+def test_a_renamed_preset_and_moved_results_make_nothing_again(project):
+    results = project.folder / "results"
+    (results / "demo").rename(results / "renamed")
+    project.write("renamed.yaml", {"extends": "demo"})
+    call = ("table2", "--dry-run", "--config", "preset=renamed.yaml")
+    assert "Nothing to be done" in project.run_snakemake(*call, overlay=SETTINGS).stdout
