@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .conftest import SlurmJob, Submitting, make_login_node
+from nfpi.runtime.manifests import read_manifest
+
+from .conftest import TINY_FLOWS, SlurmJob, Submitting, make_login_node, wait_until
 
 
 def with_lambdas(*lambdas: float) -> dict[str, Any]:
@@ -24,13 +29,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Submitting:
     return project
 
 
-@pytest.fixture(scope="module")
-def printed(project: Submitting) -> str:
-    """What Snakemake prints when one λ has become another."""
-    # There is no accounting here to ask whether an account exists.
+def pretend_accounts(project: Submitting) -> None:
+    """Answer for the accounting, which is not there to be asked whether an account exists."""
     accounts = project.folder / "commands/sacctmgr"
     accounts.write_text("#!/bin/sh\nprintf 'abc@%s\\n' h100 cpu\n")
     accounts.chmod(0o755)
+
+
+@pytest.fixture(scope="module")
+def printed(project: Submitting) -> str:
+    """What Snakemake prints when one λ has become another."""
+    pretend_accounts(project)
     assert project.list_jobs() == []
     profile = ("--profile", "jean-zay-h100", "--config", "preset=demo")
     return project.submit("table2", "--verbose", *profile, overlay=with_lambdas(0, 2e3), IDRPROJ="abc")
@@ -63,3 +72,40 @@ def test_a_job_without_one_does_not(project: Submitting, printed: str) -> None:
     assert (job["Account"], job["Partition"], job["CPUs/Task"]) == ("abc@cpu", "cpu_p1", "1")
     assert job["Features"] == "(null)"
     assert "TresPerNode" not in job
+
+
+@pytest.fixture
+def closed_partition() -> Iterator[Callable[[], None]]:
+    """Jobs without a GPU wait, until this is called."""
+
+    def set_state(state: str) -> None:
+        subprocess.run(["scontrol", "update", "PartitionName=cpu_p1", f"State={state}"], check=True)
+
+    set_state("DOWN")
+    yield lambda: set_state("UP")
+    set_state("UP")
+
+
+def test_a_job_refuses_settings_that_were_edited_while_it_waited(
+    tmp_path: Path, closed_partition: Callable[[], None]
+) -> None:
+    project = make_login_node(tmp_path / "clone", stub=False)
+    pretend_accounts(project)
+    settings = {"extends": "demo", "flows": TINY_FLOWS, "priors": {"fpi": {"max_iterations": 90}}}
+    project.write("mine.yaml", settings)
+    fit = "results/mine/digits/mef/fpi/lambda=1000/seed=0/fit/prior.safetensors"
+    state = "results/mine/digits/mef/initial/data/seed=0/state.safetensors"
+    project.submit(state, "--cores", "1", "--config", "preset=mine.yaml")
+    call = (fit, "--profile", "jean-zay-h100", "--retries", "0", "--config", "preset=mine.yaml")
+    run = project.start(*call, IDRPROJ="abc")
+    wait_until(lambda: [job["JobState"] for job in project.list_jobs()] == ["PENDING"])
+    project.write("mine.yaml", settings | {"priors": {"fpi": {"max_iterations": 80}}})
+    closed_partition()
+    assert "expected the settings of the call that planned this job" in run.wait_for_end()
+    assert not (project.folder / fit).exists()
+    project.write("mine.yaml", settings)
+    project.submit(*call, IDRPROJ="abc")
+    (of_slurm,) = (project.folder / fit).parent.glob("*.manifest.json")
+    content = read_manifest(of_slurm).content
+    project.submit(fit, "--cores", "1", "--forcerun", "fit_prior", "--config", "preset=mine.yaml")
+    assert read_manifest(of_slurm).content == content
