@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 import pytest
@@ -123,6 +124,18 @@ def test_a_file_is_run_once_and_again_when_it_has_changed(project):
     assert hash_extension(path) != digest
     load_extensions([path])
     assert metric("brier").decimals == 1
+
+
+def test_a_digest_is_also_that_of_the_users_modules_that_a_file_imports(project, monkeypatch):
+    folder = project.write("elsewhere/helper.py", "from package_of_mine import deeper\n").parent
+    project.write("elsewhere/package_of_mine/__init__.py", "")
+    deeper = project.write("elsewhere/package_of_mine/deeper.py", "import json, torch\n")
+    monkeypatch.syspath_prepend(folder)
+    path = project.write("brier.py", "import helper_of_nobody, helper\n")
+    digest = hash_extension(path)
+    deeper.write_text("import json, numpy\n")
+    assert hash_extension(path) != digest
+    assert hash_extension(project.write("plain.py", "import json")) == hashlib.sha256(b"import json").hexdigest()
 
 
 def test_files_may_be_named_by_text_but_a_single_path_is_refused(project):

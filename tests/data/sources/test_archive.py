@@ -74,15 +74,26 @@ def test_metadata_of_macos_are_no_class(image_folder, tmp_path):
 def test_an_archive_is_unpacked_once_until_it_changes(image_folder, tmp_path):
     archive = _archive(image_folder, tmp_path / "packed" / "animals", "zip", "files")
     before = _load(archive, tmp_path / "downloads")
-    (first,) = (tmp_path / "downloads").iterdir()
-    stamp = first.stat().st_mtime_ns
+    (first,) = (tmp_path / "downloads").glob("animals*")
+    stamp = first.stat().st_ino
     _load(archive, tmp_path / "downloads")
-    assert [path.stat().st_mtime_ns for path in (tmp_path / "downloads").iterdir()] == [stamp]
+    assert first.stat().st_ino == stamp
     (image_folder / "train" / "bee" / "3.png").unlink()
     archive.unlink()
     _archive(image_folder, tmp_path / "packed" / "animals", "zip", "files")
     os.utime(archive, (1, 1))
     assert len(_load(archive, tmp_path / "downloads").splits["train"][0]) == len(before.splits["train"][0]) - 1
+
+
+def test_an_unpacked_copy_that_was_altered_is_unpacked_again(image_folder, tmp_path):
+    archive = _archive(image_folder, tmp_path / "packed" / "animals", "zip", "files")
+    _load(archive, tmp_path / "downloads")
+    one = next((tmp_path / "downloads").rglob("train/bee/*.png"))
+    whole, status = one.read_bytes(), one.stat()
+    one.write_bytes(bytes(len(whole)))
+    os.utime(one, ns=(status.st_atime_ns, status.st_mtime_ns))
+    _load(archive, tmp_path / "downloads")
+    assert one.read_bytes() == whole
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -250,4 +261,4 @@ def test_processes_that_need_one_archive_unpack_it_once(image_folder, tmp_path):
     assert [process.returncode for process in both] == [0, 0]
     assert sum(lines.count("unpacked") for lines in printed) == 1
     assert printed[0][-1] == printed[1][-1]
-    assert [path.name for path in (tmp_path / "downloads").iterdir() if path.name.startswith(".")] == []
+    assert [path.name for path in (tmp_path / "downloads").glob(".*") if path.suffix != ".contents"] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import shutil
 import stat
 import tarfile
@@ -17,7 +18,7 @@ from typing import Any
 from nfpi.config.datasets import ArchiveLimits, DataError
 from nfpi.data.writer import replace_folder
 from nfpi.runtime.faults import format_error
-from nfpi.runtime.files import is_below
+from nfpi.runtime.files import is_below, write_atomically
 from nfpi.runtime.locks import locked_in_turn
 from nfpi.runtime.signals import Interrupted
 
@@ -38,7 +39,8 @@ _DEFAULT_LIMITS = ArchiveLimits()
 def find_image_root(folder: Path | None, download_folder: Path, limits: ArchiveLimits = _DEFAULT_LIMITS) -> Path:
     """Return the folder that contains train/class/image or class/image: `folder` itself, or the unpacked archive.
 
-    An archive is unpacked into `download_folder` once, by one process while others wait, and again if it has changed.
+    An archive is unpacked into `download_folder` once, by one process while others wait, and again if it or what was
+    unpacked has changed.
     In the archive, the images may be nested in further folders.
 
     Raises:
@@ -52,14 +54,25 @@ def find_image_root(folder: Path | None, download_folder: Path, limits: ArchiveL
     status = folder.stat()
     key = hashlib.sha256(f"{folder.resolve()} {status.st_size} {status.st_ctime_ns}".encode()).hexdigest()[:12]
     place = download_folder / f"{folder.name.split('.')[0]}-{key}"
-    if not place.is_dir():
-        with locked_in_turn(download_folder / f".{place.name}.lock", f"unpack {folder}"):
-            if not place.is_dir():  # another process may have unpacked it meanwhile
-                with replace_folder(place, []) as unpacked:
-                    _unpack(folder, unpacked, limits)
+    contents = download_folder / f".{place.name}.contents"
+    with locked_in_turn(download_folder / f".{place.name}.lock", f"unpack {folder}"):
+        if not contents.is_file() or contents.read_text() != _list_contents(
+            place
+        ):  # or altered since
+            shutil.rmtree(place, ignore_errors=True)
+            with replace_folder(place, []) as unpacked:
+                _unpack(folder, unpacked, limits)
+            write_atomically(contents, _list_contents(place))
     while (outer := _find_outer_folder(place)) is not None:
         place = outer
     return place
+
+
+def _list_contents(place: Path) -> str:
+    """Return a digest of names, sizes and times (`ctime`, which programs cannot set) of all files in a folder."""
+    files = sorted(Path(folder, name) for folder, _, names in os.walk(place) for name in names)
+    status = [(file.relative_to(place).as_posix(), file.stat().st_size, file.stat().st_ctime_ns) for file in files]
+    return hashlib.sha256(repr(status).encode()).hexdigest()
 
 
 def _find_outer_folder(place: Path) -> Path | None:
