@@ -37,7 +37,7 @@ TABLE_FORMS = ("csv", "md", "tex", "html", "manifest.json")
 def test_a_table_brings_its_forms_and_the_figures_drawn_from_it() -> None:
     targets = make_targets(tables={"mine": TABLE})
     assert targets.files("mine") == [f"results/demo/tables/mine.{suffix}" for suffix in TABLE_FORMS]
-    drawn = [f"results/demo/figures/accuracy_against_weight.{suffix}" for suffix in ("png", "pdf")]
+    drawn = [f"results/demo/figures/accuracy_against_weight.{suffix}" for suffix in ("png", "pdf", "manifest.json")]
     assert targets.files("table2")[len(TABLE_FORMS) :] == targets.files("accuracy_against_weight") == drawn
 
 
@@ -46,6 +46,7 @@ def test_a_figure_brings_all_its_pictures_and_its_numbers() -> None:
         **{f"{name}_png": f"results/demo/figures/{name}.png" for name in ("figure1", "figure1_full")},
         **{f"{name}_pdf": f"results/demo/figures/{name}.pdf" for name in ("figure1", "figure1_full")},
         "table": "results/demo/figures/figure1.csv",
+        "manifest": "results/demo/figures/figure1.manifest.json",
     }
 
 
