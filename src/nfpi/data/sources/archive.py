@@ -56,9 +56,7 @@ def find_image_root(folder: Path | None, download_folder: Path, limits: ArchiveL
     place = download_folder / f"{folder.name.split('.')[0]}-{key}"
     contents = download_folder / f".{place.name}.contents"
     with locked_in_turn(download_folder / f".{place.name}.lock", f"unpack {folder}"):
-        if not contents.is_file() or contents.read_text() != _list_contents(
-            place
-        ):  # or altered since
+        if not contents.is_file() or contents.read_text() != _list_contents(place):  # or altered since
             shutil.rmtree(place, ignore_errors=True)
             with replace_folder(place, []) as unpacked:
                 _unpack(folder, unpacked, limits)
