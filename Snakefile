@@ -117,7 +117,7 @@ onstart:
     try:
         lock_results(plan.layout.root)
         check_preset_file(plan)  # again, as another call may have begun meanwhile
-    except (LockedError, ConfigError) as error:
+    except (LockedError, ConfigError, OSError) as error:
         raise WorkflowError(str(error)) from None
     record_preset_file(plan)
     record_call(plan, list_requested_targets(workflow))

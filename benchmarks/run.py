@@ -32,7 +32,7 @@ _STAGES = {
     "evaluate": "nfpi.model.trained, nfpi.evaluation, nfpi.results.metrics, nfpi.sampling",
 }
 """stages → modules that they import when they run"""
-_START = "from nfpi.cli import create_commands_model; create_commands_model(); import "
+_START = "from nfpi.stages.command_line import create_commands_model; create_commands_model(); import "
 
 
 @dataclass(frozen=True)

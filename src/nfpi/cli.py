@@ -1,179 +1,24 @@
-"""The command line: stages, which read and write files, and commands that apply models or print results.
-
-A group of settings is given as JSON (`--training '{"epochs": 40}'`), as one option per setting
-(`--training.epochs 40`), or as both.
-"""
+"""The entry point of the command line, which imports little, so that Ctrl-C ends even the imports in one line."""
 
 from __future__ import annotations
 
-import argparse
-import inspect
-import io
-import logging
-import os
 import sys
-from pathlib import Path
-from typing import Any
-
-from pydantic import Field, ValidationError, create_model
-from pydantic_settings import (
-    BaseSettings,
-    CliApp,
-    CliSubCommand,
-    SettingsConfigDict,
-    SettingsError,
-    get_subcommand,
-)
-from tqdm import tqdm
-
-from nfpi import __version__
-from nfpi.config.base import ConfigError, explain, suggest
-from nfpi.config.extensions import describe_extension_fault, load_extensions
-from nfpi.runtime.faults import describe_exhausted_memory, describe_fault
-from nfpi.runtime.job_log import is_first_process, print_error, run_with_log
-from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible
-from nfpi.stages.base import Command, Stage
-from nfpi.stages.commands import COMMANDS
-
-logger = logging.getLogger(__name__)
-
-_PARSING_PREFIX = "error parsing CLI: "
-_USAGE_ERROR_STATUS = 2
-
-
-class _Commands(BaseSettings):
-    """Normalizing flows whose class Gaussians are fitted by fixed-point iteration.
-
-    Before the subcommand: --version; --extensions FILE (may be repeated) loads your own priors, flows, metrics or
-    classifiers from a Python file; --log FILE appends the output to a file.
-    """
-
-    model_config = SettingsConfigDict(
-        cli_prog_name="nfpi",
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-        cli_exit_on_error=False,
-        nested_model_default_partial_update=True,
-        use_attribute_docstrings=True,
-    )
-
-    @classmethod
-    def settings_customise_sources(  # type: ignore[override]
-        cls, settings_cls: type[BaseSettings], init_settings: Any, **_: Any
-    ) -> tuple[Any, ...]:
-        """Read settings only from the command line, not from the environment."""
-        return (init_settings,)
-
-    def cli_cmd(self) -> None:
-        """Run the subcommand."""
-        from nfpi.stages.execution import execute  # slow, because it imports NumPy; --help does not need it
-
-        command = get_subcommand(self)
-        assert isinstance(command, Command)
-        execute(command)
-        if isinstance(command, Stage):
-            logger.info("wrote %s", command.output)
-
-
-def create_commands_model() -> type[BaseSettings]:
-    """Create a model with one field per command, from which the parser is made."""
-    fields: dict[str, Any] = {
-        command.__name__: (
-            CliSubCommand[command],  # type: ignore[misc, valid-type]
-            Field(alias=command.command, description=(command.__doc__ or "").partition("\n")[0]),
-        )
-        for command in COMMANDS
-    }
-    summary = inspect.cleandoc(_Commands.__doc__ or "")
-    model: type[BaseSettings] = create_model("Commands", __base__=_Commands, __doc__=summary, **fields)
-    return model
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand, and return the exit status; if it is not 0, one line on stderr gives the reason.
 
     1: an error that a user can fix (`NFPI_TRACEBACK=1` shows the traceback, unless an option has an invalid value); 2:
-    wrong usage; 75: stopped by SIGTERM or SIGUSR1, to be resumed by the same command; 130: stopped by Ctrl-C.
+    wrong usage; 75: stopped by SIGTERM or SIGUSR1, to be resumed by the same command; 130: stopped by Ctrl-C; 141: the
+    reader of a command's output closed it.
     """
-    arguments = arguments if arguments is not None else sys.argv[1:]
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # the encoding may lack λ
-    global_options = argparse.ArgumentParser(prog="nfpi", add_help=False, allow_abbrev=False, exit_on_error=False)
-    global_options.add_argument("--version", action="version", version=f"nfpi {__version__}")
-    global_options.add_argument("--extensions", action="append", type=Path, default=[])
-    global_options.add_argument("--log", type=Path)
     try:
-        known, arguments = global_options.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        return _fail(str(error), _USAGE_ERROR_STATUS)
-    arguments = arguments or ["--help"]
-    # of the processes of a training on several devices, only the first writes the log
-    log = known.log if is_first_process() else None
-    return run_with_log(log, arguments[0], lambda: _run(arguments, known.extensions))
+        from nfpi.stages.command_line import run
 
-
-def _run(arguments: list[str], extensions: list[Path]) -> int:
-    """Run a subcommand, and return the exit status."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[_LineHandler()]
-    )
-    for noisy in ("fontTools", "torch"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    known, first = {command.command: command for command in COMMANDS}, arguments[0]
-    if first not in (*known, "--help", "-h"):
-        return _fail(f"unknown subcommand or option '{first}'{suggest(first, known)}", _USAGE_ERROR_STATUS)
-    command = known.get(first, Command)
-    try:
-        with interruptible(at_once=True):
-            load_extensions(extensions)
-            try:
-                CliApp.run(create_commands_model(), cli_args=arguments)
-            finally:
-                sys.stdout.flush()  # at exit, it would be too late to handle a pipe that its reader has closed
+        return run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
-        print("nfpi: stopped; run the same command again to resume", file=sys.stderr)
+        print("nfpi: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        if issubclass(command, Stage):
-            raise
-        # the reader of the pipe, such as `head`, has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception as error:
-        if isinstance(error, SettingsError) and str(error).startswith(_PARSING_PREFIX):
-            fault = str(error).removeprefix(_PARSING_PREFIX)
-            return _fail(f"{fault} (see nfpi {command.command} --help)", _USAGE_ERROR_STATUS)
-        line = _describe_error(error, first)
-        is_expected = isinstance(error, ValidationError | SettingsError | Interrupted)
-        if line is None or (os.environ.get("NFPI_TRACEBACK") and not is_expected):
-            raise
-        return _fail(line, EXIT_STATUS if isinstance(error, Interrupted) else 1)
-    return 0
-
-
-def _describe_error(error: Exception, command: str) -> str | None:
-    """Describe in one line an error that a user can fix; None for an error of the program."""
-    if isinstance(error, ValidationError):
-        return explain(error)
-    if isinstance(error, SettingsError) and error.__cause__ is not None:
-        received = getattr(error.__cause__, "doc", "")  # the text is that of one of the options
-        return f"{command}: expected JSON, received '{received}' ({error.__cause__})"
-    if isinstance(error, ConfigError | Interrupted):
-        return str(error)
-    return describe_exhausted_memory(error) or describe_extension_fault(error) or describe_fault(error)
-
-
-class _LineHandler(logging.Handler):
-    """Log handler whose lines do not break a progress bar."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
-
-
-def _fail(message: str, status: int = 1) -> int:
-    print_error(message)
-    return status
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from nfpi.config.base import explain
 from nfpi.config.cluster import Cluster, Resources, compute_job_resources, count_job_threads
+from nfpi.config.settings import Config
 
 ON_GPU = Resources(gpu=1, threads=8, mem_mb=16000, runtime=60)
 ON_CPU = Resources(threads=4, mem_mb=8000, runtime=30)
@@ -85,6 +86,20 @@ def test_what_leaves_a_checkpoint_is_warned_before_its_limit():
     )
     assert compute_job_resources("evaluate", ON_GPU, cluster)["slurm_extra"] == "--hint=nomultithread"
     assert "slurm_extra" not in compute_job_resources("train_flow", ON_GPU, Cluster(warn_seconds=0))
+
+
+@pytest.mark.parametrize(
+    ("cluster", "resources", "limit"),
+    [
+        ({"warn_seconds": 3600}, {}, "time limit of augment, 3600 s"),
+        ({"warn_seconds": 1200}, {"train_flow": {"runtime": 20}}, "time limit of train_flow, 1200 s"),
+        ({"warn_seconds": 600, "max_runtime": 10}, {}, "time limit of augment, 600 s"),
+    ],
+)
+def test_a_warning_at_the_start_of_a_job_is_refused(cluster, resources, limit):
+    with pytest.raises(ValidationError, match=f"cluster.warn_seconds: expected less than the {limit}"):
+        Config(cluster=cluster, resources=resources)
+    Config(cluster={**cluster, "warn_seconds": cluster["warn_seconds"] - 1}, resources=resources)
 
 
 def test_an_account_may_stand_in_a_variable(monkeypatch):

@@ -438,6 +438,11 @@ FAULTS = {
         {"datasets": {"digits": {"overrides": {"classifier": {}}}}},
         "unknown key 'datasets.digits.overrides.classifier' (did you mean 'classifiers'?)",
     ),
+    "line break in results": ({"results": "a\nb"}, "results: expected a path without line breaks"),
+    "hyphen before results": (
+        {"results": "./-n"},
+        "results: expected a path without line breaks and a hyphen in front",
+    ),
     "unknown key in an override": (
         {"datasets": {"digits": {"overrides": {"classifiers": {"resnet18": {"epohcs": 3}}}}}},
         ": datasets.digits.overrides: unknown key 'classifiers.resnet18.epohcs' (did you mean 'epochs'?)",

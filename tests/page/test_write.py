@@ -7,20 +7,30 @@ import logging
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from PIL import Image
 
 from nfpi.cli import main
 from nfpi.config.resolution import resolve
 from nfpi.data.store import read_image_set
 from nfpi.page.overview import WEIGHT, lay_out_overview
-from nfpi.page.products import FILE, describe_preset, read_descriptions, write_descriptions
+from nfpi.page.products import (
+    FILE,
+    Descriptions,
+    FigureDescription,
+    describe_preset,
+    read_descriptions,
+    write_descriptions,
+)
 from nfpi.page.write import read_page, write_page
 from nfpi.results.recorded.runs import OUTDATED, find_runs
 from nfpi.runs import Run
@@ -147,6 +157,19 @@ def test_a_column_of_weights_is_explained_even_if_all_are_zero(finished_results)
     assert WEIGHT not in lay_out_overview(without, ["top1"]).notes
 
 
+_HEADER = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+HUGE = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + _HEADER + struct.pack(">I", zlib.crc32(_HEADER))
+"""PNG that declares 10¹⁰ pixels"""
+
+
+def describe(results: Results, picture: str) -> None:
+    """Name a picture in the file of descriptions, beside those that a stage drew."""
+    Image.new("L", (3, 3)).save(results.root / "outside.png")
+    (results.root / "figures/link.png").symlink_to(results.root / "outside.png")
+    figure = FigureDescription(pictures=["samples", picture])
+    write_descriptions(results.root, Descriptions(figures={"samples": figure}))
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -157,6 +180,9 @@ def test_a_column_of_weights_is_explained_even_if_all_are_zero(finished_results)
         ),
         (lambda results: (results.root / "tables/table2.csv").write_text("a,b\n1,2\n"), "table2.csv: expected column"),
         (lambda results: (results.root / "figures/samples.png").write_bytes(b"PNG"), "samples.png: expected a picture"),
+        (lambda results: (results.root / "figures/samples.png").write_bytes(HUGE), "samples.png: expected a picture"),
+        (lambda results: describe(results, "../outside"), "figures/../outside.png: expected a regular file below"),
+        (lambda results: describe(results, "link"), "figures/link.png: expected a regular file below"),
         (lambda results: (results.root / "figures/figure1_full.png").unlink(), "figure1_full.png: missing"),
         (lambda results: (results.root / FILE).write_text("[]"), f"{FILE}: expected a JSON object"),
         (
@@ -164,7 +190,18 @@ def test_a_column_of_weights_is_explained_even_if_all_are_zero(finished_results)
             "temperature=0.9/meta.json: expected JSON",
         ),
     ],
-    ids=["metrics", "predictions", "table", "figure", "one picture of two", "description", "images"],
+    ids=[
+        "metrics",
+        "predictions",
+        "table",
+        "figure",
+        "huge figure",
+        "figure outside",
+        "linked figure",
+        "one picture of two",
+        "description",
+        "images",
+    ],
 )
 def test_what_is_damaged_is_named_and_the_rest_is_shown(results, damage, said):
     damage(results)

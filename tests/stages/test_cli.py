@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -271,6 +273,52 @@ def test_ctrl_c_is_no_error(monkeypatch, capsys):
     monkeypatch.setattr(nfpi.stages.execution, "execute", interrupt)
     assert call(*START) == 130
     assert capsys.readouterr().err.startswith("nfpi: stopped")
+
+
+def test_ctrl_c_during_the_imports_is_one_line(monkeypatch, capsys):
+    class Interrupting:
+        @property
+        def run(self) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "nfpi.stages.command_line", Interrupting())
+    assert call(*START) == 130
+    assert capsys.readouterr().err == "nfpi: stopped\n"
+
+
+@pytest.mark.parametrize("library", ["pydantic_core", "libtorch_cpu"])
+def test_ctrl_c_in_the_first_seconds_is_one_line(tmp_path, library):
+    """While a library is being imported, of the command line or of the stage."""
+    command = [NFPI, "evaluate", "--data", tmp_path, "--model", tmp_path, "--output", tmp_path / "new"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while library not in Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, text = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert re.fullmatch("nfpi: stopped.*\n", text), text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [("--help",), ("start-flow", "--help"), ("log", "--help")])
+def test_a_reader_that_closes_the_output_ends_a_command_quietly(command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([NFPI, *command], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_command_runs_without_an_output(tmp_path, closed):
+    """Closed by the caller, as `>&-` does."""
+    number = {"stdout": 1, "stderr": 2}[closed]
+    command = f'exec "$0" -m nfpi.cli schema --output {tmp_path}/new {number}>&-'
+    done = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "new/config.schema.json").stat().st_size > 1000
 
 
 # ---- missing files ------------------------------------------------------------------------------------------

@@ -367,6 +367,42 @@ def test_out_of_memory_is_one_line(made):
     assert contents(made.root) == before
 
 
+def hoard() -> None:
+    """Fill the memory with small objects, so that little is left to report it."""
+    kept: list[object] = []
+    while True:
+        kept = [kept, bytes(100)]
+
+
+def exhaust_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+@pytest.mark.parametrize("exhaust", [hoard, lambda: torch.empty(2**50), exhaust_gpu], ids=["objects", "tensor", "GPU"])
+def test_memory_exhausted_in_a_training_is_one_line_and_its_checkpoint_stays(made, tmp_path, exhaust):
+    command = made.make_command("train-flow", output=tmp_path / "flow", training={"checkpoint_minutes": 1e-9})
+    save = Checkpoints.save
+
+    def act() -> int:
+        def save_and_exhaust(checkpoints: Checkpoints, *content: object) -> None:
+            save(checkpoints, *content)
+            exhaust()
+
+        Checkpoints.save = save_and_exhaust
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, used + 2**27))
+        return call(*command)
+
+    before = contents(made.root)
+    status, text = in_a_process(act)
+    assert status == 1
+    assert re.search(r"^nfpi: error: out of memory \(.*\): .*batch size", text.strip().splitlines()[-1])
+    assert "Traceback" not in text
+    assert contents(made.root) == before
+    check_call(*command)
+    assert (tmp_path / "flow/model/model.safetensors").read_bytes() == (made.model / "model.safetensors").read_bytes()
+
+
 def test_a_gpu_that_torch_cannot_use_is_one_line(made, refused, monkeypatch):
     if torch.cuda.is_available():
         pytest.skip("torch uses the GPU")

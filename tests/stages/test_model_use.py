@@ -101,6 +101,30 @@ def test_classify_writes_a_csv_file(here, capsys):
     assert len(rows) == 20
 
 
+def test_foreign_names_of_classes_are_obeyed_by_no_terminal_and_no_spreadsheet(here, capsys, monkeypatch):
+    names = ["=cmd|' /C calc'!A0", "\x1b[2J\x1b]0;title\x07", "@SUM(1)\n-9"]
+    shutil.copytree(here / "model", here / "foreign")
+    config = json.loads((here / "foreign/config.json").read_text(encoding="utf-8"))
+    config["data"]["classes"] = names
+    (here / "foreign/config.json").write_text(json.dumps(config), encoding="utf-8")
+    shown = [names[0], r"\x1b[2J\x1b]0;title\x07", r"@SUM(1)\n-9"]
+    assert call("classify", "foreign", "images", "--output", "table.csv") == 0
+    with (here / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["class"] for row in rows} == {f"'{shown[0]}", shown[1], f"'{shown[2]}"}
+    assert all(float(row["log_probability"]) <= 0 for row in rows)
+    capsys.readouterr()
+    for is_terminal in (False, True):
+        monkeypatch.setattr("sys.stdout.isatty", lambda is_terminal=is_terminal: is_terminal)
+        monkeypatch.setenv("TERM", "dumb")
+        assert call("classify", "foreign", "images") == 0
+        text = capsys.readouterr().out
+        assert "\x1b" not in text
+        assert "\\x1b[2J" in text
+    assert call("score", "foreign", "images") == 1  # no folder is named like these classes
+    assert "\x1b" not in read_error_line(capsys)
+
+
 def test_classify_prints_a_table_on_a_terminal(here, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")  # without bold type
@@ -348,6 +372,9 @@ def test_a_missing_or_damaged_model_is_one_line(here, capsys):
     for name in ("model/config.json", "model/model.safetensors"):
         assert call("classify", name, "images") == 1
         assert f"{name}: " in read_error_line(capsys)
+    (here / "folders/config.json").mkdir(parents=True)
+    assert call("classify", "./folders", "images") == 1
+    assert "folders/config.json: " in read_error_line(capsys)
     shutil.copytree(here / "model", here / "cut", symlinks=False)
     weights = here / "cut/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])

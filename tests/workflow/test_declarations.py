@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from nfpi.cli import create_commands_model
 from nfpi.runtime.manifests import write_manifest
 from nfpi.stages.base import Stage
 from nfpi.stages.claims import JudgeClaims
+from nfpi.stages.command_line import create_commands_model
 from nfpi.stages.evaluate import Evaluate, TestClassifier
 from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment, Generate

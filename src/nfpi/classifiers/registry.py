@@ -18,7 +18,7 @@ from nfpi.classifiers.preprocessing import PUBLISHED, RGB, Preprocessing
 from nfpi.config.base import PositiveFloat, PositiveInt, Seed, Settings, Share, explain
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.registry import Variant
-from nfpi.runtime.faults import format_error
+from nfpi.runtime.faults import describe_exhausted_memory, format_error
 from nfpi.runtime.formats import FormatError, Record, check_record
 from nfpi.runtime.tensors import load_state, require_finite, verify_archive
 
@@ -257,7 +257,7 @@ def _build(variant: Variant, size: tuple[int, int, int], settings: Settings) -> 
     try:
         model = variant.build(*size, settings)
     except _ARCHITECTURE_ERRORS as error:
-        if variant.extension is not None:
+        if variant.extension is not None or describe_exhausted_memory(error):
             raise
         images = "{} classes of images with {} channels and {} pixels a side".format(*size)
         raise ValueError(

@@ -77,6 +77,7 @@ def resolve(
         raise ConfigError(explain(error)) from None
     lowest, highest = ({key: value for key, value in part.items() if key not in own} for part in (raw, overrides))
     file, preset = read_layers(choice.preset, presets)
+    _check_results(choice.results / file.stem)
     layers = [lowest, *preset, highest]
     try:
         config = _validate(layers)
@@ -86,6 +87,18 @@ def resolve(
         raise ConfigError(f"{where}: {fault}") from None
     is_of_project = file.parent == presets.resolve()
     return Resolved(file.stem, choice.results, config, None if is_of_project else file)
+
+
+def _check_results(root: Path) -> None:
+    """Raise ConfigError if commands would not take the path of the results for one path, or it is not for a folder."""
+    if "\n" in str(root) or str(root).startswith("-"):
+        raise ConfigError(f"results: expected a path without line breaks and a hyphen in front, received {str(root)!r}")
+    try:
+        other = next((place for place in (root, *root.parents) if place.exists() and not place.is_dir()), None)
+    except OSError as error:  # a folder that the user may not enter
+        raise ConfigError(f"results: {error.filename}: {error.strerror}") from None
+    if other is not None:
+        raise ConfigError(f"results: expected a folder, received {other}, which is none")
 
 
 def _list_extensions(layers: Iterable[Mapping[str, Any]]) -> list[Path]:

@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from nfpi.config.base import UNIQUE, ConfigError, LocalPath, Name, Seed, Settings, suggest
 from nfpi.config.claims import Claim, check_claims
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
-from nfpi.config.cluster import Cluster, JobName, Resources
+from nfpi.config.cluster import RESUMED, Cluster, JobName, Resources
 from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock, DatasetConfig
 from nfpi.config.experiments import Experiment, Table
 from nfpi.config.figures import Figures
@@ -296,6 +296,18 @@ class Config(Settings):
                 fits = (experiment.prior is not None) == experiment.uses_variants
             if not fits:
                 raise ValueError(f"{where}: classifier '{experiment.classifier}' {needed}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_warning(self) -> Config:
+        if (cluster := self.cluster) is None:
+            return self
+        for stage in sorted(RESUMED):
+            asked = self.resources.get(stage, Resources())
+            limit = 60 * min(asked.runtime, cluster.find_longest_runtime(asked.gpu > 0) or asked.runtime)
+            if cluster.warn_seconds >= limit:  # each job would be told to stop as soon as it starts
+                expected = f"expected less than the time limit of {stage}, {limit} s"
+                raise ValueError(f"cluster.warn_seconds: {expected}, received {cluster.warn_seconds}")
         return self
 
     @model_validator(mode="after")

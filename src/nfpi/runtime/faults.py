@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import re
 
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "unable to mmap", "shared memory")
+_OUT_OF_MEMORY = (
+    *("can't allocate memory", "out of memory", "bad_alloc", "unable to mmap", "shared memory"),
+    "failed to map segment",
+)
 _LOST_WORKER = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
 
 
@@ -26,6 +29,11 @@ def format_error(error: BaseException, longest: int | None = None) -> str:
     return " ".join(str(error).split())[:longest] or type(error).__name__
 
 
+def escape_controls(text: str) -> str:
+    """Replace control characters, which a terminal obeys, by escapes: names of classes and files may be foreign."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
+
+
 def describe_exhausted_memory(error: BaseException, batch_size: str = "batch size") -> str | None:
     """Describe in one line that memory is exhausted; None for another error.
 
@@ -43,7 +51,10 @@ def describe_exhausted_memory(error: BaseException, batch_size: str = "batch siz
 
 
 def _is_out_of_memory(error: BaseException, text: str) -> bool:
-    """Return whether memory is exhausted: NumPy raises MemoryError, torch RuntimeError or OutOfMemoryError (GPU)."""
+    """Return whether memory is exhausted.
+
+    NumPy raises MemoryError, torch RuntimeError or OutOfMemoryError (GPU), an import of a library ImportError.
+    """
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
-    return isinstance(error, RuntimeError) and any(sign in text.lower() for sign in _OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError | ImportError) and any(sign in text.lower() for sign in _OUT_OF_MEMORY)

@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from nfpi.runtime.faults import escape_controls
 from nfpi.runtime.signals import EXIT_STATUS
 
 RANK_AND_PORT = "NFPI_PROCESS"
@@ -178,6 +179,7 @@ def record_epoch(epoch: int, epochs: int) -> None:
 
 def print_line(line: str) -> None:
     """Print a line on stderr and, if stderr is redirected to a log, also on the original stderr."""
+    line = escape_controls(line)
     print(line, file=sys.stderr, flush=True)
     if _log is not None:
         _log.write_to_stderr(f"{line}\n")

@@ -113,7 +113,7 @@ class Classify(ModelCommand):
     resize: bool = False
     """resize and centre-crop images of another size, and turn grey to colour or colour to grey"""
     output: Path | None = None
-    """csv file for the table instead of printing it"""
+    """csv file for the table instead of printing it; names that a spreadsheet would compute get an apostrophe"""
 
     def run(self) -> None:
         """Print or write the prediction for each image.

@@ -8,6 +8,8 @@ import itertools
 import sys
 from collections.abc import Iterable, Sequence
 
+from nfpi.runtime.faults import escape_controls
+
 Row = Sequence[str | float]
 
 
@@ -33,7 +35,8 @@ def print_rows(
     for name, value in zip(heading, rows[0], strict=True):
         table.add_column(name, justify="right" if isinstance(value, float) else "left", overflow="fold")
     for row, style in zip(rows, styles, strict=False):
-        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else value for value in row), style=style)
+        cells = (f"{value:.4f}" if isinstance(value, float) else escape_controls(value) for value in row)
+        table.add_row(*cells, style=style)
     # brackets in names are not markup
     Console(markup=False, highlight=False).print(table)
 
@@ -42,5 +45,12 @@ def format_lines(heading: Sequence[str], rows: Sequence[Row], delimiter: str) ->
     """Format rows with the csv module; floats keep all digits."""
     text = io.StringIO()
     writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
-    writer.writerows([heading, *rows])
+    writer.writerows([heading, *([_disarm(cell, delimiter) for cell in row] for row in rows)])
     return text.getvalue()
+
+
+def _disarm(cell: str | float, delimiter: str) -> str | float:
+    """Escape control characters of a text, and begin one with an apostrophe that a spreadsheet would compute."""
+    if not isinstance(cell, str):
+        return cell
+    return "'" * (delimiter == "," and cell.startswith(("=", "+", "-", "@"))) + escape_controls(cell)

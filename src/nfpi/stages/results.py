@@ -13,6 +13,7 @@ from nfpi.results.recorded.progress import require_root
 from nfpi.results.recorded.settings import FILE, read_settings
 from nfpi.results.tables.rows import list_table_rows
 from nfpi.runs import BASELINE
+from nfpi.runtime.faults import escape_controls
 from nfpi.runtime.files import write_atomically, written_together
 from nfpi.runtime.manifests import ManifestError, find_faults, find_manifests
 from nfpi.stages.base import Command
@@ -168,9 +169,9 @@ class Verify(Command):
             found += filter(None, [seals.find_fault(path)])
             files, faults = files + checked, faults + len(found)
             for fault in found:
-                print(fault)
+                print(escape_controls(fault))
         for reason in seals.unknown.values():
-            print(f"not compared with settings: {reason}")
+            print(escape_controls(f"not compared with settings: {reason}"))
         if faults:
             raise ManifestError(f"{self.results}: expected {files} intact files, received {faults} faulty ones")
         print(f"{self.results}: {files} files of {len(manifests)} stages agree with their manifests")

@@ -20,7 +20,7 @@ from nfpi.config.base import ConfigError
 from nfpi.results.recorded.settings import StoredSettings, write_planned, write_settings
 from nfpi.results.tables.rows import list_table_rows
 from nfpi.runtime.faults import format_error
-from nfpi.runtime.files import write_atomically
+from nfpi.runtime.files import require_writable, write_atomically
 from nfpi.runtime.locks import acquire
 from nfpi.stages.claims import list_claimed_runs
 from nfpi.stages.seals import SettingsSeals
@@ -37,7 +37,9 @@ def lock_results(root: Path) -> None:
 
     Raises:
         LockedError: another Snakemake holds the lock.
+        OSError: the folder cannot be written.
     """
+    require_writable(root)
     root.mkdir(parents=True, exist_ok=True)
     lock = acquire(root.absolute() / _LOCK, "make these results")  # the working directory may change before the release
     atexit.register(lock.release)
@@ -114,6 +116,6 @@ def _read_preset_file(plan: Plan) -> tuple[Path, bytes] | None:
     root = plan.layout.root.resolve()
     try:
         file = (root / (root / _PRESET_FILE).read_text(encoding="utf-8")).resolve()
-        return (file, file.read_bytes()) if file.stem == plan.preset else None
+        return (file, file.read_bytes()) if file.stem == plan.preset and file.is_file() else None
     except (OSError, ValueError):
         return None
