@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from nfpi.config.datasets import DataError
+from nfpi.data.sources.files import AUTOENCODER_FILES
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.precision import tensor_float32
 
@@ -33,6 +34,9 @@ def load_autoencoder(folder: Path, device: torch.device | str) -> AutoencoderKL:
         from diffusers import AutoencoderKL
     except ImportError as error:
         raise DataError(f"vae: expected diffusers (pip install 'nfpi[imagenet]'), received none ({error})") from None
+    # a model's config.json may be foreign: a name on the hub or a pipe is no folder of an autoencoder
+    if not all((folder / name).is_file() for name in AUTOENCODER_FILES):
+        raise DataError(f"{folder}: expected a diffusers AutoencoderKL, received no {' and '.join(AUTOENCODER_FILES)}")
     try:
         # only safetensors: the alternative is a pickle
         loaded, info = AutoencoderKL.from_pretrained(

@@ -44,7 +44,7 @@ from nfpi.runtime.files import file_digest, sync, write_atomically
 RECORD = "sources.npz"
 """name of the record in the folder of the splits"""
 FOLDER, VAE = "folder", "vae"
-_AUTOENCODER_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
+AUTOENCODER_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 _TIMES_FILE = ".sources-times.npy"
 _THREADS, _FILES_PER_BLOCK = 8, 256
 
@@ -146,8 +146,8 @@ def list_source(config: DatasetConfig) -> SourceFiles:
         raise DataError("folder: expected a folder of class folders, or of train and test (or val), received none")
     if config.vae is not None:
         roots[VAE] = config.vae
-        names += [f"{VAE}/{file}" for file in _AUTOENCODER_FILES]
-        status.append(_read_status([config.vae / file for file in _AUTOENCODER_FILES]))
+        names += [f"{VAE}/{file}" for file in AUTOENCODER_FILES]
+        status.append(_read_status([config.vae / file for file in AUTOENCODER_FILES]))
     numbers = np.concatenate([*status, np.empty((0, 2), np.int64)])
     return SourceFiles(roots, names, numbers, np.zeros((len(names), 32), np.uint8))
 
