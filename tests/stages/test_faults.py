@@ -371,7 +371,7 @@ def hoard() -> None:
     """Fill the memory with small objects, so that little is left to report it."""
     kept: list[object] = []
     while True:
-        kept = [kept, bytes(100)]
+        kept = [kept, bytes(4096)]  # with less, Python itself reports what it cannot finalize
 
 
 def exhaust_gpu() -> None:
