@@ -121,6 +121,15 @@ def test_a_change_that_is_undone_makes_nothing_again(copied: tuple[Project, Path
     assert project.plan_jobs("own", overlay=settings(images)) == set()
 
 
+@pytest.mark.parametrize("expected", [{"classes": 3}, {"shape": [8, 8, 1]}], ids=["classes", "shape"])
+def test_a_change_of_what_is_expected_of_the_images_reads_them_again(
+    made: tuple[Project, Path], expected: dict[str, Any]
+) -> None:
+    """Reading compares it with the images, see tests/data/test_prepare.py."""
+    project, images = made
+    assert project.plan_jobs("own", overlay=settings(images, **expected)) == ALL
+
+
 def test_a_record_that_is_gone_makes_the_data_set_again(copied: tuple[Project, Path]) -> None:
     project, images = copied
     (project.folder / "results/demo/mine/splits/sources.npz").unlink()

@@ -43,6 +43,10 @@ class ArchiveLimits(Settings):
     """size of its files in GiB; None: a hundred times that of the archive, but at least 1"""
 
 
+_IF_GIVEN = Field(exclude_if=lambda value: value is None)
+"""Left out of what is written if it is null: data sets without the setting are declared as if it did not exist."""
+
+
 class DatasetBlock(Settings):
     """A block of `datasets:`: the source of a data set, its splits, and settings specific to it."""
 
@@ -67,9 +71,9 @@ class DatasetBlock(Settings):
     test_per_class: PositiveInt | None = None
     image_size: PositiveInt | None = None
     """imagefolder: size that images are resized and centre-cropped to; None: all must have the same size"""
-    classes: Annotated[PositiveInt | None, EXECUTION] = None
+    classes: Annotated[PositiveInt | None, _IF_GIVEN] = None
     """number of classes of an imagefolder, for `relative_weights`; None: unknown until the images are read"""
-    shape: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt] | None, EXECUTION] = None
+    shape: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt] | None, _IF_GIVEN] = None
     """(H, W, C) of an imagefolder's images after resizing, for `relative_weights`; None: unknown"""
     flip: bool = True
     """whether mirrored images keep their class (not so for digits)"""
