@@ -193,7 +193,7 @@ def test_the_bar_is_shown_where_it_is_wished(images, capsys):
     ClassConditionalFlow.fit(images.images, images.labels, **QUICK | {"progress": True})
     assert "step" in capsys.readouterr().err
     ClassConditionalFlow.fit(images.images, images.labels, **QUICK | {"progress": True, "flow": None, "epochs": 1})
-    assert "2 steps (1 epochs in batches of 32), about 1 min" in capsys.readouterr().err
+    assert "4 steps (1 epochs in batches of 16), about 1 min" in capsys.readouterr().err
 
 
 def test_the_weight_is_that_of_the_relative_weight(images):

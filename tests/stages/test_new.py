@@ -57,7 +57,7 @@ def test_a_preset_says_what_the_images_are(here, tmp_path, capsys):
     assert call("new", images) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "pets.yaml: 2 classes of 12 images, 24 in all, of 8×8 pixels, in grey"
-    assert printed[1] == "training of each flow: 500 steps (500 epochs in batches of 32), about 1 min on one core"
+    assert printed[1] == "training of each flow: 800 steps (400 epochs in batches of 16), about 1 min on one core"
     assert printed[2] == "run: snakemake table2 --config preset=pets.yaml"
     text = (here / "pets.yaml").read_text(encoding="utf-8")
     assert text.startswith(
@@ -123,7 +123,7 @@ def test_all_images_are_taken_where_few_are_left_for_training(here, tmp_path):
 def test_the_warm_up_is_a_small_part_of_a_training(here, tmp_path):
     assert call("new", make_images(tmp_path / "pets")) == 0
     training = settings(here / "pets.yaml").training
-    assert (training.epochs, training.warmup_steps) == (500, 50)  # one step an epoch
+    assert (training.epochs, training.warmup_steps) == (400, 80)  # two steps an epoch
 
 
 @pytest.mark.parametrize("output", ["presets/pets.yml", "presets/null.yaml"])

@@ -18,31 +18,32 @@ from nfpi.config.base import (
     select_result_settings,
 )
 
-_SMALLEST_BATCH, _STEPS_PER_EPOCH = 32, 100
-_STEPS, _EPOCHS = 500, 20
+_STEPS, _EPOCHS = 800, 20
 """smallest numbers of steps and of epochs"""
-_SECONDS_PER_PIXEL = 6e-6
-"""time of a step per pixel of the batch, for the matrix-exponential flows of `nfpi new` and `fit` on one core"""
+_STEPS_PER_EPOCH = {128: 100, 64: 100, 32: 40, 16: 0}
+"""batch sizes, largest first, and the smallest number of steps of an epoch with which each is chosen"""
+_SECONDS_PER_STEP, _SECONDS_PER_PIXEL = 0.06, 5.5e-6
+"""time of a step, and in addition per pixel of its batch, for the matrix-exponential flows of `nfpi new` and `fit` on
+one core"""
 
 
 def choose_batch_size(num_images: int) -> int:
-    """Return the largest of 128, 64 and 32 with which an epoch has 100 steps, otherwise 32.
+    """Return 128 or 64 if an epoch then has 100 steps; otherwise 32 if 20 epochs then have 800; otherwise 16.
 
-    How far a flow follows its prior depends on the number of steps, and a step on 32 images takes a third of the time
-    of one on 128.
+    How far a flow follows its prior depends on the number of steps more than on that of the images in a step.
     """
-    return next((size for size in (128, 64) if num_images >= size * _STEPS_PER_EPOCH), _SMALLEST_BATCH)
+    return next(size for size, steps in _STEPS_PER_EPOCH.items() if num_images >= size * steps)
 
 
 def choose_epochs(num_images: int, batch_size: int) -> int:
-    """Return the fewest epochs that give 500 steps, but at least 20."""
+    """Return the fewest epochs that give 800 steps, but at least 20."""
     return max(_EPOCHS, ceil(_STEPS / ceil(num_images / batch_size)))
 
 
 def describe_steps(num_images: int, epochs: int, batch_size: int, height: int, width: int) -> str:
     """Describe the steps of a training, and its time for a small flow on images of this size."""
     steps = epochs * ceil(num_images / batch_size)
-    minutes = ceil(_SECONDS_PER_PIXEL * height * width * num_images * epochs / 60)
+    minutes = ceil(steps * (_SECONDS_PER_STEP + _SECONDS_PER_PIXEL * batch_size * height * width) / 60)
     return f"{steps} steps ({epochs} epochs in batches of {batch_size}), about {minutes} min on one core"
 
 

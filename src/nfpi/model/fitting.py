@@ -95,7 +95,7 @@ class FittedFlow(RefittableFlow):
                 :func:`nfpi.config.priors.compute_weight`; None: 1, unless `weight` is given.
             validation: share of the images to hold out, or (images, labels); the model's card has the scores on them.
             epochs: passes over the training images; None: those of `training`, by default at least 20, and so many that
-                there are at least 500 steps.
+                there are at least 800 steps.
             classes: names of the K classes that labels index; None: the names in `labels`, sorted, or
                 "0" … "K − 1".
             flow: kind of flow ("matrix_exponential", "glow", "transformer") or its settings, as under `flows:` in
