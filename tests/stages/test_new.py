@@ -126,6 +126,12 @@ def test_the_warm_up_is_a_small_part_of_a_training(here, tmp_path):
     assert (training.epochs, training.warmup_steps) == (400, 80)  # two steps an epoch
 
 
+@pytest.mark.parametrize(("side", "augmentation"), [(16, "flip"), (20, "shift")])
+def test_all_but_small_images_are_shifted(here, tmp_path, side, augmentation):
+    assert call("new", make_images(tmp_path / "pets", (side, 16))) == 0
+    assert settings(here / "pets.yaml").training.augmentation == augmentation
+
+
 @pytest.mark.parametrize("output", ["presets/pets.yml", "presets/null.yaml"])
 def test_a_preset_whose_name_is_not_read_as_its_file_is_named_by_its_path(here, tmp_path, capsys, output):
     (here / "presets").mkdir()

@@ -22,9 +22,9 @@ _STEPS, _EPOCHS = 800, 20
 """smallest numbers of steps and of epochs"""
 _STEPS_PER_EPOCH = {128: 100, 64: 100, 32: 40, 16: 0}
 """batch sizes, largest first, and the smallest number of steps of an epoch with which each is chosen"""
-_SECONDS_PER_STEP, _SECONDS_PER_PIXEL = 0.06, 5.5e-6
+_SECONDS_PER_STEP, _SECONDS_PER_PIXEL = 0.04, 1.2e-5
 """time of a step, and in addition per pixel of its batch, for the matrix-exponential flows of `nfpi new` and `fit` on
-one core"""
+one core; a mean over trainings, in which steps get slower as the series of the couplings get longer"""
 
 
 def choose_batch_size(num_images: int) -> int:

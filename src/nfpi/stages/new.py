@@ -34,6 +34,9 @@ _RELATIVE_WEIGHTS = [0, DEFAULT_RELATIVE_WEIGHT / 4, DEFAULT_RELATIVE_WEIGHT, 4 
 _LARGEST, _RESIZED, _MULTIPLE = 64, 32, 4
 """in pixels: the longest side of images that are not resized, the largest side to which others are resized, and a
 divisor of all sides, since each level of the flow, of which there are at least two, halves them"""
+_SHIFTED = 16
+"""longest side, in pixels, of images that are only mirrored; larger ones are shifted by a pixel too, without which a
+flow learns a few hundred images by heart"""
 _ABOUT = """\
 # {summary}: train {train}, validation {validation}, test {test}.
 # A small flow of {levels} levels, each of which halves width and height of {width}×{height} pixels.
@@ -186,7 +189,12 @@ def _compose(name: str, folder: Path, images: _Images) -> tuple[str, str]:
         "flows": {
             "mef": {"num_flows": [4] * levels, "num_blocks": [2, 1, 1][:levels], "hidden_channels": [48] * levels}
         },
-        "training": {"epochs": epochs, "batch_size": batch_size, "warmup_steps": warmup_steps, "augmentation": "flip"},
+        "training": {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "warmup_steps": warmup_steps,
+            "augmentation": "shift" if max(height, width) > _SHIFTED else "flip",
+        },
         "generation": {"temperatures": [0.7, 1.0], "per_class": _PER_CLASS},
         "classifiers": {"resnet18": {"epochs": 5, "standard": {"crop_padding": min(height, width) // 8}}},
         "tables": {"table2": {"title": title, "metrics": ["nf_acc", "cnn_acc"], "experiments": [experiment]}},
