@@ -83,9 +83,12 @@ class Stubs:
         output.write_text(compute_digest([seal, *(read_manifest(path).content for path in inputs)]))
         files = [path.with_name(f"{path.name}.output") for path in inputs]
         origin = trace_inputs(files, common=stage.common)
-        write_manifest(
-            manifest, stage.command, stage.product, [output], timed=[], digests={}, seal=seal, **vars(origin)
-        )
+        timed = []
+        if stage.product == "metrics":  # they hold times, and only what brings runs together depends on these
+            timed = [output.with_suffix(".timed")]
+            timed[0].write_text(f"{self.root} {seal}")
+        about = {"timed": timed, "digests": {}, "seal": seal, **vars(origin)}
+        write_manifest(manifest, stage.command, stage.product, [output, *timed], **about)
         return manifest
 
     def make_run(self, data: Path, initial: Path, wildcards: dict[str, str]) -> Iterator[Path]:

@@ -3,6 +3,7 @@ rule train_classifier:
     input:
         **plan.splits("train", "validation"),
         **plan.generated_images(),
+        published=inputs.given_weights,
     output:
         **plan.outputs(TrainClassifier, CANDIDATE),
     log:

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -191,3 +191,12 @@ def explain(error: ValidationError) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     received = "" if fault["type"] in ("value_error", "missing") else f", received {fault['input']!r}"
     return f"{where}: {message}{received}" if where else f"{message}{received}"
+
+
+def strip_folders(value: Any) -> Any:
+    """Replace absolute paths by the names of their files or folders, which are the same on every machine."""
+    if isinstance(value, Mapping):
+        return {key: strip_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [strip_folders(item) for item in value]
+    return PurePath(value).name if isinstance(value, str) and value.startswith("/") else value

@@ -94,7 +94,7 @@ def list_loaded_digests() -> list[str]:
 
 
 def hash_extension(file: Path) -> str:
-    """Return the SHA-256 digest of a file, and of the user's modules that it imports, wherever Python finds them."""
+    """Return the SHA-256 digest of a file and of the user's modules that it imports, as Python finds them before."""
     return hashlib.sha256(b"".join(_list_modules(Path(file), {}).values())).hexdigest()
 
 
@@ -115,7 +115,7 @@ def _list_imports(code: bytes) -> list[str]:
     except (SyntaxError, ValueError):  # named when it is loaded
         return []
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level and node.module]
     return sorted({name.partition(".")[0] for name in names})
 
 
@@ -126,10 +126,10 @@ def _find_own_module(name: str) -> list[Path]:
         spec = importlib.util.find_spec(name) if name not in (*sys.stdlib_module_names, "nfpi") else None
     except (ImportError, ValueError):
         return []
-    if spec is None or {"site-packages", "dist-packages"} & set(Path(spec.origin or "").parts):
+    if spec is None or spec.origin is None or {"site-packages", "dist-packages"} & set(Path(spec.origin).parts):
         return []
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
-    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))] or [Path(spec.origin or "")]
+    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))] or [Path(spec.origin)]
     return [file for file in files if file.is_file()]
 
 

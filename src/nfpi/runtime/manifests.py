@@ -54,7 +54,8 @@ class Manifest(BaseModel):
         temporary: the `files` that are removed once the stage that reads them has ended.
         settings: all that the outputs depend on apart from the inputs (`nfpi.stages.base.Stage.declaration`).
         seal: digest of these settings and of the stage's version (`nfpi.stages.base.Stage.compute_seal`).
-        inputs: `content` of all direct inputs, by the paths of their manifests from the folder of this manifest.
+        inputs: `content` of all direct inputs, by the paths of their manifests from the folder of this manifest; for
+            what is made from many runs, the digest of their `files`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -308,7 +309,8 @@ def trace_inputs(files: Iterable[Path], *, common: Collection[str] | None, accep
                 contents_of.setdefault(OTHER_FILES, set()).add(file_digest(file))
             continue
         manifest = product.manifest
-        inputs[product.path] = manifest.content
+        # metrics of runs are brought together with their times, which `content` leaves out
+        inputs[product.path] = compute_digest(manifest.files) if common is None else manifest.content
         contents_of.setdefault(manifest.product, set()).add(manifest.content)
         if common is None:
             continue
@@ -368,7 +370,7 @@ class Seals:
             return f"{path}: expected {manifest.product} made with the present settings, received other ones"
         for place, content in _list_inputs(path, manifest).items():
             made = self.read(place)
-            if made is not None and made.content != content:
+            if made is not None and content not in (made.content, compute_digest(made.files)):
                 return f"{path}: expected {manifest.product} made from the {made.product} of {place}, received another"
         return ""
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import NoDecode
 
-from nfpi.config.base import select_result_settings, subtract_settings
+from nfpi.config.base import select_result_settings, strip_folders, subtract_settings
 from nfpi.config.extensions import list_loaded_digests
 from nfpi.config.presets import merge
 from nfpi.runtime.divergence import Diverged, mark_diverged
@@ -142,8 +142,8 @@ class Stage(Command):
         return declared | {"code": list_loaded_digests() if self.code is None else self.code}
 
     def compute_seal(self) -> str:
-        """Compute the digest of the declaration and of the stage's version."""
-        return compute_digest([self.command, self.version, self.declaration])[:16]
+        """Compute the digest of the declaration, without folders of this machine, and of the stage's version."""
+        return compute_digest([self.command, self.version, strip_folders(self.declaration)])[:16]
 
     def compute_fingerprint(self) -> str:
         """Compute the digest of all that the result depends on: seal, and content of the inputs.

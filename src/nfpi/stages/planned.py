@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class Planned:
 
     config: Config
     _resolved: dict[tuple[str, str], Config] = field(default_factory=dict)
+    _digests: dict[Path, str] = field(default_factory=dict)
 
     def resolve(self, wildcards: Wildcards) -> Config:
         """Return the settings for the data set of a job, and for its backbone, whose `training` is merged."""
@@ -53,25 +54,28 @@ class Planned:
         """
         config = self.config.for_dataset(wildcards["dataset"]) if blocks else self.config
         files = config.list_extensions(**{block: wildcards[block] for block in blocks})
-        return digest_files([*files, *(METRICS[find_registered_name(name)].extension for name in metrics)])
+        of_metrics = (METRICS[find_registered_name(name)].extension for name in metrics)
+        named = {file for file in (*files, *of_metrics) if file is not None}
+        self._digests.update({file: hash_extension(file) for file in named - self._digests.keys()})
+        return sorted(self._digests[file] for file in named)
 
     def list_own_metrics(self, run: Run) -> list[str]:
         """Return the user's metrics to compute for a run; built-in metrics are always computed."""
-        return sorted(self._own_metrics.get(run, ()))
+        return sorted(self._own_metrics.get(replace(run, seed=0), ()))
 
     @cached_property
     def _own_metrics(self) -> dict[Run, set[str]]:
-        """For each run, the user's metrics of the tables that show it, and of the claims about these tables."""
+        """For each run, as if of seed 0, the user's metrics of the tables that show it, and of claims about these."""
         found: dict[Run, set[str]] = {}
         for table, settings in self.config.tables.items():
             names = {*list_metrics(settings), *self._list_claimed_metrics(table)}
             prefixed = {name for name in names if name.startswith(GENERATED_PREFIX)}
             of_generated, own = _select_own(prefixed), _select_own(names - prefixed)
             for row in list_table_rows(self.config, table) if own | of_generated else ():
-                for run in row.flow_runs:
-                    found.setdefault(run, set()).update(own)
-                for run in row.classifier_runs:
-                    found.setdefault(run, set()).update(own if row.is_trained_on_real_images else of_generated)
+                of_classifiers = own if row.is_trained_on_real_images else of_generated
+                for runs, names in ((row.flow_runs, own), (row.classifier_runs, of_classifiers)):
+                    for run in runs:
+                        found.setdefault(replace(run, seed=0), set()).update(names)
         return found
 
     def _list_claimed_metrics(self, table: str) -> list[str]:

@@ -60,7 +60,8 @@ class ShowStatus(Command):
     def run(self) -> None:
         """Print the runs of each preset, as a table on a terminal and as tab-separated lines otherwise."""
         for index, root in enumerate(find_roots(self.results)):
-            runs = read_progress(root, SettingsSeals())
+            seals = SettingsSeals()
+            runs = read_progress(root, seals)
             if index:
                 print()
             print(f"{root}: {_summarize(runs)}")
@@ -68,6 +69,8 @@ class ShowStatus(Command):
                 print_rows(
                     _HEADING, [_format_cells(run) for run in runs], styles=[_STYLES.get(run.state) for run in runs]
                 )
+            for reason in seals.unknown.values():
+                print(f"not compared with settings: {reason}", file=sys.stderr)
             if any(run.metrics.get("mismatch", 0.0) > MISMATCH_LIMIT for run in runs):
                 print(MISMATCH_ADVICE, file=sys.stderr)
 

@@ -170,8 +170,8 @@ class Verify(Command):
             files, faults = files + checked, faults + len(found)
             for fault in found:
                 print(escape_controls(fault))
-        for reason in seals.unknown.values():
-            print(escape_controls(f"not compared with settings: {reason}"))
         if faults:
             raise ManifestError(f"{self.results}: expected {files} intact files, received {faults} faulty ones")
         print(f"{self.results}: {files} files of {len(manifests)} stages agree with their manifests")
+        for reason in seals.unknown.values():
+            print(escape_controls(f"not compared with settings: {reason}"))

@@ -107,5 +107,5 @@ def _plan_seal(stage: type[Stage], template: str, place: str, manifest: Manifest
     found = compile_template(f"{template}/{name}".removeprefix("/")).fullmatch(place)
     try:
         return None if found is None else stage.plan(planned, found.groupdict()).compute_seal()
-    except (ConfigError, LookupError, AttributeError):  # e.g. a data set that the preset no longer has
+    except (ConfigError, LookupError, AttributeError, ValueError):  # e.g. a data set that the preset no longer has
         return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from nfpi.config.base import Augmentation
-from nfpi.config.classifiers import CLASSIFIERS
+from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.results.tables.rows import list_runs_to_compare, list_table_rows
 from nfpi.runs import (
     AUGMENTED,
@@ -148,12 +148,21 @@ class Inputs:
 
     def published_weights(self, wildcards: Wildcards) -> list[str]:
         """Return the file of a classifier's pretrained weights, if any, given by the user or downloaded."""
-        classifier = self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]]
-        if classifier.weights is not None:
-            weights = classifier.weights
-            # a name without a folder would be taken for a target
-            return [(weights if len(weights.parts) > 1 else weights.absolute()).as_posix()]
-        return [f"{self.plan.downloads}/{classifier.model}.safetensors"] if classifier.pretrained else []
+        classifier = self._get_classifier(wildcards)
+        if classifier.weights is None and classifier.pretrained:
+            return [f"{self.plan.downloads}/{classifier.model}.safetensors"]
+        return self.given_weights(wildcards)
+
+    def given_weights(self, wildcards: Wildcards) -> list[str]:
+        """Return the file of a classifier's pretrained weights if the user gives one."""
+        weights = self._get_classifier(wildcards).weights
+        if weights is None:
+            return []
+        # a name without a folder would be taken for a target
+        return [(weights if len(weights.parts) > 1 else weights.absolute()).as_posix()]
+
+    def _get_classifier(self, wildcards: Wildcards) -> ClassifierConfig:
+        return self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]]
 
     def published_model_pattern(self) -> str:
         """Return a regular expression of the classifier models with published weights."""

@@ -35,8 +35,8 @@ class Outdated:
             return ""
         if rule.params.get("content") and self.sources.have_changed(wildcards):
             return f"{path}: made from other files of the data set"
-        weights = rule.input.get("published")
-        if weights and manifest.made_from.get(OTHER_FILES) != self.sources.digest_weights(weights(wildcards)):
+        weights, known = rule.input.get("published"), manifest.made_from.get(OTHER_FILES)
+        if weights and known is not None and known != self.sources.digest_weights(weights(wildcards)):
             return f"{path}: made from other weights"
         *_, seal = rule.params.settings(wildcards)
         return self._seals.find_fault(Path(path), seal)

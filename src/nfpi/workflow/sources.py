@@ -77,15 +77,14 @@ class Sources:
         return self._tokens[splits]
 
     def have_changed(self, wildcards: Wildcards) -> bool:
-        """Return whether a data set's files are others than those that its splits were made from.
+        """Return whether a data set's files are others than those that its splits were made from; false if unknown."""
+        from nfpi.data.sources.files import read_record  # imports numpy
 
-        Raises:
-            ConfigError: see :meth:`check_files`.
-        """
-        token = self.compute_content_token(wildcards)
-        from nfpi.data.sources.files import read_record
-
-        record = read_record(self._locate_splits(wildcards)) if token else None
+        try:
+            token = self.compute_content_token(wildcards)
+            record = read_record(self._locate_splits(wildcards)) if token else None
+        except (ConfigError, DataError):  # the params function raises it again, see check_files
+            return False
         return record is not None and record.token != token
 
     def digest_weights(self, files: list[str]) -> str | None:

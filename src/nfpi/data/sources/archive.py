@@ -69,7 +69,8 @@ def find_image_root(folder: Path | None, download_folder: Path, limits: ArchiveL
 def _list_contents(place: Path) -> str:
     """Return a digest of names, sizes and times (`ctime`, which programs cannot set) of all files in a folder."""
     files = sorted(Path(folder, name) for folder, _, names in os.walk(place) for name in names)
-    status = [(file.relative_to(place).as_posix(), file.stat().st_size, file.stat().st_ctime_ns) for file in files]
+    found = ((file, file.stat()) for file in files)
+    status = [(file.relative_to(place).as_posix(), status.st_size, status.st_ctime_ns) for file, status in found]
     return hashlib.sha256(repr(status).encode()).hexdigest()
 
 

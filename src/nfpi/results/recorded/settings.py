@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from nfpi.config.base import explain
+from nfpi.config.base import explain, strip_folders
 from nfpi.config.settings import Config
 from nfpi.runs import Run, parse_run_folder
 from nfpi.runtime.files import write_atomically
@@ -106,13 +106,4 @@ def read_planned(root: Path) -> list[Run]:
 
 
 def _restore_config(settings: Mapping[str, Any]) -> Config:
-    return Config.model_validate(_strip_folders(settings))
-
-
-def _strip_folders(value: Any) -> Any:
-    """Replace absolute paths by the names of their files or folders."""
-    if isinstance(value, Mapping):
-        return {key: _strip_folders(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_strip_folders(item) for item in value]
-    return PurePath(value).name if isinstance(value, str) and value.startswith("/") else value
+    return Config.model_validate(strip_folders(settings))
