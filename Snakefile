@@ -33,6 +33,7 @@ from nfpi.stages.train_flow import StartFlow, TrainFlow
 from nfpi.workflow import Declarations, Inputs, Jobs, Outdated, Plan, Sources, Targets
 from nfpi.workflow.internals import (
     find_rules_with_jobs,
+    keep_outputs,
     list_requested_targets,
     log_in_utf_8,
     prepare_submission,
@@ -75,6 +76,7 @@ outdated = Outdated(sources)
 ENVIRONMENT = ROOT / "environment.yml"
 REFERENCE = shorten_path(ROOT / "workflow/reference/paper.csv")
 
+keep_outputs()
 use_this_machine(workflow, available_cpu_count())
 if plan.config.cluster is not None:
     request_cuda_build()

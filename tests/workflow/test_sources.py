@@ -111,6 +111,33 @@ def test_changed_images_make_all_again_once(copied: tuple[Project, Path]) -> Non
     assert project.plan_jobs("own", overlay=settings(images)) == set()
 
 
+def test_an_unreadable_image_throws_nothing_away(fresh_project: Project, tmp_path: Path) -> None:
+    """The real stage reads the images; the others are stubs."""
+    project, images = fresh_project, make_images(tmp_path / "images", count=6)
+    stub = (project.tools / "nfpi").rename(project.tools / "stub")
+    real = "import os, sys\nif sys.argv[3] != 'prepare-data':\n    os.execv({!r}, sys.argv)\n{}"
+    project.add_command("nfpi", real.format(str(stub), "from nfpi.cli import main\nsys.exit(main())\n"))
+    overlay = settings(images, validation_fraction=0.34)
+    project.run_snakemake("own", overlay=overlay)
+    before = list_results(project)
+    unreadable = images / "train/ant/damaged.bmp"
+    unreadable.write_bytes(b"none")
+    process = project.run_snakemake("own", overlay=overlay, check=False)
+    assert len(re.findall(rf"^nfpi: error: {unreadable}: .*$", process.stdout, re.MULTILINE)) == 1, process.stdout
+    assert list_results(project) == before
+    assert project.plan_jobs("own", overlay=overlay) == ALL
+    unreadable.unlink()
+    assert "Nothing to be done" in project.run_snakemake("own", overlay=overlay).stdout
+    assert list_results(project) == before
+
+
+def list_results(project: Project) -> dict[str, tuple[int, int]]:
+    """Inode and date of each product of the demo, by path."""
+    root = project.folder / "results/demo"
+    files = [*(root / "mine").rglob("[!.]*"), *(root / "metrics").iterdir(), *(root / "tables").iterdir()]
+    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files if path.is_file()}
+
+
 def test_a_change_that_is_undone_makes_nothing_again(copied: tuple[Project, Path]) -> None:
     project, images = copied
     file = images / "train/bee/1.bmp"

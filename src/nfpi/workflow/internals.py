@@ -9,9 +9,42 @@ from pathlib import Path
 from typing import Any
 
 from nfpi.config.base import ConfigError
+from nfpi.runtime.manifests import find_faults
 from nfpi.stages.base import MANIFEST
 from nfpi.workflow.jobs import Jobs, has_gpu
 from nfpi.workflow.slurm import make_executor_wait
+
+
+def keep_outputs() -> None:
+    """Make Snakemake keep the outputs of a job, and what it recorded of them, until the stage replaces them.
+
+    Snakemake removes outputs before a job and after its failure, since a command may leave incomplete ones, and records
+    the settings of a job that failed. A stage replaces all outputs at once, or leaves a manifest that does not agree
+    with them; only then are they removed after a failure.
+    """
+    from snakemake.jobs import Job
+
+    remove_outputs, postprocess = Job.cleanup, Job.postprocess
+
+    async def remove_logs(job: Any) -> None:
+        for log in job.log:
+            await log.remove()
+
+    async def remove_incomplete_outputs(job: Any, *arguments: Any) -> None:
+        manifest = Path(getattr(job.output, MANIFEST, ""))
+        if manifest.is_file() and find_faults(manifest)[1]:
+            await remove_outputs(job, *arguments)
+
+    async def record_success(job: Any, *arguments: Any, error: bool = False, **options: Any) -> None:
+        settings = job.dag.workflow.execution_settings
+        records = settings.keep_metadata
+        settings.keep_metadata = records and not error
+        try:
+            await postprocess(job, *arguments, error=error, **options)
+        finally:
+            settings.keep_metadata = records
+
+    Job.remove_existing_output, Job.cleanup, Job.postprocess = remove_logs, remove_incomplete_outputs, record_success
 
 
 def use_this_machine(workflow: Any, cores: int) -> None:
