@@ -77,7 +77,7 @@ def test_a_figure_leaves_what_its_settings_promise(name, complete_run, diverged_
     table = tables / "table2.csv" if "table" in settings_of(name).files(Preset(), Layout(tmp_path)) else None  # type: ignore[arg-type]
     assert draw(name, complete_run, tmp_path / "folder", table) == 0
     drawn = contents(tmp_path / "folder")
-    assert drawn.keys() == set(settings_of(name).output_names(name).values())
+    assert drawn.keys() == {*settings_of(name).output_names(name).values(), f"{name}.manifest.json"}
     assert len(set(drawn.values())) == len(drawn)
 
 
@@ -94,7 +94,7 @@ def test_what_a_killed_process_left_is_removed(complete_run, diverged_run, tmp_p
     for name in ("residuals.png", "residuals.pdf"):
         (tmp_path / f".{name}.0123456789abcdef.tmp").touch()
     assert draw("residuals", complete_run, tmp_path) == 0
-    assert contents(tmp_path).keys() == {"residuals.png", "residuals.pdf"}
+    assert contents(tmp_path).keys() == {"residuals.png", "residuals.pdf", "residuals.manifest.json"}
 
 
 @pytest.mark.parametrize("name", ["samples", "figure2"])

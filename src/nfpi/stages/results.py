@@ -140,10 +140,10 @@ class Compare(Command):
 
 
 class Verify(Command):
-    """Check a folder of results against its manifests and its settings.json.
+    """Check results against their manifests and settings.
 
-    Files must be those that the stages wrote, and results must be made with these settings and from the inputs that are
-    there. Prints one line per fault, and exits with 1 if there is any.
+    Files must be those that the stages wrote, and results must be made with the settings in settings.json and from the
+    inputs that are there. Prints one line per fault, and exits with 1 if there is any.
     """
 
     command = "verify"
