@@ -16,7 +16,8 @@ from nfpi.results.recorded.predictions import read_predictions
 from nfpi.results.recorded.records import MetricsError
 from nfpi.results.recorded.settings import StoredSettings, read_settings
 from nfpi.runs import Run
-from nfpi.runtime.manifests import Seals, write_manifest
+from nfpi.runtime.manifests import write_manifest
+from nfpi.runtime.seals import Seals
 
 from .conftest import Results
 

@@ -30,7 +30,8 @@ from nfpi.runs import (
     SPLITS,
     TABLES_FOLDER,
 )
-from nfpi.runtime.manifests import Seals, compute_digest, read_manifest, trace_inputs, write_manifest
+from nfpi.runtime.manifests import compute_digest, read_manifest, trace_inputs, write_manifest
+from nfpi.runtime.seals import Seals
 from nfpi.stages.base import MANIFEST, Stage
 from nfpi.stages.evaluate import Evaluate, TestClassifier
 from nfpi.stages.fit_prior import FitPrior
@@ -202,3 +203,19 @@ def test_the_places_are_those_of_the_rules():
     rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
     named = {stage.__name__ for stage, _ in PLACES}
     assert set(re.findall(r"declarations\.of\((\w+)", rules)) - named == {"DownloadWeights"}
+
+
+class Reads(Stage):
+    """A stage with a setting that names a file, as an extension may have."""
+
+    command = "reads"
+
+    table: str
+
+
+def test_a_seal_is_the_same_on_every_machine_but_no_training_resumes_on_another_file(tmp_path):
+    here, there, other = (
+        Reads(output=tmp_path, table=table) for table in ("/here/a.csv", "/there/a.csv", "/here/b.csv")
+    )
+    assert here.compute_seal() == there.compute_seal() != other.compute_seal()
+    assert here.compute_fingerprint() != there.compute_fingerprint()

@@ -94,7 +94,10 @@ def list_loaded_digests() -> list[str]:
 
 
 def hash_extension(file: Path) -> str:
-    """Return the SHA-256 digest of a file and of the user's modules that it imports, as Python finds them before."""
+    """Return the SHA-256 digest of a file and of the user's modules that it imports.
+
+    Modules that only a change of `sys.path` in the file lets Python find are not included.
+    """
     return hashlib.sha256(b"".join(_list_modules(Path(file), {}).values())).hexdigest()
 
 

@@ -23,7 +23,7 @@ from nfpi.results.recorded.settings import StoredSettings, read_settings
 from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.runtime.files import write_atomically, written_together
-from nfpi.runtime.manifests import Seals
+from nfpi.runtime.seals import Seals
 
 _WITHOUT_EFFECT = {"devices", *list_execution_settings(TrainingConfig, ClassifierConfig)}
 """Settings of a run that do not affect its metrics, by the last part of their dotted names."""

@@ -26,7 +26,7 @@ from nfpi.results.tables.markup import load_templates
 from nfpi.runs import Run
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
-from nfpi.runtime.manifests import Seals
+from nfpi.runtime.seals import Seals
 
 PAGE = "index.html"
 _MOST_PROBLEMS = 12

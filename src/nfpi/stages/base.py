@@ -146,11 +146,11 @@ class Stage(Command):
         return compute_digest([self.command, self.version, strip_folders(self.declaration)])[:16]
 
     def compute_fingerprint(self) -> str:
-        """Compute the digest of all that the result depends on: seal, and content of the inputs.
+        """Compute the digest of all that the result depends on: version, declaration, and content of the inputs.
 
         A stage resumes only what was begun with the same fingerprint.
         """
-        return compute_digest([self.compute_seal(), *(file_digest(file) for file in self.list_input_files())])
+        return compute_digest([self.version, self.declaration, *map(file_digest, self.list_input_files())])
 
     def select_execution(self) -> dict[str, Any]:
         """Return the options that are neither paths nor part of the declaration, as in JSON."""

@@ -54,8 +54,11 @@ class Planned:
         """
         config = self.config.for_dataset(wildcards["dataset"]) if blocks else self.config
         files = config.list_extensions(**{block: wildcards[block] for block in blocks})
-        of_metrics = (METRICS[find_registered_name(name)].extension for name in metrics)
-        named = {file for file in (*files, *of_metrics) if file is not None}
+        return self.digest_files([*files, *(METRICS[find_registered_name(name)].extension for name in metrics)])
+
+    def digest_files(self, files: Iterable[Path | None]) -> list[str]:
+        """Return the digests of the user's files, sorted; None, which stands for built-in code, is omitted."""
+        named = {file for file in files if file is not None}
         self._digests.update({file: hash_extension(file) for file in named - self._digests.keys()})
         return sorted(self._digests[file] for file in named)
 
@@ -73,9 +76,9 @@ class Planned:
             of_generated, own = _select_own(prefixed), _select_own(names - prefixed)
             for row in list_table_rows(self.config, table) if own | of_generated else ():
                 of_classifiers = own if row.is_trained_on_real_images else of_generated
-                for runs, names in ((row.flow_runs, own), (row.classifier_runs, of_classifiers)):
+                for runs, used in ((row.flow_runs, own), (row.classifier_runs, of_classifiers)):
                     for run in runs:
-                        found.setdefault(replace(run, seed=0), set()).update(names)
+                        found.setdefault(replace(run, seed=0), set()).update(used)
         return found
 
     def _list_claimed_metrics(self, table: str) -> list[str]:
@@ -95,11 +98,6 @@ def find_setting(config: Mapping[str, Any], wildcards: Wildcards, place: str) ->
     for key in (part.format_map(wildcards) for part in place.split(".")):
         found = found.get(key) if isinstance(found, Mapping) else getattr(found, key)
     return found
-
-
-def digest_files(files: Iterable[Path | None]) -> list[str]:
-    """Return the digests of the user's files, sorted; None, which stands for built-in code, is omitted."""
-    return sorted(hash_extension(file) for file in {file for file in files if file is not None})
 
 
 def list_metrics(table: TableSettings) -> list[str]:

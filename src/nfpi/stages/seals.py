@@ -23,7 +23,8 @@ from nfpi.runs import (
     compile_template,
 )
 from nfpi.runtime.formats import FormatError
-from nfpi.runtime.manifests import Manifest, Seals
+from nfpi.runtime.manifests import Manifest
+from nfpi.runtime.seals import Seals
 from nfpi.stages.base import MANIFEST, Stage
 from nfpi.stages.claims import JudgeClaims
 from nfpi.stages.evaluate import Evaluate, TestClassifier

@@ -17,7 +17,7 @@ from nfpi.results.tables.rows import RunIdentity, TableRow, list_runs_to_compare
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.runtime.divergence import Diverged
 from nfpi.stages.base import Stage
-from nfpi.stages.planned import Planned, Wildcards, digest_files, keep_first_seed, list_metrics
+from nfpi.stages.planned import Planned, Wildcards, keep_first_seed, list_metrics
 
 
 def _read_json(value: Any) -> Any:
@@ -162,7 +162,7 @@ class MakeFigure(Stage):
         return super().select_options(planned, wildcards) | {
             "figure": figure.model_dump(mode="json"),
             "reads": {key: block.model_dump(mode="json") for key, block in figure.reads(planned.config).items()},
-            "code": digest_files([FIGURES[name].extension]),
+            "code": planned.digest_files([FIGURES[name].extension]),
         }
 
     def list_output_paths(self) -> list[Path]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from nfpi.results.recorded.settings import FILE, read_settings
-from nfpi.runtime.manifests import ManifestError, Seals, read_manifest
+from nfpi.runtime.manifests import ManifestError, read_manifest
+from nfpi.runtime.seals import Seals
 from nfpi.stages.base import MANIFEST, Stage
 from nfpi.stages.planned import Planned, Wildcards
 from nfpi.workflow.plan import Plan
@@ -66,9 +67,15 @@ class Declarations:
         def plan_job(wildcards: Wildcards, planned: Planned = self.planned) -> Stage:
             return stage.plan(planned, {**wildcards, **values})
 
+        known: dict[tuple[str, ...], list[str]] = {}
+
         def settings(wildcards: Wildcards) -> list[str]:
-            seal = plan_job(wildcards, self.submitted).compute_seal()
-            return ["--settings", _write_json(plan_job(wildcards).declaration), "--seal", seal]
+            key = tuple({**wildcards}.values())
+            if key not in known:  # asked for twice for each job: is its output outdated, and as params
+                job = plan_job(wildcards)
+                planned = job if self.submitted is self.planned else plan_job(wildcards, self.submitted)
+                known[key] = ["--settings", _write_json(job.declaration), "--seal", planned.compute_seal()]
+            return known[key]
 
         def execution(wildcards: Wildcards, threads: int) -> list[str]:
             options = plan_job(wildcards).select_execution()

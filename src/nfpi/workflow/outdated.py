@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nfpi.runtime.manifests import OTHER_FILES, Seals
+from nfpi.runtime.manifests import OTHER_FILES
+from nfpi.runtime.seals import Seals
 from nfpi.stages.planned import Wildcards
 from nfpi.workflow.sources import Sources
 

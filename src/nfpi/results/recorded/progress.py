@@ -22,7 +22,7 @@ from nfpi.runs import (
 )
 from nfpi.runtime.job_log import LOG_SUFFIX, STATE_SUFFIX, JobState, read_state
 from nfpi.runtime.locks import read_holder
-from nfpi.runtime.manifests import Seals
+from nfpi.runtime.seals import Seals
 
 _STATE = f"{LOG_SUFFIX}{STATE_SUFFIX}"
 _FLOW_FOLDERS = ("fit", "generated", "generated/*", *VARIANTS.values())

@@ -12,7 +12,8 @@ from nfpi.config.metrics import MISMATCH_LIMIT
 from nfpi.results.recorded.records import MetricsError, describe_divergence, read_record
 from nfpi.runs import COMMON_SPLITS, METRICS_FILE, SPLITS, SPLITS_OF_SEED, Run, parse_run_folder
 from nfpi.runtime.faults import format_error
-from nfpi.runtime.manifests import SUFFIX, ManifestError, Seals, find_product
+from nfpi.runtime.manifests import SUFFIX, ManifestError, find_product
+from nfpi.runtime.seals import Seals
 
 OUTDATED = (
     "made with other settings or from other images than the present ones, as `nfpi verify` tells: `snakemake all` "
@@ -44,7 +45,7 @@ class RecordedRun:
         fault: one line that says why metrics.json cannot be read, or that it contradicts its manifest; else empty.
         made_from: what the manifest of metrics.json says it was made from; empty without a manifest, as in evidence.
         is_outdated: whether the metrics, or what they were made from, have another seal than they should have
-            (:class:`nfpi.runtime.manifests.Seals`).
+            (:class:`nfpi.runtime.seals.Seals`).
     """
 
     run: Run
