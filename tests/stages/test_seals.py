@@ -219,3 +219,11 @@ def test_a_seal_is_the_same_on_every_machine_but_no_training_resumes_on_another_
     )
     assert here.compute_seal() == there.compute_seal() != other.compute_seal()
     assert here.compute_fingerprint() != there.compute_fingerprint()
+
+
+def test_the_product_of_another_stage_does_not_pass_for_a_table(results, tmp_path):
+    place = tmp_path / "demo"
+    shutil.copytree(results, place)
+    table = f"{TABLES_FOLDER}/table2.manifest.json"
+    put(results / COLLECTED_FOLDER / "table2.manifest.json", place / table, with_folder=False)
+    assert "present settings" in SettingsSeals().find_fault(place / table)

@@ -145,8 +145,9 @@ def read_shown_claims(root: Path) -> Product:
 
 def _read_table(root: Path, name: str, title: str) -> Product:
     path = root / TABLES_FOLDER / f"{name}.csv"
-    shown = Product(name, title or name, files=_list_files(root, TABLES_FOLDER, [name]) if path.is_file() else [])
+    shown = Product(name, title or name)
     try:
+        shown.files = _list_files(root, TABLES_FOLDER, [name]) if path.is_file() else []
         if find_product(path) is not None or shown.files:  # a file that differs from its manifest is a fault
             shown.frame = read_table(path)
             shown.tables = [(shown.title, lay_out(shown.frame))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from nfpi.config.base import ConfigError
@@ -78,10 +79,11 @@ class SettingsSeals(Seals):
         if found is None:
             return None
         root, planned = found
-        place = path.absolute().relative_to(root).as_posix()
-        return next(
-            filter(None, (_plan_seal(stage, template, place, manifest, planned) for stage, template in PLACES)), None
-        )
+        jobs = list(_list_jobs(path.absolute().relative_to(root).as_posix()))
+        of_stage = [(stage, wildcards) for stage, wildcards in jobs if stage.command == manifest.stage]
+        if jobs and not of_stage:
+            return f"of {jobs[0][0].command}"  # no seal: the product of another stage is in its place
+        return next(filter(None, (_plan_seal(stage, wildcards, planned) for stage, wildcards in of_stage)), None)
 
     def _find_planned(self, folder: Path) -> tuple[Path, Planned] | None:
         """Return the folder of the settings that a folder's products are made with, and these settings."""
@@ -100,13 +102,18 @@ class SettingsSeals(Seals):
             return None
 
 
-def _plan_seal(stage: type[Stage], template: str, place: str, manifest: Manifest, planned: Planned) -> str | None:
-    """Return the seal of a stage's product at a place below results/{preset}; None: these settings do not plan it."""
-    if stage.command != manifest.stage:
-        return None
-    name = stage.outputs[MANIFEST].replace("{name}", f"{{{stage.blocks.get('name', 'name')}}}")
-    found = compile_template(f"{template}/{name}".removeprefix("/")).fullmatch(place)
+def _list_jobs(place: str) -> Iterator[tuple[type[Stage], dict[str, str]]]:
+    """Yield each stage that writes its manifest to a place below results/{preset}, with the wildcards of the job."""
+    for stage, template in PLACES:
+        name = stage.outputs[MANIFEST].replace("{name}", f"{{{stage.blocks.get('name', 'name')}}}")
+        found = compile_template(f"{template}/{name}".removeprefix("/")).fullmatch(place)
+        if found is not None:
+            yield stage, found.groupdict()
+
+
+def _plan_seal(stage: type[Stage], wildcards: dict[str, str], planned: Planned) -> str | None:
+    """Return the seal of a job's product; None: these settings do not plan it."""
     try:
-        return None if found is None else stage.plan(planned, found.groupdict()).compute_seal()
+        return stage.plan(planned, wildcards).compute_seal()
     except (ConfigError, LookupError, AttributeError, ValueError):  # e.g. a data set that the preset no longer has
         return None
