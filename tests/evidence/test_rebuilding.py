@@ -26,6 +26,7 @@ from nfpi.runtime.formats import FormatError
 from .conftest import CONFIG, Results
 
 REFERENCE = Path(__file__).parents[2] / "workflow/reference/paper.csv"
+COMMITTED = Path(__file__).parents[2] / "docs/evidence"
 FLOW = Run(dataset="animals", seed=0, flow="mef", prior="fpi", weight=1e4)
 
 
@@ -88,6 +89,22 @@ def test_folders_made_on_several_machines_say_so(kept: Results):
     path.write_text(path.read_text().replace("a machine", "another machine"))
     seal(kept.evidence, f"{FLOW.folder}/metrics.json")
     assert "2 devices (a machine, another machine)" in read(kept).describe()
+
+
+def test_runs_of_other_settings_than_those_beside_them_are_marked(results: Results):
+    results.make_runs(0)
+    results.make_runs(1, epochs=3)
+    results.gather(with_other_settings=True)
+    rebuilt = read(results)
+    assert {run.seed for run in rebuilt.differing} == {1}
+    assert {*map(tuple, rebuilt.differing.values())} == {("training.epochs",)}
+    assert "2 runs of other settings than settings.json" in rebuilt.describe()
+
+
+@pytest.mark.parametrize("folder", find_evidence(COMMITTED), ids=lambda folder: folder.name)
+def test_the_committed_runs_were_trained_with_the_settings_beside_them(folder):
+    """Some of it is older than manifests with seals."""
+    assert RebuiltResults.read(folder, REFERENCE).differing == {}
 
 
 def test_a_folder_whose_runs_all_diverged_is_described_without_a_machine(results: Results):

@@ -201,10 +201,10 @@ def _check_settings(chosen: Sequence[RecordedRun], existing: dict[Run, RecordedR
         if item.fault:
             raise EvidenceError(item.fault)
         other = existing.get(item.run, item)
-        differing = _list_differing_settings(item, other)
+        differing = list_differing_settings(item, other)
         if not differing:
             other = first.setdefault(replace(item.run, seed=0), item) if item.settings else item
-            differing = [name for name in _list_differing_settings(item, other) if name.startswith(_COMMON_TO_SEEDS)]
+            differing = [name for name in list_differing_settings(item, other) if name.startswith(_COMMON_TO_SEEDS)]
         if differing:
             names = ", ".join(differing[:3]) + (", ..." if len(differing) > 3 else "")
             raise EvidenceError(
@@ -213,7 +213,7 @@ def _check_settings(chosen: Sequence[RecordedRun], existing: dict[Run, RecordedR
             )
 
 
-def _list_differing_settings(first: RecordedRun, second: RecordedRun) -> list[str]:
+def list_differing_settings(first: RecordedRun, second: RecordedRun) -> list[str]:
     """Return the names of the settings that both runs have, with different values; diverged runs have none."""
     names = [name for name in first.settings if name in second.settings]
     names = [name for name in names if name.rpartition(".")[2] not in _WITHOUT_EFFECT]

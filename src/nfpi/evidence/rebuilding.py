@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pandas as pd
 from nfpi.config.settings import Config
 from nfpi.evidence.checksums import FILE as SUMS
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums
-from nfpi.evidence.copies import check_predictions
+from nfpi.evidence.copies import check_predictions, list_differing_settings
 from nfpi.figures.claims import draw_claims
 from nfpi.figures.drawn import Drawn, FigureInputs, draw_figure, save_drawn
 from nfpi.results.claims.judging import judge_claims
@@ -132,15 +132,32 @@ class RebuiltResults:
         rows = [{"name": name, "value": value, "runs": runs} for (name, value), runs in sorted(counts.items())]
         return pd.DataFrame(rows, columns=["name", "value", "runs"])
 
+    @property
+    def differing(self) -> dict[Run, list[str]]:
+        """The runs trained with other settings than those in settings.json, with the names of these.
+
+        Compared is what metrics.json records of a flow's training; the settings of fits of the prior are unknown.
+        """
+        trained = [item for item in self.runs if item.run.flow in self.config.flows and item.run.classifier is None]
+        differing = {item.run: list_differing_settings(item, self._plan(item)) for item in trained}
+        return {run: names for run, names in differing.items() if names}
+
+    def _plan(self, item: RecordedRun) -> RecordedRun:
+        """Return a run as settings.json plans it."""
+        assert item.run.flow is not None
+        training = self.config.resolve_training(item.run.dataset, item.run.flow).model_dump(mode="json")
+        return replace(item, record={"settings": {"training": training}})
+
     def describe(self) -> str:
-        """Describe runs, seeds, commits and devices in one line."""
+        """Describe runs, seeds, commits, devices and differing settings in one line."""
         seeds = ", ".join(map(str, self.config.seeds))
         made = [
             _describe_software(self.software, name, plural)
             for name, plural in (("commit", "commits"), ("device", "devices"))
         ]
         made_by = " and ".join(filter(None, made))  # empty if all runs diverged
-        return f"{self.folder}: {len(self.runs)} runs, seeds {seeds}{made_by and f', {made_by}'}"
+        differing = _describe_differing(self.differing)
+        return f"{self.folder}: {len(self.runs)} runs, seeds {seeds}{made_by and f', {made_by}'}{differing}"
 
     def write(self, output: Path) -> None:
         """Write all tables, the claims, the figures that only need tables, and versions.csv.
@@ -178,6 +195,14 @@ def draw_following(results: Mapping[str, RebuiltResults], output: Path) -> None:
     ]
     if tables:
         save_drawn(draw_figure("following", {}, FigureInputs({"table": tables})), output, "following")
+
+
+def _describe_differing(differing: Mapping[Run, Sequence[str]]) -> str:
+    """Return e.g. `; 2 runs of other settings than settings.json, first digits/…/seed=3 (training.epochs)`."""
+    if not differing:
+        return ""
+    run, names = next(iter(differing.items()))
+    return f"; {len(differing)} runs of other settings than {SETTINGS}, first {run.folder} ({', '.join(names)})"
 
 
 def _describe_software(software: pd.DataFrame, name: str, plural: str) -> str:
