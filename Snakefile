@@ -70,9 +70,9 @@ if workflow.is_main_process:
         raise WorkflowError(str(error)) from None
 
 inputs, jobs, targets = Inputs(plan), Jobs(plan), Targets(plan)
-declarations = Declarations(plan, is_main_process=workflow.is_main_process)
 sources = Sources(plan, is_main_process=workflow.is_main_process)
 outdated = Outdated(sources)
+declarations = Declarations(plan, is_main_process=workflow.is_main_process, faults=outdated.faults)
 ENVIRONMENT = ROOT / "environment.yml"
 REFERENCE = shorten_path(ROOT / "workflow/reference/paper.csv")
 

@@ -106,7 +106,8 @@ def test_changed_images_make_all_again_once(copied: tuple[Project, Path]) -> Non
     edit(images)
     assert project.plan_jobs("table2", overlay=settings(images)) & ALL == set()  # of other data sets
     project.forget_calls()
-    project.run_snakemake("own", overlay=settings(images))
+    text = project.run_snakemake("own", overlay=settings(images)).stdout
+    assert re.search(r"^ *changed: .*data\.manifest\.json: made from other files of the data set$", text, re.MULTILINE)
     assert project.list_finished_jobs() == ALL
     assert project.plan_jobs("own", overlay=settings(images)) == set()
 

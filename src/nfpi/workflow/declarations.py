@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from nfpi.results.recorded.settings import FILE, read_settings
 from nfpi.runtime.manifests import ManifestError, read_manifest
-from nfpi.runtime.seals import Seals
 from nfpi.stages.base import MANIFEST, Stage
 from nfpi.stages.planned import Planned, Wildcards
 from nfpi.workflow.plan import Plan
@@ -27,10 +26,12 @@ class Declarations:
     Args:
         plan: the settings of the call.
         is_main_process: whether this is Snakemake's main process, not that of a job on a cluster.
+        faults: why products are outdated, by the paths of their manifests (:class:`nfpi.workflow.outdated.Outdated`).
     """
 
     plan: Plan
     is_main_process: bool = True
+    faults: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def planned(self) -> Planned:
@@ -85,9 +86,8 @@ class Declarations:
             manifest = Path(getattr(output, MANIFEST, ""))
             if not manifest.is_file():
                 return ""
-            job = plan_job(wildcards)
-            changes = find_changes(job, manifest, {**wildcards, **values})
-            changes = changes or [*filter(None, [Seals().find_fault(manifest, job.compute_seal())])]
+            changes = find_changes(plan_job(wildcards), manifest, {**wildcards, **values})
+            changes = changes or [*filter(None, [self.faults.get(str(manifest))])]
             return "".join(f"\nchanged: {change}" for change in changes)
 
         return {"settings": settings, "execution": execution, "changed": changed}

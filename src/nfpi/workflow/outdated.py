@@ -18,9 +18,11 @@ class Outdated:
 
     Args:
         sources: the user's files.
+        faults: why products are outdated, by the paths of their manifests, as far as they have been compared.
     """
 
     sources: Sources
+    faults: dict[str, str] = field(default_factory=dict)
     _seals: Seals = field(default_factory=Seals, repr=False)
 
     def find_fault(self, rule: Any, wildcards: Wildcards, path: str) -> str:
@@ -31,6 +33,12 @@ class Outdated:
             wildcards: wildcards of the job.
             path: path of the product's manifest.
         """
+        fault = self._compare(rule, wildcards, path)
+        if fault:
+            self.faults[path] = fault
+        return fault
+
+    def _compare(self, rule: Any, wildcards: Wildcards, path: str) -> str:
         manifest = self._seals.read(Path(path))
         if manifest is None:
             return ""
