@@ -44,6 +44,7 @@ from nfpi.workflow.jobs import request_cuda_build
 from nfpi.workflow.plan import shorten_path
 from nfpi.workflow.records import (
     check_preset_file,
+    list_requested_tables,
     lock_results,
     record_call,
     record_preset_file,
@@ -122,9 +123,12 @@ onstart:
     except (LockedError, ConfigError, OSError) as error:
         raise WorkflowError(str(error)) from None
     record_preset_file(plan)
-    record_call(plan, list_requested_targets(workflow))
+    requested, stages = list_requested_targets(workflow), find_rules_with_jobs(workflow)
+    record_call(plan, requested)
     log_in_utf_8(logger)
-    announce(logger, plan.layout.root, find_rules_with_jobs(workflow))
+    assumed = jobs.assume_seconds(list_requested_tables(plan.config, requested), stages)
+    together = jobs.count_together(workflow.resource_settings.cores or 1)
+    announce(logger, plan.layout.root, stages, assumed, together)
 
 
 onsuccess:

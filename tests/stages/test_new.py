@@ -58,14 +58,20 @@ def test_a_preset_says_what_the_images_are(here, tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "pets.yaml: 2 classes of 12 images, 24 in all, of 8×8 pixels, in grey"
     assert printed[1] == "training of each flow: 800 steps (400 epochs in batches of 16), about 1 min on one core"
-    assert printed[2] == "run: snakemake table2 --config preset=pets.yaml"
+    assert printed[2].startswith(
+        "2 validation images are too few to choose λ by: an accuracy on them is known to ± 71 %"
+    )
+    assert printed[3].startswith("4 flows and 4 classifiers: about 5 min 35 s on one core (assumed, not measured)")
+    assert printed[4] == "run: snakemake table2 --config preset=pets.yaml"
     text = (here / "pets.yaml").read_text(encoding="utf-8")
     assert text.startswith(
         "# 2 classes of 12 images, 24 in all, of 8×8 pixels, in grey: train 17, validation 2, test 5."
     )
-    assert len(text.splitlines()) < 45
+    assert len(text.splitlines()) < 55
     config = settings(here / "pets.yaml")
-    expected = DatasetBlock(source="imagefolder", folder=images, validation_fraction=0.1, classes=2, shape=(8, 8, 1))
+    expected = DatasetBlock(
+        source="imagefolder", folder=images, validation_fraction=0.1, test_fraction=0.2, classes=2, shape=(8, 8, 1)
+    )
     assert config.datasets["pets"] == expected
     (experiment,) = config.tables["table2"].experiments
     weights = [compute_weight(share * DEFAULT_RELATIVE_WEIGHT, 10, 2, 64) for share in (0, 1 / 4, 1, 4)]
@@ -132,6 +138,23 @@ def test_all_but_small_images_are_shifted(here, tmp_path, side, augmentation):
     assert settings(here / "pets.yaml").training.augmentation == augmentation
 
 
+@pytest.mark.parametrize(
+    ("classes", "n", "fractions"), [(40, 12, (0.2, 0.2)), (3, 4, (0.25, 0.25)), (30, 4, (0.25, 0.333))]
+)
+def test_all_classes_have_images_in_all_splits(here, tmp_path, classes, n, fractions):
+    names = tuple(f"class{index:02}" for index in range(classes))
+    assert call("new", make_images(tmp_path / "pets", classes=names, n=n)) == 0
+    chosen = settings(here / "pets.yaml").datasets["pets"]
+    assert (chosen.test_fraction, chosen.validation_fraction) == fractions
+
+
+def test_a_classifier_of_few_images_has_few_steps(here, tmp_path):
+    assert call("new", make_images(tmp_path / "pets")) == 0
+    config = settings(here / "pets.yaml")
+    resnet18 = config.classifiers["resnet18"]
+    assert (config.generation.per_class, resnet18.batch_size, resnet18.epochs) == (300, 32, 6)
+
+
 @pytest.mark.parametrize("output", ["presets/pets.yml", "presets/null.yaml"])
 def test_a_preset_whose_name_is_not_read_as_its_file_is_named_by_its_path(here, tmp_path, capsys, output):
     (here / "presets").mkdir()
@@ -165,7 +188,7 @@ def test_outside_a_clone_the_command_says_where_to_run_it(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     assert call("new", make_images(tmp_path / "my pets")) == 0
     command = f"snakemake table2 --config preset={tmp_path}/my-pets.yaml"
-    assert capsys.readouterr().out.splitlines()[2] == f"run in a clone: {command}"
+    assert capsys.readouterr().out.splitlines()[-1] == f"run in a clone: {command}"
 
 
 def test_the_folder_that_one_is_in_has_a_name(tmp_path, monkeypatch):
@@ -208,7 +231,7 @@ def test_what_is_no_folder_of_images_is_refused(here, tmp_path, capsys):
     for place, message in (
         (tmp_path / "nowhere", "nowhere: "),
         (tmp_path / "empty", "empty: "),
-        (make_images(tmp_path / "few", n=2), "few: test_fraction: "),
+        (make_images(tmp_path / "few", n=2), "few: expected at least 4 images of each class to train with"),
     ):
         assert call("new", place) == 1
         assert message in read_error_line(capsys)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -16,8 +15,6 @@ from nfpi.data.sources.files import RECORD, list_source
 from nfpi.data.sources.registry import SourceImages, load_source
 from nfpi.data.store import MAY_BE_EMPTY
 from nfpi.data.writer import replace_folder, write_image_set
-
-logger = logging.getLogger(__name__)
 
 FEWEST_PER_CLASS: dict[Split, int] = {"train": 2, "validation": 1, "test": 1}
 """minimum number of images per class in each split; a variance needs two"""
@@ -109,7 +106,6 @@ def assign_splits(
             where = f"{name}: {split}_fraction"
             kept, held_out = _hold_out(where, labels["train"][train], fraction, config.split_seed)
             splits["train"], splits[split] = ("train", train[kept]), ("train", train[held_out])
-            logger.info("%s: %g of the training images are the %s split", name, fraction, split)
     if config.refit:
         splits[MAY_BE_EMPTY] = ("train", np.empty(0, np.int64))
     limits: dict[Split, int | None] = {"train": config.train_per_class, "test": config.test_per_class}

@@ -54,7 +54,7 @@ class CheckDevice(Command):
 
         began = time.monotonic()
         chosen = {} if self.preset is None else {"preset": self.preset}
-        file = self.config_file or _find_config_file()
+        file = self.config_file or find_config_file()
         resolved = resolve(file, file.parent / "presets", self.config | chosen)
         lines, log = [], logging.getLogger("nfpi")
         level = log.level
@@ -86,7 +86,12 @@ def _print(line: Line) -> None:
     console.file.flush()
 
 
-def _find_config_file() -> Path:
+def find_config_file() -> Path:
+    """Return the config.yaml of this folder, or of the installed clone.
+
+    Raises:
+        ConfigError: there is none, or no folder of presets beside it.
+    """
     places = [Path(), Path(nfpi.__file__).parents[2]]  # the latter is the clone of an editable installation
     for folder in places:
         if (folder / _FILE).is_file() and (folder / "presets").is_dir():

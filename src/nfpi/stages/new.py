@@ -7,6 +7,7 @@ import math
 import re
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,21 +16,33 @@ import yaml
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import NAME, NAME_RULE, ConfigError
-from nfpi.config.datasets import SOURCES, ArchiveLimits, DatasetConfig
+from nfpi.config.datasets import SOURCES, ArchiveLimits, DataError, DatasetConfig
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT
-from nfpi.config.resolution import build_json_schema
+from nfpi.config.resolution import build_json_schema, resolve
 from nfpi.config.training import choose_batch_size, choose_epochs, describe_steps
+from nfpi.results.recorded.times import format_duration
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command, Stage
+from nfpi.stages.check_device import find_config_file
 
 if TYPE_CHECKING:
     import numpy as np
 
     from nfpi.data.sources.imagefolder import ImageFolder
 
-_VALIDATION = 0.1
+_FRACTIONS = ((0.2, 0.1), (0.2, 0.2), (0.25, 0.25), (0.25, 0.333))
+"""shares of the test and the validation images; the first with which all classes have images in all splits is taken"""
+_FEW_VALIDATION = 100
+"""number of validation images below which the choice of λ and of the sampling temperature is mostly chance"""
 _PER_CLASS = 500
-"""training images per class for a small flow"""
+"""training and generated images per class for a small flow"""
+_GENERATED, _CLASSIFIER_STEPS, _CLASSIFIER_EPOCHS = 600, 100, 5
+"""smallest numbers of generated images, and of steps and epochs of a classifier of them"""
+_SMALL_JOBS = (
+    *("start_flow", "fit_prior", "train_flow", "evaluate", "generate", "train_classifier", "test_classifier"),
+    "figure",
+)
+"""jobs to which one core each is given, as a small flow is hardly faster with more"""
 _RELATIVE_WEIGHTS = [0, DEFAULT_RELATIVE_WEIGHT / 4, DEFAULT_RELATIVE_WEIGHT, 4 * DEFAULT_RELATIVE_WEIGHT]
 _LARGEST, _RESIZED, _MULTIPLE = 64, 32, 4
 """in pixels: the longest side of images that are not resized, the largest side to which others are resized, and a
@@ -40,12 +53,14 @@ flow learns a few hundred images by heart"""
 _ABOUT = """\
 # {summary}: train {train}, validation {validation}, test {test}.
 # A small flow of {levels} levels, each of which halves width and height of {width}×{height} pixels.
-# Training of each flow: {steps}.
+{remarks}
 # config.yaml has all other settings, and explains each of them. Often changed here:
 #   flip: false if mirroring changes the class of an image; image_size: images are resized and cropped to it;
 #   train_per_class: without it, all images are used; fewer epochs need fewer warmup_steps, too;
 #   relative_weights: strengths of the repulsion between classes, from which λ is computed.
 """
+_MOST_NAMED = 3
+"""largest number of classes that a message names"""
 _MOST_SIZES = 10_000
 """largest number of images, evenly spaced among all, whose size and colour are read"""
 
@@ -88,10 +103,11 @@ class WritePreset(Command):
         files = list_image_folder(find_image_root(self.folder, self.download_folder, self.archive))
         warn_of_unread_folders(files.root, files.unread)
         images = _inspect(files)
-        text, steps = _compose(name, self.folder.resolve(), images)
+        text, remarks = _compose(name, self.folder.resolve(), images)
         write_atomically(output, text)
-        print(f"{output}: {images.summary}")
-        print(f"training of each flow: {steps}")
+        with suppress(ConfigError):  # without a clone, there are no other settings
+            remarks.append(_estimate_time(output, name, files.root))
+        print(f"{output}: {images.summary}", *remarks, sep="\n")
         where, file = ("run", output) if Path("Snakefile").is_file() else ("run in a clone", output.resolve())
         print(f"{where}: snakemake table2 --config preset={shlex.quote(str(file))}")
 
@@ -165,14 +181,30 @@ def _inspect(folder: ImageFolder) -> _Images:
     return _Images(folder, set(sizes), set(modes) <= set(GREY_MODES))
 
 
-def _compose(name: str, folder: Path, images: _Images) -> tuple[str, str]:
-    """Compose the text of the preset, and describe the steps of its trainings."""
+def _estimate_time(preset: Path, dataset: str, folder: Path) -> str:
+    """Describe the time of all jobs of a preset, whose data set is in a folder."""
+    from nfpi.projection.seconds import START, estimate_jobs
+
+    file = find_config_file()
+    changes = {"preset": str(preset), "datasets": {dataset: {"folder": str(folder)}}}  # where an archive is unpacked
+    jobs = estimate_jobs(resolve(file, file.parent / "presets", changes).config)
+    seconds = sum(count * (START + each) for count, each in jobs.values())
+    flows, classifiers = jobs["train_flow"][0], jobs["train_classifier"][0]
+    return (
+        f"{flows} flows and {classifiers} classifiers: about {format_duration(seconds)} on one core (assumed, not "
+        "measured), less on several or on a GPU"
+    )
+
+
+def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str]]:
+    """Compose the text of the preset, and describe the steps of its trainings and what its splits are too small for."""
     (height, width), levels = images.shape, images.levels
-    dataset: dict[str, Any] = {"source": "imagefolder", "folder": str(folder), "validation_fraction": _VALIDATION}
-    dataset |= {"flip": True, "classes": len(images.folder.classes), "shape": [height, width, 1 if images.grey else 3]}
+    num_classes = len(images.folder.classes)
+    dataset: dict[str, Any] = {"source": "imagefolder", "folder": str(folder)}
+    dataset |= {"flip": True, "classes": num_classes, "shape": [height, width, 1 if images.grey else 3]}
     if images.image_size:
         dataset["image_size"] = images.image_size
-    counts = _count_images(name, dataset, images.folder)
+    counts = _choose_fractions(name, dataset, images.folder)
     if counts["train"].max() > _PER_CLASS:
         dataset["train_per_class"] = _PER_CLASS
         counts = _count_images(name, dataset, images.folder)
@@ -180,7 +212,15 @@ def _compose(name: str, folder: Path, images: _Images) -> tuple[str, str]:
     batch_size = choose_batch_size(splits["train"])
     epochs = choose_epochs(splits["train"], batch_size)
     warmup_steps = min(100, epochs * math.ceil(splits["train"] / batch_size) // 10)
-    steps = describe_steps(splits["train"], epochs, batch_size, height, width)
+    remarks = [f"training of each flow: {describe_steps(splits['train'], epochs, batch_size, height, width)}"]
+    is_small = splits["validation"] < _FEW_VALIDATION
+    if is_small:
+        remarks.append(
+            f"{splits['validation']} validation images are too few to choose λ by: an accuracy on them is known to "
+            f"± {100 / math.sqrt(splits['validation']):.0f} % at worst; read all rows of the table, not only the bold"
+        )
+    per_class, classifier = _size_classifier(splits["train"], num_classes)
+    classifier["standard"] = {"crop_padding": min(height, width) // 8}
     experiment = {"dataset": name, "prior": "fpi", "relative_weights": _RELATIVE_WEIGHTS, "classifier": "resnet18"}
     title = f"Accuracy against the weight λ, {name}"
     preset = {
@@ -195,17 +235,49 @@ def _compose(name: str, folder: Path, images: _Images) -> tuple[str, str]:
             "warmup_steps": warmup_steps,
             "augmentation": "shift" if max(height, width) > _SHIFTED else "flip",
         },
-        "generation": {"temperatures": [0.7, 1.0], "per_class": _PER_CLASS},
-        "classifiers": {"resnet18": {"epochs": 5, "standard": {"crop_padding": min(height, width) // 8}}},
+        "generation": {"temperatures": [1.0] if is_small else [0.7, 1.0], "per_class": per_class},
+        "classifiers": {"resnet18": classifier},
         "tables": {"table2": {"title": title, "metrics": ["nf_acc", "cnn_acc"], "experiments": [experiment]}},
         "figures": {
             "accuracy_against_weight": {"table": "table2"},
             "samples": {"dataset": name, "relative_weight": DEFAULT_RELATIVE_WEIGHT},
         },
+        "resources": {job: {"threads": 1} for job in _SMALL_JOBS},
     }
-    about = _ABOUT.format(summary=images.summary, levels=levels, steps=steps, width=width, height=height, **splits)
+    lines = "\n".join(f"# {remark[0].upper()}{remark[1:]}." for remark in remarks)
+    about = _ABOUT.format(summary=images.summary, levels=levels, remarks=lines, width=width, height=height, **splits)
     text: str = yaml.safe_dump(preset, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
-    return about + text, steps
+    return about + text, remarks
+
+
+def _size_classifier(num_images: int, num_classes: int) -> tuple[int, dict[str, Any]]:
+    """Return the images to generate per class, about as many as there are, and the size of their classifier."""
+    per_class = min(_PER_CLASS, max(round(num_images / num_classes), math.ceil(_GENERATED / num_classes)))
+    generated = per_class * num_classes
+    batch_size = 100 if generated >= 20 * 100 else 32
+    epochs = max(_CLASSIFIER_EPOCHS, math.ceil(_CLASSIFIER_STEPS * batch_size / generated))
+    return per_class, {"epochs": epochs, "batch_size": batch_size}
+
+
+def _choose_fractions(name: str, dataset: dict[str, Any], folder: ImageFolder) -> dict[str, np.ndarray]:
+    """Choose the fractions of the splits, add them to the settings, and count the images per class, (K,), of each.
+
+    Raises:
+        DataError: a class has too few images for any choice.
+    """
+    import numpy as np
+
+    for test, validation in _FRACTIONS:
+        dataset |= {"test_fraction": test, "validation_fraction": validation}
+        with suppress(DataError):
+            return _count_images(name, dataset, folder)
+    labels, needed = folder.labels["train"], 2 + ("test" not in folder.labels) + ("validation" not in folder.labels)
+    counts = np.bincount(labels, minlength=len(folder.classes))
+    few = [f"{folder.classes[index]} ({counts[index]})" for index in np.argsort(counts)[:_MOST_NAMED]]
+    raise DataError(
+        f"{folder.root}: expected at least {needed} images of each class to train with, so that all splits have some, "
+        f"received fewest of {', '.join(few)}: add images, or merge or remove these folders"
+    )
 
 
 def _count_images(name: str, dataset: Mapping[str, Any], folder: ImageFolder) -> dict[str, np.ndarray]:

@@ -17,6 +17,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from nfpi.config.base import ConfigError
+from nfpi.config.settings import Config
 from nfpi.results.recorded.settings import StoredSettings, write_planned, write_settings
 from nfpi.results.tables.rows import list_table_rows
 from nfpi.runtime.faults import format_error
@@ -78,15 +79,20 @@ def record_call(plan: Plan, requested: Collection[str]) -> None:
             list of an earlier call is kept.
     """
     write_settings(plan.layout.root, StoredSettings.of(plan.preset, plan.config))
-    names = [
-        name
-        for name in plan.config.tables
-        if not requested or not {"all", name, *plan.config.list_table_figures(name)}.isdisjoint(requested)
-    ]
+    names = list_requested_tables(plan.config, requested)
     runs = [run for name in names for row in list_table_rows(plan.config, name) for run in row.runs]
     runs += list_claimed_runs(plan.config) if CLAIMS in requested else []
     if runs:
         write_planned(plan.layout.root, runs)
+
+
+def list_requested_tables(config: Config, requested: Collection[str]) -> list[str]:
+    """Return the tables among the targets of a call, and those whose figures are; all if there are no targets."""
+    return [
+        name
+        for name in config.tables
+        if not requested or not {"all", name, *config.list_table_figures(name)}.isdisjoint(requested)
+    ]
 
 
 def write_page_at_end(logger: logging.Logger, plan: Plan) -> None:

@@ -34,15 +34,19 @@ _SHOWN_FAILURES = 5
 """Number of failed jobs whose logs are shown."""
 
 
-def announce(logger: logging.Logger, results: Path, stages: Mapping[str, str]) -> None:
+def announce(
+    logger: logging.Logger, results: Path, stages: Mapping[str, str], assumed: Mapping[str, float], together: int
+) -> None:
     """Send the folder of results and the rules with jobs to the output, before the first job.
 
     Args:
         logger: Snakemake's logger.
         results: folder results/{preset}.
         stages: for each rule with jobs, the name under which their times are recorded.
+        assumed: seconds of a job of some rules, where no times are recorded.
+        together: number of trainings that run at the same time.
     """
-    logger.info("", extra={"nfpi": (results, dict(stages))})
+    logger.info("", extra={"nfpi": (results, dict(stages), dict(assumed), together)})
 
 
 @dataclass
@@ -69,11 +73,12 @@ class Forecast:
         times = self._durations.get(rule) or self.earlier.get(rule)
         return fmean(times) if times else None
 
-    def estimate_seconds_left(self, *running: tuple[str, float]) -> tuple[float, bool]:
-        """Estimate the seconds until all jobs have ended, if one job more than now runs at the same time.
+    def estimate_seconds_left(self, *running: tuple[str, float], together: int | None = None) -> tuple[float, bool]:
+        """Estimate the seconds until all jobs have ended.
 
         Args:
             running: rule of each running job, and the seconds since it began.
+            together: number of jobs that run at the same time; None: one more than now.
 
         Returns:
             The seconds, and whether the times of all rules are known; if not, the jobs of the others are left out.
@@ -82,7 +87,7 @@ class Forecast:
         known = {rule: mean for rule, mean in means.items() if mean is not None}
         seconds = sum(self.unfinished[rule] * mean for rule, mean in known.items())
         seconds -= sum(min(passed, known[rule]) for rule, passed in running if rule in known)
-        return seconds / (len(running) + 1), len(known) == len(means)
+        return seconds / (together or len(running) + 1), len(known) == len(means)
 
 
 @dataclass
@@ -186,13 +191,17 @@ class JobLines:
                 lines = read_last_lines(Path(path), _SHOWN_LOG_LINES)
                 self._print("".join(f"    {line}\n" for line in lines) + f"  log: {path}")
 
-    def _handle_announcement(self, results: Path, stages: Mapping[str, str]) -> None:
+    def _handle_announcement(
+        self, results: Path, stages: Mapping[str, str], assumed: Mapping[str, float], together: int
+    ) -> None:
         jobs = Counter({rule: count for rule, count in self._stats.items() if rule in stages})
         times = read_times(results)
         self._total = jobs.total()
-        self._forecast = Forecast(jobs, {rule: times.get(stages[rule], []) for rule in jobs})
-        seconds, known = self._forecast.estimate_seconds_left()
-        time_left = f", about {format_duration(seconds)} if run one at a time" if known and self._total else ""
+        guesses = {rule: [assumed[rule]] for rule in jobs.keys() & assumed.keys()}
+        self._forecast = Forecast(jobs, {rule: times.get(stages[rule]) or guesses.get(rule, []) for rule in jobs})
+        seconds, known = self._forecast.estimate_seconds_left(together=together)
+        at_once = "one at a time" if together == 1 else f"{together} at a time"
+        time_left = f", about {format_duration(seconds)} if run {at_once}" if known and self._total else ""
         follow = f" (nfpi status {shlex.quote(str(results))} shows what is running)" if self._total > 1 else ""
         self._print(f"{_format_count(self._total, 'job')}{time_left}{follow}")
 
