@@ -33,6 +33,7 @@ class FlowScores:
         log_prob: log p(x | y) = log p(z | y) + log |det ∂z/∂x| of all classes, (N, K), on the CPU: density of the
             flow's inputs, pixels in [-1, 1] or latents of an autoencoder.
         labels: labels of the images, (N,), on the CPU.
+        distance: (z − μ_y)ᵀ Σ_y⁻¹ (z − μ_y) / D to the nearest class, (N,), on the CPU.
     """
 
     nf_acc: float
@@ -41,6 +42,7 @@ class FlowScores:
     n: int
     log_prob: Tensor = field(compare=False, repr=False)
     labels: Tensor = field(compare=False, repr=False)
+    distance: Tensor = field(compare=False, repr=False)
 
 
 def check_shapes(flow: ImageFlow, prior: GaussianPrior, image_set: ImageSet) -> None:
@@ -85,7 +87,7 @@ def evaluate_flow(
     correct = among_five = 0
     nll = 0.0
     num_best = min(5, prior.num_classes)
-    log_probs, all_labels = [], []
+    log_probs, all_labels, distances = [], [], []
     for z, log_abs_det, labels in _encode(flow, image_set, batch_size, seed, domain, device):
         all_labels.append(labels.cpu())
         log_prob_of_latents = prior.log_prob(z)
@@ -93,6 +95,7 @@ def evaluate_flow(
         correct += int(hits[:, 0].sum())
         among_five += int(hits.sum())
         nll -= float((log_prob_of_latents.gather(1, labels[:, None]).squeeze(1) + log_abs_det).sum())
+        distances.append(prior.compute_distances(log_prob_of_latents).amin(1).cpu())
         log_probs.append((log_prob_of_latents + log_abs_det[:, None]).cpu())
     flow.train(was_training)
     n = len(image_set)
@@ -103,7 +106,8 @@ def evaluate_flow(
         raise FloatingPointError(f"evaluation: expected finite likelihoods, received a mean of {bits} bits/dim")
     if log_prob.isnan().any():  # topk ranks a NaN first
         raise FloatingPointError("evaluation: expected finite likelihoods, received NaN for a wrong class")
-    return FlowScores(100 * correct / n, 100 * among_five / n, bits, n, log_prob, torch.cat(all_labels))
+    accuracies = 100 * correct / n, 100 * among_five / n
+    return FlowScores(*accuracies, bits, n, log_prob, torch.cat(all_labels), torch.cat(distances))
 
 
 @torch.no_grad()

@@ -31,11 +31,11 @@ class Simplex(Settings):
 
 PRIORS.register("simplex", Simplex, lambda *arguments: None, uses_weight=False, learned=False)
 '''
-BRIER = """
+SURENESS = """
 from nfpi.config.metrics import register_metric
 
-@register_metric("brier", label="Brier", higher_is_better=False, decimals=3)
-def brier(log_prob, labels):
+@register_metric("sureness", label="Sureness", higher_is_better=False, decimals=3)
+def sureness(log_prob, labels):
     return 0.5
 """
 
@@ -104,26 +104,27 @@ def test_a_setting_of_ones_own_is_checked_as_all_others(project):
 
 
 def test_a_metric_becomes_a_column_of_flows_and_of_classifiers_of_generated_images(project):
-    path = project.write("brier.py", BRIER)
-    tables = {"t": {"metrics": ["brier", "cnn_brier"], "experiments": [{"dataset": "digits", "lambdas": [0]}]}}
+    path = project.write("sureness.py", SURENESS)
+    tables = {"t": {"metrics": ["sureness", "cnn_sureness"], "experiments": [{"dataset": "digits", "lambdas": [0]}]}}
     config = project.resolve_config(extensions=[str(path)], tables=tables)
-    assert config.tables["t"].metrics == ["brier", "cnn_brier"]
-    assert (metric("brier").label, metric("cnn_brier").label, metric("cnn_brier").decimals) == ("Brier", "CNN Brier", 3)
-    assert METRICS["brier"].build([], []) == 0.5
-    assert METRICS["brier"].extension == path.resolve()
+    assert config.tables["t"].metrics == ["sureness", "cnn_sureness"]
+    own, of_generated = metric("sureness"), metric("cnn_sureness")
+    assert (own.label, of_generated.label, of_generated.decimals) == ("Sureness", "CNN Sureness", 3)
+    assert METRICS["sureness"].build([], []) == 0.5
+    assert METRICS["sureness"].extension == path.resolve()
 
 
 def test_a_file_is_run_once_and_again_when_it_has_changed(project):
-    path = project.write("brier.py", BRIER)
+    path = project.write("sureness.py", SURENESS)
     load_extensions([path])
-    first = METRICS["brier"]
+    first = METRICS["sureness"]
     load_extensions([path])
-    assert METRICS["brier"] is first
+    assert METRICS["sureness"] is first
     digest = hash_extension(path)
-    project.write("brier.py", BRIER.replace("decimals=3", "decimals=1"))
+    project.write("sureness.py", SURENESS.replace("decimals=3", "decimals=1"))
     assert hash_extension(path) != digest
     load_extensions([path])
-    assert metric("brier").decimals == 1
+    assert metric("sureness").decimals == 1
 
 
 def test_a_digest_is_also_that_of_the_users_modules_that_a_file_imports(project, monkeypatch):
@@ -131,7 +132,7 @@ def test_a_digest_is_also_that_of_the_users_modules_that_a_file_imports(project,
     project.write("elsewhere/package_of_mine/__init__.py", "")
     deeper = project.write("elsewhere/package_of_mine/deeper.py", "import json, torch\n")
     monkeypatch.syspath_prepend(folder)
-    path = project.write("brier.py", "import helper_of_nobody, helper\n")
+    path = project.write("sureness.py", "import helper_of_nobody, helper\n")
     digest = hash_extension(path)
     deeper.write_text("import json, numpy\n")
     assert hash_extension(path) != digest
@@ -139,9 +140,9 @@ def test_a_digest_is_also_that_of_the_users_modules_that_a_file_imports(project,
 
 
 def test_files_may_be_named_by_text_but_a_single_path_is_refused(project):
-    path = project.write("brier.py", BRIER)
+    path = project.write("sureness.py", SURENESS)
     load_extensions([str(path)])
-    assert METRICS["brier"].extension == path.resolve()
+    assert METRICS["sureness"].extension == path.resolve()
     for single in (path, str(path)):
         with pytest.raises(ConfigError):
             load_extensions(single)
@@ -156,12 +157,12 @@ def test_files_with_equal_names_are_told_apart_by_their_folders(project):
 
 
 def test_what_a_file_no_longer_registers_is_gone(project):
-    path = project.write("mine.py", SIMPLEX + BRIER)
+    path = project.write("mine.py", SIMPLEX + SURENESS)
     load_extensions([path])
-    project.write("mine.py", BRIER)
+    project.write("mine.py", SURENESS)
     load_extensions([path])
     assert "simplex" not in PRIORS
-    assert "brier" in METRICS
+    assert "sureness" in METRICS
 
 
 FAULTS = {
@@ -237,38 +238,38 @@ def test_every_builder_of_the_project_takes_the_arguments_of_its_family():
 
 
 def test_a_file_that_failed_registers_nothing_twice(project):
-    path = project.write("mine.py", BRIER + "raise RuntimeError\n")
+    path = project.write("mine.py", SURENESS + "raise RuntimeError\n")
     for _ in range(2):
         with pytest.raises(ConfigError, match=r"mine\.py:7: RuntimeError"):
             load_extensions([path])
-        assert "brier" not in METRICS
-    project.write("mine.py", BRIER)
+        assert "sureness" not in METRICS
+    project.write("mine.py", SURENESS)
     load_extensions([path])
-    assert metric("brier").label == "Brier"
+    assert metric("sureness").label == "Sureness"
 
 
 def test_a_name_cannot_be_registered_twice_in_one_file(project):
-    path = project.write("mine.py", BRIER + BRIER.replace("0.5", "0.7"))
-    with pytest.raises(ConfigError, match=r"mine\.py:10: ConfigError: metric 'brier'"):
+    path = project.write("mine.py", SURENESS + SURENESS.replace("0.5", "0.7"))
+    with pytest.raises(ConfigError, match=r"mine\.py:10: ConfigError: metric 'sureness'"):
         load_extensions([path])
 
 
 def test_files_that_are_not_named_any_more_are_forgotten(project):
-    paths = [project.write("one.py", SIMPLEX), project.write("two.py", BRIER)]
+    paths = [project.write("one.py", SIMPLEX), project.write("two.py", SURENESS)]
     load_extensions(paths)
     load_extensions(paths[1:])
     assert "simplex" not in PRIORS
-    assert "brier" in METRICS
+    assert "sureness" in METRICS
     project.resolve()
-    assert "brier" not in METRICS
+    assert "sureness" not in METRICS
     load_extensions(paths)
     assert "simplex" in PRIORS
-    assert "brier" in METRICS
+    assert "sureness" in METRICS
 
 
 def test_files_add_up_along_presets_and_what_the_user_passes(project):
     parent = project.write("parent/simplex.py", SIMPLEX)
-    child = project.write("child/more.py", BRIER)
+    child = project.write("child/more.py", SURENESS)
     passed = project.write("passed.py", "")
     content = {"extensions": ["simplex.py"], "priors": {"mine": {"method": "simplex"}}}
     project.write("parent/parent.yaml", content)
@@ -285,8 +286,8 @@ def test_a_file_that_stands_in_no_list_is_named_with_its_key(project):
 
 
 def test_two_files_cannot_register_one_name(project):
-    paths = [project.write(name, BRIER) for name in ("one.py", "two.py")]
-    with pytest.raises(ConfigError, match=r"two\.py:4: ConfigError: metric 'brier'"):
+    paths = [project.write(name, SURENESS) for name in ("one.py", "two.py")]
+    with pytest.raises(ConfigError, match=r"two\.py:4: ConfigError: metric 'sureness'"):
         load_extensions(paths)
 
 
@@ -296,10 +297,10 @@ def test_a_missing_file_is_named(project):
 
 
 def test_a_fault_that_arises_later_is_traced_to_the_file(project):
-    path = project.write("mine.py", BRIER.replace("return 0.5", "return 1 / 0"))
+    path = project.write("mine.py", SURENESS.replace("return 0.5", "return 1 / 0"))
     load_extensions([path])
     with pytest.raises(ZeroDivisionError) as error:
-        METRICS["brier"].build([], [])
+        METRICS["sureness"].build([], [])
     assert describe_extension_fault(error.value) == f"{path.resolve()}:6: ZeroDivisionError: division by zero"
     assert describe_extension_fault(ValueError("not theirs")) is None
 

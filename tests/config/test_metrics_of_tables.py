@@ -67,8 +67,8 @@ from nfpi.results import register_metric
 
 register_metric("noted", label="Noted by a stage of one's own")
 
-@register_metric("brier", label="Brier")
-def brier(log_prob, labels):
+@register_metric("sureness", label="Sureness")
+def sureness(log_prob, labels):
     return 0.0
 """
 
@@ -76,8 +76,8 @@ def brier(log_prob, labels):
 def test_a_metric_of_ones_own_is_accepted(project):
     extensions = [str(project.write("metrics.py", METRICS))]
     for experiment in (FLOW, GENERATED, REAL, AUGMENTED):
-        table = {"metrics": ["brier", "noted"], "experiments": [experiment]}
+        table = {"metrics": ["sureness", "noted"], "experiments": [experiment]}
         assert project.resolve_config(extensions=extensions, tables={"t": table})
-    table = {"metrics": ["cnn_brier"], "experiments": [FLOW]}
-    with pytest.raises(ConfigError, match="cnn_brier"):
+    table = {"metrics": ["cnn_sureness"], "experiments": [FLOW]}
+    with pytest.raises(ConfigError, match="cnn_sureness"):
         project.resolve_config(extensions=extensions, tables={"t": table})

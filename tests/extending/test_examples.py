@@ -33,7 +33,7 @@ SMALLER = {
             ]
         },
         "table8": {
-            "metrics": ["parameters", "nf_acc", "brier", "cnn_acc", "cnn_brier"],
+            "metrics": ["parameters", "nf_acc", "spherical", "cnn_acc", "cnn_spherical"],
             "experiments": [{"dataset": "digits", "flow": "nice", "lambdas": [1e4], "classifier": "cnn"}],
         },
     },
@@ -69,9 +69,9 @@ def table(results: Path, name: str) -> pd.DataFrame:
 
 def test_a_metric_is_a_column_for_flows_and_for_classifiers(results: Path) -> None:
     rows = table(results, "table8")
-    for column in ("brier", "cnn_brier"):
-        assert rows[column].between(0, 2).all()
-    assert "Brier" in (results / "tables/table8.md").read_text(encoding="utf-8")
+    for column in ("spherical", "cnn_spherical"):
+        assert rows[column].between(0, 1).all()
+    assert "Spherical score" in (results / "tables/table8.md").read_text(encoding="utf-8")
 
 
 def test_a_prior_without_a_weight_is_a_row(results: Path) -> None:

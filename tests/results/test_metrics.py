@@ -144,3 +144,34 @@ def test_a_metric_that_is_no_number_is_refused(monkeypatch):
 def test_shapes_that_do_not_fit_are_refused(log_prob, labels):
     with pytest.raises(ValueError, match="log_prob"):
         expected_calibration_error(torch.zeros(log_prob), torch.zeros(labels, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nll_and_brier_score_are_those_of_scikit_learn(seed):
+    from sklearn.metrics import brier_score_loss, log_loss
+
+    log_prob, labels = drawn(400, 5, seed)
+    probability = log_prob.softmax(1).numpy()
+    found = compute_metrics(["nll", "brier"], log_prob, labels)
+    assert found["nll"] == pytest.approx(log_loss(labels, probability), abs=1e-9)
+    assert found["brier"] == pytest.approx(brier_score_loss(labels, probability), abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_aurc_is_the_mean_error_above_every_threshold(seed):
+    log_prob, labels = drawn(300, 4, seed)
+    best, second = log_prob.topk(2, 1).values.T
+    wrong = (log_prob.argmax(1) != labels).double()
+    risks = [float(wrong[best - second >= threshold].mean()) for threshold in best - second]
+    assert compute_metrics(["aurc"], log_prob, labels)["aurc"] == pytest.approx(100 * sum(risks) / 300, abs=1e-9)
+    sharper = compute_metrics(["aurc"], 50 * log_prob, labels)["aurc"]
+    assert sharper == pytest.approx(100 * sum(risks) / 300, abs=1e-9)
+
+
+def test_calibrated_metrics_are_those_of_the_divided_log_probabilities():
+    log_prob, labels = drawn(100, 3, 0)
+    names = ["ece", "nll", "brier"]
+    divided = compute_metrics(names, log_prob / 4, labels)
+    calibrated = compute_metrics([f"{name}_calibrated" for name in names], log_prob, labels, 4.0)
+    assert calibrated == {f"{name}_calibrated": value for name, value in divided.items()}
+    assert compute_metrics(["nll_calibrated"], log_prob, labels) == {}

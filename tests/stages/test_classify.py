@@ -100,7 +100,13 @@ def test_of_real_images_top1_and_top5_are_tested(root, tmp_path):
     assert pd.read_csv(tmp_path / "real/log.csv")["epoch"].tolist() == [1, 2]
     assert test(root, tmp_path / "test", tmp_path / "real") == 0
     tested = read_json(tmp_path / "test/metrics.json")
-    assert set(tested["metrics"]) == {"top1", "top5", "validation_top1", *list_computed_metrics()}
+    assert set(tested["metrics"]) == {
+        "top1",
+        "top5",
+        "validation_top1",
+        "calibration_temperature",
+        *list_computed_metrics(),
+    }
     assert tested["metrics"]["top5"] == 100  # three classes
     assert tested["metrics"]["validation_top1"] == trained["metrics"]["validation_top1"]
     assert (tested["n"], tested["settings"]["name"]) == (21, "small")
@@ -119,7 +125,8 @@ def test_images_are_normalised_by_the_training_images_in_training_and_test(root,
     assert header["normalization"]["std"] == pytest.approx(pixels.std((0, 1, 2)).tolist())
     validation = tmp_path / "splits"
     validation.mkdir()
-    (validation / "test").symlink_to(root / "splits/validation")
+    for split in ("validation", "test"):
+        (validation / split).symlink_to(root / "splits/validation")
     assert test(tmp_path, tmp_path / "test", tmp_path / "real") == 0
     tested = read_json(tmp_path / "test/metrics.json")["metrics"]
     assert tested["top1"] == tested["validation_top1"]
@@ -375,7 +382,7 @@ def test_a_classifier_sees_files_and_decoded_variants(of_latents, decoded, tmp_p
     assert train(of_latents, tmp_path / "c", settings, **augmented_by(of_latents)) == 0
     assert 6 < sum(decoded) < 30  # of 36 images seen, half
     assert test(of_latents, tmp_path / "test", tmp_path / "c") == 0
-    usual = {"top1", "top5", "validation_top1", *list_computed_metrics()}
+    usual = {"top1", "top5", "validation_top1", "calibration_temperature", *list_computed_metrics()}
     assert set(read_json(tmp_path / "test/metrics.json")["metrics"]) == usual
     assert test(of_latents, tmp_path / "test", tmp_path / "c", real_labels=True) == 0
     assert set(read_json(tmp_path / "test/metrics.json")["metrics"]) == usual | {"real_top1", "real_top5"}

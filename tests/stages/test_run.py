@@ -82,8 +82,9 @@ def test_the_metrics_of_a_flow(complete_run):
         *(f"validation_{name}" for name in measured),
         *("parameters", "hours", "seconds_per_epoch", "seconds_per_1000_samples", "fit_iterations"),
         *("beta", "beta_fit", "mismatch", "distance", "training_distance", "relative_weight"),
-        *("prior_separation", "latent_separation"),
+        *("prior_separation", "latent_separation", "calibration_temperature"),
     }
+    assert record["metrics"]["validation_nll_calibrated"] <= record["metrics"]["validation_nll"]
     assert (record["n"], record["seed"]) == (80, 3)
     assert record["run"] == {"dataset": "digits", "flow": "mef", "prior": "fpi", "lambda": 100, "seed": 3}
     assert record["settings"]["prior"]["lambda"] == 100
@@ -119,7 +120,9 @@ def assert_form(predictions: Predictions, count: int, classes: int) -> None:
         ("label", (count,), np.int32),
         ("predicted", (count,), np.int32),
         ("log_prob", (count,), np.float32),
-        ("class_log_prob", (count, classes), np.float16),
+        ("class_log_prob", (count, classes), np.float32),
+        ("validation_label", (72,), np.int32),
+        ("validation_class_log_prob", (72, classes), np.float32),
     ):
         values = getattr(predictions, name)
         assert (values.shape, values.dtype) == (shape, dtype), name
@@ -141,7 +144,7 @@ def test_predictions_of_a_flow_are_those_of_its_model(complete_run):
     own = expected.gather(1, torch.from_numpy(test.labels.astype(np.int64))[:, None]).squeeze(1)
     np.testing.assert_allclose(predictions.log_prob, own.numpy(), rtol=1e-6)
     assert np.array_equal(predictions.predicted, expected.argmax(1).numpy())
-    np.testing.assert_allclose(predictions.class_log_prob, expected.log_softmax(1).numpy(), rtol=2e-3, atol=1e-2)
+    np.testing.assert_allclose(predictions.class_log_prob, expected.log_softmax(1).numpy(), rtol=1e-6, atol=1e-6)
     metrics = read_json(complete_run.folder / "metrics.json")["metrics"]
     assert 100 * np.mean(predictions.predicted == predictions.label) == metrics["nf_acc"]
     bits = model.domain.bits_per_dim(torch.tensor(-float(own.mean()), dtype=torch.float64), 64)
@@ -153,9 +156,9 @@ def test_predictions_of_a_classifier_are_its_log_softmax(complete_run):
     assert_form(predictions, 80, 10)
     assert (predictions.log_prob <= 0).all()
     probability = np.exp(predictions.class_log_prob.astype(np.float64))
-    np.testing.assert_allclose(probability.sum(1), 1, atol=5e-3)
+    np.testing.assert_allclose(probability.sum(1), 1, atol=1e-6)
     own = predictions.class_log_prob[np.arange(80), predictions.label]
-    np.testing.assert_allclose(own, predictions.log_prob, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(own, predictions.log_prob, rtol=1e-6, atol=1e-6)
     metrics = read_json(complete_run.folder / "resnet18/metrics.json")["metrics"]
     assert 100 * np.mean(predictions.predicted == predictions.label) == metrics["cnn_acc"]
 

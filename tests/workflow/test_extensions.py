@@ -56,8 +56,8 @@ METRIC = """
 from nfpi.results import register_metric
 
 
-@register_metric("brier", label="Brier", decimals=3, higher_is_better=False)
-def brier(log_prob, labels):
+@register_metric("sureness", label="Sureness", decimals=3, higher_is_better=False)
+def sureness(log_prob, labels):
     return 0.0
 """
 CLASSIFIER = """
@@ -85,10 +85,10 @@ PRESET: dict[str, Any] = {
         "with_prior": {"experiments": [{"dataset": "digits", "prior": "simplex", "classifier": None}]},
         "with_flow": {"experiments": [{"dataset": "digits", "flow": "planar", "lambdas": [0, 1e4]}]},
         "with_metric": {
-            "metrics": ["nf_acc", "brier", "cnn_brier"],
+            "metrics": ["nf_acc", "sureness", "cnn_sureness"],
             "experiments": [{"dataset": "digits", "lambdas": [1e3]}],
         },
-        "with_metric_of_flows": {"metrics": ["brier"], "experiments": [{"dataset": "digits", "lambdas": [0]}]},
+        "with_metric_of_flows": {"metrics": ["sureness"], "experiments": [{"dataset": "digits", "lambdas": [0]}]},
         "with_classifier": {
             "metrics": ["cnn_acc", "top1"],
             "experiments": [
@@ -225,7 +225,7 @@ def test_a_metric_is_asked_for_where_a_table_shows_it(extended: Project) -> None
     for call in extended.read_calls():
         settings = read_settings(call["arguments"])
         if call["stage"] in ("evaluate", "test-classifier") and settings["metrics"]:
-            assert settings["metrics"] == ["brier"]
+            assert settings["metrics"] == ["sureness"]
             asked.add((call["stage"], settings["identity"]["prior"], settings["identity"]["lambda"]))
     assert asked == {("evaluate", "fpi", 1e3), ("evaluate", "baseline", 0), ("test-classifier", "fpi", 1e3)}
 

@@ -34,7 +34,7 @@ rule train_classifier:
 rule test_classifier:
     """Choose the temperature whose classifier is best on the validation split, and test this classifier (CNN-Acc)."""
     input:
-        **plan.splits("test"),
+        **plan.splits("validation", "test"),
         models=inputs.candidate_files("model"),
         candidates=inputs.candidate_files("metrics"),
         complete=inputs.candidate_files("manifest"),
@@ -98,7 +98,7 @@ rule train_classifier_on_real:
 rule test_classifier_on_real:
     """Test a classifier trained on real images."""
     input:
-        **plan.splits("test"),
+        **plan.splits("validation", "test"),
         **plan.trained_classifier(),
     output:
         **plan.outputs(TestClassifier, REAL_CLASSIFIER),

@@ -49,6 +49,8 @@ class Metric:
         model: the only kind of model that has it; None: computed for each kind, derived from the seeds
             (`divergence`), or recorded by the user's code.
         meaning: what it measures, without its label and a full stop; empty: not explained.
+        is_calibrated: whether it is computed from log p(x | y) / τ, with τ fitted on the validation split
+            (:mod:`nfpi.results.statistics.calibration`); it is missing without validation images.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Metric:
     is_share: bool = False
     model: MeasuredModel | None = None
     meaning: str = ""
+    is_calibrated: bool = False
 
     @property
     def is_time(self) -> bool:
@@ -122,20 +125,21 @@ def register_metric(
     is_share: bool = False,
     meaning: str = "",
     model: MeasuredModel | None = None,
+    is_calibrated: bool = False,
 ) -> Callable[[Builder], Builder]:
     """Register a metric.
 
     It is computed by `function` or by the function that this call decorates; without either, a stage records it.
 
     ```python
-    @register_metric("brier", label="Brier score", higher_is_better=False, decimals=3)
-    def brier_score(log_prob: Tensor, labels: Tensor) -> float: ...
+    @register_metric("sureness", label="Sureness", unit="%")
+    def sureness(log_prob: Tensor, labels: Tensor) -> float: ...
     ```
 
     The function receives log p(x | y) of a flow or the log-softmax of a classifier, (N, K), and the labels, (N,), of
     the test split and, for a flow, of the validation split. `is_share` marks a percentage of the test images, for which
     tables show a 95 % interval, and `meaning` explains the metric on the page of the results. `model` is for metrics
-    that a stage records for one kind of model.
+    that a stage records for one kind of model. With `is_calibrated`, log p is divided by the fitted temperature τ.
 
     Raises:
         ConfigError: the name is taken, or names a value that is derived from another metric; or the function has
@@ -145,7 +149,7 @@ def register_metric(
     for prefix in (GENERATED_PREFIX, VALIDATION_PREFIX):
         if name not in METRICS and (name.startswith(prefix) or prefix + name in METRICS):
             raise ConfigError(f"metric '{name}': {prefix}x is the name of a value derived from metric x: rename it")
-    entry = Metric(name, label, unit, higher_is_better, decimals, is_share, model, meaning)
+    entry = Metric(name, label, unit, higher_is_better, decimals, is_share, model, meaning, is_calibrated)
     METRICS.register(name, Settings, function, metric=entry)
 
     def decorate(decorated: Builder) -> Builder:
@@ -207,6 +211,12 @@ _RECORDED = (
     _flow("training_distance", "Training distance", decimals=2, meaning="the same of the training latents"),
     _flow("prior_separation", "s of the prior", decimals=2, meaning="Σ_y (μ_y − μ̄)ᵀ Σ_y⁻¹ (μ_y − μ̄) / (K D)"),
     _flow("latent_separation", "s of the latents", decimals=2, meaning="the same of the class means of the latents"),
+    Metric(
+        "calibration_temperature",
+        "τ",
+        decimals=2,
+        meaning="p(y | x) = softmax(log p(x | y) / τ) has the largest likelihood on the validation split",
+    ),
     _flow("validation_nf_acc", "Validation NF-Acc", **_ACCURACY),
     _flow("validation_nf_top5", "Validation NF top-5", **_ACCURACY),
     _flow("validation_bits_per_dim", "Validation bits/dim", **_BITS),

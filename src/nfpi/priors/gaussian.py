@@ -175,6 +175,10 @@ class GaussianPrior:
             )
         return -0.5 * distance - self._log_normalizer
 
+    def compute_distances(self, log_prob: Tensor) -> Tensor:
+        """Compute (z − μ_i)ᵀ Σ_i⁻¹ (z − μ_i) / D from the result of :meth:`log_prob`, (B, K)."""
+        return -2 * (log_prob + self._log_normalizer.to(log_prob.dtype)) / self.num_dimensions
+
     def precompute(self) -> None:
         """Compute and cache the terms of :meth:`log_prob_of` that do not depend on z."""
         _ = self._log_normalizer, self._inverse_deviation if self.covariance is None else self._cholesky

@@ -10,8 +10,8 @@ The confidence of a prediction is the largest posterior max_y p(y | x). Its bins
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from nfpi.config.metrics import METRICS, Metric, metric, register_metric
 from nfpi.results.recorded.records import MetricsError, to_finite_float
@@ -36,7 +36,9 @@ BINS = 15
 """Number of bins."""
 
 
-def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> dict[str, float]:
+def compute_metrics(
+    names: Iterable[str], log_prob: Tensor, labels: Tensor, temperature: float | None = None
+) -> dict[str, float]:
     """Compute metrics.
 
     Each function receives copies of the tensors, so that one that works in place changes nothing else.
@@ -45,6 +47,7 @@ def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> d
         names: names of computed metrics (:func:`nfpi.config.list_computed_metrics`).
         log_prob: (N, K).
         labels: indices of classes, (N,).
+        temperature: τ, by which calibrated metrics divide log p; None: they are left out.
 
     Raises:
         ConfigError: unknown metric.
@@ -57,7 +60,13 @@ def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> d
         entry = METRICS[name]
         if entry.builder is None:
             raise MetricsError(f"metric '{name}': expected one that is computed, received one that stages record")
-        values[name] = to_finite_float(entry.build(log_prob.clone(), labels.clone()), f"metric '{name}'")
+        if not entry.traits["metric"].is_calibrated:
+            given = log_prob.clone()
+        elif temperature is None:
+            continue
+        else:
+            given = log_prob / temperature
+        values[name] = to_finite_float(entry.build(given, labels.clone()), f"metric '{name}'")
     return values
 
 
@@ -91,6 +100,62 @@ def per_class_accuracy(log_prob: Tensor, labels: Tensor) -> Tensor:
     classes = log_prob.shape[1]
     correct = labels[log_prob.argmax(1) == labels]
     return 100 * correct.bincount(minlength=classes).double() / labels.bincount(minlength=classes)
+
+
+@register_metric("nll", label="NLL", higher_is_better=False, decimals=3, meaning="mean of −log p(y | x), in nats")
+def negative_log_likelihood(log_prob: Tensor, labels: Tensor) -> float:
+    """Compute the mean of −log p(y | x) in nats, with the class y of the image.
+
+    Args:
+        log_prob: (N, K).
+        labels: indices of classes, (N,).
+    """
+    return float(-log_prob.double().log_softmax(1).gather(1, labels.long()[:, None]).mean())
+
+
+@register_metric(
+    "brier", label="Brier", higher_is_better=False, decimals=3, meaning="mean of Σ_k (p(k | x) − [k = y])², 0 to 2"
+)
+def brier_score(log_prob: Tensor, labels: Tensor) -> float:
+    """Compute the mean over images of Σ_k (p(k | x) − [k = y])², 0 (certain and right) to 2 (Brier, 1950).
+
+    Args:
+        log_prob: (N, K).
+        labels: indices of classes, (N,).
+    """
+    probability, truth = log_prob.double().softmax(1), labels.long()[:, None]
+    gaps = probability.scatter_add(1, truth, -probability.new_ones(truth.shape))
+    return float(gaps.square().sum(1).mean())
+
+
+@register_metric(
+    "aurc",
+    label="AURC",
+    unit="%",
+    higher_is_better=False,
+    decimals=2,
+    meaning="mean error of the n images with the largest margins, over n = 1, …, N",
+)
+def area_under_risk_coverage(log_prob: Tensor, labels: Tensor) -> float:
+    """Compute (1/N) Σ_n risk_n in percent, with risk_n the share of errors among the n images of largest margin.
+
+    Images are ordered by the margin of :mod:`nfpi.results.statistics.abstention`, which no temperature changes.
+
+    Args:
+        log_prob: (N, K).
+        labels: indices of classes, (N,).
+    """
+    from nfpi.results.statistics.abstention import compute_margins, compute_risks
+
+    is_correct = (log_prob.argmax(1) == labels).cpu().numpy()
+    return float(100 * compute_risks(compute_margins(log_prob.double().cpu().numpy()), is_correct).mean())
+
+
+for _name in ("ece", "nll", "brier"):
+    _label = metric(_name).label
+    _changes: dict[str, Any] = {"label": f"{_label} after τ", "meaning": f"{_label} of softmax(log p(x | y) / τ)"}
+    _entry = replace(metric(_name), name=f"{_name}_calibrated", is_calibrated=True, **_changes)
+    METRICS.register(_entry.name, builder=METRICS[_name].builder, metric=_entry)
 
 
 @register_metric(

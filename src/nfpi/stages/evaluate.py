@@ -39,6 +39,7 @@ class MeasuringStage(Stage):
     outputs = {"metrics": METRICS_FILE, "predictions": PREDICTIONS_FILE}
     product = "metrics"
     timed = ("metrics",)
+    version = 2
 
     data: Path
     """folder of the splits"""
@@ -56,25 +57,32 @@ class MeasuringStage(Stage):
         options = {"identity": run.to_json(), "metrics": metrics, "code": code}
         return super().select_options(planned, wildcards) | options
 
-    def compute_metrics(self, scores: FlowScores | Scores) -> dict[str, float]:
-        """Compute the metrics of densities or class probabilities, also the additional ones."""
+    def compute_metrics(self, scores: FlowScores | Scores, temperature: float | None) -> dict[str, float]:
+        """Compute the metrics of densities or class probabilities, also the additional ones.
+
+        Args:
+            scores: scores on a split.
+            temperature: τ of calibrated metrics; None: without them.
+        """
         from nfpi.results.metrics import compute_metrics
 
-        return compute_metrics(list_computed_metrics(self.metrics), scores.log_prob, scores.labels)
+        return compute_metrics(list_computed_metrics(self.metrics), scores.log_prob, scores.labels, temperature)
 
     def write(
         self,
         scores: FlowScores | Scores,
+        validation: FlowScores | Scores | None,
         metrics: Mapping[str, float],
         settings: Mapping[str, Any],
         seed: int,
         device: torch.device,
         began: float,
     ) -> None:
-        """Write the metrics, and the predictions of the test images.
+        """Write the metrics, and the predictions of the test and validation images.
 
         Args:
             scores: scores on the test split.
+            validation: scores on the validation split; None: it is empty.
             metrics: metrics by name.
             settings: all that they depend on.
             seed: seed of the model.
@@ -85,7 +93,8 @@ class MeasuringStage(Stage):
         from nfpi.results.recorded.predictions import write_predictions
         from nfpi.runtime.device import describe_device
 
-        write_predictions(self.get_path("predictions"), scores.labels, scores.log_prob)
+        on_validation = (validation.labels, validation.log_prob) if validation is not None else None
+        write_predictions(self.get_path("predictions"), scores.labels, scores.log_prob, on_validation)
         write_metrics(
             self.get_path("metrics"),
             metrics,
@@ -132,8 +141,9 @@ class Evaluate(MeasuringStage):
         flow = model.flow.to(device)
         test, validation = self._score(model, "test", device), self._score(model, "validation", device)
         assert test is not None
+        temperature = _fit_temperature(validation)
         metrics = {
-            **self._measure(test),
+            **self._measure(test, temperature),
             "parameters": sum(parameter.numel() for parameter in flow.parameters()) / 1e6,
             "seconds_per_1000_samples": _measure_sampling_time(model, self.evaluation.timed_samples, device),
             **_read_training_time(self.history),
@@ -142,10 +152,11 @@ class Evaluate(MeasuringStage):
         iterations = model.config.get("prior", {}).get("iterations")
         if iterations is not None:
             metrics["fit_iterations"] = float(iterations)
-        if validation is not None:
-            measured = self._measure(validation)
+        if validation is not None and temperature is not None:
+            measured = self._measure(validation, temperature)
             metrics |= {f"{VALIDATION_PREFIX}{name}": value for name, value in measured.items()}
-        self.write(test, metrics, {"flow": flow.description, **model.config}, model.seed, device, began)
+            metrics["calibration_temperature"] = temperature
+        self.write(test, validation, metrics, {"flow": flow.description, **model.config}, model.seed, device, began)
         logger.info("NF-Acc %.2f %%, %.4f bits/dim on %d test images", test.nf_acc, test.bits_per_dim, test.n)
 
     def _score(self, model: TrainedFlow, split: str, device: torch.device) -> FlowScores | None:
@@ -205,10 +216,17 @@ class Evaluate(MeasuringStage):
                 metrics["beta_fit"] = compute_beta(model.prior, at_fit)
         return {name: value for name, value in metrics.items() if value is not None}
 
-    def _measure(self, scores: FlowScores) -> dict[str, float]:
+    def _measure(self, scores: FlowScores, temperature: float | None) -> dict[str, float]:
         """Return the metrics of one split."""
         own = {name: getattr(scores, name) for name in ("nf_acc", "nf_top5", "bits_per_dim")}
-        return own | self.compute_metrics(scores)
+        return own | self.compute_metrics(scores, temperature)
+
+
+def _fit_temperature(validation: FlowScores | Scores | None) -> float | None:
+    """Fit τ to the validation split; None: it is empty."""
+    from nfpi.results.statistics.calibration import fit_temperature
+
+    return None if validation is None else fit_temperature(validation.log_prob.numpy(), validation.labels.numpy())
 
 
 def _measure_sampling_time(model: TrainedFlow, count: int, device: torch.device) -> float:
@@ -244,7 +262,7 @@ class TestClassifier(MeasuringStage):
     __test__: ClassVar[bool] = False  # keeps pytest from collecting it
 
     command = "test-classifier"
-    inputs = {"data": list_meta_files("test"), "candidates": ("model.safetensors", METRICS_FILE)}
+    inputs = {"data": list_meta_files("validation", "test"), "candidates": ("model.safetensors", METRICS_FILE)}
     blocks = {"real_labels": "datasets.{dataset}.real_labels"}
     uses = ("classifier",)
 
@@ -272,7 +290,7 @@ class TestClassifier(MeasuringStage):
         from nfpi.classifiers.data import resize_images
         from nfpi.classifiers.registry import build_trained, stored_preprocessing
         from nfpi.classifiers.scoring import find_real_labels, score_classifier
-        from nfpi.data.store import open_pixels
+        from nfpi.data.store import MAY_BE_EMPTY, open_pixels
         from nfpi.runtime.device import make_device
         from nfpi.runtime.tensors import load_tensors
 
@@ -290,19 +308,25 @@ class TestClassifier(MeasuringStage):
         device = make_device().device
         real = find_real_labels(pixels) if self.real_labels else None
         scores = score_classifier(model.to(device), images, preprocessing, device, real, config.workers)
-        computed, validation_metric = self.compute_metrics(scores), name_validation_metric(config)
+        held_out = resize_images(open_pixels(self.data / MAY_BE_EMPTY), config.image_size, preprocessing)
+        validation = None
+        if len(held_out):
+            validation = score_classifier(model, held_out, preprocessing, device, workers=config.workers)
+        temperature = _fit_temperature(validation)
+        computed, validation_metric = self.compute_metrics(scores, temperature), name_validation_metric(config)
         if validation_metric == VALIDATION_CNN_ACC:
             computed = {f"{GENERATED_PREFIX}{name}": value for name, value in computed.items()}
             metrics = {"cnn_acc": scores.top1, "temperature": header["temperature"]}
         else:
             metrics = {name: getattr(scores, name) for name in ("top1", "top5", "real_top1", "real_top5")}
+            metrics["calibration_temperature"] = temperature
         metrics |= computed | {validation_metric: accuracies[best]}
         are_distinct = len({folder.name for folder in accuracies}) == len(accuracies)
         compared = {
             folder.name if are_distinct else folder.as_posix(): accuracy for folder, accuracy in accuracies.items()
         }
         known = {name: value for name, value in metrics.items() if value is not None}
-        self.write(scores, known, {**header, "compared": compared}, header["seed"], device, began)
+        self.write(scores, validation, known, {**header, "compared": compared}, header["seed"], device, began)
         logger.info("top-1 %.2f %% on %d test images", scores.top1, len(images))
 
 

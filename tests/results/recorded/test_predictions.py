@@ -26,10 +26,28 @@ def test_predictions_are_read_back(tmp_path):
     assert predictions.predicted.tolist() == [0, 1, 2]
     assert predictions.log_prob.dtype == np.float32
     assert predictions.log_prob.tolist() == [-100.0, -1e6, 0.0]
-    assert predictions.class_log_prob.dtype == np.float16
-    expected = LOG_PROB.log_softmax(1).clamp(min=-65504)
-    assert np.allclose(predictions.class_log_prob, expected, rtol=1e-3)
-    assert np.isfinite(predictions.class_log_prob).all()
+    assert predictions.class_log_prob.dtype == np.float32
+    assert np.allclose(predictions.class_log_prob, LOG_PROB.log_softmax(1), rtol=1e-6)
+    assert predictions.validation_class_log_prob.shape == (0, 3)
+
+
+def test_predictions_of_validation_images_are_read_back(tmp_path):
+    log_prob = torch.cat([LOG_PROB, torch.tensor([[0.0, -math.inf, -1.0]])])
+    write_predictions(tmp_path / "predictions.npz", LABELS, LOG_PROB, (torch.tensor([0, 2, 1, 0]), log_prob))
+    predictions = read_predictions(tmp_path / "predictions.npz")
+    assert predictions.validation_label.tolist() == [0, 2, 1, 0]
+    assert predictions.validation_class_log_prob.dtype == np.float32
+    assert np.allclose(predictions.validation_class_log_prob[:3], predictions.class_log_prob)
+    assert np.isfinite(predictions.validation_class_log_prob).all()
+
+
+def test_predictions_of_an_earlier_version_are_read(tmp_path):
+    path = tmp_path / "predictions.npz"
+    write_predictions(path, LABELS, LOG_PROB)
+    arrays = {name: array for name, array in np.load(path).items() if not name.startswith("validation")}
+    arrays["class_log_prob"] = arrays["class_log_prob"].clip(-65504, 0).astype(np.float16)
+    np.savez(path, **arrays)
+    assert np.array_equal(read_predictions(path).class_log_prob, arrays["class_log_prob"])
 
 
 def test_equal_predictions_are_equal_files(tmp_path):
@@ -90,7 +108,8 @@ def test_a_damaged_file_is_named(tmp_path):
         ({"predicted": np.zeros(3)}, "predicted"),
         ({"log_prob": np.array([0, np.nan, 1], np.float32)}, "log_prob"),
         ({"class_log_prob": np.zeros(3, np.float16)}, "expected"),
-        ({"class_log_prob": np.full((3, 3), -np.inf, np.float16)}, "class_log_prob"),
+        ({"class_log_prob": np.full((3, 3), -np.inf, np.float32)}, "class_log_prob"),
+        ({"validation_label": np.zeros(2, np.int32)}, "validation_class_log_prob"),
         ({"more": np.zeros(3)}, "received .*more"),
     ],
 )
@@ -139,6 +158,7 @@ def test_predictions_without_the_probabilities_of_every_class_say_the_rest_in_fe
     expected = read_predictions(path)
     short.write_bytes(shorten_predictions(expected))
     found = read_predictions(short)
+    assert not found.validation_label.size
     for name in ("label", "predicted", "log_prob"):
         assert np.array_equal(getattr(found, name), getattr(expected, name))
     assert found.class_log_prob.shape == (360, 0)

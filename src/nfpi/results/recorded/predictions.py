@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +29,19 @@ class Predictions:
         label: index of the class, (N,) int32.
         predicted: index of the class with the highest log-probability, (N,) int32.
         log_prob: log p(x | y) of a flow, or the log-softmax of a classifier, for the class of the label, (N,) float32.
-        class_log_prob: log p(y | x), of a flow under equal class frequencies, clamped to the range of float16,
-            (N, K) float16; (N, 0) if left out (:func:`shorten_predictions`).
+        class_log_prob: log p(y | x), of a flow under equal class frequencies, (N, K) float32, in files of earlier
+            versions float16; (N, 0) if left out (:func:`shorten_predictions`).
+        validation_label: index of the class of each of the M validation images, (M,) int32; (0,) if there are none, or
+            if left out.
+        validation_class_log_prob: log p(y | x) of these, (M, K) float32.
     """
 
     label: np.ndarray
     predicted: np.ndarray
     log_prob: np.ndarray
     class_log_prob: np.ndarray
+    validation_label: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    validation_class_log_prob: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     @property
     def is_correct(self) -> np.ndarray:
@@ -46,16 +51,21 @@ class Predictions:
 
 
 _CLASS_LOG_PROB = "class_log_prob"
-_TYPES = {"label": np.int32, "predicted": np.int32, "log_prob": np.float32, _CLASS_LOG_PROB: np.float16}
+_TEST = {"label": np.int32, "predicted": np.int32, "log_prob": np.float32, _CLASS_LOG_PROB: np.float32}
+_VALIDATION = {"validation_label": np.int32, "validation_class_log_prob": np.float32}
+_TYPES = _TEST | _VALIDATION
 
 
-def write_predictions(path: str | os.PathLike[str], labels: Tensor, log_prob: Tensor) -> None:
+def write_predictions(
+    path: str | os.PathLike[str], labels: Tensor, log_prob: Tensor, validation: tuple[Tensor, Tensor] | None = None
+) -> None:
     """Write predictions atomically.
 
     Args:
         path: a .npz file.
         labels: indices of classes, (N,).
         log_prob: log p(x | y) of a flow, or the log-softmax of a classifier, (N, K).
+        validation: labels and log_prob of the validation images; None: there are none.
 
     Raises:
         MetricsError: a log-probability is NaN or +∞, or −∞ for the class of the label.
@@ -63,19 +73,22 @@ def write_predictions(path: str | os.PathLike[str], labels: Tensor, log_prob: Te
     label_log_prob = log_prob.gather(1, labels[:, None]).squeeze(1)
     if (log_prob.isnan() | log_prob.isposinf()).any() or not label_log_prob.isfinite().all():
         raise MetricsError(f"{path}: expected log-probabilities, received NaN or infinity")
-    smallest = float(np.finfo(np.float16).min)
+    validation_labels, validation_log_prob = validation or (labels[:0], log_prob[:0])
+    smallest = float(np.finfo(np.float32).min)
     arrays = {
         "label": labels,
         "predicted": log_prob.argmax(1),
         "log_prob": label_log_prob,
         "class_log_prob": log_prob.log_softmax(1).clamp(min=smallest),
+        "validation_label": validation_labels,
+        "validation_class_log_prob": validation_log_prob.log_softmax(1).clamp(min=smallest),
     }
     write_atomically(path, _compress({name: value.cpu().numpy() for name, value in arrays.items()}))
 
 
 def shorten_predictions(predictions: Predictions) -> bytes:
-    """Return the contents of a file without `class_log_prob`, which takes most of its bytes."""
-    arrays = {name: getattr(predictions, name) for name in _TYPES}
+    """Return the contents of a file without log p(y | x) of all classes, which takes most of its bytes."""
+    arrays = {name: getattr(predictions, name) for name in _TEST}
     return _compress(arrays | {_CLASS_LOG_PROB: predictions.class_log_prob[:, :0]})
 
 
@@ -107,25 +120,29 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
     if not arrays:  # the mark of a divergence
         raise_if_marked(Path(path).with_name(METRICS_FILE))
         raise MetricsError(f"{path}: the run diverged: there are no predictions")
-    if arrays.keys() != _TYPES.keys():
-        raise MetricsError(f"{path}: expected {', '.join(_TYPES)}, received {', '.join(arrays)}")
+    of_all_classes = arrays.get(_CLASS_LOG_PROB, np.zeros(0))
+    is_earlier = of_all_classes.dtype == np.float16
+    types = _TEST if is_earlier or of_all_classes.shape[1:] == (0,) else _TYPES
+    if arrays.keys() != types.keys():
+        raise MetricsError(f"{path}: expected {', '.join(types)}, received {', '.join(arrays)}")
     predictions = Predictions(**arrays)
-    _check(predictions, path)
+    _check(predictions, types | ({_CLASS_LOG_PROB: np.float16} if is_earlier else {}), path)
     return predictions
 
 
-def _check(predictions: Predictions, path: str | os.PathLike[str]) -> None:
+def _check(predictions: Predictions, types: Mapping[str, type], path: str | os.PathLike[str]) -> None:
     """Raise MetricsError unless types and shapes are correct, numbers finite and classes in range."""
     images, classes = predictions.label.size, (0, *predictions.class_log_prob.shape)[-1]
     class_limit = classes or np.iinfo(np.int32).max
-    for name, dtype in _TYPES.items():
+    for name, dtype in types.items():
         array: np.ndarray = getattr(predictions, name)
-        shape = (images, classes) if name == _CLASS_LOG_PROB else (images,)
+        count = predictions.validation_label.size if name in _VALIDATION else images
+        shape = (count, classes) if name.endswith(_CLASS_LOG_PROB) else (count,)
         if array.dtype != np.dtype(dtype) or array.shape != shape:
             expected, received = f"{np.dtype(dtype)} of {shape}", f"{array.dtype} of {array.shape}"
             raise MetricsError(f"{path}: {name}: expected {expected}, received {received}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise MetricsError(f"{path}: {name}: expected finite numbers, received NaN or infinity")
-        if array.dtype.kind == "i" and images and not 0 <= array.min() <= array.max() < class_limit:
+        if array.dtype.kind == "i" and count and not 0 <= array.min() <= array.max() < class_limit:
             received = f"{array.min()} to {array.max()}"
             raise MetricsError(f"{path}: {name}: expected classes from 0 to {class_limit - 1}, received {received}")

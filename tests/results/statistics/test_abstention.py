@@ -1,0 +1,91 @@
+"""Abstention by margins, and its guarantee on the risk."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from nfpi.results.statistics import abstention
+from nfpi.results.statistics.abstention import Thresholds, compute_margins, compute_p_values, compute_risks
+
+DRAWS, N, DELTA = 2000, 400, 0.1
+LIMIT = DELTA + 2 * math.sqrt(DELTA * (1 - DELTA) / DRAWS)
+
+
+def test_margins_are_between_the_two_likeliest_classes():
+    assert compute_margins(np.array([[3.0, -1.0, 1.0], [0.0, 0.0, -5.0]])).tolist() == [2.0, 0.0]
+    assert compute_margins(np.array([[3.0]])).tolist() == [math.inf]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_risks_are_the_errors_among_the_surest(seed):
+    generator = np.random.default_rng(seed)
+    margins, is_correct = generator.exponential(size=50), generator.random(50) < 0.7
+    expected = []
+    for n in range(1, 51):
+        threshold = sorted(margins, reverse=True)[n - 1]
+        expected.append(sum(not right for m, right in zip(margins, is_correct, strict=True) if m >= threshold) / n)
+    np.testing.assert_allclose(compute_risks(margins, is_correct), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 7, 100, 288])
+def test_thresholds_have_their_coverage(n):
+    margins = np.random.default_rng(n).exponential(size=n)
+    found = Thresholds.from_validation(margins, margins > 1)
+    assert found.accepted == [math.ceil(percent * n / 100 - 1e-9) for percent in range(1, 101)]
+    for coverage in (0.01, 0.07, 0.29, 0.9, 0.901, 1):
+        assert (margins > found.find_by_coverage(coverage)).mean() >= coverage - 1e-12
+    assert (margins > found.find_by_coverage(1)).all()
+    assert found.errors[-1] == (margins <= 1).sum()
+
+
+def draw_population(generator, slope):
+    """Margins u and predictions whose probability of an error is 0.11 + slope · (½ − u): above u > t, the population
+    risk is 0.11 − slope · t / 2."""
+    margins = generator.random(N)
+    return margins, generator.random(N) >= 0.11 + slope * (0.5 - margins)
+
+
+def count_violations(slope, max_risk=0.1):
+    """Return the share of draws in which the population risk of the chosen threshold exceeds `max_risk`."""
+    generator, violations = np.random.default_rng(0), 0
+    for _ in range(DRAWS):
+        threshold = Thresholds.from_validation(*draw_population(generator, slope)).find_by_risk(max_risk, DELTA)
+        violations += threshold < math.inf and 0.11 - slope * max(threshold, 0) / 2 > max_risk
+    return violations / DRAWS
+
+
+@pytest.mark.parametrize("slope", [0, 0.02, 0.2])
+def test_the_risk_is_kept_as_often_as_promised(slope):
+    assert count_violations(slope) <= LIMIT
+
+
+def test_without_the_correction_for_the_search_it_is_not(monkeypatch):
+    corrected = compute_p_values
+    monkeypatch.setattr(abstention, "compute_p_values", lambda *given: corrected(*given) / abstention._TESTED)
+    assert count_violations(slope=0) > LIMIT
+
+
+def test_the_guarantee_is_of_use():
+    """Of 2000 images with an error in 100, at most 5 % errors are certified for all of them."""
+    generator = np.random.default_rng(1)
+    found = Thresholds.from_validation(generator.random(2000), generator.random(2000) > 0.01)
+    assert found.find_by_risk(0.05, 0.05) == abstention.EVERYTHING
+    assert found.find_by_risk(0.001, 0.05) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "name"),
+    [
+        ("find_by_coverage", (0,), "coverage"),
+        ("find_by_coverage", (90,), "coverage"),
+        ("find_by_risk", (5, 0.1), "max_risk"),
+        ("find_by_risk", (0.05, 0), "delta"),
+    ],
+)
+def test_shares_out_of_range_are_refused(method, values, name):
+    found = Thresholds.from_validation(np.arange(5.0), np.ones(5, dtype=bool))
+    with pytest.raises(ValueError, match=name):
+        getattr(found, method)(*values)
