@@ -50,7 +50,7 @@ from nfpi.workflow.records import (
     record_preset_file,
     write_page_at_end,
 )
-from nfpi.workflow.terminal import announce
+from nfpi.workflow.terminal import announce, show, show_at_end
 
 ROOT = Path(workflow.basedir)
 
@@ -116,6 +116,10 @@ except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
 
 
+if workflow.is_main_process:
+    show_at_end(logger, lambda: targets.describe(list_requested_targets(workflow)))
+
+
 onstart:
     try:
         lock_results(plan.layout.root)
@@ -132,7 +136,7 @@ onstart:
 
 
 onsuccess:
-    targets.show(logger, list_requested_targets(workflow))
+    show(logger, targets.describe(list_requested_targets(workflow)))
     write_page_at_end(logger, plan)
 
 

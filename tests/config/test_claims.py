@@ -190,13 +190,20 @@ def test_all_inherited_claims_can_be_left_out_at_once():
     assert resolve(ROOT / "config.yaml", ROOT / "presets", {"claims": {"*": "null"}}).config.claims == {}
 
 
-def test_claims_about_tables_that_are_all_left_out_are_dropped():
+def test_claims_and_figures_of_tables_that_are_all_left_out_are_dropped():
     experiments = [{"label": "mine", "dataset": "digits", "lambdas": [1], "classifier": None}]
-    figures = {"accuracy_against_weight": None}
-    settings = {"tables": {"*": None, "own": {"experiments": experiments}}, "figures": figures}
-    resolved = resolve(ROOT / "config.yaml", ROOT / "presets", settings)
-    assert list(resolved.config.tables) == ["own"]
-    assert resolved.config.claims == {}
+    settings = {"tables": {"*": None, "own": {"experiments": experiments}}}
+    config = resolve(ROOT / "config.yaml", ROOT / "presets", settings).config
+    assert list(config.tables) == ["own"]
+    assert config.claims == {}
+    assert "accuracy_against_weight" not in config.figures
+    assert "samples" in config.figures
+    with pytest.raises(ConfigError, match="table2"):
+        resolve(
+            ROOT / "config.yaml",
+            ROOT / "presets",
+            settings | {"figures": {"accuracy_against_weight": {"table": "table2"}}},
+        )
 
 
 @pytest.mark.parametrize("preset", ["demo", "digits", "paper", "cifar10_small", "fashion_mnist_small"])

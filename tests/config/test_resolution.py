@@ -39,6 +39,10 @@ def test_the_user_chooses_the_preset_and_the_folder(project):
     assert resolved.config.tables == {}
 
 
+def test_a_single_seed_needs_no_brackets(project):
+    assert project.resolve_config({"seeds": 3}).seeds == [3]
+
+
 def test_settings_cannot_be_changed_afterwards(project):
     config = project.resolve_config()
     with pytest.raises(ValidationError, match="frozen"):

@@ -10,14 +10,15 @@ from nfpi.projection.seconds import estimate_jobs
 ROOT = Path(__file__).parents[2]
 
 
-def estimate(**changes) -> dict[str, tuple[int, float]]:
+def estimate(**changes) -> tuple[dict[str, tuple[int, float]], bool]:
     resolved = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo", **changes})
     tables = {"table2": resolved.config.tables["table2"]}
     return estimate_jobs(resolved.config.model_copy(update={"tables": tables}))
 
 
 def test_jobs_of_the_demo_take_what_was_measured():
-    jobs = estimate()
+    jobs, is_complete = estimate()
+    assert is_complete
     assert {stage: count for stage, (count, _) in jobs.items()} == {
         "start_flow": 1,
         "train_flow": 5,
@@ -31,5 +32,6 @@ def test_jobs_of_the_demo_take_what_was_measured():
 
 def test_other_backbones_and_images_that_are_not_there_are_left_out(tmp_path):
     experiment = {"dataset": "digits", "flow": "glow", "lambdas": [0]}
-    assert set(estimate(tables={"table2": {"experiments": [experiment]}})) == {"train_classifier"}
-    assert not estimate(datasets={"digits": {"source": "imagefolder", "folder": str(tmp_path / "none")}})
+    jobs, is_complete = estimate(tables={"table2": {"experiments": [experiment]}})
+    assert (set(jobs), is_complete) == ({"train_classifier"}, False)
+    assert estimate(datasets={"digits": {"source": "imagefolder", "folder": str(tmp_path / "none")}}) == ({}, False)

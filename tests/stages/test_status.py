@@ -317,6 +317,20 @@ def follow_log(root: Path, change: Callable[[], object]) -> None:
     worker.join()
 
 
+def test_of_a_run_that_has_ended_the_log_of_the_training_is_shown(root, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(root.parents[1])
+    for name, state in (("train_flow", "done"), ("evaluate", "done")):
+        log(root, f"{name} it\n", name)
+        record(root, state, name)
+        log(root, f"{name} it\n", name)
+    assert call("log", RUN) == 0
+    assert "train_flow it" in capsys.readouterr().out
+    record(root, "failed", "evaluate")
+    log(root, "evaluate it\n", "evaluate")
+    assert call("log", RUN) == 0
+    assert "evaluate it" in capsys.readouterr().out
+
+
 def test_log_goes_on_while_the_run_is_at_work(root, capsys) -> None:
     path = log(root, "one\n")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from .conftest import make_plan
 
 
 @pytest.fixture
-def shown(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def shown(tmp_path: Path):
     """Lines that are printed after a call with these targets, all of which are made; tables hold their names."""
     targets = Targets(make_plan("fashion_mnist_small", results=str(tmp_path)))
 
@@ -22,9 +21,7 @@ def shown(tmp_path: Path, caplog: pytest.LogCaptureFixture):
             for path in map(Path, targets.files(name) if name != unmade else ()):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(f"| table {name} |\n" if name in targets.plan.config.tables else "", encoding="utf-8")
-        with caplog.at_level(logging.INFO):
-            targets.show(logging.getLogger("test"), requested)
-        return "\n".join(caplog.messages).replace(f"{tmp_path}/", "").splitlines()
+        return targets.describe(requested).replace(f"{tmp_path}/", "").splitlines()
 
     return show
 

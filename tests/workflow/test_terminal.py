@@ -177,13 +177,15 @@ def test_of_messages_without_an_event_warnings_and_our_own_are_printed(tmp_path)
     assert call.lines[1:] == ["SLURM's controller does not answer", "No access", "page:   index.html"]
 
 
-def test_a_call_without_jobs_says_so(tmp_path) -> None:
+def test_a_call_without_jobs_says_so_and_shows_what_is_there(tmp_path) -> None:
     call = Call(tmp_path)
     call.output = JobLines(call.stream)
+    call.tell(None, nfpi=lambda: "table:  table2.md")
     call.tell("workflow_started")
     call.tell(None, "up to date")
     call.output.print_ending()
-    assert call.lines[-1].startswith("Nothing to be done")
+    assert call.lines[-2].startswith("Nothing to be done")
+    assert call.lines[-1] == "table:  table2.md"
 
 
 def test_what_snakemake_says_without_a_workflow_is_printed(tmp_path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
@@ -245,27 +245,7 @@ def _check_claim(claim: Claim, tables: Mapping[str, Table]) -> None:
             raise ValueError(f"{where}: expected rows on one data set, received {on}")
 
 
-def drop_outdated_claims(layers: Sequence[Mapping[str, Any]], merged: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop inherited claims that need a row, a λ or a metric which a later layer has removed from a table.
-
-    Claims after which no layer changes tables are kept even if invalid, so that their fault is reported.
-
-    Args:
-        layers: raw settings, each overriding those before it.
-        merged: all layers merged.
-    """
-    claims, tables = merged.get("claims"), merged.get("tables")
-    if not isinstance(claims, Mapping) or not isinstance(tables, Mapping):
-        return dict(merged)
-    kept = {}
-    for name, claim in claims.items():
-        last = max(index for index, layer in enumerate(layers) if name in (layer.get("claims") or {}))
-        if not any(layer.get("tables") for layer in layers[last + 1 :]) or _has_rows(claim, tables):
-            kept[name] = claim
-    return {**merged, "claims": kept}
-
-
-def _has_rows(raw: Any, tables: Mapping[str, Any]) -> bool:
+def has_rows(raw: Any, tables: Mapping[str, Any]) -> bool:
     """Return whether the tables have what a claim needs, or claim or tables are invalid by themselves."""
     try:
         claim = Claim.model_validate(raw)

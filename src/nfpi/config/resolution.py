@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nfpi.config.base import ConfigError, LocalPath, Settings, explain, suggest
-from nfpi.config.claims import DIVERGENCE, drop_outdated_claims
+from nfpi.config.claims import DIVERGENCE, has_rows
 from nfpi.config.extensions import load_extensions
 from nfpi.config.metrics import metric
 from nfpi.config.presets import ALL_INHERITED, REMOVABLE, drop_removed, merge, read_layers, read_settings
@@ -120,7 +120,7 @@ def _validate(layers: Sequence[Mapping[str, Any]]) -> Config:
     try:
         extensions = _list_extensions(layers)
         load_extensions(extensions)
-        merged = drop_outdated_claims(layers, drop_removed(merge(*layers)))
+        merged = _drop_outdated(layers, drop_removed(merge(*layers)))
         config = Config.model_validate(merged | {"extensions": extensions})
         for dataset in config.datasets:
             where = f"datasets.{dataset}.overrides: "
@@ -135,6 +135,36 @@ def _validate(layers: Sequence[Mapping[str, Any]]) -> Config:
     except (ValidationError, ConfigError) as error:
         raise ConfigError(f"{where}{explain(error) if isinstance(error, ValidationError) else error}") from None
     return config
+
+
+def _drop_outdated(layers: Sequence[Mapping[str, Any]], merged: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop inherited claims and figures that need a table, or its row, λ or metric, which a later layer has removed.
+
+    Those after which no layer changes tables are kept even if invalid, so that their fault is reported.
+
+    Args:
+        layers: raw settings, each overriding those before it.
+        merged: all layers merged.
+    """
+    kept, tables = dict(merged), merged.get("tables")
+    for group, is_possible in (("claims", has_rows), ("figures", _has_table)):
+        blocks = merged.get(group)
+        if isinstance(blocks, Mapping) and isinstance(tables, Mapping):
+            changed = {name: _changes_tables_later(layers, group, name) for name in blocks}
+            kept[group] = {name: raw for name, raw in blocks.items() if not changed[name] or is_possible(raw, tables)}
+    return kept
+
+
+def _changes_tables_later(layers: Sequence[Mapping[str, Any]], group: str, name: str) -> bool:
+    """Return whether a layer changes tables after the last one that sets a block of a group."""
+    last = max(index for index, layer in enumerate(layers) if name in (layer.get(group) or {}))
+    return any(layer.get("tables") for layer in layers[last + 1 :])
+
+
+def _has_table(figure: Any, tables: Mapping[str, Any]) -> bool:
+    """Return whether the table of a figure is there, or it has none."""
+    table = figure.get("table") if isinstance(figure, Mapping) else None
+    return table is None or table in tables
 
 
 def _find_fault(layers: Sequence[Mapping[str, Any]]) -> str:

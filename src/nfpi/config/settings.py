@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from nfpi.config.base import UNIQUE, ConfigError, LocalPath, Name, Seed, Settings, suggest
 from nfpi.config.claims import Claim, check_claims
@@ -43,14 +43,18 @@ _VARIANTS: dict[str, tuple[str, Registry]] = {
 """For each kind of block, the setting that selects its variant, and the registry of the variants."""
 
 
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, int) else value
+
+
 class Config(Settings):
     """All settings of one preset."""
 
     extensions: list[LocalPath] = []
     """Python files that add priors, flows, metrics or classifiers (docs/extending.md), in addition to those of the
     preset that this one extends"""
-    seeds: Annotated[list[Seed], Field(min_length=1), UNIQUE] = [1999]
-    """seeds of the runs; each has its own initial state, flow, generated images and classifier"""
+    seeds: Annotated[list[Seed], Field(min_length=1), UNIQUE, BeforeValidator(_as_list)] = [1999]
+    """seeds of the runs, or a single one; each has its own initial state, flow, generated images and classifier"""
     datasets: dict[Name, DatasetBlock] = {}
     flows: dict[Name, FlowConfig] = {}
     """backbones by name"""

@@ -29,21 +29,25 @@ _PASS = 1 / 3
 """time of a pass without gradients relative to that of a training step"""
 
 
-def estimate_jobs(config: Config) -> dict[str, tuple[int, float]]:
+def estimate_jobs(config: Config) -> tuple[dict[str, tuple[int, float]], bool]:
     """Estimate the jobs of each stage with much work: their number, and the mean seconds of one on one core.
 
-    Jobs that cannot be estimated are left out.
+    Returns:
+        Number and seconds by stage, and whether they are complete; jobs that cannot be estimated are left out.
     """
     counted = {name: count_images(config, name) for name in config.datasets}
     sizes = {name: images for name, images in counted.items() if images is not None}
     seconds: defaultdict[str, float] = defaultdict(float)
     jobs: Counter[str] = Counter()
+    is_complete = True
     for work in list_work(config, sizes):
         found = _estimate_batch(config, work) if work.dataset in sizes else None
-        if found is not None:
-            seconds[work.stage] += work.batches * found
-            jobs[work.stage] += work.trainings if work.is_step or work.stage not in _TRAININGS else 0
-    return {stage: (count, START + seconds[stage] / count) for stage, count in jobs.items() if count}
+        if found is None:
+            is_complete = False
+            continue
+        seconds[work.stage] += work.batches * found
+        jobs[work.stage] += work.trainings if work.is_step or work.stage not in _TRAININGS else 0
+    return {stage: (count, START + seconds[stage] / count) for stage, count in jobs.items() if count}, is_complete
 
 
 def count_images(config: Config, dataset: str) -> Images | None:

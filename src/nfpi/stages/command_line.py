@@ -7,7 +7,6 @@ A group of settings is given as JSON (`--training '{"epochs": 40}'`), as one opt
 from __future__ import annotations
 
 import argparse
-import inspect
 import io
 import logging
 import os
@@ -33,7 +32,7 @@ from nfpi.runtime.faults import describe_exhausted_memory, describe_fault, escap
 from nfpi.runtime.job_log import is_first_process, print_error, run_with_log
 from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible
 from nfpi.stages.base import Command, Stage
-from nfpi.stages.commands import COMMANDS
+from nfpi.stages.commands import COMMANDS, group_commands
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +44,17 @@ _RESERVE = 4 * 2**20
 """bytes that are freed to report an error when memory is exhausted"""
 
 
-class _Commands(BaseSettings):
-    """Normalizing flows whose class Gaussians are fitted by fixed-point iteration.
+_HELP = """\
+usage: nfpi [--version] [--extensions FILE] [--log FILE] SUBCOMMAND ...
 
-    Before the subcommand: --version; --extensions FILE (may be repeated) loads your own priors, flows, metrics or
-    classifiers from a Python file; --log FILE appends the output to a file.
-    """
+Normalizing flows whose class Gaussians are fitted by fixed-point iteration.
+`nfpi SUBCOMMAND --help` explains a subcommand. Before it: --extensions FILE (may be repeated) loads your own priors,
+flows, metrics or classifiers from a Python file; --log FILE appends the output to a file.
+"""
+
+
+class _Commands(BaseSettings):
+    """Base class of the model of all subcommands."""
 
     model_config = SettingsConfigDict(
         cli_prog_name="nfpi",
@@ -85,13 +89,21 @@ def create_commands_model() -> type[BaseSettings]:
     fields: dict[str, Any] = {
         command.__name__: (
             CliSubCommand[command],  # type: ignore[misc, valid-type]
-            Field(alias=command.command, description=(command.__doc__ or "").partition("\n")[0]),
+            Field(alias=command.command),
         )
         for command in COMMANDS
     }
-    summary = inspect.cleandoc(_Commands.__doc__ or "")
-    model: type[BaseSettings] = create_model("Commands", __base__=_Commands, __doc__=summary, **fields)
+    model: type[BaseSettings] = create_model("Commands", __base__=_Commands, **fields)
     return model
+
+
+def _print_help() -> None:
+    """Print all subcommands by purpose, each with the first line of its help."""
+    print(_HELP, end="")
+    for title, commands in group_commands().items():
+        print(f"\n{title}:")
+        for command in commands:
+            print(f"  {command.command:17} {(command.__doc__ or '').partition(chr(10))[0]}")
 
 
 def run(arguments: list[str]) -> int:
@@ -130,7 +142,10 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
         with interruptible(at_once=True):
             load_extensions(extensions)
             try:
-                CliApp.run(create_commands_model(), cli_args=arguments)
+                if first in ("--help", "-h"):
+                    _print_help()
+                else:
+                    CliApp.run(create_commands_model(), cli_args=arguments)
             finally:
                 sys.stdout.flush()  # at exit, it would be too late to handle a pipe that its reader has closed
     except KeyboardInterrupt:

@@ -8,8 +8,8 @@ from nfpi.stages.base import Command, Stage
 
 _MODULES = (
     *("prepare_data", "train_flow", "fit_prior", "refit_prior", "evaluate", "generate", "train_classifier"),
-    *("tables_and_figures", "claims", "model_use", "new", "check_device", "progress", "results"),
-    "evidence",
+    *("tables_and_figures", "claims", "model_use", "new", "targets", "check_device", "progress"),
+    *("results", "evidence"),
 )
 """Modules of this package that define subcommands, in the order in which the command line lists them."""
 
@@ -24,3 +24,17 @@ def _list_commands(module: str) -> list[type[Command]]:
 
 COMMANDS = tuple(command for module in _MODULES for command in _list_commands(module))
 STAGES = tuple(command for command in COMMANDS if issubclass(command, Stage))
+
+GROUPS = {
+    "use a model": ("classify", "score", "sample", "augment-folder", "import-release", "export"),
+    "prepare runs": ("new", "targets", "check-device", "schema"),
+    "look at results": ("status", "log", "page", "costs", "compare", "verify", "evidence", "tables"),
+}
+"""Subcommands by purpose; the others are stages of the workflow."""
+
+
+def group_commands() -> dict[str, list[type[Command]]]:
+    """Return the subcommands of each group, and the others, in the order of their definition."""
+    known = {command.command: command for command in COMMANDS}
+    grouped = {title: [known.pop(name) for name in names] for title, names in GROUPS.items()}
+    return grouped | {"stages of the workflow": list(known.values())}

@@ -187,7 +187,7 @@ def _estimate_time(preset: Path, dataset: str, folder: Path) -> str:
 
     file = find_config_file()
     changes = {"preset": str(preset), "datasets": {dataset: {"folder": str(folder)}}}  # where an archive is unpacked
-    jobs = estimate_jobs(resolve(file, file.parent / "presets", changes).config)
+    jobs, _ = estimate_jobs(resolve(file, file.parent / "presets", changes).config)
     seconds = sum(count * (START + each) for count, each in jobs.values())
     flows, classifiers = jobs["train_flow"][0], jobs["train_classifier"][0]
     return (

@@ -34,6 +34,7 @@ def print_rows(
     table = Table(title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for name, value in zip(heading, rows[0], strict=True):
         table.add_column(name, justify="right" if isinstance(value, float) else "left", overflow="fold")
+    table.columns[0].no_wrap = True  # paths of runs are to be copied
     for row, style in zip(rows, styles, strict=False):
         cells = (f"{value:.4f}" if isinstance(value, float) else escape_controls(value) for value in row)
         table.add_row(*cells, style=style)

@@ -23,7 +23,7 @@ from nfpi.results.recorded.progress import (
 from nfpi.results.recorded.runs import MISMATCH_ADVICE
 from nfpi.results.tables.table import format_measurement
 from nfpi.runs import LOGS_FOLDER, Run, parse_run_folder
-from nfpi.runtime.job_log import read_last_lines
+from nfpi.runtime.job_log import STATE_SUFFIX, read_last_lines, read_state
 from nfpi.stages.base import Command
 from nfpi.stages.printing import print_rows
 from nfpi.stages.seals import SettingsSeals
@@ -89,9 +89,9 @@ def _format_cells(run: Progress) -> tuple[str, ...]:
 
 
 class ShowLog(Command):
-    """Print and follow the last log of a run.
+    """Print the log of a run's training, and follow it.
 
-    Follows the log while the run is active.
+    Of an active run, or one whose last job failed, prints the last log, and follows it while the run is active.
     """
 
     command = "log"
@@ -117,7 +117,7 @@ class ShowLog(Command):
             while True:
                 active = self.follow and is_running(root, run)  # checked first, so that the last lines are read too
                 # there is none for a moment, as Snakemake removes the log before the job is tried again
-                for path in list_logs(root, run)[-1:]:
+                for path in _choose_log(list_logs(root, run), active):
                     if path not in shown:
                         print(f"==> {path} <==")
                         shown[path] = path.stat().st_size if path.exists() else 0
@@ -128,6 +128,14 @@ class ShowLog(Command):
                 if not active:
                     return
                 time.sleep(_POLL_SECONDS)
+
+
+def _choose_log(logs: list[Path], active: bool) -> list[Path]:
+    """Return the last log, or that of the training if the run is not active and its last job has not failed."""
+    trainings = [path for path in logs if path.name.startswith("train_")]
+    job = read_state(logs[-1].with_name(f"{logs[-1].name}{STATE_SUFFIX}")) if logs else None
+    has_ended = not active and (job is None or job.state == "done")
+    return trainings[-1:] if has_ended and trainings else logs[-1:]
 
 
 def _find_run(command: ShowLog) -> tuple[Path, Run]:

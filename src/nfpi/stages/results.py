@@ -78,7 +78,7 @@ class ShowCosts(Command):
         if jobs.empty:
             print(f"{root}: no job has ended yet, so there are no costs to show")
             return
-        frame = sum_costs(jobs, _find_needed_jobs(root))
+        frame = sum_costs(jobs, find_needed_jobs(root))
         text = tables_to_markdown([(f"Costs of {root.resolve().name}", lay_out_costs(frame))])
         print(text, end="")
         if self.output is not None:
@@ -88,7 +88,7 @@ class ShowCosts(Command):
             logger.info("wrote %s", self.output / "costs.{csv,md}")
 
 
-def _find_needed_jobs(root: Path) -> dict[str, re.Pattern[str]]:
+def find_needed_jobs(root: Path) -> dict[str, re.Pattern[str]]:
     """Return the jobs that each table of the preset depends on; empty if the settings are not known."""
     from nfpi.results.costs import compile_needed_jobs
 

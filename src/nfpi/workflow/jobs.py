@@ -69,7 +69,7 @@ class Jobs:
         from nfpi.projection.seconds import LONG, START, estimate_jobs  # imports NumPy and pandas
 
         shown = {name: table for name, table in config.tables.items() if name in tables}
-        estimated = estimate_jobs(config.model_copy(update={"tables": shown}))
+        estimated, _ = estimate_jobs(config.model_copy(update={"tables": shown}))
         known = {rule: START for rule, stage in stages.items() if stage not in LONG}
         return known | {rule: estimated[stage][1] for rule, stage in stages.items() if stage in estimated}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from nfpi.stages.claims import JudgeClaims
 from nfpi.stages.planned import Wildcards
 from nfpi.stages.tables_and_figures import MakeFigure, MakeTable
 from nfpi.workflow.plan import Plan
-from nfpi.workflow.terminal import OURS
 
 CLAIMS = JudgeClaims.command
 """Name of the target of the claims."""
@@ -73,13 +71,12 @@ class Targets:
             paths += [file for figure in figures for file in self.figure(figure).values()]
         return list(dict.fromkeys(paths))
 
-    def show(self, logger: logging.Logger, requested: Collection[str]) -> None:
-        """Print the requested tables and verdicts, and the paths of their files and figures, if they exist.
+    def describe(self, requested: Collection[str]) -> str:
+        """Return the requested tables and verdicts, and the paths of their files and figures, if they exist.
 
         A call with `--until` or `--omit-from` does not make all of them.
 
         Args:
-            logger: Snakemake's logger.
             requested: targets of the call; empty: all.
         """
         root = self.plan.layout.root
@@ -92,8 +89,7 @@ class Targets:
             lines += ["", *path.read_text(encoding="utf-8").rstrip().splitlines()]
             paths.append(f"{kind + ':':8}{path} (and {'.csv' if kind == COSTS else '.csv, .tex, .html'})")
         paths += [f"figure: {path}" for path in made if path.suffix == ".png"]
-        if paths:
-            logger.info("\n".join([*lines, "", *paths]), extra=OURS)
+        return "\n".join([*lines, "", *paths]) if paths else ""
 
     def reject_unknown(self, rules: list[str]) -> Callable[[Wildcards], list[str]]:
         """Make the input function of the rule for unknown targets; it raises ConfigError and names the nearest target.

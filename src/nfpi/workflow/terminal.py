@@ -49,6 +49,17 @@ def announce(
     logger.info("", extra={"nfpi": (results, dict(stages), dict(assumed), together)})
 
 
+def show(logger: logging.Logger, text: str) -> None:
+    """Print a text, unless it is empty."""
+    if text:
+        logger.info(text, extra=OURS)
+
+
+def show_at_end(logger: logging.Logger, describe: Callable[[], str]) -> None:
+    """Let the output end with the description of results that are up to date, if there are no jobs."""
+    logger.info("", extra={"nfpi": describe})
+
+
 @dataclass
 class Forecast:
     """Estimate of the time left from the times of jobs of the same rules.
@@ -109,6 +120,7 @@ class JobLines:
     _total: int = 0
     _done: int = 0
     _news: list[str] = field(default_factory=list)
+    _describe_results: Callable[[], str] = str
     _has_started: bool = False
     _has_error: bool = False
     _interrupted: bool = False
@@ -153,6 +165,8 @@ class JobLines:
                 self._handle_end(record.job_id)
             case "job_error":
                 self._handle_failure(record)
+            case _ if callable(ours):
+                self._describe_results = ours
             case _ if isinstance(ours, tuple):
                 self._handle_announcement(*ours)
             case _ if ours is not None or record.levelno >= logging.WARNING:
@@ -164,7 +178,8 @@ class JobLines:
     def print_ending(self) -> None:
         """Print the ends of the logs of failed jobs; after Ctrl-C, how to resume.
 
-        Without jobs, say so; if no workflow was started at all, as with `--unlock`, print what Snakemake says.
+        Without jobs, say so and show the results; if no workflow was started at all, as with `--unlock`, print what
+        Snakemake says.
         """
         if self._has_ended:
             return  # Snakemake closes its loggers twice
@@ -178,6 +193,8 @@ class JobLines:
             self._print("\n".join(self._news))
         elif self._has_started and not self._stats and not self._has_error:
             self._print("Nothing to be done: all requested files are up to date")
+            if text := self._describe_results():
+                self._print(text)
 
     def _print_failed(self) -> None:
         failed, left = len(self._failed), self._total - self._done - len(self._failed)

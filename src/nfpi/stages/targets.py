@@ -1,0 +1,83 @@
+"""The command that lists what `snakemake` can make of a preset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nfpi.config.resolution import Resolved, resolve
+from nfpi.config.settings import Config
+from nfpi.results.recorded.times import format_duration
+from nfpi.stages.base import Command
+from nfpi.stages.check_device import find_config_file
+from nfpi.stages.printing import print_rows
+from nfpi.stages.results import find_needed_jobs
+
+_HEADING = ("target", "content", "one core, assumed", "took")
+_OTHERS = {
+    "all": "all tables and figures, and the claims",
+    "costs": "hours and memory of the jobs behind the tables",
+    "check_device": "check of a machine for the trainings",
+    "benchmark": "speed of steps and fits",
+}
+
+
+class ListTargets(Command):
+    """List the targets of a preset, with their times.
+
+    Prints what `snakemake TARGET` makes; of tables the time of their trainings on one core, assumed from another
+    machine (for matrix-exponential flows and ResNet18), and the time that their jobs took so far. Jobs that tables
+    share are counted in each.
+    """
+
+    command = "targets"
+
+    preset: str | None = None
+    """name of a preset, or path of your own; None: the preset that `config` or config.yaml names"""
+    config: dict[str, Any] = {}
+    """settings that override the preset, as with `snakemake --config`"""
+
+    def run(self) -> None:
+        """Print the targets, as a table on a terminal and as tab-separated lines otherwise.
+
+        Raises:
+            ConfigError: the settings are invalid, or their file is not found.
+        """
+        chosen = {} if self.preset is None else {"preset": self.preset}
+        file = find_config_file()
+        resolved = resolve(file, file.parent / "presets", self.config | chosen)
+        print_rows(_HEADING, list(_list_rows(resolved)))
+
+
+def _list_rows(resolved: Resolved) -> Iterator[tuple[str, ...]]:
+    config, took = resolved.config, _sum_times(resolved.results / resolved.preset)
+    for name, table in config.tables.items():
+        yield name, table.title, _assume_time(config, name), took.get(name, "")
+    for name, figure in config.figures.items():
+        table_name = getattr(figure, "table", None)
+        yield name, figure.title + (f" (made with {table_name})" if table_name else ""), "", ""
+    if config.claims:
+        yield "claims", "verdicts on the claims", "", ""
+    for name, content in _OTHERS.items():
+        yield name, content, "", took.get(name, "")
+
+
+def _assume_time(config: Config, table: str) -> str:
+    from nfpi.projection.seconds import estimate_jobs
+
+    jobs, is_complete = estimate_jobs(config.model_copy(update={"tables": {table: config.tables[table]}}))
+    total = format_duration(sum(count * seconds for count, seconds in jobs.values()))
+    return (total if is_complete else f"more than {total}") if jobs else ""
+
+
+def _sum_times(root: Path) -> dict[str, str]:
+    """Return the wall-clock time of the jobs behind each table, and of all; empty if none has run."""
+    from nfpi.results.costs import ALL, read_jobs, sum_costs
+
+    jobs = read_jobs(root)
+    if jobs.empty:
+        return {}
+    sums = sum_costs(jobs, find_needed_jobs(root))
+    sums = sums[sums["stage"] == ALL].set_index("table")["hours"]
+    return {str(table): format_duration(3600 * hours) for table, hours in sums.items()}
