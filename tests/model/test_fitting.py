@@ -196,6 +196,23 @@ def test_the_bar_is_shown_where_it_is_wished(images, capsys):
     assert "4 steps (1 epochs in batches of 16), about 1 min" in capsys.readouterr().err
 
 
+def test_the_bar_shows_the_loss_and_fills_no_file(images, capsys):
+    ClassConditionalFlow.fit(images.images, images.labels, **QUICK | {"progress": True, "epochs": 30})
+    lines = capsys.readouterr().err.split("\r")
+    assert len(lines) < 10
+    assert any("train_bits_per_dim=" in line for line in lines) or len(lines) < 4
+
+
+def test_at_0_the_initial_gaussians_are_kept(images):
+    """As in the workflow."""
+    model = ClassConditionalFlow.fit(images.images, images.labels, **QUICK | {"weight": 0})
+    assert model.config["prior"] == {"lambda": 0.0}
+    exact = ClassConditionalFlow.fit(
+        images.images, images.labels, **QUICK | {"weight": 0, "prior": "repeated_fixed_point"}
+    )
+    assert torch.equal(exact.prior.mean, model.prior.mean)
+
+
 def test_the_weight_is_that_of_the_relative_weight(images):
     plain = {key: value for key, value in QUICK.items() if key != "weight"}
     for given, relative_weight in (({}, DEFAULT_RELATIVE_WEIGHT), ({"relative_weight": 0.1}, 0.1)):

@@ -56,6 +56,20 @@ def test_a_folder_without_a_card_is_a_model_too(fitted, tmp_path):
     assert ClassConditionalFlow.from_pretrained(tmp_path).classes == fitted.classes
 
 
+def test_metrics_and_licence_of_a_card_outlive_loading(fitted, images, tmp_path):
+    metrics = fitted.evaluate(images.images, images.labels)
+    one = replace(fitted, config=copy.deepcopy(fitted.config))
+    one.save_pretrained(tmp_path / "one", metrics=metrics, license="mit")
+    ClassConditionalFlow.from_pretrained(tmp_path / "one").save_pretrained(tmp_path / "two")
+    first, second = ((tmp_path / name / "README.md").read_text() for name in ("one", "two"))
+    assert "license: mit" in first
+    assert "95 % interval" in first
+    assert second == first
+    refitted = ClassConditionalFlow.from_pretrained(tmp_path / "two").refit(images.images, images.labels)
+    assert "95 % interval" not in refitted.generate_model_card().content
+    assert "license: mit" in refitted.generate_model_card().content
+
+
 def test_the_card_says_what_is_known(fitted, images, tmp_path):
     metrics = fitted.evaluate(images.images, images.labels)
     fitted.save_pretrained(tmp_path, metrics=metrics, license="cc-by-4.0")

@@ -89,8 +89,8 @@ class FittedFlow(RefittableFlow):
         Args:
             images: (N, H, W, C), uint8. Grey images may be (N, H, W), unless W is 1 to 4.
             labels: (N,), indices of classes or their names.
-            weight: λ of Eq. 4, how strongly the Gaussians repel each other. The fixed point is fitted at 0 too, whereas
-                experiments of the workflow then keep the initial Gaussians. None: that of the relative weight.
+            weight: λ of Eq. 4, how strongly the Gaussians repel each other; at 0, the fixed point keeps the initial
+                Gaussians, as in the workflow. None: that of the relative weight.
             relative_weight: s₀ in place of λ, which has the same effect for every number of classes and pixels, see
                 :func:`nfpi.config.priors.compute_weight`; None: 1, unless `weight` is given.
             validation: share of the images to hold out, or (images, labels); the model's card has the scores on them.
@@ -109,7 +109,7 @@ class FittedFlow(RefittableFlow):
             name: name of the data set, for the model's card.
             seed: seed of all random numbers.
             device: device to train on; None: a GPU if available.
-            progress: whether to show a progress bar.
+            progress: whether to show a progress bar; if the output is no terminal, it is renewed every ten seconds.
 
         Raises:
             ValueError: images, labels or a setting are invalid.
@@ -166,7 +166,10 @@ def _fit_and_train(
     """
     initial = start_training(data, flow, prior.start, seed, device, progress=progress)
     given, learned, record = initial.prior, None, describe_prior(prior, weight)
-    if PRIORS[prior.method].traits["learned"]:
+    traits = PRIORS[prior.method].traits
+    if weight == 0 and traits.get("keeps_initial_at_zero", False):
+        record = {"lambda": weight}
+    elif traits["learned"]:
         learned = LearnedMethod.from_block(prior, weight)
     else:
         fitted = fit_prior(prior, initial.statistics, initial.prior, weight)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, ModelHubMixin, snapshot_download
-from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from nfpi.config.metrics import MISMATCH_LIMIT, metric
 from nfpi.config.priors import PRIORS
@@ -57,8 +58,10 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
                 model; nothing is written.
         """
         folder = Path(save_directory)
-        card = self.generate_model_card(**{"metrics": metrics, "license": license, **(model_card_kwargs or {})})
-        self.write(folder)
+        given = {"metrics": metrics, "license": license, **(model_card_kwargs or {})}
+        card = self.generate_model_card(**given)
+        known = self._complete_card(**given)
+        replace(self, config=self.config | ({"card": known} if any(known.values()) else {})).write(folder)
         if (folder / CARD).exists():
             logger.warning(
                 "%s: kept, as it may have been edited; delete it and save again for a new card", folder / CARD
@@ -70,9 +73,9 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
         """Make the model's card from its config: description, scores and limits.
 
         Args:
-            metrics: some or all of the metrics of :meth:`evaluate` on test images; None: the card has only the metrics
-                on validation images, if any.
-            license: identifier of the licence of the weights, e.g. "mit"; None: the card says "not stated".
+            metrics: some or all of the metrics of :meth:`evaluate` on test images; None: those of the card that the
+                model was saved with, if any.
+            license: identifier of the licence of the weights, e.g. "mit"; None: as for `metrics`, or "not stated".
 
         Raises:
             ValueError: `metrics` has entries but none of these metrics, or one of them is not a number.
@@ -80,6 +83,8 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
         known = _select_metrics(metrics or {})
         if metrics and not known:
             raise ValueError(f"metrics: expected some of {', '.join(_METRICS_ON_CARD)}, received {', '.join(metrics)}")
+        metrics, license = self._complete_card(metrics, license).values()
+        known = _select_metrics(metrics)
         name = self.data["name"] or "images"
         title = f"Class-conditional normalizing flow of {name}"
         about: dict[str, Any] = {"task_type": "image-classification", "dataset_type": name, "dataset_name": name}
@@ -96,7 +101,7 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
             model_name=title if results else None,
             eval_results=results or None,
         )
-        splits = {"validation": self.config.get("validation", {}), "test": metrics or {}}
+        splits = {"validation": self.config.get("validation", {}), "test": metrics}
         card: ModelCard = ModelCard.from_template(
             data,
             str(_TEMPLATE),
@@ -112,6 +117,16 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
         )
         return card
 
+    def _complete_card(self, metrics: Mapping[str, Any] | None, license: str | None) -> dict[str, Any]:
+        """Return metrics and licence for a card, for those that are None those of the card saved last."""
+        saved = self.config.get("card", {})
+        if metrics is None:
+            kept = saved.get("metrics", {})
+        else:
+            kept = {name: value for name, value in _select_metrics(metrics).items() if math.isfinite(value)}
+            kept |= {name: kind(metrics[name]) for name, kind in (("n", int), ("worst_class", str)) if name in metrics}
+        return {"metrics": kept, "license": saved.get("license") if license is None else license}
+
     def push_to_hub(
         self, repo_id: str, *, metrics: Mapping[str, Any] | None = None, license: str | None = None, **options: Any
     ) -> str:
@@ -125,10 +140,18 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
 
         Returns:
             URL of the commit.
+
+        Raises:
+            ConnectionError: the hub is out of reach.
         """
         card_options: dict[str, Any] = {"metrics": metrics, "license": license}
         self.generate_model_card(**card_options)  # wrong metrics are an error before the repository is created
-        return str(super().push_to_hub(repo_id, model_card_kwargs=card_options, **options))
+        try:
+            return str(super().push_to_hub(repo_id, model_card_kwargs=card_options, **options))
+        except HTTPError as error:
+            if getattr(error, "response", None) is not None:  # an answer, such as a refusal, which its text explains
+                raise
+            raise ConnectionError(f"{repo_id}: the hub is out of reach ({format_error(error, 300)})") from None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Path | str, **options: Any) -> Self:
@@ -173,7 +196,8 @@ def download_model(name: str, **options: Any) -> Path:
     except (HTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:  # HTTPError: also of the connection
         if getattr(error, "errno", None):  # a fault of this machine, e.g. a full disk
             raise
-        reason = format_error(error, 300)
+        is_offline = isinstance(error, LocalEntryNotFoundError)
+        reason = "the hub is out of reach, and the model not cached" if is_offline else format_error(error, 300)
         raise FormatError(f"{name}: expected a folder or a model of the hub, received neither ({reason})") from None
 
 

@@ -59,6 +59,7 @@ class _Config(Record):
     prior: dict[str, Any] = {}
     validation: dict[str, Any] = {}
     following: dict[str, float | None] = {}
+    card: dict[str, Any] = {}
 
 
 def describe_images(images: ImageSet) -> dict[str, Any]:
@@ -78,8 +79,8 @@ class TrainedFlow:
         config: description of the model as JSON values: `data` (name, classes, dtype, extra), `training`, `seed`,
             `start` (initial Gaussians), `step` (number of training steps), `prior` (method, λ and settings), after
             `fit` or `refit` `following` (β and mismatch of the training images, see
-            :class:`nfpi.priors.following.Following`), and after `fit` with held-out images `validation` (their
-            metrics).
+            :class:`nfpi.priors.following.Following`), after `fit` with held-out images `validation` (their metrics),
+            and `card` (metrics and licence that the model was saved with).
     """
 
     flow: ImageFlow
@@ -175,7 +176,7 @@ class TrainedFlow:
     def refit_to(self, statistics: ClassStatistics, how: Refit = "moments") -> Self:
         """Return a model with the same flow, and with Gaussians estimated again from latents.
 
-        What the config says of the former Gaussians is left out: `validation` and `following`.
+        What the config says of the former Gaussians is left out: `validation`, `following` and the card's metrics.
 
         Args:
             statistics: statistics of the latents of the training images, with covariances if the prior has full ones.
@@ -202,6 +203,7 @@ class TrainedFlow:
         else:
             raise ValueError("refit: expected moments for a model whose prior has no known method, received prior")
         kept = {name: value for name, value in self.config.items() if name not in ("validation", "following")}
+        kept |= {"card": {**self.config["card"], "metrics": {}}} if "card" in self.config else {}
         return replace(self, prior=prior.to("cpu"), config={**kept, "prior": record})
 
     def write(self, folder: Path | str) -> None:

@@ -7,6 +7,7 @@ bit for bit.
 
 from __future__ import annotations
 
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,10 @@ from nfpi.training.optimizers import collect_moments, load_moments
 LogRow = dict[str, float | int | None]
 
 _STEPS_BETWEEN_CHECKS = 20
+_SECONDS_BETWEEN_LINES = 10
+"""of a progress bar in a file, where each state of it is a line"""
+_LOSSES = ("train_bits_per_dim", "train_loss")
+"""columns of a log that a progress bar shows"""
 
 
 @dataclass(kw_only=True)
@@ -178,6 +183,7 @@ def train(
         unit="step",
         leave=False,
         disable=None if progress is None else not progress,
+        mininterval=0.1 if sys.stderr.isatty() else _SECONDS_BETWEEN_LINES,
     )
 
     store = checkpoints if training.device.processes.first else None
@@ -191,7 +197,7 @@ def train(
                     bar.update()
                     if state.step % _STEPS_BETWEEN_CHECKS == 0 or state.step % steps_per_epoch == 0:
                         training.check_steps()
-                        bar.set_postfix_str(f"epoch {epoch + 1}", refresh=False)
+                        bar.set_postfix(_summarize(state.log), refresh=False)
                     if store is not None and store.is_due():
                         _save(training, store)
                     interruption.check()
@@ -209,6 +215,11 @@ def train(
         raise error from None
     finally:
         bar.close()
+
+
+def _summarize(log: list[LogRow]) -> dict[str, float | int | None]:
+    """Return the last epoch and its loss for a progress bar; empty before the first has ended."""
+    return {name: value for name, value in log[-1].items() if name == "epoch" or name in _LOSSES} if log else {}
 
 
 @contextmanager
