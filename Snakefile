@@ -16,7 +16,9 @@ from nfpi.runs import (
     GENERATED,
     GENERATED_CLASSIFIER,
     INITIAL,
+    MEASURED_SAMPLES,
     REAL_CLASSIFIER,
+    REFERENCE_AUGMENTATION,
     SPLITS,
     TRAINED_CLASSIFIER,
 )
@@ -25,6 +27,7 @@ from nfpi.stages.claims import JudgeClaims
 from nfpi.stages.evaluate import Evaluate, TestClassifier
 from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment, Generate
+from nfpi.stages.measure_samples import MeasureSamples
 from nfpi.stages.prepare_data import DownloadWeights, EncodeData, PrepareData
 from nfpi.stages.refit_prior import RefitPrior
 from nfpi.stages.tables_and_figures import Collect, MakeFigure, MakeTable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,6 +82,11 @@ def _draw(
 ) -> Tensor:
     """Draw one latent z per label, and return f⁻¹(z)."""
     return flow.inverse(prior.sample(labels, temperature, generator).view(-1, *flow.shape))[0]
+
+
+def compute_saturated_share(images: np.ndarray) -> float:
+    """Compute the percentage of the values of 8-bit images that are 0 or 255, the ends of their range."""
+    return 100 * float(np.mean((images == 0) | (images == 255)))
 
 
 def balanced_labels(num_classes: int, per_class: int) -> Tensor:

@@ -88,6 +88,28 @@ def test_an_epoch_of_repeats_is_passes_over_all_images_one_after_another(make_im
     assert_equal(stream(data_of(train))[:7], batches[:7])  # the first pass is an epoch without repeats
 
 
+@pytest.mark.parametrize("drawn", [13, 60, 150])
+def test_an_epoch_of_a_given_length_is_the_beginning_of_shuffled_passes(make_images, drawn):
+    """Over two epochs of a part of the images, other images are seen than in one."""
+    train = make_images()
+    data = data_of(train, drawn=drawn)
+    assert data.steps_per_epoch == -(-drawn // 8)
+    seen = []
+    for epoch in range(2):
+        order = np.concatenate([batch[0].numpy().reshape(len(batch[0]), -1) for batch in stream(data, epoch)])
+        assert len(order) == drawn
+        for start in range(0, drawn, len(train)):
+            part = order[start : start + len(train)]
+            assert len(np.unique(part, axis=0)) == len(part)
+        seen.append(order)
+    assert len(np.unique(np.concatenate(seen), axis=0)) > min(drawn, len(train) - 1)
+
+
+def test_as_many_images_as_there_are_make_the_same_epoch(make_images):
+    train = make_images()
+    assert_equal(stream(data_of(train, drawn=60), 1), stream(data_of(train), 1))
+
+
 def test_the_steps_of_table_5():
     train = ImageSet(np.zeros((50_000, 1, 1, 1), np.uint8), np.zeros(50_000, np.int64), {"classes": ["a"], "extra": {}})
     data = data_of(train, config={"repeats": 3, "batch_size": 256})

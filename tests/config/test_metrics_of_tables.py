@@ -31,9 +31,12 @@ def resolve_table(project, *experiments, below=None, **settings) -> Config:
         (FLOW, "cnn_acc"),
         (FLOW, "cnn_ece"),
         (FLOW, "temperature"),
+        (FLOW, "gan_test"),
+        (FLOW, "real_acc"),
         (FLOW, "divergence"),
         (GENERATED, "top5"),
         (REAL, "nf_acc"),
+        (REAL, "fid_resnet18"),
         (AUGMENTED, "parameters"),
         (AUGMENTED, "validation_ece"),
     ],
@@ -44,6 +47,20 @@ def test_a_table_of_a_metric_that_no_row_has_is_refused(project, experiment, met
     below = {"metrics": ["ece"], "experiments": [experiment]}
     with pytest.raises(ConfigError, match=rf"tables\.t\.metrics: .*{metric}"):
         resolve_table(project, below=below, metrics=[metric])
+
+
+def test_inception_needs_a_file_of_its_weights(project):
+    table = {"t": {"metrics": ["fid_inception"], "experiments": [GENERATED]}}
+    with pytest.raises(ConfigError, match=r"tables\.t\.metrics: fid_inception: expected quality\.inception, .*none"):
+        project.resolve_config(tables=table)
+    assert project.resolve_config(tables=table, quality={"inception": "weights.pth"})
+
+
+def test_features_of_a_resnet18_need_a_resnet18(project):
+    classifiers = {"resnet18": {}, "other": {"model": "swin"}}
+    table = {"t": {"metrics": ["gan_test", "kid_resnet18"], "experiments": [GENERATED | {"classifier": "other"}]}}
+    with pytest.raises(ConfigError, match=r"kid_resnet18: expected classifiers with model resnet18, received swin"):
+        project.resolve_config(tables=table, classifiers=classifiers)
 
 
 def test_one_row_that_has_a_metric_is_enough(project):

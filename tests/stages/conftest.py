@@ -12,7 +12,7 @@ import pytest
 
 from nfpi.cli import main
 from nfpi.results.tables.rows import TableRow
-from nfpi.runs import CANDIDATE, COMMON_SPLITS, GENERATED, INITIAL, SPLITS, Run
+from nfpi.runs import CANDIDATE, COMMON_SPLITS, GENERATED, INITIAL, SPLITS, TRAINED_CLASSIFIER, Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.stages.base import Stage
 from nfpi.stages.commands import STAGES
@@ -111,6 +111,16 @@ class SmallRun:
         return replace(self.identity, classifier="resnet18")
 
     @property
+    def measured(self) -> Run:
+        """Identity of the measurement of its images by a classifier trained on real ones."""
+        return replace(self.tested, augmentation="standard")
+
+    @property
+    def reference(self) -> Path:
+        """Folder of that classifier, which all runs share."""
+        return self.root / TRAINED_CLASSIFIER.format(**self.measured.without_flow.wildcards)
+
+    @property
     def refitted(self) -> Run:
         """Identity of the flow with the class moments of its training latents as Gaussians."""
         return replace(self.identity, prior="fpi+moments")
@@ -169,6 +179,8 @@ class SmallRun:
             options[name] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
         if stage == "test-classifier" and not positional:
             positional = tuple(self.locate_folder(CANDIDATE, temperature) for temperature in self.temperatures)
+        if stage == "measure-samples":
+            positional = tuple(self.locate_folder(GENERATED, temperature) for temperature in self.temperatures)
         return (stage, *map(str, positional), *format_options(**options))
 
     def _make_options(self, temperature: float) -> dict[str, dict[str, Any]]:
@@ -243,12 +255,21 @@ class SmallRun:
                 "identity": self.tested.to_json(),
                 "output": self.root / self.tested.folder,
             },
+            "measure-samples": {
+                "data": self.splits,
+                "reference": self.reference,
+                "tested": self.root / self.tested.folder,
+                "identity": self.measured.to_json(),
+                "output": self.root / self.measured.folder,
+            },
         }
 
     def begin(self) -> None:
-        """Make the splits and the initial state."""
+        """Make the splits, the initial state, and a classifier of the real images."""
         for stage in ("prepare-data", "start-flow"):
             check_call(*self.make_command(stage))
+        on_real = {"generated": None, "classifier": {"train_on": "real"}, "images_per_class": 4}
+        check_call(*self.make_command("train-classifier", **on_real, output=self.reference))
 
     def train(self) -> None:
         """Fit, train and evaluate."""
@@ -256,11 +277,12 @@ class SmallRun:
             check_call(*self.make_command(stage))
 
     def classify(self) -> None:
-        """Train a classifier on images of each temperature, and test the best one."""
+        """Train a classifier on images of each temperature, test the best one, and measure its images."""
         for temperature in self.temperatures:
             for stage in ("generate", "train-classifier"):
                 check_call(*self.make_command(stage, temperature=temperature))
-        check_call(*self.make_command("test-classifier"))
+        for stage in ("test-classifier", "measure-samples"):
+            check_call(*self.make_command(stage))
 
 
 @pytest.fixture(scope="session")

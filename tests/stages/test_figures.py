@@ -23,6 +23,7 @@ FIGURE: dict[str, dict[str, Any]] = {
     "figure1": {"dataset": "digits", "images": 60, "perplexity": 5, "samples_per_class": 5, "lambdas": [1, 10]},
     "figure2": {"dataset": "digits", "lambda": 100, "classes": ["0", "2"]},
     "samples": {"dataset": "digits", "lambda": 100, "temperatures": [0.5, 1.0]},
+    "samples_by_weight": {"dataset": "digits", "lambdas": [100], "refits": [None]},
     "residuals": {"dataset": "digits", "lambdas": [100, 1e6]},
     "convergence_map": {"dataset": "digits", "lambdas": [1, 1e8]},
 }
@@ -35,7 +36,7 @@ class Preset:
     seeds = (3,)
     nfa = NfaConfig(axes=5)
 
-    def run(self, dataset: str, flow: str, prior: str, weight: float, seed: int) -> Run:
+    def run(self, dataset: str, flow: str, prior: str, weight: float, seed: int, refit: str | None = None) -> Run:
         return Run(dataset=dataset, flow=flow, prior=prior, weight=weight, seed=seed)
 
     def for_dataset(self, dataset: str) -> Preset:

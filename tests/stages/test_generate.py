@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -53,6 +54,8 @@ def test_images_drawn_again_are_counted_also_those_of_a_stopped_process(
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "once" / name).read_bytes()
 
 
-def test_no_count_is_recorded_where_no_image_was_drawn_again(trained_run: SmallRun, tmp_path):
+def test_images_drawn_again_and_saturated_values_are_recorded_also_if_there_are_none(trained_run: SmallRun, tmp_path):
     check_call(*trained_run.make_command("generate", output=tmp_path / "images"))
-    assert "redrawn" not in read_json(tmp_path / "images/meta.json")["extra"]
+    extra, images = read_json(tmp_path / "images/meta.json")["extra"], np.load(tmp_path / "images/images.npy")
+    assert extra["redrawn"] == 0
+    assert extra["saturated"] == pytest.approx(100 * np.isin(images, (0, 255)).mean())

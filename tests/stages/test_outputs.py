@@ -29,10 +29,11 @@ from .conftest import (
 
 OF_A_RUN = (
     *("prepare-data", "start-flow", "fit-prior", "train-flow", "refit-prior", "evaluate", "generate", "augment"),
-    *("train-classifier", "test-classifier"),
+    *("train-classifier", "test-classifier", "measure-samples"),
 )
 AFTER_THE_FIT = (
     *("train-flow", "refit-prior", "evaluate", "generate", "augment", "train-classifier", "test-classifier"),
+    "measure-samples",
 )
 OF_TABLES = ("collect", "table")
 WITHOUT_INPUT = ("schema", "download-weights")

@@ -1,6 +1,10 @@
 from .data import ClassifierData as ClassifierData
 from .data import concatenate as concatenate
 from .data import resize_images as resize_images
+from .features import Inception as Inception
+from .features import TooFewImages as TooFewImages
+from .features import compare_features as compare_features
+from .loaded import LoadedClassifier as LoadedClassifier
 from .preprocessing import Preprocessing as Preprocessing
 from .preprocessing import channel_statistics as channel_statistics
 from .registry import build_classifier as build_classifier
@@ -25,15 +29,19 @@ __all__ = [
     "BatchAugmentation",
     "ClassifierData",
     "ClassifierState",
+    "Inception",
+    "LoadedClassifier",
     "Preprocessing",
     "RealLabels",
     "Scores",
+    "TooFewImages",
     "TrainedClassifier",
     "Variants",
     "build_classifier",
     "build_trained",
     "channel_statistics",
     "classifier_transform",
+    "compare_features",
     "concatenate",
     "get_preprocessing",
     "load_weights",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import ceil
 from typing import cast
 
 import numpy as np
@@ -103,6 +104,8 @@ class ClassifierData:
         preprocessing: how images are resized and normalised for the classifier.
         standard: settings of the standard augmentations; None: they are not applied.
         variants: latent-augmented variants of the training images; None: no image is replaced.
+        drawn: number of images of an epoch, of as many passes over the training images as they take; None: as many as
+            `config.repeats` passes have.
 
     Raises:
         ValueError: training and validation images differ in shape or classes.
@@ -114,6 +117,7 @@ class ClassifierData:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     standard: StandardAugmentation | None = None
     variants: Variants | None = None
+    drawn: int | None = None
 
     def __post_init__(self) -> None:
         require_same_kind(self.train, self.validation)
@@ -135,8 +139,13 @@ class ClassifierData:
 
     @property
     def _drawn(self) -> int:
-        """Number of images in all passes of an epoch, before a last batch of one is dropped."""
-        return self.config.repeats * len(self.train)
+        """Number of images of an epoch, before a last batch of one is dropped."""
+        return self.drawn or self.config.repeats * len(self.train)
+
+    @property
+    def _passes(self) -> int:
+        """Number of passes over the images from which those of an epoch are drawn."""
+        return self.config.repeats if self.drawn is None else ceil(self.drawn / len(self.train))
 
     def make_loader(self, seed: int, device: torch.device) -> BatchLoader:
         """Make the loader of 8-bit images (B, C, H, W) and labels (B,), shuffled and augmented, on the CPU.
@@ -153,7 +162,7 @@ class ClassifierData:
             self.train,
             self.preprocessing,
             self._make_transform(),
-            config.repeats,
+            self._passes,
             # workers get no decoder: it may be on a GPU
             replace(variants, decoder=None) if variants is not None else None,
             config.nfa_probability,
@@ -168,7 +177,8 @@ class ClassifierData:
             batches,
             config.batch_size,
             shuffle=True,
-            passes=config.repeats,
+            passes=self._passes,
+            limit=self._drawn,
             drop_last=self.drops_last,
             workers=config.workers,
             pin_memory=device.type == "cuda",

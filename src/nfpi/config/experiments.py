@@ -68,7 +68,7 @@ class Experiment(Settings):
         """
         if self.prior is None or (self.classifier is not None and self.uses_variants):
             return ["real"]
-        return ["flow"] if self.classifier is None else ["flow", "generated"]
+        return ["flow"] if self.classifier is None else ["flow", "generated", "reference", "samples"]
 
     @model_validator(mode="after")
     def _check_weights(self) -> Experiment:

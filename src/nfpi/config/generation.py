@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from nfpi.config.base import PositiveFloat, PositiveInt, Settings, Share
+from nfpi.config.base import EXECUTION, LocalPath, PositiveFloat, PositiveInt, Settings, Share
 
 
 class EvaluationConfig(Settings):
@@ -25,6 +25,22 @@ class GenerationConfig(Settings):
     per_class: PositiveInt = 5000
     """images per class"""
     batch_size: PositiveInt = 1000
+
+
+class QualityConfig(Settings):
+    """Comparison of generated with real images by features of a network, for FID, KID, precision and recall."""
+
+    images: PositiveInt = 10_000
+    """images of each set, drawn at random; all of the smaller set if it has fewer, and as many of the other one"""
+    split: Literal["train", "test"] = "train"
+    """split of the real images"""
+    neighbors: PositiveInt = 3
+    """k of precision and recall"""
+    kid_subsets: PositiveInt = 100
+    """random subsets of both sets over which KID is averaged"""
+    kid_subset_size: PositiveInt = 1000
+    inception: Annotated[LocalPath | None, EXECUTION] = None
+    """file of the weights that torch-fidelity publishes for Inception; needed by metrics such as `fid_inception`"""
 
 
 Displacement = Literal["mix", "noise"]

@@ -30,8 +30,9 @@ Trait: `metric`, its :class:`Metric`."""
 
 
 Builder = TypeVar("Builder", bound=Callable[..., float])
-MeasuredModel = Literal["flow", "generated", "real"]
-"""The model that a metric is of: a flow, or a classifier trained on generated or on real images."""
+MeasuredModel = Literal["flow", "generated", "reference", "samples", "real"]
+"""What a metric is of: a flow; a classifier trained on its images (generated), the same classifier trained on the real
+images (reference), or the images themselves (samples); another classifier trained on real images (real)."""
 
 
 @dataclass(frozen=True)
@@ -162,11 +163,60 @@ def register_metric(
 
 _flow = partial(Metric, model="flow")
 _generated = partial(Metric, model="generated")
+_samples = partial(Metric, model="samples")
 _real = partial(Metric, model="real")
 _ACCURACY: dict[str, Any] = {"unit": "%", "higher_is_better": True}
 _SHARE: dict[str, Any] = {**_ACCURACY, "is_share": True}
 _BITS: dict[str, Any] = {"higher_is_better": False, "decimals": 3}
 _TIME: dict[str, Any] = {"higher_is_better": False, "decimals": 2}
+
+NETWORKS = {"resnet18": "ResNet18", "inception": "Inception"}
+"""Networks whose features the distances of generated from real images are of: the reference classifier, if it is a
+ResNet18, and the Inception network of FID (Heusel et al., 2017)."""
+DISTANCES = ("fid", "kid", "precision", "recall")
+"""Distances of features; the name of a metric is that of the distance and of the network, as in `fid_resnet18`."""
+
+
+def find_network(name: str) -> str | None:
+    """Return the network whose features a metric is of; None: it is no distance of features."""
+    distance, _, network = name.partition("_")
+    return network if distance in DISTANCES and network in NETWORKS else None
+
+
+def _make_distances(network: str, label: str) -> tuple[Metric, ...]:
+    """Return the distances of generated from real images by the features of a network."""
+    features = f"features of {label}"
+    return (
+        _samples(
+            f"fid_{network}",
+            f"FID ({label})",
+            higher_is_better=False,
+            decimals=2,
+            meaning=f"Fréchet distance of generated from real images, of {features}",
+        ),
+        _samples(
+            f"kid_{network}",
+            f"KID ({label})",
+            higher_is_better=False,
+            decimals=4,
+            meaning=f"squared maximum mean discrepancy of generated from real images, of {features}",
+        ),
+        _samples(
+            f"precision_{network}",
+            f"Precision ({label})",
+            higher_is_better=True,
+            decimals=3,
+            meaning=f"share of generated images that are among the real ones, by {features}",
+        ),
+        _samples(
+            f"recall_{network}",
+            f"Recall ({label})",
+            higher_is_better=True,
+            decimals=3,
+            meaning=f"share of real images that are among the generated ones, by {features}",
+        ),
+    )
+
 
 _RECORDED = (
     _flow(
@@ -240,6 +290,23 @@ _RECORDED = (
     ),
     _generated("validation_cnn_acc", "Validation CNN-Acc", **_ACCURACY),
     _generated("temperature", "T", decimals=2, meaning="temperature of the samples, z = μ + T Σ^½ ε"),
+    Metric(
+        "real_acc",
+        "Real-Acc",
+        "%",
+        is_share=True,
+        model="reference",
+        meaning="accuracy, on test images, of the classifier of CNN-Acc trained on as many real images: its ceiling",
+    ),
+    Metric("validation_real_acc", "Validation Real-Acc", "%", model="reference"),
+    _samples(
+        "gan_test",
+        "GAN-test",
+        **_SHARE,
+        meaning="accuracy, on the generated images, of the classifier of Real-Acc, which measures their quality only",
+    ),
+    _samples("saturated", "Saturated", "%", meaning="share of values of the generated images that are 0 or 255"),
+    *(entry for network, label in NETWORKS.items() for entry in _make_distances(network, label)),
     _real("top1", "Top-1", **_SHARE, meaning="accuracy of a classifier trained on real images"),
     _real("top5", "Top-5", **_SHARE, meaning="share of images whose class is among the five most probable ones"),
     _real("real_top1", "ReaL top-1", **_ACCURACY, meaning="accuracy on the labels of ImageNet-ReaL"),

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from nfpi.config.base import ConfigError, LocalPath, Settings, explain, suggest
 from nfpi.config.claims import DIVERGENCE, has_rows
 from nfpi.config.extensions import load_extensions
-from nfpi.config.metrics import metric
+from nfpi.config.metrics import find_network, metric
 from nfpi.config.presets import ALL_INHERITED, REMOVABLE, drop_removed, merge, read_layers, read_settings
 from nfpi.config.settings import Config
 
@@ -210,6 +210,20 @@ def _check_metrics(config: Config) -> None:
         if all(metric(name).model not in {None, *models} or name == DIVERGENCE for name in settings.metrics):
             expected = "expected a metric that some row of the table has"
             raise ConfigError(f"tables.{table}.metrics: {expected}, received {', '.join(settings.metrics)}")
+        for name in settings.metrics:
+            _check_network(config, table, name)
+
+
+def _check_network(config: Config, table: str, name: str) -> None:
+    """Raise ConfigError if a metric of a table is a distance by features of a network that there is not."""
+    network, where = find_network(name), f"tables.{table}.metrics: {name}"
+    if network == "inception" and config.quality.inception is None:
+        raise ConfigError(f"{where}: expected quality.inception, the file of Inception's weights, received none")
+    for experiment in config.tables[table].experiments if network not in (None, "inception") else ():
+        if "samples" in experiment.models and experiment.classifier is not None:
+            model = config.for_dataset(experiment.dataset).classifiers[experiment.classifier].model
+            if model != network:
+                raise ConfigError(f"{where}: expected classifiers with model {network}, received {model}")
 
 
 def _parse_nulls(value: Any) -> Any:

@@ -17,7 +17,7 @@ from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock, DatasetConfig
 from nfpi.config.experiments import Experiment, Table
 from nfpi.config.figures import Figures
 from nfpi.config.flows import FLOWS, FlowConfig
-from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig
+from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig, QualityConfig
 from nfpi.config.metrics import VALIDATION_PREFIX, metric
 from nfpi.config.presets import merge
 from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig, compute_weight, get_alpha
@@ -62,6 +62,7 @@ class Config(Settings):
     priors: dict[Name, PriorConfig] = {}
     evaluation: EvaluationConfig = EvaluationConfig()
     generation: GenerationConfig = GenerationConfig()
+    quality: QualityConfig = QualityConfig()
     nfa: NfaConfig = NfaConfig()
     classifiers: dict[Name, ClassifierConfig] = {}
     tables: dict[Name, Table] = {}
@@ -198,6 +199,11 @@ class Config(Settings):
         for name, table in self.tables.items():
             for experiment in table.experiments:
                 yield name, experiment
+
+    def list_claimed_metrics(self, table: str) -> list[str]:
+        """Return the metrics on which claims compare rows of a table."""
+        comparisons = [comparison for claim in self.claims.values() for comparison in claim.comparisons]
+        return [comparison.metric for comparison in comparisons if any(row.table == table for row in comparison.rows)]
 
     def list_table_figures(self, table: str) -> list[str]:
         """Return the names of the figures that are drawn whenever a table is made."""

@@ -93,6 +93,7 @@ class BatchLoader:
         shuffle: whether the order is a random permutation, or that of the source.
         passes: number of equal consecutive parts of the source, each shuffled separately; for a source that contains
             the same images several times.
+        limit: number of images of an epoch, the first of its order; None: all.
         drop_last: whether to omit the last batch if it is smaller than the others.
         workers: processes that make batches; 0: the calling process.
         pin_memory: whether batches are in page-locked memory, for asynchronous copies to a GPU.
@@ -113,6 +114,7 @@ class BatchLoader:
         *,
         shuffle: bool = False,
         passes: int = 1,
+        limit: int | None = None,
         drop_last: bool = False,
         workers: int = 0,
         pin_memory: bool = False,
@@ -120,10 +122,11 @@ class BatchLoader:
         world_size: int = 1,
         prepare: Callable[[Iterator[Request]], Iterable[Request]] | None = None,
     ) -> None:
-        self.batches_per_epoch = num_batches(len(source), batch_size, drop_last)
+        self.batches_per_epoch = num_batches(limit or len(source), batch_size, drop_last)
 
         def make_order(seed: int, epoch: int) -> np.ndarray:
-            return _draw_permutation(len(source), passes, seed, epoch) if shuffle else np.arange(len(source))
+            order = _draw_permutation(len(source), passes, seed, epoch) if shuffle else np.arange(len(source))
+            return order[:limit]
 
         def select_share(order: np.ndarray, batch: int) -> np.ndarray:
             return np.array_split(order[batch * batch_size : (batch + 1) * batch_size], world_size)[rank]

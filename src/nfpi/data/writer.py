@@ -343,6 +343,11 @@ class ImageSetWriter:
         return self._rows.first_missing
 
     @property
+    def images(self) -> np.ndarray:
+        """All images, (N, H, W, C), also those not yet written."""
+        return self._rows.array
+
+    @property
     def counts(self) -> dict[int, int]:
         """Numbers to note for each batch of images, also those that the interrupted process noted."""
         return self._rows.counts

@@ -18,7 +18,7 @@ from nfpi.results.tables.table import (
 )
 
 METRICS_OF_FLOWS = ("nf_acc", "bits_per_dim", "ece", "worst_class_acc", "parameters", "hours")
-METRICS_OF_CLASSIFIERS = ("top1", "top5", "real_top1", "real_top5", "ece", "worst_class_acc")
+METRICS_OF_CLASSIFIERS = ("top1", "real_acc", "top5", "real_top1", "real_top5", "ece", "worst_class_acc")
 """Metrics of the overviews, in order."""
 WEIGHT = (
     "λ: weight of the repulsion between classes; at 0 (baseline) there is none, and Gaussians keep their initial "
@@ -38,7 +38,8 @@ def lay_out_overviews(runs: Sequence[ShownRun]) -> list[tuple[str, str, Table]]:
     """Lay out the tables of flows and of classifiers trained on real images, each with its id and title."""
     flows = [run for run in runs if run.recorded.run.classifier is None]
     everything = [run for flow in runs for run in flow.with_classifiers]
-    classifiers = [run for run in everything if run.recorded.run.augmentation is not None]
+    of_real_images = [run for run in everything if run.recorded.run.augmentation is not None]
+    classifiers = [run for run in of_real_images if not run.recorded.run.measures_samples]
     overviews = (
         ("flows", "Flows", flows, METRICS_OF_FLOWS),
         ("classifiers", "Classifiers trained on real images", classifiers, METRICS_OF_CLASSIFIERS),

@@ -119,7 +119,8 @@ def compose_name(run: Run, *, with_flow: bool = True) -> str:
     if with_flow and run.flow and run.prior and run.weight is not None:
         parts = [run.flow, run.prior, f"λ = {typeset_weight(run.weight)}"]
     if run.classifier:
-        parts.append(run.classifier + (f", augmentation {run.augmentation}" if run.augmentation else ""))
+        how = f", augmentation {run.augmentation}" if run.augmentation else ""
+        parts.append(f"images measured by {run.classifier}" if run.measures_samples else run.classifier + how)
     return ", ".join(parts)
 
 

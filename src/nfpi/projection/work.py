@@ -126,7 +126,9 @@ def list_work(config: Config, prepared: Mapping[str, Images] | None = None) -> l
     tabled = list_tabled_runs(config)
     flows = dict.fromkeys(run.of_flow for run in tabled if run.flow is not None)
     starts = {(run.dataset, run.flow, config.start_of(run.prior or ""), run.seed): run for run in flows}
-    classifiers = dict.fromkeys(run for run in tabled if run.classifier is not None)
+    measured = [run for run in tabled if run.measures_samples]
+    classifiers = dict.fromkeys(run for run in tabled if run.classifier is not None and run not in measured)
+    classifiers |= dict.fromkeys(run.without_flow for run in measured)
     fine_tuned = [run for tuned in classifiers if (run := config.fine_tuned_from(tuned)) is not None]
     untested = set(fine_tuned) - set(classifiers)
     classifiers |= dict.fromkeys(fine_tuned)
@@ -145,6 +147,7 @@ def list_work(config: Config, prepared: Mapping[str, Images] | None = None) -> l
     found += [work for run in augmented.values() for work in _list_augmentation_work(config, run, sizes[run.dataset])]
     for run in classifiers:
         found += _list_classifier_work(config, run, sizes[run.dataset], is_tested=run not in untested)
+    found += [_make_measuring_work(config, run, sizes[run.dataset]) for run in measured]
     for dataset in sorted({run.dataset for run in (*flows, *classifiers)}):
         known = sizes[dataset]
         images = known.train + known.validation + known.test
@@ -226,8 +229,9 @@ def _list_classifier_work(config: Config, run: Run, known: Images, *, is_tested:
     size = settings.image_size or known.pixels[1]
     times, images = 1, known.train
     if settings.train_on != "real":
-        times, images = len(own.generation.temperatures), own.generation.per_class * known.classes
-        images += known.train if settings.train_on == "both" else 0
+        times = len(own.generation.temperatures) if run.augmentation is None else 1
+        images = own.generation.per_class * known.classes
+        images += known.train if settings.train_on == "both" and run.augmentation is None else 0
     batch = settings.batch_size
     common = (run.classifier, run.dataset, (known.pixels[0], size, size), known.classes, batch)
     steps = times * settings.epochs * ceil(settings.repeats * images / batch)
@@ -237,6 +241,16 @@ def _list_classifier_work(config: Config, run: Run, known: Images, *, is_tested:
     if run.augmentation is not None and run.flow is not None:
         decoded = ceil(settings.epochs * settings.nfa_probability * settings.repeats * images)
         yield from _list_vae_work(config, run.dataset, known, "train_classifier", "vae_decode", decoded)
+
+
+def _make_measuring_work(config: Config, run: Run, known: Images) -> Work:
+    """Return the work of the classifier that measures generated images: all, and for features some and as many real."""
+    own = config.for_dataset(run.dataset)
+    settings, images = own.classifiers[run.classifier or ""], own.generation.per_class * known.classes
+    size, batch = settings.image_size or known.pixels[1], settings.batch_size
+    batches = ceil((images + 2 * min(images, known.train, own.quality.images)) / batch)
+    common = (run.classifier or "", run.dataset, (known.pixels[0], size, size), known.classes, batch)
+    return Work("measure_samples", "classifier_forward", *common, batches)
 
 
 def _list_vae_work(config: Config, dataset: str, known: Images, stage: str, kind: str, images: int) -> Iterator[Work]:

@@ -26,6 +26,7 @@ from nfpi.stages.train_classifier import VALIDATION_CNN_ACC, VALIDATION_TOP1, Tr
 if TYPE_CHECKING:
     import torch
 
+    from nfpi.classifiers.loaded import LoadedClassifier
     from nfpi.classifiers.scoring import Scores
     from nfpi.evaluation import FlowScores
     from nfpi.model.trained import TrainedFlow
@@ -287,47 +288,61 @@ class TestClassifier(MeasuringStage):
 
     def run(self) -> None:
         """Choose a classifier by its validation accuracy, and test it."""
-        from nfpi.classifiers.data import resize_images
-        from nfpi.classifiers.registry import build_trained, stored_preprocessing
-        from nfpi.classifiers.scoring import find_real_labels, score_classifier
+        from nfpi.classifiers.loaded import LoadedClassifier
+        from nfpi.classifiers.scoring import find_real_labels
         from nfpi.data.store import MAY_BE_EMPTY, open_pixels
         from nfpi.runtime.device import make_device
-        from nfpi.runtime.tensors import load_tensors
 
         began = time.monotonic()
         accuracies = _read_validation_accuracies(self.candidates)
         best = max(accuracies, key=lambda folder: accuracies[folder] or 0.0)
-        weights, header = load_tensors(best / "model.safetensors")
-        config, model = build_trained(weights, header, best / "model.safetensors")
-        preprocessing = stored_preprocessing(config, header, best / "model.safetensors")
-        pixels = open_pixels(self.data / "test")
-        images = resize_images(pixels, config.image_size, preprocessing)
+        device = make_device().device
+        classifier = LoadedClassifier.read(best / "model.safetensors", device)
+        header, pixels = classifier.header, open_pixels(self.data / "test")
+        images = classifier.resize(pixels)
         if images.num_classes != header["size"]["num_classes"]:
             expected, received = header["size"]["num_classes"], images.num_classes
             raise ValueError(f"{self.data}: expected {expected} classes as in {best}, received {received}")
-        device = make_device().device
-        real = find_real_labels(pixels) if self.real_labels else None
-        scores = score_classifier(model.to(device), images, preprocessing, device, real, config.workers)
-        held_out = resize_images(open_pixels(self.data / MAY_BE_EMPTY), config.image_size, preprocessing)
-        validation = None
-        if len(held_out):
-            validation = score_classifier(model, held_out, preprocessing, device, workers=config.workers)
-        temperature = _fit_temperature(validation)
-        computed, validation_metric = self.compute_metrics(scores, temperature), name_validation_metric(config)
-        if validation_metric == VALIDATION_CNN_ACC:
-            computed = {f"{GENERATED_PREFIX}{name}": value for name, value in computed.items()}
-            metrics = {"cnn_acc": scores.top1, "temperature": header["temperature"]}
-        else:
-            metrics = {name: getattr(scores, name) for name in ("top1", "top5", "real_top1", "real_top5")}
-            metrics["calibration_temperature"] = temperature
-        metrics |= computed | {validation_metric: accuracies[best]}
+        scores = classifier.score(images, find_real_labels(pixels) if self.real_labels else None)
+        held_out = classifier.resize(open_pixels(self.data / MAY_BE_EMPTY))
+        validation = classifier.score(held_out) if len(held_out) else None
+        metrics = self._select_metrics(scores, classifier, _fit_temperature(validation), accuracies[best])
         are_distinct = len({folder.name for folder in accuracies}) == len(accuracies)
         compared = {
             folder.name if are_distinct else folder.as_posix(): accuracy for folder, accuracy in accuracies.items()
         }
-        known = {name: value for name, value in metrics.items() if value is not None}
-        self.write(scores, validation, known, {**header, "compared": compared}, header["seed"], device, began)
+        self.write(scores, validation, metrics, {**header, "compared": compared}, header["seed"], device, began)
         logger.info("top-1 %.2f %% on %d test images", scores.top1, len(images))
+
+    def _select_metrics(
+        self,
+        scores: Scores,
+        classifier: LoadedClassifier,
+        temperature: float | None,
+        validation_accuracy: float | None,
+    ) -> dict[str, float]:
+        """Return the metrics of the test, under the names of those of classifiers trained on such images.
+
+        Args:
+            scores: scores on the test split.
+            classifier: the classifier.
+            temperature: τ of calibrated metrics; None: without them.
+            validation_accuracy: accuracy on the validation split; None: it is empty.
+        """
+        metrics: dict[str, float | None]
+        if "images_per_class" in classifier.header:  # trained on as many real images as another on generated ones
+            metrics = {"real_acc": scores.top1, f"{VALIDATION_PREFIX}real_acc": validation_accuracy}
+            return {name: value for name, value in metrics.items() if value is not None}
+        computed = self.compute_metrics(scores, temperature)
+        validation_metric = name_validation_metric(classifier.config)
+        if validation_metric == VALIDATION_CNN_ACC:
+            computed = {f"{GENERATED_PREFIX}{name}": value for name, value in computed.items()}
+            metrics = {"cnn_acc": scores.top1, "temperature": classifier.header["temperature"]}
+        else:
+            metrics = {name: getattr(scores, name) for name in ("top1", "top5", "real_top1", "real_top5")}
+            metrics["calibration_temperature"] = temperature
+        metrics |= {**computed, validation_metric: validation_accuracy}
+        return {name: value for name, value in metrics.items() if value is not None}
 
 
 def _read_validation_accuracies(candidates: list[Path]) -> dict[Path, float | None]:

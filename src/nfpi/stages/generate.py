@@ -77,12 +77,12 @@ class Generate(ImageStage):
     batch_size: PositiveInt = 1000
 
     def run(self) -> None:
-        """Sample images, and write them batch by batch; record how many were drawn again, if any."""
+        """Sample images, and write them batch by batch; record how many were drawn again, and the saturated values."""
         import numpy as np
 
         from nfpi.model.trained import TrainedFlow
         from nfpi.runtime.device import make_device
-        from nfpi.sampling import balanced_labels, sample_images
+        from nfpi.sampling import balanced_labels, compute_saturated_share, sample_images
 
         model, device = TrainedFlow.read(self.model), make_device().device
         labels = balanced_labels(model.prior.num_classes, self.per_class)
@@ -105,8 +105,10 @@ class Generate(ImageStage):
                 here, places = places[: len(images)], places[len(images) :]
                 writer.put(here, images.permute(0, 2, 3, 1).numpy(), classes.numpy())
             redrawn = sum(writer.counts.values())
+            writer.note(redrawn=redrawn)
+            if writer.images.dtype == np.uint8:
+                writer.note(saturated=compute_saturated_share(writer.images))
             if redrawn:
-                writer.note(redrawn=redrawn)
                 logger.info("drew %d of %d images again, whose first draws were not finite", redrawn, len(labels))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from nfpi.config.experiments import TableSettings
 from nfpi.config.extensions import hash_extension
-from nfpi.config.metrics import GENERATED_PREFIX, METRICS, VALIDATION_PREFIX, find_registered_name
+from nfpi.config.metrics import GENERATED_PREFIX, METRICS, VALIDATION_PREFIX, find_registered_name, metric
 from nfpi.config.settings import Config
 from nfpi.results.tables.rows import TableRow, list_table_rows
 from nfpi.runs import Run
@@ -63,28 +63,25 @@ class Planned:
         return sorted(self._digests[file] for file in named)
 
     def list_own_metrics(self, run: Run) -> list[str]:
-        """Return the user's metrics to compute for a run; built-in metrics are always computed."""
+        """Return the metrics to compute for a run that are not always computed: the user's, and those of samples."""
         return sorted(self._own_metrics.get(replace(run, seed=0), ()))
 
     @cached_property
     def _own_metrics(self) -> dict[Run, set[str]]:
-        """For each run, as if of seed 0, the user's metrics of the tables that show it, and of claims about these."""
+        """For each run, as if of seed 0, such metrics of the tables that show it, and of claims about these."""
         found: dict[Run, set[str]] = {}
         for table, settings in self.config.tables.items():
-            names = {*list_metrics(settings), *self._list_claimed_metrics(table)}
+            names = {*list_metrics(settings), *self.config.list_claimed_metrics(table)}
             prefixed = {name for name in names if name.startswith(GENERATED_PREFIX)}
             of_generated, own = _select_own(prefixed), _select_own(names - prefixed)
-            for row in list_table_rows(self.config, table) if own | of_generated else ():
+            of_samples = {name for name in names if metric(name).model == "samples"}
+            for row in list_table_rows(self.config, table) if own | of_generated | of_samples else ():
                 of_classifiers = own if row.is_trained_on_real_images else of_generated
-                for runs, used in ((row.flow_runs, own), (row.classifier_runs, of_classifiers)):
+                measured = ((row.flow_runs, own), (row.classifier_runs, of_classifiers), (row.sample_runs, of_samples))
+                for runs, used in measured:
                     for run in runs:
                         found.setdefault(replace(run, seed=0), set()).update(used)
         return found
-
-    def _list_claimed_metrics(self, table: str) -> list[str]:
-        """Return the metrics on which claims compare rows of a table."""
-        comparisons = [comparison for claim in self.config.claims.values() for comparison in claim.comparisons]
-        return [comparison.metric for comparison in comparisons if any(row.table == table for row in comparison.rows)]
 
 
 def find_setting(config: Mapping[str, Any], wildcards: Wildcards, place: str) -> Any:

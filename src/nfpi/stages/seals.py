@@ -31,6 +31,7 @@ from nfpi.stages.claims import JudgeClaims
 from nfpi.stages.evaluate import Evaluate, TestClassifier
 from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment, Generate
+from nfpi.stages.measure_samples import MeasureSamples
 from nfpi.stages.planned import Planned
 from nfpi.stages.prepare_data import EncodeData, PrepareData
 from nfpi.stages.refit_prior import RefitPrior
@@ -52,6 +53,7 @@ PLACES: tuple[tuple[type[Stage], str], ...] = (
     (TrainClassifier, TRAINED_CLASSIFIER),
     (TestClassifier, GENERATED_CLASSIFIER),
     (TestClassifier, REAL_CLASSIFIER),
+    (MeasureSamples, REAL_CLASSIFIER),
     (Collect, COLLECTED_FOLDER),
     (MakeTable, TABLES_FOLDER),
     (MakeFigure, FIGURES_FOLDER),

@@ -6,11 +6,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nfpi.config.base import Augmentation, Name, Seed
+from nfpi.config.base import Augmentation, Name, PositiveInt, Seed
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.results.recorded.csv_files import write_log
 from nfpi.results.recorded.records import write_metrics
 from nfpi.runs import LOG_FILE, METRICS_FILE, VARIANTS, get_variants_folder
+from nfpi.stages.planned import Planned, Wildcards
 from nfpi.stages.prepare_data import META, list_meta_files
 from nfpi.stages.training import TrainingStage
 
@@ -56,7 +57,20 @@ class TrainClassifier(TrainingStage):
     are those in the folder `augmented`; generated images get the standard one"""
     start_from: Path | None = None
     """model.safetensors of a classifier of the same architecture to fine-tune"""
+    images_per_class: PositiveInt | None = None
+    """real images of an epoch per class, on average, from as many passes as they take; None: all images. By it, a
+    classifier makes as many updates on real images as on generated ones"""
     seed: Seed = 0
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths; a classifier of generated images may have a reference on real."""
+        options = super().select_options(planned, wildcards)
+        if "augmentation" in wildcards and options["classifier"].train_on != "real":
+            changes = {"train_on": "real", "keep": True}
+            options["classifier"] = options["classifier"].model_copy(update=changes)
+            options["images_per_class"] = planned.resolve(wildcards).generation.per_class
+        return options
 
     @property
     def declaration(self) -> dict[str, Any]:
@@ -66,6 +80,8 @@ class TrainClassifier(TrainingStage):
             del declared["classifier"]["standard"]
         if get_variants_folder(self.augmentation) is None:
             del declared["classifier"]["nfa_probability"]
+        if self.images_per_class is None:
+            del declared["images_per_class"]
         return declared
 
     @property
@@ -110,6 +126,8 @@ class TrainClassifier(TrainingStage):
             "temperature": temperature,
             "images": len(data.train),
         }
+        if self.images_per_class is not None:
+            settings["images_per_class"] = self.images_per_class
         if config.normalization == "dataset":
             settings["normalization"] = {"mean": list(data.preprocessing.mean), "std": list(data.preprocessing.std)}
         save_tensors(self.get_path("model"), trained.model.state_dict(), {"seed": self.seed, **settings})
@@ -180,4 +198,5 @@ def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[Classifier
     if config.normalization == "dataset":
         preprocessing = get_preprocessing(config, channel_statistics(train))
     standard = config.standard if "standard" in stage.augmentation else None
-    return ClassifierData(train, validation, config, preprocessing, standard, variants), temperature
+    drawn = None if stage.images_per_class is None else config.repeats * stage.images_per_class * train.num_classes
+    return ClassifierData(train, validation, config, preprocessing, standard, variants, drawn), temperature

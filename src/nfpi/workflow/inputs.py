@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 
 from nfpi.config.base import Augmentation
@@ -16,6 +17,7 @@ from nfpi.runs import (
     BASELINE,
     CANDIDATE,
     FIT,
+    GENERATED,
     NO_FLOW,
     REFITS,
     SOURCE,
@@ -32,7 +34,7 @@ from nfpi.stages.base import MANIFEST
 from nfpi.stages.claims import list_claimed_runs, list_runs_compared_by_image
 from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.fit_prior import FitPrior
-from nfpi.stages.generate import Augment
+from nfpi.stages.generate import Augment, Generate
 from nfpi.stages.planned import Wildcards
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import TrainFlow
@@ -112,9 +114,21 @@ class Inputs:
 
     def candidate_folders(self, wildcards: Wildcards) -> list[str]:
         """Return the folders of the candidate classifiers, one for each temperature."""
+        return self._fill_temperatures(CANDIDATE, wildcards)
+
+    def generated_folders(self, wildcards: Wildcards) -> list[str]:
+        """Return the folders of the generated images, one for each temperature."""
+        return self._fill_temperatures(GENERATED, wildcards)
+
+    def generated_files(self, wildcards: Wildcards) -> list[str]:
+        """Return the files of the generated images of all temperatures."""
+        files = Generate.outputs.values()
+        return [f"{folder}/{file}" for folder in self.generated_folders(wildcards) for file in files]
+
+    def _fill_temperatures(self, template: str, wildcards: Wildcards) -> list[str]:
         temperatures = self.plan.config.for_dataset(wildcards["dataset"]).generation.temperatures
         texts = dict.fromkeys(map(format_weight, temperatures))
-        return [self.plan.fill_path(CANDIDATE, wildcards, temperature=text) for text in texts]
+        return [self.plan.fill_path(template, wildcards, temperature=text) for text in texts]
 
     def candidate_files(self, name: str) -> Callable[[Wildcards], list[str]]:
         """Make an input function of one file of every candidate; `name` is its name among the stage's outputs."""
@@ -155,11 +169,11 @@ class Inputs:
 
     def given_weights(self, wildcards: Wildcards) -> list[str]:
         """Return the file of a classifier's pretrained weights if the user gives one."""
-        weights = self._get_classifier(wildcards).weights
-        if weights is None:
-            return []
-        # a name without a folder would be taken for a target
-        return [(weights if len(weights.parts) > 1 else weights.absolute()).as_posix()]
+        return _name_weights(self._get_classifier(wildcards).weights)
+
+    def inception_weights(self, wildcards: Wildcards) -> list[str]:
+        """Return the file of Inception's weights if the user gives one."""
+        return _name_weights(self.plan.config.quality.inception)
 
     def _get_classifier(self, wildcards: Wildcards) -> ClassifierConfig:
         return self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]]
@@ -199,6 +213,11 @@ class Inputs:
         """Make a params function that returns the option with the files that a figure is drawn from."""
         files = self.files_of_figure(name)
         return lambda wildcards: ["--files", json.dumps(files(wildcards))]
+
+
+def _name_weights(file: Path | None) -> list[str]:
+    """Return the path of a file of weights as an input; a name without a folder would be taken for a target."""
+    return [] if file is None else [(file if len(file.parts) > 1 else file.absolute()).as_posix()]
 
 
 def _make_pattern(names: object) -> str:

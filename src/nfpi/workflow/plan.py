@@ -12,8 +12,19 @@ from pathlib import Path
 
 from nfpi.config.resolution import Resolved
 from nfpi.config.settings import Config
-from nfpi.runs import FLOW_RUN, GENERATED, IMAGE_SET_FILES, INITIAL, SPLITS, TRAINED_CLASSIFIER, Layout
+from nfpi.runs import (
+    FLOW_RUN,
+    GENERATED,
+    GENERATED_CLASSIFIER,
+    IMAGE_SET_FILES,
+    INITIAL,
+    SPLITS,
+    TRAINED_CLASSIFIER,
+    TRAINED_REFERENCE,
+    Layout,
+)
 from nfpi.stages.base import MANIFEST, Stage
+from nfpi.stages.evaluate import TestClassifier
 from nfpi.stages.generate import Generate
 from nfpi.stages.planned import Wildcards
 from nfpi.stages.prepare_data import PrepareData
@@ -105,6 +116,16 @@ class Plan:
         """Return the files of a classifier trained on real images, by name, without its log."""
         outputs = self.outputs(TrainClassifier, TRAINED_CLASSIFIER)
         return {name: outputs[name] for name in ("model", "metrics", MANIFEST)}
+
+    def reference_classifier(self) -> dict[str, str]:
+        """Return the weights of the classifier that generated images are measured by, and its manifest."""
+        outputs = self.outputs(TrainClassifier, TRAINED_REFERENCE)
+        return {"reference": outputs["model"], "trained": outputs[MANIFEST]}
+
+    def classifier_of_generated(self) -> dict[str, str]:
+        """Return the metrics of a tested classifier of generated images, and their manifest."""
+        outputs = self.outputs(TestClassifier, GENERATED_CLASSIFIER)
+        return {"metrics": outputs["metrics"], "tested": outputs[MANIFEST]}
 
     def initial_file(self, name: str) -> Callable[[Wildcards], str]:
         """Make an input function of a file of the initial state that a run continues from.

@@ -12,7 +12,7 @@ from nfpi.config.settings import Config
 from nfpi.results import register_metric
 from nfpi.results.tables.columns import select_printed_properties
 from nfpi.results.tables.rows import TableRow, check_tables, compute_split_ratio, list_table_rows
-from nfpi.runs import Run
+from nfpi.runs import Run, parse_run_folder
 
 FLOW = {"dataset": "digits", "flow": "mef", "prior": "fpi"}
 
@@ -54,6 +54,49 @@ def test_a_row_about_a_classifier_of_real_images_has_no_run_of_a_flow(make_rows)
     assert augmented.is_trained_on_real_images
     assert (alone.flow, alone.prior, alone.weight) == (None, None, None)
     assert (augmented.flow, augmented.prior, augmented.weight) == ("mef", "fpi", 10)
+
+
+def measured_rows(config: Config, *metrics: str) -> list[TableRow]:
+    table = {**config.tables["t"].model_dump(), "metrics": ["nf_acc", *metrics]}
+    return list_table_rows(Config.model_validate(config.model_dump() | {"tables": {"t": table}}), "t")
+
+
+def test_a_row_has_runs_of_the_reference_and_of_the_samples_where_the_table_names_their_metrics(make_config):
+    config = make_config(
+        {**FLOW, "lambdas": [10], "refit": "moments"},
+        {**FLOW, "lambdas": [10], "classifier": None},
+        {"dataset": "digits", "prior": None, "classifier": "swin"},
+        seeds=(1, 2),
+    )
+    row, *others = measured_rows(config, "cnn_acc", "real_acc", "fid_resnet18")
+    of_classifier = {"classifier": "resnet18", "augmentation": "standard"}
+    assert row.reference_runs == tuple(Run(dataset="digits", seed=seed, **of_classifier) for seed in (1, 2))
+    flow = {**FLOW, "prior": "fpi+moments", "weight": 10}
+    assert row.sample_runs == tuple(Run(**flow, seed=seed, **of_classifier) for seed in (1, 2))
+    assert row.runs == row.flow_runs + row.classifier_runs + row.reference_runs + row.sample_runs
+    for run in row.sample_runs:
+        assert run.measures_samples
+        assert run.without_flow in row.reference_runs
+        assert parse_run_folder(run.folder) == run
+    assert not any(other.reference_runs + other.sample_runs for other in others)
+    assert TableRow.model_validate_json(row.model_dump_json()) == row
+    assert row.with_seeds([2]).sample_runs == row.sample_runs[1:]
+
+
+def test_a_row_without_them_is_written_as_it_was_before(make_config):
+    config = make_config({**FLOW, "lambdas": [10]})
+    (row,) = measured_rows(config, "cnn_acc")
+    assert not {"reference_runs", "sample_runs"} & row.model_dump(mode="json").keys()
+    (real,) = measured_rows(config, "real_acc")
+    assert (len(real.reference_runs), real.sample_runs) == (1, ())
+
+
+def test_a_claim_on_such_a_metric_needs_its_runs_too(make_config):
+    config = make_config({**FLOW, "lambdas": [0, 10]})
+    rows = {"first": {"table": "t", "lambda": 10}, "second": {"lambda": 0}}
+    claims = {"c": {"statement": "better", "comparisons": [{**rows, "metric": "gan_test", "smallest_effect": 1}]}}
+    settings = config.model_dump() | {"claims": claims}
+    assert all(row.sample_runs for row in list_table_rows(Config.model_validate(settings), "t"))
 
 
 def test_rows_survive_json(make_rows):

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 PRINTED_PROPERTIES = ("flow", "prior", "classifier", "augmentation")
 """Properties that a table prints to identify its rows if its labels do not."""
-RESERVED = re.compile(r"paper_.*|.*_(std|low|high|seeds|difference|test|p)")
-"""Names of columns that follow from a metric's."""
+RESERVED = re.compile(r"paper_.*|(?!gan_test$).*_(std|low|high|seeds|difference|test|p)")
+"""Names of columns that follow from a metric's; GAN-test is a metric."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import partial
 
 import pandas as pd
 
-from nfpi.config.metrics import MISMATCH_LIMIT, Metric, find_metric
+from nfpi.config.metrics import MISMATCH_LIMIT, Metric, find_metric, find_network
 from nfpi.results.recorded.runs import MISMATCH_ADVICE
 from nfpi.results.statistics.intervals import SIGNIFICANCE_LEVEL
 from nfpi.results.tables.columns import (
@@ -174,6 +174,12 @@ def _compose_notes(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[str]:
     yield from _describe_intervals(frame, names)
     yield from _describe_choice(frame)
     yield from _describe_comparisons(frame, shown)
+    distances = [entry.label for entry in shown if find_network(entry.name) and frame[entry.name].isna().any()]
+    if distances:
+        yield (
+            f"{', '.join(distances)}: empty without a classifier, and where generated or real images are fewer than "
+            "twice the number of features."
+        )
     if MISMATCH in frame and (frame[MISMATCH] > MISMATCH_LIMIT).any():
         yield f"{_list_mismatches(frame)} {MISMATCH_ADVICE}"
     if (frame["status"] == "cited").any():

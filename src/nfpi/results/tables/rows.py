@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidat
 from nfpi.config.base import ConfigError
 from nfpi.config.claims import ComparedRow
 from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock
-from nfpi.config.metrics import ACCURACIES
+from nfpi.config.metrics import ACCURACIES, find_metric
 from nfpi.config.settings import Config
 from nfpi.results.tables.columns import PRINTED_PROPERTIES, RESERVED, ROW_COLUMNS, select_printed_properties
-from nfpi.runs import Run, name_refitted
+from nfpi.runs import REFERENCE_AUGMENTATION, Run, name_refitted
 
 
 def _read_run(value: Any) -> Run:
@@ -46,6 +46,9 @@ class TableRow(BaseModel):
             None: no classifier.
         flow_runs: runs of the flow, one per seed; empty for a classifier trained on real images.
         classifier_runs: runs of the classifier, one per seed.
+        reference_runs: runs of the same classifier trained on real images, which all rows of a data set share; empty if
+            nothing needs them.
+        sample_runs: measurements of the images that the classifier was trained on; empty if nothing needs them.
         split_ratio: number of test images per training image if the seeds' splits are drawn from the same images, so
             that they overlap; else 0 (:func:`compute_split_ratio`).
     """
@@ -63,6 +66,8 @@ class TableRow(BaseModel):
     augmentation: str | None = None
     flow_runs: tuple[RunIdentity, ...] = ()
     classifier_runs: tuple[RunIdentity, ...] = ()
+    reference_runs: tuple[RunIdentity, ...] = ()
+    sample_runs: tuple[RunIdentity, ...] = ()
     split_ratio: float = 0.0
 
     @model_validator(mode="after")
@@ -73,12 +78,17 @@ class TableRow(BaseModel):
 
     @model_serializer(mode="wrap")
     def _leave_out_missing(self, serialize: Any) -> dict[str, Any]:
-        return {name: value for name, value in serialize(self).items() if value is not None}
+        optional = ("reference_runs", "sample_runs")
+        return {
+            name: value
+            for name, value in serialize(self).items()
+            if value is not None and (value or name not in optional)
+        }
 
     @property
     def runs(self) -> tuple[Run, ...]:
         """All runs whose metrics the row shows."""
-        return self.flow_runs + self.classifier_runs
+        return self.flow_runs + self.classifier_runs + self.reference_runs + self.sample_runs
 
     def runs_of(self, accuracy: str) -> tuple[Run, ...]:
         """Return the runs whose predictions determine an accuracy (:data:`nfpi.config.metrics.ACCURACIES`)."""
@@ -93,7 +103,7 @@ class TableRow(BaseModel):
         """Return a copy of the row with runs of these seeds instead of its own."""
         seeds = list(seeds)
         runs: dict[str, Any] = {}
-        for name in ("flow_runs", "classifier_runs"):
+        for name in ("flow_runs", "classifier_runs", "reference_runs", "sample_runs"):
             runs[name] = tuple(replace(run, seed=seed) for run in getattr(self, name)[:1] for seed in seeds)
         return self.model_copy(update=runs)
 
@@ -106,11 +116,15 @@ def list_table_rows(config: Config, table: str) -> list[TableRow]:
         table: name of a table.
     """
     rows = []
+    asked = (*config.tables[table].metrics, *config.list_claimed_metrics(table))
+    measured = {find_metric(name).model for name in asked}
     for index, experiment in enumerate(config.tables[table].experiments):
         weights: Sequence[float | None] = experiment.weights or [None]
         for weight in weights:
             pairs = config.list_runs(experiment, weight)
             of_flow = () if experiment.models == ["real"] else tuple(flow for flow, _ in pairs)
+            models = measured.intersection(experiment.models)
+            of_reference = [replace(run, augmentation=REFERENCE_AUGMENTATION) for _, run in pairs if run is not None]
             rows.append(
                 TableRow(
                     experiment=index,
@@ -124,6 +138,8 @@ def list_table_rows(config: Config, table: str) -> list[TableRow]:
                     augmentation=experiment.augmentation if experiment.classifier is not None else None,
                     flow_runs=of_flow,
                     classifier_runs=tuple(classifier for _, classifier in pairs if classifier is not None),
+                    reference_runs=tuple(run.without_flow for run in of_reference if "reference" in models),
+                    sample_runs=tuple(run for run in of_reference if "samples" in models),
                     split_ratio=compute_split_ratio(config.datasets[experiment.dataset]),
                 )
             )

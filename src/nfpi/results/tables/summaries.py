@@ -82,7 +82,8 @@ class MeasuredRow:
     @property
     def images(self) -> int | None:
         """Number of test images of each run; None if it is unknown or varies."""
-        counts = self.finished["n"].dropna().unique()
+        of_samples = self.finished["run"].isin([run.folder for run in self.row.sample_runs])
+        counts = self.finished.loc[~of_samples, "n"].dropna().unique()
         return int(counts[0]) if len(counts) == 1 else None
 
     @property

@@ -1,0 +1,45 @@
+"""Samples of several flows, a row each."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from nfpi.figures import FigureInputs
+from nfpi.figures.samples import SamplesFigure, sample_grid
+from nfpi.figures.samples_by_weight import SamplesByWeightFigure, draw
+from nfpi.runtime.device import make_device
+
+
+@pytest.fixture
+def inputs(model, tmp_path) -> FigureInputs:
+    """Two models, whose seeds differ."""
+    folders = [tmp_path / name for name in ("plain", "refitted")]
+    for seed, folder in enumerate(folders):
+        dataclasses.replace(model, config={**model.config, "seed": seed}).save_pretrained(folder)
+    return FigureInputs(
+        {"models": [folder / name for folder in folders for name in ("config.json", "model.safetensors")]}
+    )
+
+
+def test_every_row_shows_its_flow(model, inputs):
+    settings = SamplesByWeightFigure(dataset="toy", lambdas=[1e4], classes=2)
+    (axes,) = draw(settings, inputs).pictures["samples_by_weight"].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["λ = 10⁴", "λ = 10⁴, refit"]
+    (image,) = axes.images
+    times = 256 // 4
+    for seed, middle in enumerate(axes.get_yticks()):
+        other = dataclasses.replace(model, config={**model.config, "seed": seed})
+        one = SamplesFigure.model_validate({"dataset": "toy", "temperatures": [1.0], "noises": 1, "classes": 2})
+        expected = sample_grid(other, one, make_device().device)[0, 0]
+        top = round(middle - times * 2)
+        shown = np.asarray(image.get_array())[top : top + 4 * times : times, : 4 * times : times]
+        np.testing.assert_array_equal(shown, np.broadcast_to(expected, (4, 4, 3)))
+
+
+def test_rows_are_named_once():
+    with pytest.raises(ValidationError):
+        SamplesByWeightFigure(dataset="toy", lambdas=[1, 1])

@@ -1,0 +1,73 @@
+"""What a table needs that names references of CNN-Acc and measures of generated images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nfpi.runs import Run
+from nfpi.stages.evaluate import TestClassifier
+from nfpi.stages.measure_samples import MeasureSamples
+from nfpi.stages.planned import Planned
+from nfpi.stages.train_classifier import TrainClassifier
+
+from .conftest import Job, Project, make_plan
+
+RUNS = ("digits/mef/baseline/lambda=0/seed=0", "digits/mef/fpi/lambda=10000/seed=0")
+ON_REAL = "digits/no_flow/seed=0/resnet18/augmentation=standard"
+REFERENCE: set[Job] = {("train-classifier", f"{ON_REAL}/trained")}
+TESTED: set[Job] = {("test-classifier", ON_REAL)}
+MEASURED: set[Job] = {("measure-samples", f"{run}/resnet18/augmentation=standard") for run in RUNS}
+ROW = {"dataset": "digits", "lambdas": [0, 1e4]}
+
+
+def make_table(*metrics: str) -> dict[str, Any]:
+    alone = {"dataset": "digits", "lambdas": [0], "classifier": None, "label": "flow"}
+    return {"tables": {"mine": {"metrics": ["nf_acc", *metrics], "experiments": [ROW, alone]}}}
+
+
+def test_nothing_is_measured_that_no_table_names(fresh_project: Project) -> None:
+    planned = fresh_project.plan_jobs()
+    assert not planned & (REFERENCE | TESTED | MEASURED)
+    assert "measure-samples" not in {stage for stage, _ in planned}
+
+
+def test_the_reference_is_trained_once_for_all_rows(fresh_project: Project) -> None:
+    plain, real, gan = (
+        fresh_project.plan_jobs("mine", overlay=make_table(*metrics)) for metrics in ((), ("real_acc",), ("gan_test",))
+    )
+    assert real - plain == REFERENCE | TESTED
+    assert gan - plain == REFERENCE | MEASURED
+
+
+def test_metrics_that_are_added_make_no_finished_run_again(fresh_project: Project) -> None:
+    fresh_project.run_snakemake("mine", "--cores", "2", overlay=make_table("cnn_acc"))
+    after = {("collect", "metrics/mine"), ("table", "tables/mine")}
+    added = fresh_project.plan_jobs("mine", overlay=make_table("cnn_acc", "real_acc", "gan_test"))
+    assert added == REFERENCE | TESTED | MEASURED | after
+    fresh_project.run_snakemake("mine", "--cores", "2", overlay=make_table("cnn_acc", "real_acc", "gan_test"))
+    assert fresh_project.plan_jobs("mine", overlay=make_table("cnn_acc", "real_acc", "gan_test")) == set()
+
+
+def test_the_reference_has_the_settings_of_the_classifier_and_the_updates_on_generated_images() -> None:
+    planned = Planned(make_plan(generation={"per_class": 7}, classifiers={"resnet18": {"keep": False}}).config)
+    run = Run.from_wildcards({"dataset": "digits", "seed": "0", "classifier": "resnet18", "augmentation": "standard"})
+    reference = TrainClassifier.plan(planned, run.wildcards)
+    flow = {"flow": "mef", "prior": "fpi", "weight": "10000", "temperature": "1"}
+    generated = TrainClassifier.plan(planned, {**flow, "dataset": "digits", "seed": "0", "classifier": "resnet18"})
+    assert reference.images_per_class == 7
+    assert reference.classifier == generated.classifier.model_copy(update={"train_on": "real", "keep": True})
+    assert "images_per_class" not in generated.declaration
+    assert TestClassifier.plan(planned, run.wildcards).metrics == []
+
+
+def test_samples_are_measured_by_what_tables_name_of_them() -> None:
+    settings = make_table("fid_resnet18", "gan_test", "real_acc")
+    planned = Planned(make_plan(**settings).config)
+    run = Run(
+        **{"dataset": "digits", "flow": "mef", "prior": "fpi", "weight": 1e4, "seed": 0},
+        **{"classifier": "resnet18", "augmentation": "standard"},
+    )
+    stage = MeasureSamples.plan(planned, run.wildcards)
+    assert stage.metrics == ["fid_resnet18", "gan_test"]
+    assert stage.networks == ["resnet18"]
+    assert stage.identity == run.to_json()
