@@ -36,6 +36,28 @@ def taught(run: Run, classifier="resnet18") -> Run:
     return replace(run, classifier=classifier)
 
 
+def test_references_and_measured_images_are_columns_beside_the_others(
+    make_rows, make_metric_rows, make_frame, make_config
+):
+    """The number of generated images is not that of the test images."""
+    config = make_config({"dataset": "cifar10", "lambdas": [0, 3e5]}, metrics=["nf_acc", "real_acc", "gan_test"])
+    table, rows = config.tables["t"], list_table_rows(config, "t")
+    found = []
+    for index, row in enumerate(rows):
+        (flow,), (classifier,), (measured,) = row.flow_runs, row.classifier_runs, row.sample_runs
+        found += [make_metric_rows(flow, nf_acc=70.0 + index, validation_nf_acc=70.0, ece=1.0)]
+        found += [make_metric_rows(classifier, cnn_acc=60.0)]
+        found += [[cell | {"n": 5000} for cell in make_metric_rows(measured, gan_test=90.0 + index)]]
+    found += [make_metric_rows(rows[0].reference_runs[0], real_acc=81.0, validation_real_acc=80.0)]
+    frame = accuracy_table(make_frame(*found), table, pd.DataFrame(columns=["row", "dataset"]), rows)
+    assert frame["real_acc"].tolist() == [81, 81]
+    assert frame["gan_test"].tolist() == [90, 91]
+    assert frame["images"].tolist() == [360, 360]
+    widths = [frame[f"{name}_high"][0] - frame[f"{name}_low"][0] for name in ("real_acc", "gan_test")]
+    assert widths[0] > 3 * widths[1]
+    assert (frame["real_acc_test"] == "").all()
+
+
 @pytest.fixture(scope="module")
 def metrics(make_metric_rows, make_frame) -> pd.DataFrame:
     rng = np.random.default_rng(0)

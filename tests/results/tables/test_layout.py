@@ -65,6 +65,19 @@ def grid_of(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("|")]
 
 
+def test_a_note_says_why_distances_are_empty():
+    row = {"dataset": "digits", "lambda": 0.0} | value("nf_acc", 94.4)
+    metrics = ("nf_acc", "fid_resnet18", "kid_resnet18")
+    few = row | value("fid_resnet18", 3.0) | value("kid_resnet18", math.nan, seeds=None)
+    notes = lay_out(
+        frame_of_rows(few, {"dataset": "digits", "lambda": 1.0, "status": "missing"}, metrics=metrics)
+    ).notes
+    (note,) = (note for note in notes if "twice the number of features" in note)
+    assert note.startswith("KID (ResNet18): empty")
+    all_known = few | value("kid_resnet18", 0.1)
+    assert not any("twice" in note for note in lay_out(frame_of_rows(all_known, metrics=metrics)).notes)
+
+
 def test_four_files_are_written(table, tmp_path):
     write_table(table, tmp_path, "table2", "Table 2")
     assert sorted(path.name for path in tmp_path.iterdir()) == [

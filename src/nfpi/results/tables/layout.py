@@ -174,7 +174,8 @@ def _compose_notes(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[str]:
     yield from _describe_intervals(frame, names)
     yield from _describe_choice(frame)
     yield from _describe_comparisons(frame, shown)
-    distances = [entry.label for entry in shown if find_network(entry.name) and frame[entry.name].isna().any()]
+    measured = frame[frame["status"] == "ok"]
+    distances = [entry.label for entry in shown if find_network(entry.name) and measured[entry.name].isna().any()]
     if distances:
         yield (
             f"{', '.join(distances)}: empty without a classifier, and where generated or real images are fewer than "
