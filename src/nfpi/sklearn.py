@@ -100,17 +100,30 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         classes: np.ndarray = self.classes_[indices]
         return classes
 
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return log p(x | y), (N, K), in the order of `classes_`.
+
+        Of two classes, half of log p(x | second) − log p(x | first), (N,), which scikit-learn takes for the logits ±x.
+        `CalibratedClassifierCV(FrozenEstimator(classifier), method="temperature")` then finds the temperature of
+        :meth:`nfpi.ClassConditionalFlow.calibrate`.
+        """
+        images = self._validate_images(X)
+        log_prob = self.model_.log_prob(images)
+        return (log_prob[:, 1] - log_prob[:, 0]) / 2 if len(self.classes_) == 2 else log_prob
+
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return log p(y | x) under equal class frequencies, (N, K), in the order of `classes_`."""
-        check_is_fitted(self)
-        return self.model_.predict_log_proba(
-            self._convert_images(validate_data(self, X, dtype=None, allow_nd=True, reset=False))
-        )
+        images = self._validate_images(X)
+        return self.model_.predict_log_proba(images)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return p(y | x) under equal class frequencies, (N, K)."""
         probabilities: np.ndarray = np.exp(self.predict_log_proba(X))
         return probabilities
+
+    def _validate_images(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return self._convert_images(validate_data(self, X, dtype=None, allow_nd=True, reset=False))
 
     def _convert_images(self, X: np.ndarray) -> np.ndarray:
         """Convert X to 8-bit images, (N, H, W, C) or (N, H, W)."""

@@ -114,7 +114,8 @@ def place(small_run: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         shutil.copytree(small_run.root, folder / "results/demo")
     write_images(tmp_path / "my-images")
     shutil.copytree(small_run.model, tmp_path / "digits-model")
-    write_digits(tmp_path / "digits/test")
+    for split in ("validation", "test"):
+        write_digits(tmp_path / "digits" / split)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -155,6 +155,26 @@ def test_an_unreadable_file_is_named(here, capsys):
     )
 
 
+# ---- calibrate ----------------------------------------------------------------------------------------------
+
+
+def test_a_calibrated_model_says_of_each_image_whether_it_is_sure(here, capsys):
+    assert call("calibrate", "model", "images", "--output", "calibrated") == 0
+    model, files, images = model_and_images(here)
+    model.calibrate(images, [FOLDERS.index(file.parent.name) for file in files])
+    capsys.readouterr()
+    assert call("classify", "calibrated", "images", "--coverage", 0.6) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines(), delimiter="\t"))
+    assert [row["decision"] for row in rows] == model.decide(images, 0.6).tolist()
+    expected = model.predict_log_proba(images).max(1)
+    np.testing.assert_allclose([float(row["log_probability"]) for row in rows], expected, rtol=1e-9)
+
+
+def test_a_model_that_is_not_calibrated_cannot_be_sure(here, capsys):
+    assert call("classify", "model", "images", "--coverage", 0.9) == 1
+    assert "expected a calibrated model" in read_error_line(capsys)
+
+
 # ---- score --------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +287,7 @@ def test_a_class_of_one_image_is_named(here, capsys):
 EACH = [
     ("classify", "model", "images", "--output", "out"),
     ("score", "model", "images", "--output", "out"),
+    ("calibrate", "model", "images", "--output", "out"),
     ("sample", "model", "--folder", "out"),
     ("augment-folder", "model", "images", "--output", "out"),
 ]

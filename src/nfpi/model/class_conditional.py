@@ -14,6 +14,7 @@ from nfpi.augmentation import augment_images
 from nfpi.config.generation import NfaConfig
 from nfpi.data.store import ImageSet
 from nfpi.linalg import precise_dtype
+from nfpi.model.calibration import Calibration
 from nfpi.model.fitting import FittedFlow
 from nfpi.model.hub import SharedFlow
 from nfpi.model.inference import (
@@ -121,18 +122,68 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
         """
         array = self._check_images(images)
         chosen = None if labels is None else check_labels(labels, self.classes, len(array))
-        found = np.empty((len(array), self.num_classes))
+        found, _ = self.measure(array)
+        return found if chosen is None else found[np.arange(len(array)), chosen]
+
+    def measure(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
+        """Return log p(x | y) of each image under every class, and its distance to the nearest class Gaussian.
+
+        Args:
+            images: (N, H, W, C).
+
+        Returns:
+            (N, K), in nats; and min_y (z − μ_y)ᵀ Σ_y⁻¹ (z − μ_y) / D, (N,), about 1 for images of the classes; float64.
+
+        Raises:
+            FloatingPointError: a density is not finite.
+        """
+        array = self._check_images(images)
+        found, distance = np.empty((len(array), self.num_classes)), np.empty(len(array))
         self._place_prior()
         with strict_inference(self.flow):
             for rows, z, log_abs_det in encode_batches(self.flow, self.domain, array):
-                found[rows] = (self.prior.log_prob(z) + log_abs_det[:, None]).cpu().numpy()
+                log_prob = self.prior.log_prob(z)
+                found[rows] = (log_prob + log_abs_det[:, None]).cpu().numpy()
+                distance[rows] = self.prior.compute_distances(log_prob).amin(1).cpu().numpy()
         if not np.isfinite(found).all():
             index = int(np.flatnonzero(~np.isfinite(found).all(1))[0])
             raise FloatingPointError(f"images: expected finite densities, received NaN or infinity for image {index}")
-        return found if chosen is None else found[np.arange(len(array)), chosen]
+        return found, distance
+
+    def calibrate(self, images: Images, labels: Labels) -> Self:
+        """Learn from validation images how sure the model may be, and return the model.
+
+        Fits the temperature of :meth:`predict_proba` by the likelihood of the labels, the thresholds of :meth:`predict`
+        and the quantiles of :meth:`decide`; they are `calibration` of the config, and saved with the model. Neither the
+        flow nor its Gaussians change.
+
+        Args:
+            images: (N, H, W, C); neither training nor test images.
+            labels: (N,).
+
+        Raises:
+            ValueError: images or labels are not those of this model.
+        """
+        log_prob, distance = self.measure(images)
+        found = Calibration.fit(log_prob, check_labels(labels, self.classes, len(log_prob)), distance)
+        self.config["calibration"] = found.model_dump()
+        return self
+
+    @property
+    def calibration(self) -> Calibration:
+        """Result of :meth:`calibrate`.
+
+        Raises:
+            ValueError: the model is not calibrated.
+        """
+        if self.config.get("calibration") is None:
+            raise ValueError("calibration: expected a calibrated model: calibrate(images, labels), or nfpi calibrate")
+        return Calibration.model_validate(self.config["calibration"])
 
     def predict_log_proba(self, images: Images) -> np.ndarray:
-        """Return log p(y | x) = log p(x | y) − log Σ_k p(x | k) under equal class frequencies.
+        """Return log p(y | x) = log p(x | y) / τ − log Σ_k p(x | k)^(1/τ) under equal class frequencies.
+
+        τ is the temperature of :meth:`calibrate`; 1 for a model that is not calibrated.
 
         Args:
             images: (N, H, W, C).
@@ -140,20 +191,72 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
         Returns:
             (N, K), float64, nats.
         """
-        log_prob = self.log_prob(images)
-        return log_prob - np.logaddexp.reduce(log_prob, 1, keepdims=True)
+        return self.normalize(self.log_prob(images))
 
-    def predict(self, images: Images) -> np.ndarray:
-        """Return argmax_y log p(x | y), the predicted class of each image.
+    def normalize(self, log_prob: np.ndarray) -> np.ndarray:
+        """Return log p(y | x) of :meth:`predict_log_proba` from log p(x | y), (N, K)."""
+        divided = log_prob / (self._temperature or 1.0)
+        return divided - np.logaddexp.reduce(divided, 1, keepdims=True)
+
+    def predict_proba(self, images: Images) -> np.ndarray:
+        """Return p(y | x), the exponential of :meth:`predict_log_proba`, (N, K)."""
+        probabilities: np.ndarray = np.exp(self.predict_log_proba(images))
+        return probabilities
+
+    def predict(
+        self,
+        images: Images,
+        *,
+        coverage: float | None = None,
+        max_risk: float | None = None,
+        delta: float = 0.05,
+    ) -> np.ndarray:
+        """Return argmax_y log p(x | y), the predicted class of each image, or −1 where the model is not sure enough.
+
+        It is sure if the margin between the two likeliest classes exceeds a threshold, chosen on the images of
+        :meth:`calibrate`: see :mod:`nfpi.results.statistics.abstention`.
 
         Args:
             images: (N, H, W, C).
+            coverage: share of such images for which a class is returned; None: all.
+            max_risk: largest share of errors among the returned classes, in place of the coverage. If new images come
+                from the same distribution as those of :meth:`calibrate`, and these are independent of each other and of
+                the model, it is kept with probability 1 − δ. No class is returned if it cannot be guaranteed.
+            delta: δ.
 
         Returns:
             (N,), indices of classes, int64; their names are `model.classes`.
+
+        Raises:
+            ValueError: a share is out of range, or coverage or risk is given and the model is not calibrated.
         """
-        predicted: np.ndarray = self.log_prob(images).argmax(1)
-        return predicted
+        log_prob = self.log_prob(images)
+        if coverage is None and max_risk is None:
+            predicted: np.ndarray = log_prob.argmax(1)
+            return predicted
+        return self.calibration.predict(log_prob, coverage, max_risk, delta)
+
+    def decide(self, images: Images, coverage: float) -> np.ndarray:
+        """Return whether the model is sure of each image's class: `sure`, `not sure` or `unknown`.
+
+        It is `unknown`, perhaps of none of the classes, if it is farther from the nearest class Gaussian, or closer to
+        it, than 99 % of the images of :meth:`calibrate`: :class:`nfpi.results.statistics.detection.Typicality`.
+
+        Args:
+            images: (N, H, W, C).
+            coverage: as in :meth:`predict`.
+
+        Returns:
+            (N,), text.
+
+        Raises:
+            ValueError: the coverage is out of range, or the model is not calibrated.
+        """
+        return self.calibration.decide(*self.measure(images), coverage)
+
+    @property
+    def _temperature(self) -> float | None:
+        return self.calibration.temperature if self.config.get("calibration") is not None else None
 
     def bits_per_dim(self, images: Images, labels: Labels | None = None) -> np.ndarray:
         """Return −log₂ p(x | y) / D of each image, on the scale of 256 grey levels.
@@ -180,8 +283,9 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
         Returns:
             `n`; `nf_acc` and `nf_top5`, percentages of images whose class is the likeliest, or among the five
             likeliest; `nf_acc_interval`, Wilson's 95 % interval; `bits_per_dim`, the mean under the images' own
-            classes; `ece`, the expected calibration error in percent; `worst_class_acc`, the lowest
-            accuracy of a class, and `worst_class`, the name of this class.
+            classes; `ece`, the expected calibration error in percent, without temperature, and after :meth:`calibrate`
+            `ece_calibrated`, with it; `worst_class_acc`, the lowest accuracy of a class, and `worst_class`, the name of
+            this class.
         """
         from nfpi.results.metrics import compute_metrics, per_class_accuracy
         from nfpi.results.statistics.intervals import wilson_interval
@@ -198,7 +302,7 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
             "nf_acc_interval": wilson_interval(accuracy, len(array)),
             "nf_top5": 100 * float(ranked.any(1).double().mean()),
             "bits_per_dim": float(self._compute_bits(log_prob.gather(1, truth[:, None]).squeeze(1).numpy()).mean()),
-            **compute_metrics(["ece", "worst_class_acc"], log_prob, truth),
+            **compute_metrics(["ece", "ece_calibrated", "worst_class_acc"], log_prob, truth, self._temperature),
             "worst_class": self.classes[int(per_class.argmin())],
         }
 

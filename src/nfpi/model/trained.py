@@ -18,6 +18,7 @@ from nfpi.data.domain import Domain, choose_domain
 from nfpi.data.store import ImageSet
 from nfpi.flows.bijection import ImageFlow
 from nfpi.flows.registry import build_flow, check_description
+from nfpi.model.calibration import Calibration
 from nfpi.priors.files import deserialize_prior, serialize_prior
 from nfpi.priors.following import estimate_moments
 from nfpi.priors.gaussian import GaussianPrior
@@ -60,6 +61,7 @@ class _Config(Record):
     validation: dict[str, Any] = {}
     following: dict[str, float | None] = {}
     card: dict[str, Any] = {}
+    calibration: Calibration | None = None
 
 
 def describe_images(images: ImageSet) -> dict[str, Any]:
@@ -80,7 +82,8 @@ class TrainedFlow:
             `start` (initial Gaussians), `step` (number of training steps), `prior` (method, λ and settings), after
             `fit` or `refit` `following` (β and mismatch of the training images, see
             :class:`nfpi.priors.following.Following`), after `fit` with held-out images `validation` (their metrics),
-            and `card` (metrics and licence that the model was saved with).
+            `card` (metrics and licence that the model was saved with), and after `calibrate` `calibration`
+            (:class:`nfpi.model.calibration.Calibration`).
     """
 
     flow: ImageFlow
@@ -176,7 +179,8 @@ class TrainedFlow:
     def refit_to(self, statistics: ClassStatistics, how: Refit = "moments") -> Self:
         """Return a model with the same flow, and with Gaussians estimated again from latents.
 
-        What the config says of the former Gaussians is left out: `validation`, `following` and the card's metrics.
+        What the config says of the former Gaussians is left out: `validation`, `following`, `calibration` and the
+        card's metrics.
 
         Args:
             statistics: statistics of the latents of the training images, with covariances if the prior has full ones.
@@ -202,7 +206,8 @@ class TrainedFlow:
             prior = initial_prior(statistics, self.config["start"], self.seed)
         else:
             raise ValueError("refit: expected moments for a model whose prior has no known method, received prior")
-        kept = {name: value for name, value in self.config.items() if name not in ("validation", "following")}
+        former = ("validation", "following", "calibration")
+        kept = {name: value for name, value in self.config.items() if name not in former}
         kept |= {"card": {**self.config["card"], "metrics": {}}} if "card" in self.config else {}
         return replace(self, prior=prior.to("cpu"), config={**kept, "prior": record})
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliVariadicArg
 
 from nfpi.config.base import UNIQUE, ConfigError, NonNegativeFloat, PositiveInt, Seed
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SCORES = ("nf_acc", "nf_top5", "bits_per_dim", "ece")
-"""metrics that are printed"""
+_SCORES = ("nf_acc", "nf_top5", "bits_per_dim", "ece", "ece_calibrated")
+"""metrics that are printed, if the model has them"""
 
 
 class ModelCommand(Command):
@@ -103,7 +104,8 @@ class Classify(ModelCommand):
     """Classify image files by a model.
 
     Prints one row per file: its class, the log-probability of the class, its margin over the second class (both in
-    nats), and the bits/dim of the image under its class. Prints a table on a terminal, else tab-separated lines.
+    nats), and the bits/dim of the image under its class. Prints a table on a terminal, else tab-separated lines. With
+    --coverage, a column `decision` says whether the model is sure, not sure, or the image is of an unknown kind.
     """
 
     command = "classify"
@@ -112,6 +114,8 @@ class Classify(ModelCommand):
     """image files, and folders of image files"""
     resize: bool = False
     """resize and centre-crop images of another size, and turn grey to colour or colour to grey"""
+    coverage: Annotated[float, Field(gt=0, le=1)] | None = None
+    """share of images like those of `nfpi calibrate` of which the model is to be sure"""
     output: Path | None = None
     """csv file for the table instead of printing it; names that a spreadsheet would compute get an apostrophe"""
 
@@ -131,21 +135,49 @@ class Classify(ModelCommand):
         self._check_output(self.output, files)
         model = self._read_model()
         images = read_images(files, model.flow.shape, resize=self.resize)
-        log_prob = model.log_prob(images)
+        log_prob, distance = model.measure(images)
         ranked = np.sort(log_prob - np.logaddexp.reduce(log_prob, 1, keepdims=True), 1)
-        best = ranked[:, -1]
-        margins = best - ranked[:, :-1].max(1, initial=-np.inf)  # infinite for a model of one class
+        best = model.normalize(log_prob).max(1)
+        margins = ranked[:, -1] - ranked[:, :-1].max(1, initial=-np.inf)  # infinite for a model of one class
         bits = model.domain.bits_per_dim(torch.from_numpy(-log_prob.max(1)), images[0].size)
-        columns = (log_prob.argmax(1), best.tolist(), margins.tolist(), bits.tolist())
+        columns = [log_prob.argmax(1), best.tolist(), margins.tolist(), bits.tolist()]
+        heading = ["file", "class", "log_probability", "margin", "bits_per_dim"]
+        if self.coverage is not None:
+            heading.append("decision")
+            columns.append(model.calibration.decide(log_prob, distance, self.coverage).tolist())
         rows = [
             [str(file), model.classes[label], *values] for file, label, *values in zip(files, *columns, strict=True)
         ]
-        heading = ["file", "class", "log_probability", "margin", "bits_per_dim"]
         if self.output is None:
             print_rows(heading, rows)
             return
         write_atomically(self.output, format_lines(heading, rows, ",").encode(errors="surrogateescape"))
         logger.info("wrote %s", self.output)
+
+
+class Calibrate(FolderCommand):
+    """Learn from labelled image files how sure a model may be.
+
+    Writes a copy of the model with the temperature of its class probabilities, and the thresholds for
+    `nfpi classify --coverage`. The images must not be those it was trained on.
+    """
+
+    command = "calibrate"
+
+    output: Path
+    """folder of the calibrated model"""
+
+    def run(self) -> None:
+        """Write the calibrated model."""
+        import numpy as np
+
+        from nfpi.data.image_files import read_images
+
+        model, files = self._read_labelled(self.output)
+        labels = np.repeat(np.arange(model.num_classes), [len(of_class) for of_class in files])
+        images = read_images([file for of_class in files for file in of_class], model.flow.shape, resize=self.resize)
+        model.calibrate(images, labels).save_pretrained(self.output)
+        logger.info("wrote %s: temperature %.3g", self.output, model.calibration.temperature)
 
 
 class Score(FolderCommand):
@@ -183,7 +215,7 @@ class Score(FolderCommand):
             write_atomically(self.output, text.encode(errors="backslashreplace"))
             logger.info("wrote %s", self.output)
             return
-        rows = [[metric(name).label, _format_score(name, found)] for name in _SCORES]
+        rows = [[metric(name).label, _format_score(name, found)] for name in _SCORES if name in found]
         print_rows(["metric", "value"], [["images", str(found["n"])], *rows])
         print()
         rows = [[name, str(scores["n"]), _format_score("nf_acc", scores)] for name, scores in per_class.items()]
