@@ -137,6 +137,32 @@ def collect_statistics(
     return statistics
 
 
+@torch.no_grad()
+@full_precision()
+def measure_unknown(
+    flow: ImageFlow,
+    prior: GaussianPrior,
+    image_set: ImageSet,
+    *,
+    batch_size: int,
+    seed: int,
+    domain: Domain,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Compute log p(x | y), (N, K), and the distance to the nearest class, (N,), as in :class:`FlowScores`.
+
+    For images unlike those that the flow has learned, they may not be finite: −1e300 and 1e300 replace them.
+    """
+    flow.eval()
+    prior = prior.to(dtype=precise_dtype(device)).to(device)
+    log_probs, distances = [], []
+    for z, log_abs_det, _ in _encode(flow, image_set, batch_size, seed, domain, device):
+        log_prob = prior.log_prob(z)
+        log_probs.append((log_prob + log_abs_det[:, None]).cpu().double().nan_to_num(*3 * [-1e300]))
+        distances.append(prior.compute_distances(log_prob).amin(1).cpu().double().nan_to_num(*3 * [1e300]))
+    return torch.cat(log_probs), torch.cat(distances)
+
+
 def _encode(
     flow: ImageFlow, image_set: ImageSet, batch_size: int, seed: int, domain: Domain, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

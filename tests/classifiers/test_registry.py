@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -528,3 +529,17 @@ def test_an_image_size_with_more_patches_than_the_weights_is_refused(tmp_path):
     header["size"]["image_size"] = 16384
     with pytest.raises(FormatError, match="pos_embed"):
         build_trained(weights, header, tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_linear_discriminant_is_that_of_scikit_learn(classes, make_images):
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    images = make_images((3, 8, 8), classes=classes, noise=90)
+    data = ClassifierData(images, images, ClassifierConfig(model="lda", train_on="real", epochs=0))
+    model = build_classifier(data.config, num_classes=classes, in_channels=3, image_size=8)
+    train_classifier(model, data, 0, make_device(device=torch.device("cpu")))
+    pixels = images.images.transpose(0, 3, 1, 2).reshape(len(images), -1) / 127.5 - 1
+    theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(pixels, images.labels)
+    found = model(torch.from_numpy(pixels).float().view(-1, 3, 8, 8)).softmax(1)
+    np.testing.assert_allclose(found.detach().numpy(), theirs.predict_proba(pixels), atol=1e-4)

@@ -141,3 +141,18 @@ def test_published_weights_are_downloaded_unless_the_user_has_some(settings: Any
     inputs = make_inputs("paper", classifiers={"eva02_pretrained": settings})
     wildcards = OF_REAL | {"dataset": "imagenet", "classifier": "eva02_pretrained"}
     assert inputs.published_weights(wildcards) == expected
+
+
+def test_images_of_another_data_set_are_those_that_the_evaluation_names() -> None:
+    inputs = make_inputs(
+        evaluation={"unknown": "fashion_mnist"}, datasets={"cifar10": {"overrides": {"evaluation": {"unknown": None}}}}
+    )
+    folder = "results/demo/fashion_mnist/splits"
+    files = [*(f"{folder}/test/{file}" for file in IMAGE_SET), f"{folder}/data.manifest.json"]
+    for wildcards in (RUN, OF_REAL):
+        assert inputs.unknown_images(wildcards) == files
+        assert inputs.options_of_unknown(wildcards) == ["--unknown", folder]
+    assert inputs.unknown_images(RUN | {"dataset": "cifar10"}) == []
+    assert make_inputs().options_of_unknown(RUN) == []
+    with pytest.raises(ValueError, match=r"evaluation\.unknown: unknown dataset 'fashion'"):
+        make_inputs(evaluation={"unknown": "fashion"})

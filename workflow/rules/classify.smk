@@ -100,6 +100,7 @@ rule test_classifier_on_real:
     input:
         **plan.splits("validation", "test"),
         **plan.trained_classifier(),
+        unknown=inputs.unknown_images,
     output:
         **plan.outputs(TestClassifier, REAL_CLASSIFIER),
     log:
@@ -116,13 +117,14 @@ rule test_classifier_on_real:
         **declarations.of(TestClassifier),
         data=subpath(input.test_images, ancestor=2),
         candidate=subpath(input.model, parent=True),
+        unknown=inputs.options_of_unknown,
         folder=subpath(output.metrics, parent=True),
     message:
         "Test {wildcards.classifier} on {wildcards.dataset}: augmentation {wildcards.augmentation},"
         " {wildcards.source}, seed {wildcards.seed}{params.changed}"
     shell:
         "exec nfpi --log {log:q} test-classifier {params.settings:q} {params.execution:q}"
-        " --data {params.data:q} --output {params.folder:q} {params.candidate:q}"
+        " --data {params.data:q} --output {params.folder:q} {params.candidate:q} {params.unknown:q}"
 
 
 rule measure_samples:

@@ -7,6 +7,7 @@ rule evaluate:
         trained=inputs.file_of_training("manifest"),
         statistics=plan.initial_file("statistics"),
         complete=plan.initial_file("manifest"),
+        unknown=inputs.unknown_images,
     output:
         **plan.outputs(Evaluate, FLOW_RUN),
     log:
@@ -23,6 +24,7 @@ rule evaluate:
         data=subpath(input.test_images, ancestor=2),
         model=subpath(input.config, parent=True),
         initial=subpath(input.statistics, parent=True),
+        unknown=inputs.options_of_unknown,
         folder=subpath(output.metrics, parent=True),
     message:
         "Evaluate {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight},"
@@ -30,4 +32,5 @@ rule evaluate:
     shell:
         "exec nfpi --log {log:q} evaluate {params.settings:q} {params.execution:q}"
         " --data {params.data:q} --model {params.model:q} --history {input.history:q} --initial {params.initial:q}"
+        " {params.unknown:q}"
         " --output {params.folder:q}"

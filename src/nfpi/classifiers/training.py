@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -82,7 +83,8 @@ def train_classifier(
     """Train on the training images, and measure the accuracy on the validation images, if there are any.
 
     Args:
-        model: normalised images (B, C, H, W) → (B, K) logits.
+        model: normalised images (B, C, H, W) → (B, K) logits; a method `fit(images, labels)` is first called with
+            all training images.
         data: images and settings; with 0 epochs the weights stay as they are.
         seed: seed of the order of images, the standard augmentations, the choice of latent-augmented variants, and
             dropout.
@@ -96,6 +98,8 @@ def train_classifier(
         Interrupted: a signal asked to stop; the state is saved.
     """
     _check_accumulation(model, data.config)
+    if hasattr(model, "fit"):
+        _fit_in_closed_form(model, data)
     model = model.to(device.device)
     fuse_attention(model, device.device)
     if data.config.checkpoint_activations:
@@ -182,6 +186,13 @@ class ClassifierTraining(Training):
             )
             logger.info("validation accuracy %.2f %%", scores.top1)
             self.validation_acc = scores.top1
+
+
+def _fit_in_closed_form(model: Any, data: ClassifierData) -> None:
+    """Call `model.fit` with all normalised training images (N, C, S, S) and their labels (N,), without augmentation."""
+    images = torch.from_numpy(data.train.images[np.arange(len(data.train))]).permute(0, 3, 1, 2)
+    normalize = data.preprocessing.make_normalizer(images.shape[1], torch.device("cpu"))
+    model.fit(normalize(images), torch.from_numpy(np.array(data.train.labels)))
 
 
 def _make_batch_transform(data: ClassifierData, device: Device) -> BatchTransform:

@@ -82,6 +82,7 @@ class Eva02Settings(Settings):
 
 
 CLASSIFIERS.register("resnet18", ResNet18Settings, "nfpi.classifiers.models:resnet18")
+CLASSIFIERS.register("lda", Settings, "nfpi.classifiers.models:LinearDiscriminant")
 CLASSIFIERS.register("swin", SwinSettings, "nfpi.classifiers.models:swin")
 CLASSIFIERS.register(
     "eva02",
@@ -122,7 +123,7 @@ class ClassifierConfig(Settings):
     """Training of a classifier on generated images, real images, or both."""
 
     model: Annotated[str, AfterValidator(lambda name: CLASSIFIERS[name].name)] = "resnet18"
-    """resnet18, swin, eva02, or a model registered by the user"""
+    """resnet18, swin, eva02, lda, or a model registered by the user"""
     architecture: dict[str, Any] = {}
     """settings of the model"""
     weights: Annotated[LocalPath | None, EXECUTION] = None

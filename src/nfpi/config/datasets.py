@@ -15,7 +15,7 @@ class DataError(ValueError):
     """A data set is missing, damaged or unexpected; the message is one line and names the file or folder."""
 
 
-Overridden = Literal["flows", "training", "generation", "nfa", "classifiers"]
+Overridden = Literal["flows", "training", "generation", "nfa", "classifiers", "evaluation"]
 
 
 PER_SEED: Literal["per_seed"] = "per_seed"

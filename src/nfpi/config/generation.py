@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from nfpi.config.base import EXECUTION, LocalPath, PositiveFloat, PositiveInt, Settings, Share
+from nfpi.config.base import EXECUTION, LocalPath, Name, PositiveFloat, PositiveInt, Settings, Share
 
 
 class EvaluationConfig(Settings):
@@ -15,6 +15,9 @@ class EvaluationConfig(Settings):
     batch_size: PositiveInt = 1000
     timed_samples: PositiveInt = 100
     """images drawn to measure the sampling time"""
+    unknown: Name | None = None
+    """data set whose test images, resized and converted between grey and colour, are to be told from those of the
+    classes (metrics auroc_…, fpr95_…); None: none"""
 
 
 class GenerationConfig(Settings):

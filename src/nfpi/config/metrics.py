@@ -267,6 +267,29 @@ _RECORDED = (
         decimals=2,
         meaning="p(y | x) = softmax(log p(x | y) / τ) has the largest likelihood on the validation split",
     ),
+    *(
+        Metric(
+            f"{name}_{score}",
+            f"{label} by {score}",
+            "%",
+            higher_is_better=name == "auroc",
+            model=None if score == "confidence" else "flow",
+            meaning=f"{meaning}, told from test images by {how}",
+        )
+        for name, label, meaning in (
+            ("auroc", "AUROC", "area under the ROC curve of images of another data set"),
+            (
+                "fpr95",
+                "FPR95",
+                "share of images of another data set that are accepted along with 95 % of the test images",
+            ),
+        )
+        for score, how in (
+            ("confidence", "the margin between the two likeliest classes"),
+            ("density", "log p(x)"),
+            ("typicality", "the distance to the nearest Gaussian against its quantiles on the validation split"),
+        )
+    ),
     _flow("validation_nf_acc", "Validation NF-Acc", **_ACCURACY),
     _flow("validation_nf_top5", "Validation NF top-5", **_ACCURACY),
     _flow("validation_bits_per_dim", "Validation bits/dim", **_BITS),

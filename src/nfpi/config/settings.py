@@ -221,6 +221,9 @@ class Config(Settings):
                 uses_no_flow = kind == "flow" and getattr(settings, "prior", "") is None
                 if name is not None and name not in known and not uses_no_flow:
                     raise ValueError(f"{where}: unknown {kind} '{name}'{suggest(name, known)}")
+        other = self.evaluation.unknown
+        if other is not None and other not in self.datasets:
+            raise ValueError(f"evaluation.unknown: unknown dataset '{other}'{suggest(other, self.datasets)}")
         for group, reserved in RESERVED_NAMES.items():
             for name in getattr(self, group):
                 if name in reserved or (group == "priors" and split_refitted(name)[1]):

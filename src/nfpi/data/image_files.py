@@ -176,12 +176,12 @@ def read_images(paths: Sequence[Path], shape: tuple[int, int, int], *, resize: b
                     f"{path}: expected {_describe(height, width, channels == 1)} as in the model, received "
                     f"{_describe(*size, grey)}; --resize converts"
                 )
-            pixels = _convert(pixels, height, width, channels == 1)
+            pixels = convert_image(pixels, height, width, channels == 1)
         images[index] = pixels[..., :channels]
     return images
 
 
-def _convert(pixels: np.ndarray, height: int, width: int, grey: bool) -> np.ndarray:
+def convert_image(pixels: np.ndarray, height: int, width: int, grey: bool) -> np.ndarray:
     """Resize and centre-crop an image (·, ·, 3), and make its three channels equal if `grey`."""
     image = Image.fromarray(pixels)
     if image.size != (width, height):

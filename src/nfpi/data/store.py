@@ -19,7 +19,7 @@ from pydantic import Field
 
 from nfpi.config.base import NonNegativeInt, PositiveFloat, PositiveInt, Split
 from nfpi.config.datasets import DataError as DataError
-from nfpi.data.image_files import read_image
+from nfpi.data.image_files import convert_image, read_image
 from nfpi.runs import IMAGE_SET_FILES
 from nfpi.runtime.divergence import raise_if_marked
 from nfpi.runtime.faults import format_error
@@ -121,6 +121,16 @@ class ImageSet:
         """Shape (C, H, W) of one image."""
         height, width, channels = self.images.shape[1:]
         return channels, height, width
+
+
+def convert_images(image_set: ImageSet, like: ImageSet) -> ImageSet:
+    """Convert 8-bit images of another data set to the size and colour of `like`, with its classes; all labels are 0."""
+    channels, height, width = like.shape
+    colour = np.broadcast_to(image_set.images, (*image_set.images.shape[:3], 3))
+    found = [
+        convert_image(np.ascontiguousarray(image), height, width, channels == 1)[..., :channels] for image in colour
+    ]
+    return ImageSet(np.stack(found), np.zeros(len(found), np.int64), like.meta)
 
 
 def _restore(images: np.ndarray | Path, labels: np.ndarray, meta: dict[str, Any]) -> ImageSet:

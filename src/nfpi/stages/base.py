@@ -73,6 +73,7 @@ class Stage(Command):
         version: to be raised by hand when formulas change, so that the outputs are made again.
         inputs: files read from other stages' outputs, by the option that names their folder; empty if the option names
             the file itself.
+        other_inputs: the same, of another data set: they are verified, but not compared with the inputs.
         common: kinds of product that exist once: no two inputs may depend on different products of such a kind; None:
             the inputs belong to different runs, and are not compared.
         replaces_folder: whether the stage replaces its whole folder, including files that it did not write.
@@ -92,6 +93,7 @@ class Stage(Command):
     timed: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {}
+    other_inputs: ClassVar[dict[str, tuple[str, ...]]] = {}
     common: ClassVar[tuple[str, ...] | None] = ONE_RUN
     replaces_folder: ClassVar[bool] = False
     blocks: ClassVar[dict[str, str]] = {}
@@ -197,9 +199,16 @@ class Stage(Command):
 
     def list_input_files(self) -> list[Path]:
         """Return the files that the stage reads from other stages' outputs."""
+        return self._list_files(self.inputs)
+
+    def list_other_files(self) -> list[Path]:
+        """Return the files that the stage reads from another data set."""
+        return self._list_files(self.other_inputs)
+
+    def _list_files(self, inputs: Mapping[str, tuple[str, ...]]) -> list[Path]:
         return [
             folder / file if file else folder
-            for option, files in self.inputs.items()
+            for option, files in inputs.items()
             for folder in _collect_paths(getattr(self, option))
             for file in (files or ("",))
         ]

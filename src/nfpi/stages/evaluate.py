@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from nfpi.classifiers.loaded import LoadedClassifier
     from nfpi.classifiers.scoring import Scores
+    from nfpi.data.store import ImageSet
     from nfpi.evaluation import FlowScores
     from nfpi.model.trained import TrainedFlow
 
@@ -42,8 +43,12 @@ class MeasuringStage(Stage):
     timed = ("metrics",)
     version = 2
 
+    other_inputs = {"unknown": list_meta_files("test")}
+
     data: Path
     """folder of the splits"""
+    unknown: Path | None = None
+    """folder of the splits of a data set whose test images are to be told from those of `data`"""
     identity: dict[str, Any] | None = None
     """identity of the run, recorded with the metrics"""
     metrics: list[str] = []
@@ -68,6 +73,14 @@ class MeasuringStage(Stage):
         from nfpi.results.metrics import compute_metrics
 
         return compute_metrics(list_computed_metrics(self.metrics), scores.log_prob, scores.labels, temperature)
+
+    def read_unknown(self) -> ImageSet | None:
+        """Read the test images of the other data set, converted to those of this one; None: there is no other."""
+        from nfpi.data.store import convert_images, read_image_set
+
+        if self.unknown is None:
+            return None
+        return convert_images(read_image_set(self.unknown / "test"), read_image_set(self.data / "test"))
 
     def write(
         self,
@@ -157,8 +170,29 @@ class Evaluate(MeasuringStage):
             measured = self._measure(validation, temperature)
             metrics |= {f"{VALIDATION_PREFIX}{name}": value for name, value in measured.items()}
             metrics["calibration_temperature"] = temperature
+            metrics |= self._measure_detection(model, test, validation, device)
         self.write(test, validation, metrics, {"flow": flow.description, **model.config}, model.seed, device, began)
         logger.info("NF-Acc %.2f %%, %.4f bits/dim on %d test images", test.nf_acc, test.bits_per_dim, test.n)
+
+    def _measure_detection(
+        self, model: TrainedFlow, test: FlowScores, validation: FlowScores, device: torch.device
+    ) -> dict[str, float]:
+        """Return how well images of the other data set, if any, are told from test images by each score."""
+        from nfpi.evaluation import measure_unknown
+        from nfpi.results.statistics.abstention import compute_margins
+        from nfpi.results.statistics.detection import Typicality, measure_detection
+
+        if (images := self.read_unknown()) is None:
+            return {}
+        log_prob, distance = measure_unknown(model.flow, model.prior, images, **self._choose_batches(model, device))
+        typicality = Typicality.from_validation(validation.distance.numpy())
+        return measure_detection(
+            {
+                "confidence": (-compute_margins(test.log_prob.numpy()), -compute_margins(log_prob.numpy())),
+                "density": (-test.log_prob.logsumexp(1).numpy(), -log_prob.logsumexp(1).numpy()),
+                "typicality": (typicality.measure(test.distance.numpy()), typicality.measure(distance.numpy())),
+            }
+        )
 
     def _score(self, model: TrainedFlow, split: str, device: torch.device) -> FlowScores | None:
         """Evaluate the flow on a split; None: there are no images for validation."""
@@ -314,6 +348,20 @@ class TestClassifier(MeasuringStage):
         self.write(scores, validation, metrics, {**header, "compared": compared}, header["seed"], device, began)
         logger.info("top-1 %.2f %% on %d test images", scores.top1, len(images))
 
+    def _measure_detection(self, scores: Scores, classifier: LoadedClassifier) -> dict[str, float]:
+        """Return how well images of the other data set, if any, are told from test images by the margin."""
+        from nfpi.data.store import Pixels
+        from nfpi.results.statistics.abstention import compute_margins
+        from nfpi.results.statistics.detection import measure_detection
+
+        if (images := self.read_unknown()) is None:
+            return {}
+        known, unknown = (
+            -compute_margins(found.log_prob.numpy())
+            for found in (scores, classifier.score(classifier.resize(Pixels(images))))
+        )
+        return measure_detection({"confidence": (known, unknown)})
+
     def _select_metrics(
         self,
         scores: Scores,
@@ -340,7 +388,7 @@ class TestClassifier(MeasuringStage):
             metrics = {"cnn_acc": scores.top1, "temperature": classifier.header["temperature"]}
         else:
             metrics = {name: getattr(scores, name) for name in ("top1", "top5", "real_top1", "real_top5")}
-            metrics["calibration_temperature"] = temperature
+            metrics |= {"calibration_temperature": temperature, **self._measure_detection(scores, classifier)}
         metrics |= {**computed, validation_metric: validation_accuracy}
         return {name: value for name, value in metrics.items() if value is not None}
 

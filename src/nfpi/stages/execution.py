@@ -145,6 +145,8 @@ def _trace_inputs(stage: Stage, *, accept_removed: bool = False) -> Origin:
         OSError: an input cannot be read.
     """
     origin = trace_inputs(stage.list_input_files(), common=stage.common, accept_removed=accept_removed)
+    other = trace_inputs(stage.list_other_files(), common=None, accept_removed=accept_removed)
+    made_from = origin.made_from | {f"other {name}": content for name, content in other.made_from.items()}
     facts = origin.facts | stage.get_facts()
     identity = getattr(stage, "identity", None)
     expected = facts if identity is None else facts | Run.from_json(identity).to_json()
@@ -153,7 +155,7 @@ def _trace_inputs(stage: Stage, *, accept_removed: bool = False) -> Origin:
             raise ManifestError(
                 f"{stage.output}: expected inputs with {name} = {expected[name]} like the run, received {received}"
             )
-    return replace(origin, facts=facts)
+    return replace(origin, made_from=made_from, facts=facts, inputs=origin.inputs | other.inputs)
 
 
 def _is_complete(stage: Stage) -> bool:

@@ -18,9 +18,11 @@ from nfpi.runs import (
     CANDIDATE,
     FIT,
     GENERATED,
+    IMAGE_SET_FILES,
     NO_FLOW,
     REFITS,
     SOURCE,
+    SPLITS,
     SPLITS_PATTERN,
     TRAINED_CLASSIFIER,
     VARIANTS,
@@ -36,6 +38,7 @@ from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment, Generate
 from nfpi.stages.planned import Wildcards
+from nfpi.stages.prepare_data import PrepareData
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import TrainFlow
 from nfpi.workflow.plan import Plan
@@ -181,6 +184,25 @@ class Inputs:
     def published_model_pattern(self) -> str:
         """Return a regular expression of the classifier models with published weights."""
         return _make_pattern([name for name in CLASSIFIERS if "published" in CLASSIFIERS[name].traits])
+
+    def unknown_images(self, wildcards: Wildcards) -> list[str]:
+        """Return the test images, and the manifest, of the data set that is to be told from a run's, if any."""
+        folder = self._find_unknown(wildcards)
+        files = [*(f"test/{file}" for file in IMAGE_SET_FILES.values()), PrepareData.outputs[MANIFEST]]
+        return [] if folder is None else [f"{folder}/{file}" for file in files]
+
+    def options_of_unknown(self, wildcards: Wildcards) -> list[str]:
+        """Return the option that names the folder of these images' splits."""
+        folder = self._find_unknown(wildcards)
+        return [] if folder is None else ["--unknown", folder]
+
+    def _find_unknown(self, wildcards: Wildcards) -> str | None:
+        name = self.plan.config.for_dataset(wildcards["dataset"]).evaluation.unknown
+        if name is None:
+            return None
+        return self.plan.fill_path(
+            SPLITS, dataset=name, splits=self.plan.config.splits_of(name, int(wildcards["seed"]))
+        )
 
     def metrics_of_table(self, wildcards: Wildcards) -> list[str]:
         """Return the metrics and manifests of all runs of a table."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
@@ -45,6 +46,12 @@ class Typicality(Record):
         scale = np.where(deviation > 0, self.high - self.median, self.median - self.low)
         atypicality: np.ndarray = np.abs(deviation) / scale / self.limit
         return atypicality
+
+
+def measure_detection(scores: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Compute the metrics auroc_… and fpr95_… of scores by name, each for known (N,) and unknown images (M,)."""
+    found = {f"auroc_{name}": compute_auroc(*of_images) for name, of_images in scores.items()}
+    return found | {f"fpr95_{name}": compute_fpr95(*of_images) for name, of_images in scores.items()}
 
 
 def compute_auroc(known: np.ndarray, unknown: np.ndarray) -> float:
