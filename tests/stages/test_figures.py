@@ -20,6 +20,7 @@ from .conftest import SmallRun, call, format_options, list_files, read_error_lin
 FIGURE: dict[str, dict[str, Any]] = {
     "accuracy_against_weight": {},
     "following": {"table": "table2"},
+    "decisions": {"dataset": "digits", "lambdas": [100]},
     "figure1": {"dataset": "digits", "images": 60, "perplexity": 5, "samples_per_class": 5, "lambdas": [1, 10]},
     "figure2": {"dataset": "digits", "lambda": 100, "classes": ["0", "2"]},
     "samples": {"dataset": "digits", "lambda": 100, "temperatures": [0.5, 1.0]},
