@@ -106,7 +106,7 @@ def measure(model: ClassConditionalFlow, test: np.ndarray, sets: dict[str, np.nd
 def draw_curves(models: dict[str, tuple[ClassConditionalFlow, np.ndarray, dict[str, np.ndarray]]]) -> Figure:
     """Draw the ROC of the bits/dim, one panel per model."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(1.5 * COLUMN_WIDTH, 2.5), layout="constrained")
+        figure = Figure(figsize=(1.5 * COLUMN_WIDTH, 3.2), layout="constrained")
         for axes, (title, (model, test, sets)) in zip(figure.subplots(1, len(models)), models.items(), strict=True):
             known = model.bits_per_dim(test)
             for colour, (name, images) in zip(CLASS_COLOURS, sets.items(), strict=False):
@@ -117,7 +117,8 @@ def draw_curves(models: dict[str, tuple[ClassConditionalFlow, np.ndarray, dict[s
                 axes.plot(100 * false, 100 * true, color=colour, lw=1.2, label=f"{name} {area:.2f}", clip_on=False)
             axes.plot([0, 100], [0, 100], color="0.7", lw=0.6, ls=":")
             axes.set(title=title, xlabel="test images rejected (%)", xlim=(0, 100), ylim=(0, 100), box_aspect=1)
-            axes.legend(title="area under the curve", frameon=False, loc="lower right", fontsize=6, title_fontsize=6)
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.25), "ncols": 2}
+            axes.legend(title="area under the curve", frameon=False, fontsize=6, title_fontsize=6, **below)
         figure.axes[0].set_ylabel("unknown images rejected (%)")
     return figure
 

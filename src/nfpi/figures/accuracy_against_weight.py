@@ -46,11 +46,7 @@ class AccuracyFigure(FigureSettings):
     """NF-Acc and CNN-Acc against λ, from a table; drawn whenever this table is made."""
 
     title = "accuracy against λ"
-    caption = (
-        "NF-Acc and CNN-Acc (%) of the test split against the weight λ of the repulsion; at λ = 0, left of the "
-        "dotted line, the Gaussians are not fitted by the iteration. Bars: one standard deviation over seeds, where "
-        "there are several. A filled cross marks a λ at which all seeds diverged, an open one a λ at which some did."
-    )
+    caption = "NF-Acc and CNN-Acc (%) of the test split against the weight λ of the repulsion."
     is_quick = True
 
     table: Name = "table2"
@@ -62,7 +58,10 @@ class AccuracyFigure(FigureSettings):
     def describe(self, config: Config) -> str:
         """Complete the caption with the table and the seeds."""
         seeds = f"seed{'s' * (len(config.seeds) > 1)} {', '.join(map(str, config.seeds))}"
-        return f"{self.caption} From {self.table}; {seeds}."
+        has_zero = any(0 in experiment.weights for experiment in config.tables[self.table].experiments)
+        zero = " At λ = 0, left of the dotted line, the Gaussians are not fitted by the iteration." if has_zero else ""
+        bars = " Bars: one standard deviation over seeds." if len(config.seeds) > 1 else ""
+        return f"{self.caption}{zero}{bars} From {self.table}; {seeds}."
 
 
 @register_figure("accuracy_against_weight", AccuracyFigure)

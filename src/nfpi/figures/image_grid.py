@@ -25,6 +25,9 @@ squares."""
 _GAP = 0.06
 """Gap between two images, as a share of the image size."""
 
+_TALLEST, _NARROWEST = 5.5, 1.2
+"""Largest height of all images and smallest width of a figure, inches; few columns of many rows have small images."""
+
 _NOTE_HEIGHT = 0.11
 """Height of the note below each image, inches."""
 
@@ -119,7 +122,9 @@ def draw_image_grid(
     height, width = large.shape[2:4]
     rows = [text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…" for text in rows]
     lefts = np.arange(len(columns)) * (width + _compute_gap(width))
-    inches_per_pixel = (COLUMN_WIDTH - 0.25 - 0.055 * max(map(len, rows))) / (lefts[-1] + width)
+    label_width = 0.25 + 0.055 * max(map(len, rows))
+    inches_per_pixel = (COLUMN_WIDTH - label_width) / (lefts[-1] + width)
+    inches_per_pixel = min(inches_per_pixel, _TALLEST / (len(rows) * (height + _compute_gap(height))))
     room = round(_NOTE_HEIGHT / inches_per_pixel) if notes else 0
     blocks = np.arange(len(rows)) // (rows_per_block or len(rows))
     tops = np.arange(len(rows)) * (height + room + _compute_gap(height)) + blocks * 2 * _compute_gap(height)
@@ -131,7 +136,8 @@ def draw_image_grid(
     upright = max(map(len, columns)) * 0.055 < inches_per_pixel * width
     label_height = (0.33 if column_title else 0.18) if upright else 0.12 + 0.037 * max(map(len, columns))
     height_of_all = inches_per_pixel * mosaic.shape[0] + label_height
-    with new_figure(height_of_all, layout={"w_pad": 0.01, "h_pad": 0.01}) as figure:
+    figure_width = max(label_width + inches_per_pixel * mosaic.shape[1], _NARROWEST)
+    with new_figure(height_of_all, figure_width, layout={"w_pad": 0.01, "h_pad": 0.01}) as figure:
         axes = figure.subplots()
         axes.imshow(mosaic)
         axes.set_anchor("E")  # remaining space goes to the labels

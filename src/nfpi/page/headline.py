@@ -13,7 +13,7 @@ from nfpi.page.runs import compose_name
 from nfpi.results.recorded.runs import RecordedRun
 from nfpi.results.statistics.intervals import wilson_interval
 from nfpi.results.tables.summaries import choose_best, find_selecting_metric
-from nfpi.results.tables.table import count_decimals, format_number
+from nfpi.results.tables.table import count_decimals, format_measurement, format_number
 from nfpi.runs import BASELINE, Run, name_refitted, split_refitted
 
 
@@ -99,6 +99,9 @@ def _make_headline(name: str, run: Run, groups: Groups, tables: Sequence[Product
     if value is not None:
         difference = format_number(mean - value, decimals, signed=True)
         notes.append(f"the paper: {value:g} {entry.unit} (difference {difference})")
+    chooser = metric(find_selecting_metric(name))
+    if validation := _list_values(groups[run], chooser.name):
+        notes.append(f"chosen by {chooser.label}: {format_measurement(fmean(validation), chooser)}")
     label, shown = f"{entry.label} on {run.dataset}", f"{format_number(mean, decimals)} {entry.unit}"
     return Headline(name, label, shown, compose_name(run), notes)
 

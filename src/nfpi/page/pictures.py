@@ -68,6 +68,10 @@ def embed_array(pixels: np.ndarray, description: str, caption: str = "") -> Pict
 def embed_generated_images(folder: Path, caption: str) -> list[Picture]:
     """Embed images of the first classes of a generated set, in one column per class; nothing if it is empty or latents.
 
+    Args:
+        folder: folder of the set.
+        caption: beginning of the caption, up to "a column for each".
+
     Raises:
         DataError: the set is damaged.
         OSError: the set cannot be read.
@@ -88,6 +92,7 @@ def embed_generated_images(folder: Path, caption: str) -> list[Picture]:
             top, left = place * row, index * column
             grid[top : top + height * zoom, left : left + width * zoom] = pixels
     names = ", ".join(classes)
+    caption += " class." if len(classes) == len(images.classes) else f" of the first {len(classes)} classes."
     pixels = grid.squeeze(-1) if channels == 1 else grid
     return [embed_array(pixels, f"Generated images of the classes {names}", caption)]
 

@@ -198,8 +198,7 @@ def _list_generated_folders(item: RecordedRun) -> list[Path]:
 
 def _embed_samples(folder: Path) -> list[Picture]:
     temperature = folder.name.partition("=")[2]
-    caption = f"Images drawn at T = {temperature}, a column for each class (the first ten if there are more)."
-    return embed_generated_images(folder, caption)
+    return embed_generated_images(folder, f"Images drawn at T = {temperature}, a column for each")
 
 
 def read_agreement(path: Path, classes: list[str]) -> Agreement:

@@ -116,13 +116,13 @@ def _find_untabled_runs(recorded: Sequence[RecordedRun], described: Descriptions
 
 def _list_facts(recorded: Sequence[RecordedRun], untabled: Collection[Run], seconds: float) -> list[tuple[str, str]]:
     """Summarise data sets, seeds, runs, times and commits."""
-    runs = Counter("classifiers" if item.run.classifier else "flows" for item in recorded)
+    runs = Counter("classifier" if item.run.classifier else "flow" for item in recorded)
     diverged = sum(bool(item.divergence) for item in recorded)
     commits = [item.software.get("commit", "") for item in recorded]
     facts = [
         ("Data", ", ".join(dict.fromkeys(item.run.dataset for item in recorded))),
         ("Seeds", ", ".join(map(str, sorted({item.run.seed for item in recorded})))),
-        ("Runs", ", ".join(f"{count} {kind}" for kind, count in runs.items())),
+        ("Runs", ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in runs.items())),
         ("In no table of the preset", f"{len(untabled)} of them" if untabled else ""),
         ("Diverged", str(diverged) if diverged else ""),
         ("Time of all jobs", format_duration(seconds) if seconds else ""),

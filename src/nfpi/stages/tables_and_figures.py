@@ -84,6 +84,7 @@ class MakeTable(Stage):
     outputs = {"csv": "{name}.csv", "markdown": "{name}.md", "latex": "{name}.tex", "html": "{name}.html"}
     product = "table"
     label = "{name}"
+    version = 2
     common = None
     blocks = {"name": "table", "table": "tables.{table}"}
 

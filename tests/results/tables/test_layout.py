@@ -363,13 +363,20 @@ def test_labels_in_notes_are_escaped_once():
     frame = compared([math.nan, 0.01], **choice)
     assert r"Validation: validation\_&lt;a\*b\*> on that split" in to_markdown(frame, "")
     assert "Validation: validation_&lt;a*b*&gt; on that split" in to_html(frame, "")
-    assert r"Validation: validation\_\ensuremath{<}a*b*" in to_latex(frame, "").replace("\n% ", " ")
+    assert r"Validation: validation\_\ensuremath{<}a*b*" in to_latex(frame, "").replace("\n", " ")
+
+
+def test_numbers_of_parameters_have_no_spread():
+    frame = compared([math.nan, 0.01])
+    counted = frame.rename(columns=lambda name: name.replace("nf_acc", "parameters"))
+    assert "±" in to_markdown(counted.assign(parameters_std=0.1), "")
+    assert "±" not in to_markdown(counted.assign(parameters_std=0.0), "").partition("Mean")[0]
 
 
 def test_both_sources_of_spread_are_named():
     frame = compared([math.nan, 0.01])
     assert "over n = 3 seeds" in to_markdown(frame, "")
-    for text in (to_markdown(frame, ""), to_latex(frame, "").replace("\n% ", " ")):
+    for text in (to_markdown(frame, ""), to_latex(frame, "").replace("\n", " ")):
         assert "does not include the effect of the choice of test images, unless each seed has its own split" in text
     single = frame.assign(nf_acc_std=math.nan, nf_acc_seeds=1)
     assert "over the choice of test images (Wilson). It does not include the spread over seeds." in to_markdown(

@@ -142,6 +142,7 @@ def _make_metric_columns(frame: pd.DataFrame, entry: Metric, arrow: str) -> Iter
     """Yield the columns of a metric: our values, the paper's, and the differences."""
     name = entry.name
     with_count = count_shared_seeds(frame) is None
+    is_constant = name == "parameters" and (frame[f"{name}_std"].fillna(0) == 0).all()
     ours, differences = [], []
     for row, is_equal in zip(frame.to_dict("records"), is_equal_to_best(frame, name), strict=True):
         seeds = row[f"{name}_seeds"]
@@ -150,8 +151,8 @@ def _make_metric_columns(frame: pd.DataFrame, entry: Metric, arrow: str) -> Iter
         low, high = (format_number(row[f"{name}_{bound}"], decimals) for bound in ("low", "high"))
         parts = [
             format_number(row[name], decimals) + ("†" if is_equal else ""),
-            "" if pd.isna(row[f"{name}_std"]) else f"± {row[f'{name}_std']:.{decimals}f}",
-            f"[{low}, {high}]" if low else "",
+            "" if is_constant or pd.isna(row[f"{name}_std"]) else f"± {row[f'{name}_std']:.{decimals}f}",
+            f"[{low}, {high}]" if low and not is_constant else "",
             f"(n = {seeds})" if with_count and not pd.isna(seeds) else "",
         ]
         ours.append(" ".join(filter(None, parts)))

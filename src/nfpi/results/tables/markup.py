@@ -99,7 +99,7 @@ def escape_latex(text: str) -> str:
 
 
 def tables_to_latex(tables: Sequence[tuple[str, Table]]) -> str:
-    r"""Return tables as LaTeX for ``\input``, in ASCII, with titles and notes as comments.
+    r"""Return tables as LaTeX for ``\input``, in ASCII, each with its title as a comment, and its notes below.
 
     The packages booktabs and graphicx are required. A table that is wider than the text is scaled down to its width.
     Intervals beside a standard deviation are left out.
@@ -126,11 +126,15 @@ def _table_to_latex(table: Table, title: str) -> str:
     return "\n".join(
         [
             *_format_comments(title),
-            *_format_comments(" ".join(table.notes)),
             r"% Needs \usepackage{booktabs,graphicx}; at most as wide as the text. Intervals beside \pm are left out.",
             r"\begingroup\setlength{\tabcolsep}{3pt}\noindent%",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             tabular.rstrip() + r"}\endgroup",
+            *(
+                [r"\par\smallskip\noindent{\footnotesize", *_wrap(" ".join(table.notes)), r"\par}"]
+                if table.notes
+                else []
+            ),
             "",
         ]
     )
@@ -162,8 +166,11 @@ def _make_rules(table: Table) -> str:
 
 
 def _format_comments(text: str) -> list[str]:
-    lines = textwrap.wrap(escape_latex(text), 118, break_long_words=False, break_on_hyphens=False)
-    return [f"% {line}" for line in lines]
+    return [f"% {line}" for line in _wrap(text)]
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(escape_latex(text), 118, break_long_words=False, break_on_hyphens=False)
 
 
 # ---- HTML ---------------------------------------------------------------------------------------------------
