@@ -34,9 +34,6 @@ _NOTE_HEIGHT = 0.11
 _LONGEST_LABEL = 30
 """Number of characters to which the labels of rows are shortened, which leaves room for the images beside them."""
 
-_LARGEST_HEIGHT = 1.3 * COLUMN_WIDTH
-"""Height of the images of a figure, inches, above which they are made smaller, so that a screen shows all of them."""
-
 _BATCH_SIZE = 8
 
 
@@ -132,7 +129,6 @@ def draw_image_grid(
     for line, top in zip(large, tops, strict=True):
         for image, left in zip(line, lefts, strict=True):
             mosaic[top : top + height, left : left + width] = image
-    inches_per_pixel = min(inches_per_pixel, _LARGEST_HEIGHT / mosaic.shape[0])
     upright = max(map(len, columns)) * 0.055 < inches_per_pixel * width
     label_height = (0.33 if column_title else 0.18) if upright else 0.12 + 0.037 * max(map(len, columns))
     height_of_all = inches_per_pixel * mosaic.shape[0] + label_height
