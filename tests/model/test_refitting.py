@@ -152,7 +152,7 @@ def test_a_fit_says_when_the_flow_does_not_follow(images, caplog):
     assert mismatch > MISMATCH_LIMIT
     (record,) = (record for record in caplog.records if record.levelno == logging.WARNING)
     assert f"{mismatch:.2f} bits/dim" in record.getMessage()
-    assert f"{mismatch:.2f} bits/dim; above 0.2" in strong.generate_model_card().text
+    assert f"{mismatch:.2f} bits/dim; above 0.1" in strong.generate_model_card().text
 
 
 def test_a_fit_says_nothing_when_the_flow_follows(images, caplog):

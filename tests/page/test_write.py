@@ -141,7 +141,7 @@ def test_runs_stand_with_what_was_made_of_them(finished_results):
 
 
 def test_a_flow_that_does_not_follow_its_prior_is_marked(results):
-    results.measure(FITTED, **VALUES[FITTED], mismatch=0.1)
+    results.measure(FITTED, **VALUES[FITTED], mismatch=0.05)
     assert "does not follow its prior" not in text_of(write_page(results.root))
     results.measure(FITTED, **VALUES[FITTED], mismatch=1.0, beta=0.18)
     text = text_of(write_page(results.root))

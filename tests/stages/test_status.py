@@ -215,7 +215,7 @@ def test_status_is_a_table(root, capsys) -> None:
 
 
 def test_what_does_not_follow_its_prior_is_said(root, capsys) -> None:
-    measure(root, BASELINE, nf_acc=94.0, mismatch=0.1, beta=0.98)
+    measure(root, BASELINE, nf_acc=94.0, mismatch=0.05, beta=0.98)
     assert call("status", root) == 0
     assert "mismatch" not in capsys.readouterr().out
     measure(root, FLOW, nf_acc=93.0, mismatch=1.0, beta=0.184)

@@ -24,7 +24,7 @@ class RefittableFlow(TrainedFlow):
     def measure_following(self, images: Images, labels: Labels) -> Following:
         """Measure how the latents of images lie in the Gaussians of their classes.
 
-        If the mismatch of training images exceeds 0.2 bits/dim (`nfpi.config.metrics.MISMATCH_LIMIT`), the flow
+        If the mismatch of training images exceeds 0.1 bits/dim (`nfpi.config.metrics.MISMATCH_LIMIT`), the flow
         does not follow its Gaussians: their samples lie where there are few images.
 
         Args:

@@ -394,9 +394,9 @@ def test_rows_whose_flows_do_not_follow_their_priors_are_named():
     ]
     frame = frame_of_rows(*rows)
     assert "mismatch" not in to_markdown(frame, "")
-    assert "mismatch" not in to_markdown(frame.assign(mismatch=[math.nan, 0.1]), "")
-    text = to_markdown(frame.assign(mismatch=[0.1, 1.0]), "")
+    assert "mismatch" not in to_markdown(frame.assign(mismatch=[math.nan, 0.05]), "")
+    text = to_markdown(frame.assign(mismatch=[0.05, 1.0]), "")
     assert "do not follow their priors (mismatch in bits/dim): as trained, λ = 3·10⁵ (1.00)." in text
     assert "CNN-Acc" in text
     assert "a smaller λ or a refit" in text
-    assert to_latex(frame.assign(mismatch=[0.1, 1.0]), "").isascii()
+    assert to_latex(frame.assign(mismatch=[0.05, 1.0]), "").isascii()
