@@ -15,29 +15,38 @@ from nfpi.runtime.device import make_device
 
 
 @pytest.fixture
-def inputs(model, tmp_path) -> FigureInputs:
-    """Two models, whose seeds differ."""
+def inputs(model, tmp_path, train_files) -> FigureInputs:
+    """Two models, whose seeds differ, and images."""
     folders = [tmp_path / name for name in ("plain", "refitted")]
     for seed, folder in enumerate(folders):
         dataclasses.replace(model, config={**model.config, "seed": seed}).save_pretrained(folder)
-    return FigureInputs(
-        {"models": [folder / name for folder in folders for name in ("config.json", "model.safetensors")]}
-    )
+    models = [folder / name for folder in folders for name in ("config.json", "model.safetensors")]
+    return FigureInputs({"models": models, "test": train_files})
 
 
-def test_every_row_shows_its_flow(model, inputs):
+def test_every_row_shows_its_flow(model, inputs, images):
     settings = SamplesByWeightFigure(dataset="toy", lambdas=[1e4], classes=2)
     (axes,) = draw(settings, inputs).pictures["samples_by_weight"].axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["λ = 10⁴", "λ = 10⁴, refit"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["test images", "λ = 10⁴", "λ = 10⁴, refit"]
     (image,) = axes.images
     times = 256 // 4
-    for seed, middle in enumerate(axes.get_yticks()):
+    real = images.images[np.flatnonzero(images.labels == 0)[0]]
+    shown = np.asarray(image.get_array())[: 4 * times : times, : 4 * times : times]
+    np.testing.assert_array_equal(shown, np.broadcast_to(real, (4, 4, 3)))
+    for seed, middle in enumerate(axes.get_yticks()[1:]):
         other = dataclasses.replace(model, config={**model.config, "seed": seed})
         one = SamplesFigure.model_validate({"dataset": "toy", "temperatures": [1.0], "noises": 1, "classes": 2})
         expected = sample_grid(other, one, make_device().device)[0, 0]
         top = round(middle - times * 2)
         shown = np.asarray(image.get_array())[top : top + 4 * times : times, : 4 * times : times]
         np.testing.assert_array_equal(shown, np.broadcast_to(expected, (4, 4, 3)))
+
+
+def test_the_latents_of_each_weight_have_a_panel(inputs):
+    settings = SamplesByWeightFigure(dataset="toy", lambdas=[0, 1e4], refits=[None], images=40)
+    panels = draw(settings, inputs).pictures["latents_by_weight"].axes
+    assert [axes.get_title() for axes in panels] == ["λ = 0", "λ = 10⁴"]
+    assert len(panels[1].collections[0].get_offsets()) == 40
 
 
 def test_rows_are_named_once():

@@ -1,9 +1,9 @@
-"""Figure of class-conditional samples of flows of several λ, as trained and with Gaussians estimated again."""
+"""Figures of flows of several λ: class-conditional samples, without and with a refit, and latents of test images."""
 
 from __future__ import annotations
 
 from itertools import product
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -11,21 +11,36 @@ from nfpi.config.base import UNIQUE, Name, NonNegativeFloat, PositiveFloat, Posi
 from nfpi.config.experiments import Refit
 from nfpi.config.figures import FigureSettings
 from nfpi.config.settings import Config
-from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
-from nfpi.figures.image_grid import draw_image_grid
+from nfpi.figures.drawn import Drawn, FigureInputs, list_split_files, register_figure
+from nfpi.figures.figure1 import embed_images
+from nfpi.figures.image_grid import draw_image_grid, to_pixels
 from nfpi.figures.samples import SamplesFigure, sample_grid
+from nfpi.figures.style import COLUMN_WIDTH, LEGEND_HEIGHT, escape_math, get_class_style, new_figure
 from nfpi.results.tables.table import typeset_weight
 from nfpi.runs import MODEL_FILES, Layout
 
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from nfpi.data.store import ImageSet
+    from nfpi.model import ClassConditionalFlow
+
+_PERPLEXITY = 30
+"""effective number of neighbours of t-SNE; of few images, a third of them"""
+
 
 class SamplesByWeightFigure(FigureSettings):
-    """Class-conditional samples of the flows of several λ, trained with the first seed."""
+    """Class-conditional samples and latents of the flows of several λ, trained with the first seed."""
 
-    title = "samples by λ"
+    title = "samples and latents by λ"
     caption = (
-        "Images drawn from flows, a column for each class and a row for each λ, without and with a refit, which "
-        "estimates the Gaussians again after the training. All rows have the same noise ε (z = μ + T Σ^(1/2) ε)."
+        "samples_by_weight: test images, and images drawn from flows, a column for each class and a row for each λ, "
+        "without and with a refit, which estimates the Gaussians again after the training. All rows have the same "
+        "noise ε (z = μ + T Σ^(1/2) ε). latents_by_weight: t-SNE of the latents of test images under these flows, "
+        "coloured by class."
     )
+    pictures = ("samples_by_weight", "latents_by_weight")
     uses_gpu = True
 
     dataset: Name
@@ -37,6 +52,8 @@ class SamplesByWeightFigure(FigureSettings):
     classes: PositiveInt = 10
     """number of classes shown, from the first"""
     temperature: PositiveFloat = 1.0
+    images: PositiveInt = 1000
+    """number of test images whose latents are shown"""
 
     @property
     def rows(self) -> list[tuple[float, Refit | None]]:
@@ -44,10 +61,11 @@ class SamplesByWeightFigure(FigureSettings):
         return list(product(self.lambdas, self.refits))
 
     def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:
-        """Return the files of the models."""
+        """Return the files of the models and of the test images."""
         of_run = (self.dataset, self.flow, self.prior)
         runs = [config.run(*of_run, weight, config.seeds[0], refit) for weight, refit in self.rows]
-        return {"models": [f"{layout.of(run)}/model/{name}" for run in runs for name in MODEL_FILES.values()]}
+        models = [f"{layout.of(run)}/model/{name}" for run in runs for name in MODEL_FILES.values()]
+        return {"models": models, "test": list_split_files(config, layout, self.dataset, "test")}
 
     def describe(self, config: Config) -> str:
         """Complete the caption with the runs."""
@@ -57,21 +75,65 @@ class SamplesByWeightFigure(FigureSettings):
 
 @register_figure("samples_by_weight", SamplesByWeightFigure)
 def draw(settings: SamplesByWeightFigure, inputs: FigureInputs) -> Drawn:
-    """Sample the flows and draw the images.
+    """Sample the flows, and embed latents of test images.
 
     Raises:
         Diverged: the fit of a flow's Gaussians diverged.
     """
-    import numpy as np
+    from nfpi.data.store import read_image_set
+    from nfpi.model import ClassConditionalFlow
 
-    from nfpi.model.trained import TrainedFlow
+    folders = dict.fromkeys(file.parent for file in inputs.files["models"])
+    models = [ClassConditionalFlow.read(folder) for folder in folders]
+    test = read_image_set(inputs.folder("test"))
+    latents = [embed_latents(model, test, settings.images) for model in models[:: len(settings.refits)]]
+    pictures = [draw_samples(settings, models, test), draw_latents(settings.lambdas, latents, test)]
+    return Drawn(dict(zip(settings.pictures, pictures, strict=True)))
+
+
+def draw_samples(settings: SamplesByWeightFigure, models: list[ClassConditionalFlow], test: ImageSet) -> Figure:
+    """Draw the first test image of each class, and below it a row of samples for each model."""
+    import numpy as np
+    import torch
+
     from nfpi.runtime.device import make_device
 
-    models = [TrainedFlow.read(folder) for folder in dict.fromkeys(file.parent for file in inputs.files["models"])]
+    device = make_device().device
     grid: dict[str, Any] = {"temperatures": [settings.temperature], "classes": settings.classes, "noises": 1}
     one_flow = SamplesFigure.model_validate({"dataset": settings.dataset, **grid})
-    images = np.concatenate([sample_grid(model, one_flow, make_device().device) for model in models])
+    samples = [sample_grid(model, one_flow, device) for model in models]
+    classes = samples[0].shape[1]
+    first = [np.flatnonzero(test.labels == label)[0] for label in range(classes)]
+    real = to_pixels(torch.from_numpy(test.images[first]).permute(0, 3, 1, 2)[None], models[0].data, device)
     labels = [f"λ = {typeset_weight(weight)}" + (", refit" if refit else "") for weight, refit in settings.rows]
-    columns = models[0].classes[: images.shape[1]]
-    figure = draw_image_grid(images, labels, columns, "", "Class", rows_per_block=len(settings.refits))
-    return Drawn({"samples_by_weight": figure})
+    images, columns = np.concatenate([real, *samples]), models[0].classes[:classes]
+    return draw_image_grid(images, ["test images", *labels], columns, "", "Class")
+
+
+def embed_latents(model: ClassConditionalFlow, images: ImageSet, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Embed the latents of images chosen at random in the plane by t-SNE.
+
+    Returns:
+        Points (N, 2) and labels (N,), with N at most `count`.
+    """
+    import numpy as np
+
+    chosen = np.random.default_rng(0).permutation(len(images))[:count]
+    latents = model.encode(images.images[chosen])
+    points = embed_images(latents, perplexity=min(_PERPLEXITY, len(chosen) / 3), seed=model.seed)
+    return points, images.labels[chosen]
+
+
+def draw_latents(weights: list[float], latents: list[tuple[np.ndarray, np.ndarray]], images: ImageSet) -> Figure:
+    """Draw embedded latents, a panel for each λ, coloured by class."""
+    side = min(COLUMN_WIDTH / len(weights), COLUMN_WIDTH / 2)
+    with new_figure(side + LEGEND_HEIGHT + 0.2, layout={"w_pad": 0.02, "h_pad": 0.02}) as figure:
+        panels = figure.subplots(1, len(weights), squeeze=False)[0]
+        for axes, weight, (points, labels) in zip(panels, weights, latents, strict=True):
+            axes.scatter(*points.T, s=1.2, c=[get_class_style(label)[0] for label in labels], linewidths=0)
+            axes.set_title(f"λ = {typeset_weight(weight)}", fontsize=7)
+            axes.set(xticks=[], yticks=[], box_aspect=1)
+        for label, name in enumerate(images.classes[:10]):
+            figure.axes[0].scatter([], [], s=8, c=get_class_style(label)[0], label=escape_math(name))
+        figure.legend(loc="outside lower center", ncols=5, fontsize=5.5, columnspacing=0.8, handletextpad=0)
+    return figure
