@@ -178,6 +178,8 @@ def test_commands(block: Block, project: Project, place: Path) -> None:
             assert main(shlex.split(short)) == 0, short
         elif program == "pip":
             assert_installable(arguments)
+        elif program in ("git", "cd"):  # git clone ADDRESS nfpi && cd nfpi
+            assert arguments[-1] == "nfpi"
         elif program == "pytest":
             assert [name for name in arguments if not (ROOT / name).exists()] == []
         else:
