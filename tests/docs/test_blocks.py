@@ -176,6 +176,8 @@ def test_commands(block: Block, project: Project, place: Path) -> None:
         elif program == "nfpi":
             short = EPOCHS.sub("2", shlex.join(arguments))
             assert main(shlex.split(short)) == 0, short
+            if arguments[0] == "new":  # a preset for the commands that follow, in the clone
+                shutil.copy(arguments[-1], project.folder)
         elif program == "pip":
             assert_installable(arguments)
         elif program in ("git", "cd"):  # git clone ADDRESS nfpi && cd nfpi
