@@ -57,18 +57,17 @@ class DecisionsFigure(FigureSettings):
     """classifiers trained on real images, with their augmentation"""
 
     def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:
-        """Return the predictions of all seeds, by the label of the curve."""
-        flow = self.dataset, self.flow, self.prior
-        runs = {
-            f"λ = {format_weight_label(weight)}": config.run(*flow, weight, config.seeds[0], self.refit)
-            for weight in self.lambdas
-        }
+        """Return the predictions of each curve in turn, those of all seeds."""
+        flow, seed = (self.dataset, self.flow, self.prior), config.seeds[0]
+        runs = [config.run(*flow, weight, seed, self.refit) for weight in self.lambdas]
         for name, augmentation in self.classifiers.items():
-            runs[name] = Run(dataset=self.dataset, seed=config.seeds[0], classifier=name, augmentation=augmentation)
-        return {
-            label: [f"{layout.of(replace(run, seed=seed))}/{PREDICTIONS_FILE}" for seed in config.seeds]
-            for label, run in runs.items()
-        }
+            runs.append(Run(dataset=self.dataset, seed=seed, classifier=name, augmentation=augmentation))
+        folders = [layout.of(replace(run, seed=seed)) for run in runs for seed in config.seeds]
+        return {"predictions": [f"{folder}/{PREDICTIONS_FILE}" for folder in folders]}
+
+    def list_labels(self) -> list[str]:
+        """Return the label of each curve."""
+        return [f"λ = {format_weight_label(weight)}" for weight in self.lambdas] + list(self.classifiers)
 
 
 @register_figure("decisions", DecisionsFigure)
@@ -80,7 +79,12 @@ def draw(settings: DecisionsFigure, inputs: FigureInputs) -> Drawn:
     """
     from nfpi.results.recorded.predictions import read_predictions
 
-    found = {label: [read_predictions(path) for path in paths] for label, paths in inputs.files.items()}
+    labels, paths = settings.list_labels(), inputs.files["predictions"]
+    seeds = len(paths) // len(labels)
+    found = {
+        label: [read_predictions(path) for path in paths[index * seeds : (index + 1) * seeds]]
+        for index, label in enumerate(labels)
+    }
     return Drawn({"reliability": draw_reliability(found), "risk_coverage": draw_risk_coverage(found)})
 
 
