@@ -52,14 +52,6 @@ def test_blocks_of_rows_stand_apart_and_each_image_is_where_its_labels_are():
     assert ticks(figure)[0] == ["0.5", "", "1", ""]
 
 
-def test_a_tall_figure_fits_on_a_screen():
-    images = pictures(21, 3)
-    figure = draw_image_grid(images, ["a"] * 21, ["cat", "dog", "frog"], "", "Class")
-    assert figure.get_size_inches()[1] < 1.5 * COLUMN_WIDTH
-    assert figure.get_size_inches()[0] == COLUMN_WIDTH
-    np.testing.assert_array_equal(shown(figure, 20, 2, 8, 6), images[20, 2])
-
-
 def test_notes_stand_below_their_images():
     images = pictures(2, 3, (8, 6, 1))
     figure = draw_augmentations(images, ["cat", "dog"], np.array([[1.0, 2.0], [3.0, 4.0]]))
