@@ -42,7 +42,7 @@ def tables_of(
     rows, rng = list_table_rows(config, table), np.random.default_rng(0)
     settings = TableSettings.model_validate(config.tables[table].model_dump(exclude={"experiments"}))
     values: list[dict[str, Any]] = []
-    for run in dict.fromkeys(run for row in rows for run in row.runs):
+    for run in dict.fromkeys(run for row in rows for run in (*row.flow_runs, *row.classifier_runs)):
         names = [name for name in settings.metrics if (name == "cnn_acc") == (run.classifier is not None)]
         if first_diverged and run == rows[0].runs[0]:
             values += make_metric_rows(run, status="diverged: variance of class 2 at iteration 3")
