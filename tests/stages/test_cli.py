@@ -347,6 +347,7 @@ STAGES_WITH_MISSING_FILES = {
     "augment": ("--data", "missing", "--model", "missing"),
     "train-classifier": ("--data", "missing", "--generated", "missing"),
     "test-classifier": ("missing", "--data", "missing"),
+    "measure-samples": ("missing", "--data", "missing", "--tested", "missing", "--reference", "missing"),
     "collect": ("--name", "t", "--runs", json.dumps([RUN]), "--root", "missing"),
     "table": (
         "--name",

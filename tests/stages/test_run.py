@@ -37,6 +37,7 @@ RUN_FILES = {
         for t in ("0.8", "1")
         for name in ("model.safetensors", "metrics.json", "log.csv", "classifier.manifest.json")
     ),
+    *(f"resnet18/augmentation=standard/{name}" for name in METRICS),
 }
 
 

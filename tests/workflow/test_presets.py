@@ -39,6 +39,7 @@ def test_a_preset_may_stand_anywhere_and_extend_another_file(fresh_project: Proj
     run = "digits/mef/fpi/lambda=10000/seed=5"
     assert planned == list_flow_jobs_of_run(run) | {
         ("prepare-data", "digits/splits"),
+        ("prepare-data", "fashion_mnist/splits"),  # the unknown images of the preset
         ("start-flow", "digits/mef/initial/data/seed=5"),
         ("fit-prior", f"{run}/fit"),
     } | list_collection_jobs("more")

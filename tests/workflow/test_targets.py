@@ -20,11 +20,11 @@ def make_targets(preset: str = "demo", **overrides: Any) -> Targets:
 
 def test_every_table_and_figure_of_the_preset_is_a_target() -> None:
     targets = make_targets("fashion_mnist_small", tables={"mine": TABLE})
-    tables = ["table1", "table2", "table3", "table4", "table9", "mine"]
-    assert targets.names[:6] == tables
+    tables = ["table1", "table2", "table3", "table4", "table9", "table10", "table11", "mine"]
+    assert targets.names[:8] == tables
     figures = targets.plan.config.figures
     assert {"accuracy_against_weight", "samples"} <= set(figures)
-    assert set(targets.names[6:]) == {*figures, "claims"}
+    assert set(targets.names[8:]) == {*figures, "claims"}
 
 
 def test_a_figure_that_is_left_out_is_none() -> None:

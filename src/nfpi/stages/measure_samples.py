@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class MeasureSamples(MeasuringStage):
-    """Measure generated images by a classifier trained on real ones.
+    """Measure generated images by a classifier of real ones.
 
     Measures the images of the temperature that CNN-Acc is of: the classifier's accuracy on them (GAN-test), the share
     of saturated values and, if `metrics` names such, distances of their features from those of real images.
