@@ -12,7 +12,7 @@ import pandas as pd
 
 from nfpi.config.figures import FIGURES, FigureSettings
 
-ROWS = {"table2": 2, "table4": 5, "table5": 4, "table6": 5, "table7": 6, "table9": 3}
+ROWS = {"table2": 2, "table4": 5, "table5": 4, "table6": 5, "table7": 6, "table9": 3, "table10": 1}
 SMALLEST_FIGURE = 5000
 """bytes; a smaller file shows nothing"""
 

@@ -161,6 +161,3 @@ rule measure_samples:
         "exec nfpi --log {log:q} measure-samples {params.settings:q} {params.execution:q}"
         " --data {params.data:q} --reference {params.reference:q} --tested {params.tested:q}"
         " --output {params.folder:q} {params.generated:q}"
-
-
-ruleorder: measure_samples > test_classifier_on_real

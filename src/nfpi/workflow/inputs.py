@@ -20,6 +20,7 @@ from nfpi.runs import (
     GENERATED,
     IMAGE_SET_FILES,
     NO_FLOW,
+    REFERENCE_AUGMENTATION,
     REFITS,
     SOURCE,
     SPLITS,
@@ -62,7 +63,8 @@ class Inputs:
             "prior": prior,
             "weight": WEIGHT_PATTERN,
             "start": _make_pattern(BASELINE),
-            "source": f"{NO_FLOW}|{source}",
+            # with the augmentation of the reference classifier, a folder below a flow has measures of its samples
+            "source": f"{NO_FLOW}|{source}(?!.*/augmentation={REFERENCE_AUGMENTATION}/)",
             "classifier": _make_pattern(config.classifiers),
             "augmentation": _make_pattern(get_args(Augmentation)),
             "variants": _make_pattern(VARIANTS.values()),
