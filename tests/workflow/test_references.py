@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from nfpi.runs import Run
+import pytest
+from snakemake.io import regex_from_filepattern
+
+from nfpi.runs import REAL_CLASSIFIER, Run
 from nfpi.stages.evaluate import TestClassifier
 from nfpi.stages.measure_samples import MeasureSamples
 from nfpi.stages.planned import Planned
 from nfpi.stages.train_classifier import TrainClassifier
+from nfpi.workflow import Inputs
 
 from .conftest import Job, Project, make_plan
 
@@ -46,6 +51,18 @@ def test_metrics_that_are_added_make_no_finished_run_again(fresh_project: Projec
     assert added == REFERENCE | TESTED | MEASURED | after
     fresh_project.run_snakemake("mine", "--cores", "2", overlay=make_table("cnn_acc", "real_acc", "gan_test"))
     assert fresh_project.plan_jobs("mine", overlay=make_table("cnn_acc", "real_acc", "gan_test")) == set()
+
+
+@pytest.mark.parametrize(
+    ("source", "augmentation", "is_claimed"),
+    [("no_flow", "standard", True), ("mef/fpi/lambda=10000", "nfa", True), ("mef/fpi/lambda=10000", "standard", False)],
+)
+def test_the_rule_of_classifiers_of_real_images_claims_no_measured_samples(source, augmentation, is_claimed) -> None:
+    """Else it would call them outdated, as they have not the seal of its stage."""
+    constraints = Inputs(make_plan()).wildcard_constraints()
+    constrained = re.sub(r"{(\w+)}", lambda name: f"{{{name[1]},{constraints[name[1]]}}}", REAL_CLASSIFIER)
+    file = f"digits/{source}/seed=0/resnet18/augmentation={augmentation}/metrics.json"
+    assert bool(re.match(regex_from_filepattern(f"{constrained}/metrics.json"), file)) == is_claimed
 
 
 def test_the_reference_has_the_settings_of_the_classifier_and_the_updates_on_generated_images() -> None:
