@@ -105,7 +105,8 @@ def test_a_storm_of_kills_changes_nothing(calm: Project, storm: Project, capfd: 
     refusals = re.findall(r"nfpi: error: (.*)", printed)
     assert [line for line in refusals if "at the same time, received " not in line] == []
     assert results(storm) == results(calm)
-    assert {path.name for path in storm.folder.glob("results/**/.*")} <= {".snakemake.lock"}
+    # No temporary file is left. The lock of a killed job stays, unheld, if the outputs to replace are valid.
+    assert [path for path in storm.folder.glob("results/**/.*") if path.suffix != ".lock"] == []
     assert main(["verify", str(storm.folder / "results")]) == 0
 
 
