@@ -24,13 +24,14 @@ from nfpi.runs import (
 )
 from nfpi.runtime.locks import LockedError
 from nfpi.stages.claims import JudgeClaims
-from nfpi.stages.evaluate import Evaluate, TestClassifier
+from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment, Generate
 from nfpi.stages.measure_samples import MeasureSamples
 from nfpi.stages.prepare_data import DownloadWeights, EncodeData, PrepareData
 from nfpi.stages.refit_prior import RefitPrior
 from nfpi.stages.tables_and_figures import Collect, MakeFigure, MakeTable
+from nfpi.stages.test_classifier import TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import StartFlow, TrainFlow
 from nfpi.workflow import Declarations, Inputs, Jobs, Outdated, Plan, Sources, Targets

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -83,19 +83,18 @@ def evaluate_flow(
         raise ValueError("images: expected at least one to evaluate the flow on, received none")
     was_training = flow.training
     flow.eval()
-    prior = prior.to(dtype=precise_dtype(device)).to(device)
     correct = among_five = 0
     nll = 0.0
     num_best = min(5, prior.num_classes)
     log_probs, all_labels, distances = [], [], []
-    for z, log_abs_det, labels in _encode(flow, image_set, batch_size, seed, domain, device):
+    batches = _encode(flow, image_set, batch_size, seed, domain, device)
+    for log_prob_of_latents, distance, log_abs_det, labels in _score(prior, batches, device):
         all_labels.append(labels.cpu())
-        log_prob_of_latents = prior.log_prob(z)
         hits = log_prob_of_latents.topk(num_best, 1).indices == labels[:, None]
         correct += int(hits[:, 0].sum())
         among_five += int(hits.sum())
         nll -= float((log_prob_of_latents.gather(1, labels[:, None]).squeeze(1) + log_abs_det).sum())
-        distances.append(prior.compute_distances(log_prob_of_latents).amin(1).cpu())
+        distances.append(distance.cpu())
         log_probs.append((log_prob_of_latents + log_abs_det[:, None]).cpu())
     flow.train(was_training)
     n = len(image_set)
@@ -151,16 +150,30 @@ def measure_unknown(
 ) -> tuple[Tensor, Tensor]:
     """Compute log p(x | y), (N, K), and the distance to the nearest class, (N,), as in :class:`FlowScores`.
 
-    For images unlike those that the flow has learned, they may not be finite: −1e300 and 1e300 replace them.
+    For images unlike those that the flow has learned, they may not be finite: −1e300 and 1e300, which rank such images
+    last, replace them.
     """
     flow.eval()
-    prior = prior.to(dtype=precise_dtype(device)).to(device)
     log_probs, distances = [], []
-    for z, log_abs_det, _ in _encode(flow, image_set, batch_size, seed, domain, device):
+    batches = _encode(flow, image_set, batch_size, seed, domain, device)
+    for log_prob, distance, log_abs_det, _ in _score(prior, batches, device):
+        log_probs.append((log_prob + log_abs_det[:, None]).cpu().double())
+        distances.append(distance.cpu().double())
+    return _replace_infinite(torch.cat(log_probs), -1e300), _replace_infinite(torch.cat(distances), 1e300)
+
+
+def _replace_infinite(values: Tensor, value: float) -> Tensor:
+    return values.nan_to_num(nan=value, posinf=value, neginf=value)
+
+
+def _score(
+    prior: GaussianPrior, batches: Iterable[tuple[Tensor, Tensor, Tensor]], device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Yield log p(z | y), (B, K), the distance to the nearest class, (B,), log |det ∂z/∂x| and labels of each batch."""
+    prior = prior.to(dtype=precise_dtype(device)).to(device)
+    for z, log_abs_det, labels in batches:
         log_prob = prior.log_prob(z)
-        log_probs.append((log_prob + log_abs_det[:, None]).cpu().double().nan_to_num(*3 * [-1e300]))
-        distances.append(prior.compute_distances(log_prob).amin(1).cpu().double().nan_to_num(*3 * [1e300]))
-    return torch.cat(log_probs), torch.cat(distances)
+        yield log_prob, prior.compute_distances(log_prob).amin(1), log_abs_det, labels
 
 
 def _encode(

@@ -166,9 +166,9 @@ LAST_WRITTEN = {
     "start-flow": "nfpi.training.state.save_tensors",
     "fit-prior": "nfpi.priors.files.save_prior",
     "train-flow": "nfpi.model.trained.write_atomically",
-    "evaluate": "nfpi.stages.evaluate.write_metrics",
+    "evaluate": "nfpi.stages.measuring.write_metrics",
     "train-classifier": "nfpi.stages.train_classifier.write_metrics",
-    "test-classifier": "nfpi.stages.evaluate.write_metrics",
+    "test-classifier": "nfpi.stages.measuring.write_metrics",
 }
 """What writes a stage's last file."""
 

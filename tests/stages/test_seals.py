@@ -33,7 +33,7 @@ from nfpi.runs import (
 from nfpi.runtime.manifests import compute_digest, read_manifest, trace_inputs, write_manifest
 from nfpi.runtime.seals import Seals
 from nfpi.stages.base import MANIFEST, Stage
-from nfpi.stages.evaluate import Evaluate, TestClassifier
+from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Generate
 from nfpi.stages.planned import Planned
@@ -41,6 +41,7 @@ from nfpi.stages.prepare_data import PrepareData
 from nfpi.stages.refit_prior import RefitPrior
 from nfpi.stages.seals import PLACES, SettingsSeals
 from nfpi.stages.tables_and_figures import Collect, MakeTable
+from nfpi.stages.test_classifier import TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import StartFlow, TrainFlow
 

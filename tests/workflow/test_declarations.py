@@ -13,11 +13,12 @@ from nfpi.runtime.manifests import write_manifest
 from nfpi.stages.base import Stage
 from nfpi.stages.claims import JudgeClaims
 from nfpi.stages.command_line import create_commands_model
-from nfpi.stages.evaluate import Evaluate, TestClassifier
+from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment, Generate
 from nfpi.stages.prepare_data import PrepareData
 from nfpi.stages.tables_and_figures import Collect, MakeFigure, MakeTable
+from nfpi.stages.test_classifier import TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import StartFlow, TrainFlow
 from nfpi.workflow import Declarations

@@ -9,9 +9,9 @@ import pytest
 from snakemake.io import regex_from_filepattern
 
 from nfpi.runs import REAL_CLASSIFIER, Run
-from nfpi.stages.evaluate import TestClassifier
 from nfpi.stages.measure_samples import MeasureSamples
 from nfpi.stages.planned import Planned
+from nfpi.stages.test_classifier import TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.workflow import Inputs
 

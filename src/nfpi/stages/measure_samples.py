@@ -15,7 +15,7 @@ from nfpi.results.recorded.records import read_record
 from nfpi.runs import METRICS_FILE
 from nfpi.runtime.divergence import raise_if_marked
 from nfpi.stages.base import Words
-from nfpi.stages.evaluate import MeasuringStage
+from nfpi.stages.measuring import MeasuringStage
 from nfpi.stages.prepare_data import META, list_meta_files
 
 if TYPE_CHECKING:

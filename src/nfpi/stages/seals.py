@@ -28,7 +28,7 @@ from nfpi.runtime.manifests import Manifest
 from nfpi.runtime.seals import Seals
 from nfpi.stages.base import MANIFEST, Stage
 from nfpi.stages.claims import JudgeClaims
-from nfpi.stages.evaluate import Evaluate, TestClassifier
+from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment, Generate
 from nfpi.stages.measure_samples import MeasureSamples
@@ -36,6 +36,7 @@ from nfpi.stages.planned import Planned
 from nfpi.stages.prepare_data import EncodeData, PrepareData
 from nfpi.stages.refit_prior import RefitPrior
 from nfpi.stages.tables_and_figures import Collect, MakeFigure, MakeTable
+from nfpi.stages.test_classifier import TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import StartFlow, TrainFlow
 

@@ -24,10 +24,10 @@ from nfpi.runs import (
     Layout,
 )
 from nfpi.stages.base import MANIFEST, Stage
-from nfpi.stages.evaluate import TestClassifier
 from nfpi.stages.generate import Generate
 from nfpi.stages.planned import Wildcards
 from nfpi.stages.prepare_data import PrepareData
+from nfpi.stages.test_classifier import TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import StartFlow, TrainFlow
 

@@ -1,0 +1,116 @@
+"""What the stages that measure a trained model have in common."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nfpi.config.metrics import list_computed_metrics
+from nfpi.results.recorded.records import write_metrics
+from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
+from nfpi.stages.base import Stage
+from nfpi.stages.planned import Planned, Wildcards
+from nfpi.stages.prepare_data import list_meta_files
+
+if TYPE_CHECKING:
+    import torch
+
+    from nfpi.classifiers.scoring import Scores
+    from nfpi.data.store import ImageSet
+    from nfpi.evaluation import FlowScores
+
+
+class MeasuringStage(Stage):
+    """A stage that measures the model of a run on the test split."""
+
+    outputs = {"metrics": METRICS_FILE, "predictions": PREDICTIONS_FILE}
+    product = "metrics"
+    timed = ("metrics",)
+    version = 2
+
+    other_inputs = {"unknown": list_meta_files("test")}
+
+    data: Path
+    """folder of the splits"""
+    unknown: Path | None = None
+    """folder of the splits of a data set whose test images are to be told from those of `data`"""
+    identity: dict[str, Any] | None = None
+    """identity of the run, recorded with the metrics"""
+    metrics: list[str] = []
+    """names of additional metrics to compute, defined by extensions"""
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        run = Run.from_wildcards(wildcards)
+        metrics = planned.list_own_metrics(run)
+        code = planned.list_digests(wildcards, *cls.uses, metrics=metrics)
+        options = {"identity": run.to_json(), "metrics": metrics, "code": code}
+        return super().select_options(planned, wildcards) | options
+
+    def compute_metrics(self, scores: FlowScores | Scores, temperature: float | None) -> dict[str, float]:
+        """Compute the metrics of densities or class probabilities, also the additional ones.
+
+        Args:
+            scores: scores on a split.
+            temperature: τ of calibrated metrics; None: without them.
+        """
+        from nfpi.results.metrics import compute_metrics
+
+        return compute_metrics(list_computed_metrics(self.metrics), scores.log_prob, scores.labels, temperature)
+
+    def read_unknown(self) -> ImageSet | None:
+        """Read the test images of the other data set, converted to those of this one; None: there is no other."""
+        from nfpi.data.store import convert_images, read_image_set
+
+        if self.unknown is None:
+            return None
+        return convert_images(read_image_set(self.unknown / "test"), read_image_set(self.data / "test"))
+
+    def write(
+        self,
+        scores: FlowScores | Scores,
+        validation: FlowScores | Scores | None,
+        metrics: Mapping[str, float],
+        settings: Mapping[str, Any],
+        seed: int,
+        device: torch.device,
+        began: float,
+    ) -> None:
+        """Write the metrics, and the predictions of the test and validation images.
+
+        Args:
+            scores: scores on the test split.
+            validation: scores on the validation split; None: it is empty.
+            metrics: metrics by name.
+            settings: all that they depend on.
+            seed: seed of the model.
+            device: device that they were computed on.
+            began: time at which the stage began (:func:`time.monotonic`).
+        """
+        from nfpi.results.metrics import per_class_accuracy
+        from nfpi.results.recorded.predictions import write_predictions
+        from nfpi.runtime.device import describe_device
+
+        on_validation = (validation.labels, validation.log_prob) if validation is not None else None
+        write_predictions(self.get_path("predictions"), scores.labels, scores.log_prob, on_validation)
+        write_metrics(
+            self.get_path("metrics"),
+            metrics,
+            run=Run.from_json(self.identity) if self.identity is not None else None,
+            n=len(scores.labels),
+            seed=seed,
+            settings=settings,
+            device=describe_device(device),
+            seconds=time.monotonic() - began,
+            per_class_accuracy=per_class_accuracy(scores.log_prob, scores.labels).tolist(),
+        )
+
+
+def fit_to_validation(validation: FlowScores | Scores | None) -> float | None:
+    """Fit the temperature τ of calibrated metrics to the validation split; None: it is empty."""
+    from nfpi.results.statistics.calibration import fit_temperature
+
+    return None if validation is None else fit_temperature(validation.log_prob.numpy(), validation.labels.numpy())

@@ -1,0 +1,166 @@
+"""The stage that tests the best of several trained classifiers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic_settings import CliPositionalArg
+
+from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX
+from nfpi.results.recorded.records import read_record
+from nfpi.runs import METRICS_FILE
+from nfpi.runtime.divergence import Diverged, raise_if_marked
+from nfpi.runtime.manifests import remove_temporary
+from nfpi.stages.base import MANIFEST, Words
+from nfpi.stages.measuring import MeasuringStage, fit_to_validation
+from nfpi.stages.planned import Planned, Wildcards
+from nfpi.stages.prepare_data import list_meta_files
+from nfpi.stages.train_classifier import VALIDATION_CNN_ACC, VALIDATION_TOP1, TrainClassifier, name_validation_metric
+
+if TYPE_CHECKING:
+    from nfpi.classifiers.loaded import LoadedClassifier
+    from nfpi.classifiers.scoring import Scores
+
+logger = logging.getLogger(__name__)
+
+
+class TestClassifier(MeasuringStage):
+    """Test the classifier that is best on validation.
+
+    Chooses the classifier by its accuracy on the validation split, and tests it once. Reports CNN-Acc if it was trained
+    on generated images, else top-1 and top-5 accuracy. With --real-labels, also reports the accuracy on the
+    ImageNet-ReaL labels.
+    """
+
+    __test__: ClassVar[bool] = False  # keeps pytest from collecting it
+
+    command = "test-classifier"
+    inputs = {"data": list_meta_files("validation", "test"), "candidates": ("model.safetensors", METRICS_FILE)}
+    blocks = {"real_labels": "datasets.{dataset}.real_labels"}
+    uses = ("classifier",)
+
+    candidates: CliPositionalArg[Words[Path]]
+    """output folders of train-classifier, e.g. one for each temperature"""
+    real_labels: bool = False
+    """also measure accuracy on ImageNet-ReaL labels; test files must have the names of ImageNet's validation images"""
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        options = super().select_options(planned, wildcards)
+        is_real = "augmentation" in wildcards  # the path of a classifier of generated images names none
+        return options | {"real_labels": is_real and options["real_labels"]}
+
+    def finish(self) -> None:
+        """Remove the weights that are not to be kept."""
+        for folder in self.candidates:
+            manifest = folder / TrainClassifier.outputs[MANIFEST]  # every stage with a product has a manifest
+            if manifest.is_file():
+                remove_temporary(manifest)
+
+    def run(self) -> None:
+        """Choose a classifier by its validation accuracy, and test it."""
+        from nfpi.classifiers.loaded import LoadedClassifier
+        from nfpi.classifiers.scoring import find_real_labels
+        from nfpi.data.store import MAY_BE_EMPTY, open_pixels
+        from nfpi.runtime.device import make_device
+
+        began = time.monotonic()
+        accuracies = _read_validation_accuracies(self.candidates)
+        best = max(accuracies, key=lambda folder: accuracies[folder] or 0.0)
+        device = make_device().device
+        classifier = LoadedClassifier.read(best / "model.safetensors", device)
+        header, pixels = classifier.header, open_pixels(self.data / "test")
+        images = classifier.resize(pixels)
+        if images.num_classes != header["size"]["num_classes"]:
+            expected, received = header["size"]["num_classes"], images.num_classes
+            raise ValueError(f"{self.data}: expected {expected} classes as in {best}, received {received}")
+        scores = classifier.score(images, find_real_labels(pixels) if self.real_labels else None)
+        held_out = classifier.resize(open_pixels(self.data / MAY_BE_EMPTY))
+        validation = classifier.score(held_out) if len(held_out) else None
+        metrics = self._select_metrics(scores, classifier, fit_to_validation(validation), accuracies[best])
+        are_distinct = len({folder.name for folder in accuracies}) == len(accuracies)
+        compared = {
+            folder.name if are_distinct else folder.as_posix(): accuracy for folder, accuracy in accuracies.items()
+        }
+        self.write(scores, validation, metrics, {**header, "compared": compared}, header["seed"], device, began)
+        logger.info("top-1 %.2f %% on %d test images", scores.top1, len(images))
+
+    def _measure_detection(self, scores: Scores, classifier: LoadedClassifier) -> dict[str, float]:
+        """Return how well images of the other data set, if any, are told from test images by the margin."""
+        from nfpi.data.store import Pixels
+        from nfpi.results.statistics.abstention import compute_margins
+        from nfpi.results.statistics.detection import measure_detection
+
+        if (images := self.read_unknown()) is None:
+            return {}
+        known, unknown = (
+            -compute_margins(found.log_prob.numpy())
+            for found in (scores, classifier.score(classifier.resize(Pixels(images))))
+        )
+        return measure_detection({"confidence": (known, unknown)})
+
+    def _select_metrics(
+        self,
+        scores: Scores,
+        classifier: LoadedClassifier,
+        temperature: float | None,
+        validation_accuracy: float | None,
+    ) -> dict[str, float]:
+        """Return the metrics of the test, under the names of those of classifiers trained on such images.
+
+        Args:
+            scores: scores on the test split.
+            classifier: the classifier.
+            temperature: τ of calibrated metrics; None: without them.
+            validation_accuracy: accuracy on the validation split; None: it is empty.
+        """
+        metrics: dict[str, float | None]
+        if "images_per_class" in classifier.header:  # trained on as many real images as another on generated ones
+            metrics = {"real_acc": scores.top1, f"{VALIDATION_PREFIX}real_acc": validation_accuracy}
+            return {name: value for name, value in metrics.items() if value is not None}
+        computed = self.compute_metrics(scores, temperature)
+        validation_metric = name_validation_metric(classifier.config)
+        if validation_metric == VALIDATION_CNN_ACC:
+            computed = {f"{GENERATED_PREFIX}{name}": value for name, value in computed.items()}
+            metrics = {"cnn_acc": scores.top1, "temperature": classifier.header["temperature"]}
+        else:
+            metrics = {name: getattr(scores, name) for name in ("top1", "top5", "real_top1", "real_top5")}
+            metrics |= {"calibration_temperature": temperature, **self._measure_detection(scores, classifier)}
+        metrics |= {**computed, validation_metric: validation_accuracy}
+        return {name: value for name, value in metrics.items() if value is not None}
+
+
+def _read_validation_accuracies(candidates: list[Path]) -> dict[Path, float | None]:
+    """Return the validation accuracy of each candidate that did not diverge.
+
+    The accuracy of a single candidate may be None, if there are no validation images.
+
+    Raises:
+        Diverged: all candidates diverged.
+    """
+    accuracies: dict[str, dict[Path, float | None]] = {}
+    divergences: list[Diverged] = []
+    for folder in candidates:
+        path = folder / METRICS_FILE
+        try:
+            raise_if_marked(path)
+        except Diverged as fault:
+            logger.warning("%s: %s", folder, fault)
+            divergences.append(fault)
+            continue
+        record = read_record(path)
+        if record.get("n") == 0 and len(candidates) == 1:
+            return {folder: None}
+        name = next((name for name in (VALIDATION_CNN_ACC, VALIDATION_TOP1) if name in record["metrics"]), None)
+        if name is None:
+            raise ValueError(f"{path}: expected {VALIDATION_CNN_ACC} or {VALIDATION_TOP1}, received neither")
+        accuracies.setdefault(name, {})[folder] = record["metrics"][name]
+    if divergences and not accuracies:
+        raise divergences[0]
+    if len(accuracies) != 1:
+        raise ValueError(f"candidates: expected one kind of accuracy, received {' and '.join(accuracies)}")
+    return accuracies.popitem()[1]
