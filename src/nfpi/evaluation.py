@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -29,6 +29,7 @@ class FlowScores:
         nf_top5: percentage of images whose label is among the five likeliest classes.
         bits_per_dim: mean of −log₂ p(x | y) per dimension under the images' own classes, with p the density of pixels
             on the scale of their 256 levels, or of an autoencoder's unscaled latents.
+        own_distance: mean of (z − μ_y)ᵀ Σ_y⁻¹ (z − μ_y) / D under the images' own classes.
         n: number of images.
         log_prob: log p(x | y) = log p(z | y) + log |det ∂z/∂x| of all classes, (N, K), on the CPU: density of the
             flow's inputs, pixels in [-1, 1] or latents of an autoencoder.
@@ -39,6 +40,7 @@ class FlowScores:
     nf_acc: float
     nf_top5: float
     bits_per_dim: float
+    own_distance: float
     n: int
     log_prob: Tensor = field(compare=False, repr=False)
     labels: Tensor = field(compare=False, repr=False)
@@ -58,8 +60,6 @@ def check_shapes(flow: ImageFlow, prior: GaussianPrior, image_set: ImageSet) -> 
         raise ValueError(f"prior: expected (K, D) = {expected} for these images, received {tuple(prior.mean.shape)}")
 
 
-@torch.no_grad()
-@full_precision()
 def evaluate_flow(
     flow: ImageFlow,
     prior: GaussianPrior,
@@ -78,35 +78,81 @@ def evaluate_flow(
         ValueError: flow, prior and images do not fit together, or there are no images.
         FloatingPointError: the images' mean likelihood in their own classes is not finite, or one in another is NaN.
     """
-    check_shapes(flow, prior, image_set)
+    (scores,) = evaluate_priors(
+        flow, [prior], image_set, batch_size=batch_size, seed=seed, domain=domain, device=device
+    )
+    return scores
+
+
+@torch.no_grad()
+@full_precision()
+def evaluate_priors(
+    flow: ImageFlow,
+    priors: Sequence[GaussianPrior],
+    image_set: ImageSet,
+    *,
+    batch_size: int,
+    seed: int,
+    domain: Domain,
+    device: torch.device,
+) -> list[FlowScores]:
+    """Evaluate a flow under each of several priors as :func:`evaluate_flow` does, in one pass over the images."""
+    for prior in priors:
+        check_shapes(flow, prior, image_set)
     if not len(image_set):
         raise ValueError("images: expected at least one to evaluate the flow on, received none")
     was_training = flow.training
     flow.eval()
-    correct = among_five = 0
-    nll = 0.0
-    num_best = min(5, prior.num_classes)
-    log_probs, all_labels, distances = [], [], []
-    batches = _encode(flow, image_set, batch_size, seed, domain, device)
-    for log_prob_of_latents, distance, log_abs_det, labels in _score(prior, batches, device):
-        all_labels.append(labels.cpu())
-        hits = log_prob_of_latents.topk(num_best, 1).indices == labels[:, None]
-        correct += int(hits[:, 0].sum())
-        among_five += int(hits.sum())
-        nll -= float((log_prob_of_latents.gather(1, labels[:, None]).squeeze(1) + log_abs_det).sum())
-        distances.append(distance.cpu())
-        log_probs.append((log_prob_of_latents + log_abs_det[:, None]).cpu())
+    tallies = [_Tally(prior.to(dtype=precise_dtype(device)).to(device)) for prior in priors]
+    for z, log_abs_det, labels in _encode(flow, image_set, batch_size, seed, domain, device):
+        for tally in tallies:
+            tally.add(z, log_abs_det, labels)
     flow.train(was_training)
-    n = len(image_set)
     dimensions = torch.Size(image_set.shape).numel()
-    bits = float(domain.bits_per_dim(torch.tensor(nll / n, dtype=torch.float64), dimensions))
-    log_prob = torch.cat(log_probs)
-    if not math.isfinite(bits):
-        raise FloatingPointError(f"evaluation: expected finite likelihoods, received a mean of {bits} bits/dim")
-    if log_prob.isnan().any():  # topk ranks a NaN first
-        raise FloatingPointError("evaluation: expected finite likelihoods, received NaN for a wrong class")
-    accuracies = 100 * correct / n, 100 * among_five / n
-    return FlowScores(*accuracies, bits, n, log_prob, torch.cat(all_labels), torch.cat(distances))
+    return [tally.finish(domain, dimensions) for tally in tallies]
+
+
+@dataclass
+class _Tally:
+    """What the batches seen so far add up to under a prior."""
+
+    prior: GaussianPrior
+    correct: int = 0
+    among_five: int = 0
+    nll: float = 0.0
+    own_distance: float = 0.0
+    log_probs: list[Tensor] = field(default_factory=list)
+    labels: list[Tensor] = field(default_factory=list)
+    distances: list[Tensor] = field(default_factory=list)
+
+    def add(self, z: Tensor, log_abs_det: Tensor, labels: Tensor) -> None:
+        """Add a batch of latents, (B, C, H, W), with log |det ∂z/∂x| and labels, (B,)."""
+        log_prob, own = self.prior.log_prob(z), labels[:, None]
+        hits = log_prob.topk(min(5, self.prior.num_classes), 1).indices == own
+        distances = self.prior.compute_distances(log_prob)
+        self.correct += int(hits[:, 0].sum())
+        self.among_five += int(hits.sum())
+        self.nll -= float((log_prob.gather(1, own).squeeze(1) + log_abs_det).sum())
+        self.own_distance += float(distances.gather(1, own).sum())
+        self.log_probs.append((log_prob + log_abs_det[:, None]).cpu())
+        self.labels.append(labels.cpu())
+        self.distances.append(distances.amin(1).cpu())
+
+    def finish(self, domain: Domain, dimensions: int) -> FlowScores:
+        """Return the scores of all images, which have D = `dimensions`.
+
+        Raises:
+            FloatingPointError: see :func:`evaluate_flow`.
+        """
+        log_prob, labels = torch.cat(self.log_probs), torch.cat(self.labels)
+        n = len(labels)
+        bits = float(domain.bits_per_dim(torch.tensor(self.nll / n, dtype=torch.float64), dimensions))
+        if not math.isfinite(bits):
+            raise FloatingPointError(f"evaluation: expected finite likelihoods, received a mean of {bits} bits/dim")
+        if log_prob.isnan().any():  # topk ranks a NaN first
+            raise FloatingPointError("evaluation: expected finite likelihoods, received NaN for a wrong class")
+        accuracies = 100 * self.correct / n, 100 * self.among_five / n
+        return FlowScores(*accuracies, bits, self.own_distance / n, n, log_prob, labels, torch.cat(self.distances))
 
 
 @torch.no_grad()
@@ -154,26 +200,17 @@ def measure_unknown(
     last, replace them.
     """
     flow.eval()
+    prior = prior.to(dtype=precise_dtype(device)).to(device)
     log_probs, distances = [], []
-    batches = _encode(flow, image_set, batch_size, seed, domain, device)
-    for log_prob, distance, log_abs_det, _ in _score(prior, batches, device):
+    for z, log_abs_det, _ in _encode(flow, image_set, batch_size, seed, domain, device):
+        log_prob = prior.log_prob(z)
         log_probs.append((log_prob + log_abs_det[:, None]).cpu().double())
-        distances.append(distance.cpu().double())
+        distances.append(prior.compute_distances(log_prob).amin(1).cpu().double())
     return _replace_infinite(torch.cat(log_probs), -1e300), _replace_infinite(torch.cat(distances), 1e300)
 
 
 def _replace_infinite(values: Tensor, value: float) -> Tensor:
     return values.nan_to_num(nan=value, posinf=value, neginf=value)
-
-
-def _score(
-    prior: GaussianPrior, batches: Iterable[tuple[Tensor, Tensor, Tensor]], device: torch.device
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Yield log p(z | y), (B, K), the distance to the nearest class, (B,), log |det ∂z/∂x| and labels of each batch."""
-    prior = prior.to(dtype=precise_dtype(device)).to(device)
-    for z, log_abs_det, labels in batches:
-        log_prob = prior.log_prob(z)
-        yield log_prob, prior.compute_distances(log_prob).amin(1), log_abs_det, labels
 
 
 def _encode(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from nfpi.config.generation import EvaluationConfig
 from nfpi.config.metrics import VALIDATION_PREFIX
 from nfpi.results.recorded.csv_files import read_column
 from nfpi.runs import INITIAL_FILES, MODEL_FILES
-from nfpi.stages.measuring import MeasuringStage, fit_to_validation
+from nfpi.stages.measuring import DetectingStage, fit_to_validation
 from nfpi.stages.prepare_data import list_meta_files
 
 if TYPE_CHECKING:
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 
     from nfpi.evaluation import FlowScores
     from nfpi.model.trained import TrainedFlow
+    from nfpi.priors.following import Following
 
 logger = logging.getLogger(__name__)
 
 
-class Evaluate(MeasuringStage):
+class Evaluate(DetectingStage):
     """Measure NF-Acc, bits/dim and more of a trained flow.
 
     Uses all splits: the training images tell how the latents follow the prior.
@@ -48,22 +50,32 @@ class Evaluate(MeasuringStage):
     evaluation: EvaluationConfig = EvaluationConfig()
 
     def run(self) -> None:
-        """Evaluate on the test split and, unless it is empty, the validation split; and time sampling."""
+        """Evaluate on the test split and, unless it is empty, the validation split; and time sampling.
+
+        Each split passes the flow once.
+        """
+        from nfpi.data.store import read_image_set
+        from nfpi.evaluation import collect_statistics, evaluate_priors
         from nfpi.model.trained import TrainedFlow
+        from nfpi.priors.following import estimate_moments, measure_following
         from nfpi.runtime.device import make_device
 
         began = time.monotonic()
         model, device = TrainedFlow.read(self.model), make_device().device
-        flow = model.flow.to(device)
-        test, validation = self._score(model, "test", device), self._score(model, "validation", device)
-        assert test is not None
+        flow, batches = model.flow.to(device), self._choose_batches(model, device)
+        train, images = (read_image_set(self.data / split) for split in ("train", "test"))
+        of_train = collect_statistics(flow, train, covariance=model.prior.is_full, **batches)
+        following = measure_following(model.prior, of_train)
+        moments = [] if following.mismatch is None else [estimate_moments(of_train)]
+        test, *under_moments = evaluate_priors(flow, [model.prior, *moments], images, **batches)
+        validation = self._score_validation(model, device)
         temperature = fit_to_validation(validation)
         metrics = {
             **self._measure(test, temperature),
             "parameters": sum(parameter.numel() for parameter in flow.parameters()) / 1e6,
             "seconds_per_1000_samples": _measure_sampling_time(model, self.evaluation.timed_samples, device),
             **_read_training_time(self.history),
-            **self._measure_following(model, test.bits_per_dim, device),
+            **self._measure_following(model, following, test, under_moments),
         }
         iterations = model.config.get("prior", {}).get("iterations")
         if iterations is not None:
@@ -96,13 +108,13 @@ class Evaluate(MeasuringStage):
             }
         )
 
-    def _score(self, model: TrainedFlow, split: str, device: torch.device) -> FlowScores | None:
-        """Evaluate the flow on a split; None: there are no images for validation."""
+    def _score_validation(self, model: TrainedFlow, device: torch.device) -> FlowScores | None:
+        """Evaluate the flow on the validation split; None: it is empty."""
         from nfpi.data.store import MAY_BE_EMPTY, read_image_set
         from nfpi.evaluation import evaluate_flow
 
-        images = read_image_set(self.data / split)
-        if split == MAY_BE_EMPTY and not len(images):
+        images = read_image_set(self.data / MAY_BE_EMPTY)
+        if not len(images):
             return None
         return evaluate_flow(model.flow, model.prior, images, **self._choose_batches(model, device))
 
@@ -115,37 +127,31 @@ class Evaluate(MeasuringStage):
             "device": device,
         }
 
-    def _measure_following(self, model: TrainedFlow, bits_per_dim: float, device: torch.device) -> dict[str, float]:
+    def _measure_following(
+        self, model: TrainedFlow, found: Following, test: FlowScores, under_moments: Sequence[FlowScores]
+    ) -> dict[str, float]:
         """Return the metrics that tell whether the latents follow the prior.
 
         Args:
-            model: the model, with its flow on the device.
-            bits_per_dim: bits/dim of the test images under the prior.
-            device: the device.
+            model: the model.
+            found: measures of the training latents.
+            test: scores of the test images under the prior.
+            under_moments: their scores under the class moments of the training latents; empty if these have none.
         """
-        from nfpi.data.store import read_image_set
-        from nfpi.evaluation import collect_statistics, evaluate_flow
         from nfpi.priors.files import load_statistics
-        from nfpi.priors.following import compute_beta, estimate_moments, measure_following
+        from nfpi.priors.following import compute_beta
         from nfpi.priors.registry import find_relative_weight, is_fitted_to_means
 
-        train, test = (read_image_set(self.data / split) for split in ("train", "test"))
-        batches, record = self._choose_batches(model, device), model.config.get("prior", {})
-        of_train, of_test = (
-            collect_statistics(model.flow, images, covariance=model.prior.is_full, **batches)
-            for images in (train, test)
-        )
-        found = measure_following(model.prior, of_train)
+        record = model.config.get("prior", {})
         metrics: dict[str, float | None] = {
             "training_distance": found.distance,
-            "distance": measure_following(model.prior, of_test).distance,
+            "distance": test.own_distance,
             "prior_separation": found.prior_separation,
             "latent_separation": found.latent_separation,
             "relative_weight": find_relative_weight(record, *model.prior.mean.shape),
         }
-        if found.mismatch is not None:
-            under_moments = evaluate_flow(model.flow, estimate_moments(of_train), test, **batches)
-            metrics["mismatch"] = bits_per_dim - under_moments.bits_per_dim
+        for scores in under_moments:
+            metrics["mismatch"] = test.bits_per_dim - scores.bits_per_dim
         if is_fitted_to_means(record):
             metrics["beta"] = found.beta
             if self.initial is not None and "method" in record and "refit" not in record:

@@ -30,12 +30,8 @@ class MeasuringStage(Stage):
     timed = ("metrics",)
     version = 2
 
-    other_inputs = {"unknown": list_meta_files("test")}
-
     data: Path
     """folder of the splits"""
-    unknown: Path | None = None
-    """folder of the splits of a data set whose test images are to be told from those of `data`"""
     identity: dict[str, Any] | None = None
     """identity of the run, recorded with the metrics"""
     metrics: list[str] = []
@@ -45,7 +41,7 @@ class MeasuringStage(Stage):
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
         """Return the options of a job except paths."""
         run = Run.from_wildcards(wildcards)
-        metrics = planned.list_own_metrics(run)
+        metrics = planned.list_added_metrics(run)
         code = planned.list_digests(wildcards, *cls.uses, metrics=metrics)
         options = {"identity": run.to_json(), "metrics": metrics, "code": code}
         return super().select_options(planned, wildcards) | options
@@ -60,14 +56,6 @@ class MeasuringStage(Stage):
         from nfpi.results.metrics import compute_metrics
 
         return compute_metrics(list_computed_metrics(self.metrics), scores.log_prob, scores.labels, temperature)
-
-    def read_unknown(self) -> ImageSet | None:
-        """Read the test images of the other data set, converted to those of this one; None: there is no other."""
-        from nfpi.data.store import convert_images, read_image_set
-
-        if self.unknown is None:
-            return None
-        return convert_images(read_image_set(self.unknown / "test"), read_image_set(self.data / "test"))
 
     def write(
         self,
@@ -107,6 +95,23 @@ class MeasuringStage(Stage):
             seconds=time.monotonic() - began,
             per_class_accuracy=per_class_accuracy(scores.log_prob, scores.labels).tolist(),
         )
+
+
+class DetectingStage(MeasuringStage):
+    """A stage that also measures how well a model tells images of another data set from those of its classes."""
+
+    other_inputs = {"unknown": list_meta_files("test")}
+
+    unknown: Path | None = None
+    """folder of the splits of a data set whose test images are to be told from those of `data`"""
+
+    def read_unknown(self) -> ImageSet | None:
+        """Read the test images of the other data set, converted to those of this one; None: there is no other."""
+        from nfpi.data.store import convert_images, read_image_set
+
+        if self.unknown is None:
+            return None
+        return convert_images(read_image_set(self.unknown / "test"), read_image_set(self.data / "test"))
 
 
 def fit_to_validation(validation: FlowScores | Scores | None) -> float | None:

@@ -62,12 +62,12 @@ class Planned:
         self._digests.update({file: hash_extension(file) for file in named - self._digests.keys()})
         return sorted(self._digests[file] for file in named)
 
-    def list_own_metrics(self, run: Run) -> list[str]:
+    def list_added_metrics(self, run: Run) -> list[str]:
         """Return the metrics to compute for a run that are not always computed: the user's, and those of samples."""
-        return sorted(self._own_metrics.get(replace(run, seed=0), ()))
+        return sorted(self._added_metrics.get(replace(run, seed=0), ()))
 
     @cached_property
-    def _own_metrics(self) -> dict[Run, set[str]]:
+    def _added_metrics(self) -> dict[Run, set[str]]:
         """For each run, as if of seed 0, such metrics of the tables that show it, and of claims about these."""
         found: dict[Run, set[str]] = {}
         for table, settings in self.config.tables.items():

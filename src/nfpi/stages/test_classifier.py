@@ -15,7 +15,7 @@ from nfpi.runs import METRICS_FILE
 from nfpi.runtime.divergence import Diverged, raise_if_marked
 from nfpi.runtime.manifests import remove_temporary
 from nfpi.stages.base import MANIFEST, Words
-from nfpi.stages.measuring import MeasuringStage, fit_to_validation
+from nfpi.stages.measuring import DetectingStage, fit_to_validation
 from nfpi.stages.planned import Planned, Wildcards
 from nfpi.stages.prepare_data import list_meta_files
 from nfpi.stages.train_classifier import VALIDATION_CNN_ACC, VALIDATION_TOP1, TrainClassifier, name_validation_metric
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class TestClassifier(MeasuringStage):
+class TestClassifier(DetectingStage):
     """Test the classifier that is best on validation.
 
     Chooses the classifier by its accuracy on the validation split, and tests it once. Reports CNN-Acc if it was trained
