@@ -130,10 +130,14 @@ class _Tally:
         log_prob, own = self.prior.log_prob(z), labels[:, None]
         hits = log_prob.topk(min(5, self.prior.num_classes), 1).indices == own
         distances = self.prior.compute_distances(log_prob)
-        self.correct += int(hits[:, 0].sum())
-        self.among_five += int(hits.sum())
-        self.nll -= float((log_prob.gather(1, own).squeeze(1) + log_abs_det).sum())
-        self.own_distance += float(distances.gather(1, own).sum())
+        own_log_prob = (log_prob.gather(1, own).squeeze(1) + log_abs_det).sum()
+        counts = (hits[:, 0].sum().to(log_prob), hits.sum().to(log_prob))
+        # one tensor: each number that the host reads makes a GPU wait
+        sums = torch.stack([*counts, own_log_prob, distances.gather(1, own).sum()]).cpu().tolist()
+        self.correct += int(sums[0])
+        self.among_five += int(sums[1])
+        self.nll -= sums[2]
+        self.own_distance += sums[3]
         self.log_probs.append((log_prob + log_abs_det[:, None]).cpu())
         self.labels.append(labels.cpu())
         self.distances.append(distances.amin(1).cpu())
