@@ -154,7 +154,7 @@ def test_the_tables_sum_the_stages(tmp_path, monkeypatch, capsys):
 
 
 def test_the_document_states_the_rates_that_are_assumed():
-    text = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/jean-zay.md").read_text(encoding="utf-8")
     assert tabulate_cards() in text
     assert f"{PEAK_FRACTION:.0%} of the peak rate in float32".replace("%", " %") in text
     assert f"{TENSOR_CORE_FRACTION:.0%} in bfloat16, {BANDWIDTH_FRACTION:.0%} of the".replace("%", " %") in text

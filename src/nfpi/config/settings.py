@@ -68,7 +68,7 @@ class Config(Settings):
     tables: dict[Name, Table] = {}
     figures: Figures = {}
     claims: dict[Name, Claim] = {}
-    """statements of the paper, as comparisons of table rows: `snakemake claims` (docs/claims.md)"""
+    """statements of the paper, as comparisons of table rows: `snakemake claims` (docs/experiments.md)"""
     resources: dict[JobName, Resources] = {}
     cluster: Cluster | None = None
     """cluster that jobs are submitted to (examples: profiles/); None: jobs run on this machine"""

@@ -1,4 +1,4 @@
-"""Print the tables of docs/performance.md: hours and memory that a preset would take on GPUs.
+"""Print the tables of docs/jean-zay.md: hours and memory that a preset would take on GPUs.
 
     python -m nfpi.projection.tables --preset paper
 
