@@ -28,7 +28,7 @@ class MeasuringStage(Stage):
     outputs = {"metrics": METRICS_FILE, "predictions": PREDICTIONS_FILE}
     product = "metrics"
     timed = ("metrics",)
-    version = 2
+    version = 3
 
     data: Path
     """folder of the splits"""
@@ -89,6 +89,7 @@ class MeasuringStage(Stage):
             metrics,
             run=Run.from_json(self.identity) if self.identity is not None else None,
             n=len(scores.labels),
+            validation_n=None if validation is None else len(validation.labels),
             seed=seed,
             settings=settings,
             device=describe_device(device),

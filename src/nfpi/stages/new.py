@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 _FRACTIONS = ((0.2, 0.1), (0.2, 0.2), (0.25, 0.25), (0.25, 0.333))
 """shares of the test and the validation images; the first with which all classes have images in all splits is taken"""
-_FEW_VALIDATION = 100
-"""number of validation images below which the choice of λ and of the sampling temperature is mostly chance"""
 _PER_CLASS = 500
 """training and generated images per class for a small flow"""
 _GENERATED, _CLASSIFIER_STEPS, _CLASSIFIER_EPOCHS = 600, 100, 5
@@ -198,6 +196,8 @@ def _estimate_time(preset: Path, dataset: str, folder: Path) -> str:
 
 def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str]]:
     """Compose the text of the preset, and describe the steps of its trainings and what its splits are too small for."""
+    from nfpi.results.statistics.intervals import FEW_IMAGES, describe_few_images
+
     (height, width), levels = images.shape, images.levels
     num_classes = len(images.folder.classes)
     dataset: dict[str, Any] = {"source": "imagefolder", "folder": str(folder)}
@@ -213,12 +213,8 @@ def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str]]:
     epochs = choose_epochs(splits["train"], batch_size)
     warmup_steps = min(100, epochs * math.ceil(splits["train"] / batch_size) // 10)
     remarks = [f"training of each flow: {describe_steps(splits['train'], epochs, batch_size, height, width)}"]
-    is_small = splits["validation"] < _FEW_VALIDATION
-    if is_small:
-        remarks.append(
-            f"{splits['validation']} validation images are too few to choose λ by: an accuracy on them is known to "
-            f"± {100 / math.sqrt(splits['validation']):.0f} % at worst; read all rows of the table, not only the bold"
-        )
+    is_small = splits["validation"] < FEW_IMAGES
+    remarks += [describe_few_images(splits["validation"])] if is_small else []
     per_class, classifier = _size_classifier(splits["train"], num_classes)
     classifier["standard"] = {"crop_padding": min(height, width) // 8}
     experiment = {"dataset": name, "prior": "fpi", "relative_weights": _RELATIVE_WEIGHTS, "classifier": "resnet18"}

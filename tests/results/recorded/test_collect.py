@@ -36,6 +36,13 @@ def write(root: Path, run: Run, metrics: dict[str, float], identity: Run | None)
     return path
 
 
+def test_a_value_has_the_number_of_images_that_it_was_measured_on(tmp_path):
+    metrics = {"nf_acc": 90.0, "validation_nf_acc": 80.0}
+    common = {"run": FITTED, "n": 360, "seed": FITTED.seed, "settings": {}, "device": "cpu", "seconds": 1.5}
+    write_metrics(tmp_path / FITTED.folder / "metrics.json", metrics, validation_n=40, **common)
+    assert collect([FITTED], tmp_path)["n"].tolist() == [360, 40]
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Run]:
     for run, metrics in RUNS.items():

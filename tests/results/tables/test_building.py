@@ -569,3 +569,20 @@ def test_a_table_has_the_mismatch_where_a_flow_has_it(make_metric_rows, make_fra
     assert "λ = 3·10⁵ (1.50)" in to_markdown(read_table(tmp_path / "table.csv"), "")
     shown = accuracy_table(make_frame(*runs), TableSettings(metrics=["mismatch"]), reference, rows)
     assert list(shown.columns) == list(table_columns(["mismatch"]))
+
+
+@pytest.mark.parametrize(("images", "is_few"), [(4, True), (99, True), (100, False)])
+def test_a_choice_on_few_validation_images_is_noted(
+    make_metric_rows, make_frame, make_rows, reference, tmp_path, images, is_few
+):
+    runs = [make_metric_rows(flow_run("digits", weight=w), nf_acc=90.0, validation_nf_acc=90.0 + w) for w in (1, 2)]
+    for row in (row for rows in runs for row in rows if row["metric"] == "validation_nf_acc"):
+        row["n"] = images
+    rows = make_rows({"dataset": "digits", "lambdas": [1, 2]})
+    frame = accuracy_table(make_frame(*runs), BOTH, reference, rows)
+    assert frame["images"].tolist() == [360, 360]
+    write_csv(frame, tmp_path / "table.csv")
+    note = f"{images} validation images are too few to choose λ by: an accuracy on them is known to ± "
+    assert (note in to_markdown(read_table(tmp_path / "table.csv"), "")) == is_few
+    alone = accuracy_table(make_frame(runs[0]), BOTH, reference, rows)
+    assert "validation_images" not in alone  # nothing was chosen

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from nfpi.config.metrics import VALIDATION_PREFIX
 from nfpi.results.recorded.csv_files import CsvError, read_csv
 from nfpi.results.recorded.records import MetricsError, describe_divergence, read_record
 from nfpi.runs import METRICS_FILE, Run
@@ -21,8 +22,8 @@ IDENTITY = dict.fromkeys(_NAMES, "str") | {"lambda": "float64", "seed": "int64"}
 COLUMNS = IDENTITY | {"metric": "str", "value": "float64", "n": "Int64", "status": "str", "run": "str"}
 """Columns of the collected table and their types.
 
-Each row has the identity of a run, one of its values, the number of images `n`, the status (`ok`, or how the run
-diverged), and the folder of the run.
+Each row has the identity of a run, one of its values, the number `n` of images that it was measured on, the status
+(`ok`, or how the run diverged), and the folder of the run.
 """
 
 
@@ -77,4 +78,8 @@ def _read_rows(run: Run, path: Path) -> list[dict[str, Any]]:
         return [identity | {"metric": "", "value": math.nan, "status": status}]
     if "run" not in record:
         raise MetricsError(f"{path}: expected the identity of the run (--identity), received none")
-    return [identity | {"metric": name, "value": value} for name, value in sorted(record["metrics"].items())]
+    on_validation = {"n": record.get("validation_n", record.get("n"))}
+    return [
+        identity | {"metric": name, "value": value} | (on_validation if name.startswith(VALIDATION_PREFIX) else {})
+        for name, value in sorted(record["metrics"].items())
+    ]

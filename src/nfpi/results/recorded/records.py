@@ -38,6 +38,7 @@ class _Metrics(Record):
 
     metrics: dict[str, float]
     n: NonNegativeInt | None = None
+    validation_n: NonNegativeInt | None = None
     seed: Seed | None = None
     run: dict[str, Any] | None = None
     per_class_accuracy: list[float | None] | None = None
@@ -54,6 +55,7 @@ def write_metrics(
     settings: Mapping[str, Any],
     device: str,
     seconds: float,
+    validation_n: int | None = None,
     per_class_accuracy: Iterable[float] | None = None,
 ) -> None:
     """Write a `metrics.json` atomically.
@@ -68,6 +70,7 @@ def write_metrics(
         settings: all settings that the values depend on, as JSON values; paths are written as text.
         device: description of the device.
         seconds: wall-clock time of the stage.
+        validation_n: number of validation images, on which metrics with the prefix were computed.
         per_class_accuracy: accuracy on each class in percent, (K,); NaN for a class without images.
 
     Raises:
@@ -83,6 +86,7 @@ def write_metrics(
     if per_class_accuracy is not None:
         accuracies = map(float, per_class_accuracy)
         record["per_class_accuracy"] = [None if math.isnan(accuracy) else accuracy for accuracy in accuracies]
+    record |= {} if validation_n is None else {"validation_n": validation_n}
     record |= {
         "n": int(n),
         "seed": int(seed),

@@ -11,6 +11,8 @@ LEVEL = 0.95
 """Confidence level of intervals."""
 SIGNIFICANCE_LEVEL = 0.05
 """Family-wise significance level of the tests of a table, or of a claim."""
+FEW_IMAGES = 100
+"""Number of images below which two standard errors of an accuracy, √(p (1 − p) / n), may exceed 10 %."""
 UNKNOWN = (math.nan, math.nan)
 """Bounds of an unknown interval."""
 
@@ -31,6 +33,14 @@ def wilson_interval(percentage: float, n: int) -> tuple[float, float]:
     low = 0.0 if p == 0 else centre - half_width
     high = 1.0 if p == 1 else centre + half_width
     return 100 * low, 100 * high
+
+
+def describe_few_images(n: int) -> str:
+    """Say how uncertain a choice by the accuracy on few validation images is: by two standard errors at p = ½."""
+    return (
+        f"{n} validation images are too few to choose λ by: an accuracy on them is known to ± "
+        f"{100 / math.sqrt(n):.0f} % at worst; compare all λ, not only the best"
+    )
 
 
 def t_interval(values: np.ndarray, split_ratio: float = 0.0) -> tuple[float, float]:

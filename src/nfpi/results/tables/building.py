@@ -15,7 +15,7 @@ import pandas as pd
 
 from nfpi.config.experiments import TableSettings
 from nfpi.results.recorded.csv_files import read_csv, read_header
-from nfpi.results.tables.columns import METRIC_COLUMNS, MISMATCH, ROW_COLUMNS, list_metrics, table_columns
+from nfpi.results.tables.columns import METRIC_COLUMNS, NOTED_COLUMNS, ROW_COLUMNS, list_metrics, table_columns
 from nfpi.results.tables.comparisons import compare_with_best
 from nfpi.results.tables.rows import TableRow
 from nfpi.results.tables.summaries import MeasuredRow, TableError, mark_best, measure_row
@@ -69,7 +69,8 @@ def accuracy_table(
     first_cited = max((row.experiment for row in rows), default=-1) + 1
     for index, label in enumerate(table.literature, first_cited):
         cells += [{"experiment": index, **cited} for cited in _make_cited_rows(label, reference)]
-    columns = table_columns(table.metrics, with_mismatch=any(not math.isnan(row.mismatch) for row in shown))
+    noted = [name for name in NOTED_COLUMNS if any(pd.notna(row.get(name)) for row in cells)]
+    columns = table_columns(table.metrics, noted)
     empty = {name: "" for name, kind in columns.items() if kind == "str"} | {"best": False}
     return pd.DataFrame([empty | row for row in cells], columns=list(columns)).astype(columns)
 
@@ -90,12 +91,13 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         CsvError: a column is missing or of another type.
     """
     header = read_header(path)
-    return read_csv(path, table_columns(list_metrics(header), with_mismatch=MISMATCH in header))
+    return read_csv(path, table_columns(list_metrics(header), header))
 
 
 def _make_cells(measured: MeasuredRow, known: Sequence[Mapping[Hashable, Any]]) -> dict[str, Any]:
     """Return the cells of a row by column, without comparisons."""
-    cells = {name: column.value(measured) for name, column in ROW_COLUMNS.items()} | {MISMATCH: measured.mismatch}
+    cells = {name: column.value(measured) for name, column in ROW_COLUMNS.items()}
+    cells |= {name: getattr(measured, name) for name in NOTED_COLUMNS}
     for name, ours in measured.summaries.items():
         paper = find_reference_value(known, measured.row, name)
         cells |= {form.format(name): value(ours, paper) for form, (_, value) in METRIC_COLUMNS.items()}

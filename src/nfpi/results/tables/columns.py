@@ -6,7 +6,7 @@ To add a column, add it to :data:`ROW_COLUMNS`. A metric is added as an entry of
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,13 @@ tests over seeds are corrected; 0: they are not corrected.
 """
 
 MISMATCH = "mismatch"
-"""Column of a table in which some run recorded this metric, whether or not the table shows it: its notes need it."""
+VALIDATION_IMAGES = "validation_images"
+NOTED_COLUMNS = {MISMATCH: "float64", VALIDATION_IMAGES: "Int64"}
+"""Columns that the notes of a table need, with their types; they are left out where they would be empty.
+
+`mismatch` is that metric, whether or not the table shows it, and `validation_images` the number of validation images
+that λ was chosen on, if they are few.
+"""
 
 METRIC_COLUMNS: dict[str, tuple[str, Callable[[Summary, float], Any]]] = {
     "{}": ("float64", lambda ours, paper: ours.mean),
@@ -107,11 +113,11 @@ computes both.
 """
 
 
-def table_columns(metrics: Iterable[str], *, with_mismatch: bool = False) -> dict[str, str]:
-    """Return the columns of a table of these metrics, with their types; `with_mismatch`: also :data:`MISMATCH`."""
+def table_columns(metrics: Iterable[str], noted: Collection[str] = ()) -> dict[str, str]:
+    """Return the columns of a table of these metrics, with their types; of :data:`NOTED_COLUMNS`, those in `noted`."""
     columns = {name: column.kind for name, column in ROW_COLUMNS.items()}
     columns |= {form.format(name): kind for name in metrics for form, (kind, _) in METRIC_COLUMNS.items()}
-    return columns | ({MISMATCH: "float64"} if with_mismatch else {})
+    return columns | {name: kind for name, kind in NOTED_COLUMNS.items() if name in noted}
 
 
 def list_metrics(columns: Iterable[str]) -> list[str]:

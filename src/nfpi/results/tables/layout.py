@@ -11,10 +11,11 @@ import pandas as pd
 
 from nfpi.config.metrics import MISMATCH_LIMIT, Metric, find_metric, find_network
 from nfpi.results.recorded.runs import MISMATCH_ADVICE
-from nfpi.results.statistics.intervals import SIGNIFICANCE_LEVEL
+from nfpi.results.statistics.intervals import SIGNIFICANCE_LEVEL, describe_few_images
 from nfpi.results.tables.columns import (
     MISMATCH,
     ROW_COLUMNS,
+    VALIDATION_IMAGES,
     count_shared_seeds,
     find_shared_dataset,
     list_metrics,
@@ -251,6 +252,8 @@ def _describe_choice(frame: pd.DataFrame) -> Iterator[str]:
     labels = [find_metric(name).label.removeprefix("Validation ") for name in names]
     if labels and is_weight_chosen(frame):
         yield f"Validation: {' or '.join(labels)} on that split, over the seeds that did not diverge."
+    if VALIDATION_IMAGES in frame:
+        yield f"{describe_few_images(frame[VALIDATION_IMAGES].min())}."
 
 
 def _describe_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[str]:

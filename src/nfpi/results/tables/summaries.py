@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nfpi.config.metrics import VALIDATION_PREFIX, metric
-from nfpi.results.statistics.intervals import UNKNOWN, t_interval, wilson_interval
+from nfpi.results.statistics.intervals import FEW_IMAGES, UNKNOWN, t_interval, wilson_interval
 from nfpi.results.tables.rows import TableRow
 
 Key = TypeVar("Key", bound=Hashable)
@@ -83,8 +83,16 @@ class MeasuredRow:
     def images(self) -> int | None:
         """Number of test images of each run; None if it is unknown or varies."""
         of_samples = self.finished["run"].isin([run.folder for run in self.row.sample_runs])
-        counts = self.finished.loc[~of_samples, "n"].dropna().unique()
+        of_validation = self.finished["metric"].str.startswith(VALIDATION_PREFIX)
+        counts = self.finished.loc[~(of_samples | of_validation), "n"].dropna().unique()
         return int(counts[0]) if len(counts) == 1 else None
+
+    @property
+    def validation_images(self) -> int | None:
+        """Number of validation images of a run by which λ was chosen, if they are few; else None."""
+        counts = self.finished.loc[self.finished["metric"] == self.chosen_by, "n"].dropna()
+        is_few = self.candidates > 1 and len(counts) and counts.min() < FEW_IMAGES
+        return int(counts.min()) if is_few else None
 
     @property
     def status(self) -> str:
