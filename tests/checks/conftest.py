@@ -18,6 +18,9 @@ ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = {
     "flows": {"mef": {"num_flows": [1, 1], "num_blocks": [1, 1], "hidden_channels": [8, 8]}},
     "training": {"batch_size": 8, "warmup_steps": 10},
+    "classifiers": {"resnet18": {"batch_size": 8}},
+    "evaluation": {"batch_size": 64},
+    "generation": {"batch_size": 64},
 }
 
 
