@@ -137,6 +137,16 @@ def test_a_state_of_another_version_is_removed_with_one_line(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_state_of_another_processor_or_torch_is_resumed_with_a_warning(tmp_path, monkeypatch, caplog, elsewhere):
+    monkeypatch.setattr(module, "describe_arithmetic", lambda: "an abacus")
+    Checkpoints(tmp_path, FINGERPRINT).save(3, {"a": torch.ones(2)}, {})
+    if elsewhere:
+        monkeypatch.undo()
+    assert Checkpoints(tmp_path, FINGERPRINT).load()[1]["step"] == 3
+    assert ("last bits may differ" in caplog.text) == elsewhere
+
+
 def test_a_state_of_other_settings_is_neither_used_nor_replaced(tmp_path, caplog):
     checkpoints_of(tmp_path, 1, 2, fingerprint=OTHER)
     assert step_found(tmp_path) is None

@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from nfpi import __version__
+from nfpi.runtime.device import describe_arithmetic
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import remove_remains, write_keeping_previous
 
@@ -84,6 +85,7 @@ class Checkpoints:
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise FloatingPointError(f"{name}: expected finite numbers, received NaN or infinity")
         record = {**header, "step": step, "fingerprint": self._fingerprint, "version": __version__}
+        record["arithmetic"] = describe_arithmetic()
         write_keeping_previous(self.path, _serialize(tensors, record), self._previous)
         self.step, self._saved_at = step, time.monotonic()
         self._cost = self._saved_at - began
@@ -92,7 +94,8 @@ class Checkpoints:
         """Load the latest intact state of this job, with its tensors on the CPU; None if there is no such state.
 
         States that are damaged or of another version of nfpi are removed, each with a warning. States of other settings
-        are ignored, with warnings only if none of this job is found.
+        are ignored, with warnings only if none of this job is found. A state of another processor or torch is resumed,
+        with a warning.
         """
         remove_remains(self.path)
         for path in (self.path, self._previous):
@@ -112,6 +115,9 @@ class Checkpoints:
                 continue
             self.step = int(header["step"])
             logger.info("%s: resuming from %s %d", path, self._unit, self.step)
+            saved_on, here = header.pop("arithmetic", None), describe_arithmetic()
+            if saved_on != here:
+                logger.warning("%s: saved on %s, resumed on %s: the last bits may differ", path, saved_on, here)
             return tensors, header
         for path in sorted(self._list_files() - {self.path, self._previous}):
             logger.warning("%s: a checkpoint of other settings, not used", path)

@@ -200,6 +200,11 @@ def describe_device(device: torch.device) -> str:
     return device.type
 
 
+def describe_arithmetic() -> str:
+    """Name what the last bits of results depend on, on a CPU: its model, and the version of torch."""
+    return f"{_read_processor_name()} with torch {torch.__version__}"
+
+
 def _read_processor_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
