@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import threading
@@ -144,8 +145,8 @@ def outputs(folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(run, tmp_path, name):
-    whole, cut = command_of(run, name, tmp_path / "whole"), command_of(run, name, tmp_path / "cut")
+def test_a_run_killed_again_and_again_and_copied_ends_as_an_uninterrupted_one(run, tmp_path, name):
+    whole, cut = command_of(run, name, tmp_path / "whole"), command_of(run, name, tmp_path / "here/cut")
     status, text = run_and_strike(whole, signal.SIGKILL, 0, 0)
     assert status == 0, text
     generator = random.Random(name)
@@ -159,14 +160,15 @@ def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(run, tmp_path
             line = text.strip().splitlines()[-1]
             assert line.startswith(f"nfpi: error: stopped by {number.name}: kept "), text
             assert line.endswith("run the same command again to resume")
-        assert not [path for path in (tmp_path / "cut").glob("*") if not path.name.startswith(".")]
+        assert not [path for path in (tmp_path / "here/cut").glob("*") if not path.name.startswith(".")]
     assert list(tmp_path.rglob(".checkpoint-*"))  # it does not begin anew
-    status, text = run_and_strike(cut, signal.SIGKILL, 0, 0)
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    status, text = run_and_strike(command_of(run, name, tmp_path / "there/cut"), signal.SIGKILL, 0, 0)
     assert status == 0, text
-    assert dict(outputs(tmp_path / "cut")).keys() == dict(outputs(tmp_path / "whole")).keys()
-    for (file, one), (_, other) in zip(outputs(tmp_path / "cut"), outputs(tmp_path / "whole"), strict=True):
+    assert dict(outputs(tmp_path / "there/cut")).keys() == dict(outputs(tmp_path / "whole")).keys()
+    for (file, one), (_, other) in zip(outputs(tmp_path / "there/cut"), outputs(tmp_path / "whole"), strict=True):
         assert one == other, file
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "whole"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "there", "whole"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
