@@ -117,7 +117,7 @@ def draw_curves(models: dict[str, tuple[ClassConditionalFlow, np.ndarray, dict[s
                 axes.plot(100 * false, 100 * true, color=colour, lw=1.2, label=f"{name} {area:.2f}", clip_on=False)
             axes.plot([0, 100], [0, 100], color="0.7", lw=0.6, ls=":")
             axes.set(title=title, xlabel="test images rejected (%)", xlim=(0, 100), ylim=(0, 100), box_aspect=1)
-            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.25), "ncols": 2}
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2}
             axes.legend(title="area under the curve", frameon=False, fontsize=6, title_fontsize=6, **below)
         figure.axes[0].set_ylabel("unknown images rejected (%)")
     return figure
