@@ -17,6 +17,7 @@ from nfpi.runs import (
     GENERATED_CLASSIFIER,
     INITIAL,
     MEASURED_SAMPLES,
+    OWN,
     REAL_CLASSIFIER,
     REFERENCE_AUGMENTATION,
     SPLITS,
@@ -27,6 +28,7 @@ from nfpi.stages.claims import JudgeClaims
 from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment, Generate
+from nfpi.stages.import_model import ImportModel
 from nfpi.stages.measure_samples import MeasureSamples
 from nfpi.stages.prepare_data import DownloadWeights, EncodeData, PrepareData
 from nfpi.stages.refit_prior import RefitPrior

@@ -129,7 +129,7 @@ def make_release_config(checkpoint: Path | str, averaged: bool, data: Mapping[st
     return {
         "seed": 0,
         "start": "release",
-        "checkpoint": str(checkpoint),
+        "checkpoint": Path(checkpoint).name,
         "averaged": averaged,
         "training": TrainingConfig().model_dump(include={"grey_noise", "latent_noise"}),
         "data": dict(data),

@@ -30,6 +30,9 @@ REFITS = ("moments", "prior")
 """How the Gaussians of a trained flow are estimated again: by the class moments of its training latents, or by the
 prior's own method. The prior of such a run is named in paths with this suffix, as in `fpi+moments`."""
 
+OWN = "own"
+"""Prior in paths of a flow that was trained elsewhere, and is imported with its own Gaussians."""
+
 SPLITS = "{dataset}/{splits}"
 """Train, validation and test images; `splits` is COMMON_SPLITS, or SPLITS_OF_SEED if each seed has its own."""
 COMMON_SPLITS = "splits"
@@ -89,7 +92,7 @@ RESERVED_FOLDERS = ("fit", "model", "generated", *VARIANTS.values(), "samples", 
 """Folders beside those of classifiers; no classifier may have such a name."""
 RESERVED_NAMES = {
     "flows": (COMMON_SPLITS, NO_FLOW),
-    "priors": ("initial", *BASELINE.values()),
+    "priors": ("initial", OWN, *BASELINE.values()),
     "classifiers": RESERVED_FOLDERS,
 }
 """Names that no flow, prior or classifier may have, by group of settings."""
@@ -145,7 +148,7 @@ class Run:
         seed: seed of everything random.
         flow: name of the flow; None: a run without a flow.
         prior: name of the prior in paths; for λ = 0 of a prior fitted by fixed point, its baseline (`BASELINE`); with a
-            suffix if its Gaussians are estimated again after the training (`REFITS`).
+            suffix if its Gaussians are estimated again after the training (`REFITS`); OWN for a trained model.
         weight: λ; 0 for a prior without one.
         classifier: name of the classifier; None: the run trains the flow.
         augmentation: augmentations of a classifier's real training images, such as `standard+nfa`; None: these images
@@ -234,6 +237,11 @@ class Run:
     def of_training(self) -> Run:
         """Run of the flow whose training this run uses: that without the estimation of the Gaussians after it."""
         return self if self.prior is None else replace(self.of_flow, prior=split_refitted(self.prior)[0])
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether its flow is a trained model, so that the seed is that of noise and samples only."""
+        return self.prior is not None and split_refitted(self.prior)[0] == OWN
 
     def to_json(self) -> dict[str, Any]:
         """Return the run as a JSON object, with λ as `lambda`."""

@@ -120,7 +120,7 @@ def test_every_job_has_its_resources():
 
 
 def test_a_backbone_is_written_for_every_kind_of_flow():
-    assert [flow["kind"] for flow in CONFIG["flows"].values()] == [*FLOWS]
+    assert [flow["kind"] for flow in CONFIG["flows"].values()] == [kind for kind in FLOWS if kind != "trained"]
 
 
 def test_it_is_read_in_a_few_minutes():

@@ -340,6 +340,7 @@ STAGES_WITH_MISSING_FILES = {
     "start-flow": ("--data", "missing"),
     "fit-prior": ("--initial", "missing", "--weight", "1"),
     "train-flow": ("--data", "missing", "--initial", "missing"),
+    "import-model": ("missing", "--data", "missing"),
     "import-release": ("missing", "--data", "missing"),
     "refit-prior": ("--data", "missing", "--model", "missing"),
     "evaluate": ("--data", "missing", "--model", "missing"),

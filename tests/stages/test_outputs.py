@@ -39,8 +39,8 @@ OF_TABLES = ("collect", "table")
 WITHOUT_INPUT = ("schema", "download-weights")
 DECLARE_NONE = {"export"}
 """Its files depend on the images."""
-TESTED_ELSEWHERE = {"encode-data", "import-release", "claims", "figure"}
-"""Of an autoencoder in tests/data; of a released checkpoint, of claims and of figures, beside this module."""
+TESTED_ELSEWHERE = {"encode-data", "import-model", "import-release", "claims", "figure"}
+"""Of an autoencoder in tests/data; of trained models, of claims and of figures, beside this module."""
 
 
 def declared(stage: str, **options: str) -> set[str]:

@@ -3,10 +3,10 @@ rule evaluate:
     input:
         **plan.splits("train", "validation", "test"),
         **plan.model(),
-        history=inputs.file_of_training("history"),
-        trained=inputs.file_of_training("manifest"),
-        statistics=plan.initial_file("statistics"),
-        complete=plan.initial_file("manifest"),
+        history=inputs.if_trained(inputs.file_of_training("history")),
+        trained=inputs.if_trained(inputs.file_of_training("manifest")),
+        statistics=inputs.if_trained(plan.initial_file("statistics")),
+        complete=inputs.if_trained(plan.initial_file("manifest")),
         unknown=inputs.unknown_images,
     output:
         **plan.outputs(Evaluate, FLOW_RUN),
@@ -23,7 +23,7 @@ rule evaluate:
         **declarations.of(Evaluate),
         data=subpath(input.test_images, ancestor=2),
         model=subpath(input.config, parent=True),
-        initial=subpath(input.statistics, parent=True),
+        training=inputs.options_of_training,
         unknown=inputs.options_of_unknown,
         folder=subpath(output.metrics, parent=True),
     message:
@@ -31,6 +31,5 @@ rule evaluate:
         " seed {wildcards.seed}{params.changed}"
     shell:
         "exec nfpi --log {log:q} evaluate {params.settings:q} {params.execution:q}"
-        " --data {params.data:q} --model {params.model:q} --history {input.history:q} --initial {params.initial:q}"
-        " {params.unknown:q}"
+        " --data {params.data:q} --model {params.model:q} {params.training:q} {params.unknown:q}"
         " --output {params.folder:q}"

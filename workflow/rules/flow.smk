@@ -1,3 +1,35 @@
+rule import_model:
+    """Import a model that was trained elsewhere, if it fits the data set and was not trained on its test images."""
+    input:
+        **plan.splits("train", "test"),
+        published=inputs.imported_files,
+    output:
+        **plan.outputs(ImportModel, FLOW_RUN),
+    log:
+        jobs.log("import_model", FLOW_RUN),
+    benchmark:
+        jobs.benchmark("import_model", FLOW_RUN)
+    wildcard_constraints:
+        prior=OWN,
+    priority: jobs.priority("prepare_data")
+    localrule: True
+    conda:
+        ENVIRONMENT
+    threads: jobs.threads("prepare_data")
+    resources:
+        **jobs.resources("prepare_data"),
+    params:
+        **declarations.of(ImportModel),
+        data=subpath(input.train_images, ancestor=2),
+        model=inputs.imported_model,
+        folder=subpath(output.config, ancestor=2),
+    message:
+        "Import {wildcards.flow} for {wildcards.dataset}: λ = {wildcards.weight}, seed {wildcards.seed}{params.changed}"
+    shell:
+        "exec nfpi --log {log:q} import-model {params.settings:q} {params.execution:q}"
+        " --data {params.data:q} --output {params.folder:q} {params.model:q}"
+
+
 rule start_flow:
     """Initialise a flow and its Gaussians and train up to the fit; all λ and methods share the result."""
     input:

@@ -145,8 +145,8 @@ def expand_home(path: str) -> Path:
         raise ConfigError(f"expected a path in a known home folder, received {path}") from None
 
 
-def _expand_path(path: Any) -> Any:
-    """Expand environment variables and `~`."""
+def expand_path(path: Any) -> Any:
+    """Expand environment variables and `~` of a path on this machine; a path in a file is relative to its folder."""
     expanded = _expand_variables(path)
     if not isinstance(expanded, str):
         return expanded
@@ -154,7 +154,7 @@ def _expand_path(path: Any) -> Any:
     return path.folder / local if isinstance(path, TextOfFile) else local
 
 
-LocalPath = Annotated[Path, BeforeValidator(_expand_path)]
+LocalPath = Annotated[Path, BeforeValidator(expand_path)]
 """A path on this machine; environment variables such as `$SCRATCH` are expanded. In a preset
 outside of `presets/`, a relative path is relative to the folder of the preset."""
 ExpandedText = Annotated[str, BeforeValidator(_expand_variables)]

@@ -11,7 +11,7 @@ from nfpi.config.base import Name, NonNegativeFloat, NonNegativeInt, Seed, Setti
 from nfpi.config.experiments import Experiment, MetricName, Table
 from nfpi.config.metrics import ACCURACIES
 from nfpi.config.metrics import metric as find_metric
-from nfpi.runs import name_refitted
+from nfpi.runs import OWN, name_refitted
 
 Choice = Literal["best", "inner_best", "min", "max"]
 """Choice among the λ of an experiment. best: the one that its table selects on the validation split; inner_best: the
@@ -238,6 +238,8 @@ def _check_claim(claim: Claim, tables: Mapping[str, Table]) -> None:
                 if not experiments[-1].relative_weights:  # otherwise λ is not computed yet
                     _check_weight(row, experiments[-1].weights)
                 _check_metric(comparison.metric, experiments[-1])
+                if experiments[-1].prior == OWN and experiments[-1].models != ["real"]:
+                    raise ValueError("expected a row whose seeds are trainings, received a trained model")
             except ValueError as error:
                 raise ValueError(f"{where}.{side}: {error}") from None
         if len({experiment.dataset for experiment in experiments}) > 1:

@@ -31,7 +31,8 @@ class Experiment(Settings):
     flow: Name = "mef"
     """backbone, one of `flows:`"""
     prior: Name | None = "fpi"
-    """one of `priors:`; None: no flow, only a classifier trained on real images"""
+    """one of `priors:`; None: no flow, only a classifier trained on real images. A flow of kind `trained` has its own
+    prior, and no lambdas"""
     lambdas: list[NonNegativeFloat] = []
     """weights λ of the repulsion (Eq. 4); at 0 a fixed-point prior keeps its initial Gaussians; empty: no λ"""
     relative_weights: list[NonNegativeFloat] = []

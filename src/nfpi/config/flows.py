@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
-from nfpi.config.base import NonNegativeInt, PositiveInt, Settings
+from nfpi.config.base import (
+    EXECUTION,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    Settings,
+    expand_path,
+)
 from nfpi.config.registry import BlockRegistry
+from nfpi.runs import MODEL_FILES
 
 
 class FlowBlock(Settings):
@@ -89,6 +99,40 @@ class TransformerSettings(Settings):
         return self
 
 
+class TrainedSettings(Settings):
+    """A model that was trained elsewhere: experiments train nothing, and have its own prior and λ."""
+
+    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")] | None = None
+    """commit of a model of the Hugging Face hub, which is downloaded; None: the model is on this machine"""
+    model: Annotated[str, EXECUTION]
+    """folder of a model, or file of a checkpoint of the authors' release; with a revision, id of a model of the hub"""
+    averaged: bool = True
+    """whether the averaged (EMA) weights of a checkpoint are used instead of the online ones"""
+    weight: Annotated[NonNegativeFloat | None, Field(alias="lambda", validate_default=True)] = None
+    """λ of its training; None: that recorded in the folder of a model, otherwise 0"""
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _expand_model(cls, model: Any, info: ValidationInfo) -> Any:
+        return model if info.data.get("revision") or not isinstance(model, str) else str(expand_path(model))
+
+    @field_validator("weight", mode="before")
+    @classmethod
+    def _find_weight(cls, weight: Any, info: ValidationInfo) -> Any:
+        if weight is None and info.data.get("revision") is None and "model" in info.data:
+            return _read_weight(Path(info.data["model"]))
+        return weight or 0.0
+
+
+def _read_weight(folder: Path) -> Any:
+    """Return λ as recorded in the folder of a model; 0 if it is not, or this is no such folder."""
+    try:
+        return json.loads((folder / MODEL_FILES["config"]).read_text(encoding="utf-8"))["prior"]["lambda"] or 0.0
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # named when the model is imported
+        return 0.0
+
+
 FLOWS.register("matrix_exponential", MatrixExponentialSettings, "nfpi.flows.matrix_exponential:matrix_exponential_flow")
 FLOWS.register("glow", GlowSettings, "nfpi.flows.glow:GlowFlow")
 FLOWS.register("transformer", TransformerSettings, "nfpi.flows.transformer:TransformerFlow")
+FLOWS.register("trained", TrainedSettings, "nfpi.flows.registry:refuse_trained")

@@ -258,6 +258,12 @@ _RECORDED = (
         decimals=2,
         meaning="mean (z − μ)ᵀ Σ⁻¹ (z − μ) / D of the test latents; 1 if they are the prior's",
     ),
+    _flow(
+        "unseen",
+        "Unseen images",
+        decimals=0,
+        meaning="number of test images that a model trained elsewhere is known not to have been trained on",
+    ),
     _flow("training_distance", "Training distance", decimals=2, meaning="the same of the training latents"),
     _flow("prior_separation", "s of the prior", decimals=2, meaning="Σ_y (μ_y − μ̄)ᵀ Σ_y⁻¹ (μ_y − μ̄) / (K D)"),
     _flow("latent_separation", "s of the latents", decimals=2, meaning="the same of the class means of the latents"),

@@ -16,7 +16,7 @@ from nfpi.config.cluster import RESUMED, Cluster, JobName, Resources
 from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock, DatasetConfig
 from nfpi.config.experiments import Experiment, Table
 from nfpi.config.figures import Figures
-from nfpi.config.flows import FLOWS, FlowConfig
+from nfpi.config.flows import FLOWS, FlowConfig, TrainedSettings
 from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig, QualityConfig
 from nfpi.config.metrics import VALIDATION_PREFIX, metric
 from nfpi.config.presets import merge
@@ -26,6 +26,7 @@ from nfpi.config.training import TrainingConfig
 from nfpi.runs import (
     BASELINE,
     COMMON_SPLITS,
+    OWN,
     RESERVED_NAMES,
     SPLITS_OF_SEED,
     Run,
@@ -106,8 +107,8 @@ class Config(Settings):
 
     def run(self, dataset: str, flow: str, prior: str, weight: float, seed: int, refit: str | None = None) -> Run:
         """Return the run of a flow; at λ = 0, priors that then keep the initial Gaussians share the baseline's run."""
-        block = self.priors[prior]
-        if weight == 0 and PRIORS[block.method].traits.get("keeps_initial_at_zero", False):
+        block = self.priors.get(prior)  # a trained model's own prior has none
+        if weight == 0 and block is not None and PRIORS[block.method].traits.get("keeps_initial_at_zero", False):
             prior = BASELINE[block.start]
         return Run(dataset=dataset, flow=flow, prior=name_refitted(prior, refit), weight=weight, seed=seed)
 
@@ -173,16 +174,17 @@ class Config(Settings):
         Raises:
             ConfigError: the prior has another method, or its fit is repeated during training.
         """
-        settings = PRIORS.extract_settings(self.priors[prior])
-        if not isinstance(settings, FixedPointSettings) or PRIORS[self.priors[prior].method].traits["learned"]:
-            method = self.priors[prior].method
-            raise ConfigError(
-                f"{where}: expected a prior fitted once by fixed-point iteration, received '{prior}' ({method})"
-            )
+        block = self.priors.get(prior)
+        settings = None if block is None else PRIORS.extract_settings(block)
+        if block is None or not isinstance(settings, FixedPointSettings) or PRIORS[block.method].traits["learned"]:
+            received = f"'{prior}' ({'of a trained model' if block is None else block.method})"
+            raise ConfigError(f"{where}: expected a prior fitted once by fixed-point iteration, received {received}")
         return settings
 
     def list_extensions(self, **names: str | None) -> list[Path]:
         """Return the user's files that define what blocks select; jobs that use the blocks depend on them.
+
+        A trained model may have any flow and prior.
 
         Args:
             **names: names of blocks, as in `flow="mef", prior="fpi"`; a baseline, which has no block, is ignored.
@@ -192,6 +194,8 @@ class Config(Settings):
             key, registry = _VARIANTS[kind]
             block = getattr(self, f"{kind}s").get(split_refitted(name)[0] if kind == "prior" and name else name)
             files.add(registry[getattr(block, key)].extension if block is not None else None)
+            if isinstance(block, TrainedSettings):
+                files |= {registry[name].extension for registry in (FLOWS, PRIORS) for name in registry}
         return sorted(file for file in files if file is not None)
 
     def iterate_experiments(self) -> Iterator[tuple[str, Experiment]]:
@@ -218,6 +222,8 @@ class Config(Settings):
         for where, settings in named:
             for kind in (*_VARIANTS, "table"):
                 name, known = getattr(settings, kind, None), getattr(self, f"{kind}s")
+                if kind == "prior" and self._find_model(settings) is not None:
+                    continue
                 uses_no_flow = kind == "flow" and getattr(settings, "prior", "") is None
                 if name is not None and name not in known and not uses_no_flow:
                     raise ValueError(f"{where}: unknown {kind} '{name}'{suggest(name, known)}")
@@ -248,11 +254,16 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _resolve_relative_weights(self) -> Config:
-        """Replace the relative weights of experiments and figures by λ."""
+        """Replace the relative weights of experiments and figures by λ; those of trained models have the model's λ."""
         for name, table in self.tables.items():
             experiments = [self._resolve_weights(f"tables.{name}", experiment) for experiment in table.experiments]
             self.tables[name] = table.model_copy(update={"experiments": experiments})
         for name, figure in self.figures.items():
+            if (model := self._find_model(figure)) is not None:
+                own = {"prior": OWN, "weight": model.weight, "lambdas": [model.weight]}
+                changes = {key: value for key, value in own.items() if hasattr(figure, key)}
+                self.figures[name] = figure.model_copy(update=changes)
+                continue
             relative_weight = getattr(figure, "relative_weight", None)
             if relative_weight is not None:
                 (weight,) = self._compute_weights(f"figures.{name}.relative_weight", figure, [relative_weight])
@@ -260,10 +271,33 @@ class Config(Settings):
         return self
 
     def _resolve_weights(self, where: str, experiment: Experiment) -> Experiment:
+        if (model := self._find_model(experiment)) is not None:
+            return self._choose_own_prior(where, experiment, model)
         if not experiment.relative_weights:
             return experiment
         weights = self._compute_weights(f"{where}.relative_weights", experiment, experiment.relative_weights)
         return experiment.model_copy(update={"lambdas": weights, "relative_weights": []})
+
+    def _find_model(self, settings: Any) -> TrainedSettings | None:
+        """Return the trained model that an experiment or a figure names as its flow; None: it names none."""
+        flow = self.flows.get(getattr(settings, "flow", ""))
+        return flow if isinstance(flow, TrainedSettings) and getattr(settings, "prior", OWN) is not None else None
+
+    def _choose_own_prior(self, where: str, experiment: Experiment, model: TrainedSettings) -> Experiment:
+        """Return an experiment on a trained model with the model's own prior and λ.
+
+        Raises:
+            ValueError: the experiment names another prior, or other λ.
+        """
+        prior = experiment.prior if "prior" in experiment.model_fields_set else OWN
+        weights = [model.weight] if model.weight else []
+        if prior != OWN or experiment.relative_weights or experiment.lambdas not in ([], weights):
+            received = ", ".join(sorted(experiment.model_fields_set & {"prior", "lambdas", "relative_weights"}))
+            raise ValueError(
+                f"{where}: expected neither prior nor lambdas for flow '{experiment.flow}', a trained model with its "
+                f"own, received {received}"
+            )
+        return experiment.model_copy(update={"prior": OWN, "lambdas": weights})
 
     def _compute_weights(self, where: str, settings: Any, relative_weights: list[float]) -> list[float]:
         """Compute λ of relative weights, for the data set and the prior that `settings` names.
@@ -285,7 +319,7 @@ class Config(Settings):
     def _check_experiments(self) -> Config:
         for table, experiment in self.iterate_experiments():
             where = f"tables.{table}"
-            if experiment.prior is not None:
+            if experiment.prior not in (None, OWN):
                 method = PRIORS[self.priors[experiment.prior].method]
                 uses_weight = method.traits["uses_weight"]
                 if uses_weight != bool(experiment.lambdas):

@@ -7,6 +7,7 @@ latents, `files.json` may list the image files that were encoded, in the same or
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -121,6 +122,12 @@ class ImageSet:
         """Shape (C, H, W) of one image."""
         height, width, channels = self.images.shape[1:]
         return channels, height, width
+
+
+def digest_images(images: np.ndarray) -> np.ndarray:
+    """Return the 64-bit digests of images (N, H, W, C), each once, sorted, int64."""
+    digests = (hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images)
+    return np.unique(np.frombuffer(b"".join(digests), "<i8"))
 
 
 def convert_images(image_set: ImageSet, like: ImageSet) -> ImageSet:

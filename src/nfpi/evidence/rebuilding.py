@@ -138,7 +138,8 @@ class RebuiltResults:
 
         Compared is what metrics.json records of a flow's training; the settings of fits of the prior are unknown.
         """
-        trained = [item for item in self.runs if item.run.flow in self.config.flows and item.run.classifier is None]
+        flows = [item for item in self.runs if item.run.flow in self.config.flows and item.run.classifier is None]
+        trained = [item for item in flows if not item.run.is_imported]
         differing = {item.run: list_differing_settings(item, self._plan(item)) for item in trained}
         return {run: names for run, names in differing.items() if names}
 

@@ -64,6 +64,11 @@ def describe_flow(block: FlowBlock, shape: Sequence[int]) -> dict[str, Any]:
     return {"kind": block.kind, "shape": list(shape), "settings": settings}
 
 
+def refuse_trained(shape: tuple[int, int, int], settings: Settings) -> ImageFlow:
+    """Raise ValueError: a block of kind `trained` names a model, which has a flow of another kind."""
+    raise ValueError("flow: expected a kind of flow to be trained, received trained")
+
+
 def build_flow(
     description: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None, path: Path | None = None
 ) -> ImageFlow:

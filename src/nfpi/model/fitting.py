@@ -16,7 +16,7 @@ from nfpi.config.base import NonNegativeFloat, Seed, Settings
 from nfpi.config.metrics import MISMATCH_LIMIT
 from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock
 from nfpi.config.training import describe_steps
-from nfpi.data.store import ImageSet
+from nfpi.data.store import ImageSet, digest_images
 from nfpi.flows.registry import describe_flow
 from nfpi.model.inputs import Images, Labels, make_sets
 from nfpi.model.refitting import RefittableFlow
@@ -141,6 +141,7 @@ class FittedFlow(RefittableFlow):
             prior_record=record,
             training=config.model_dump() | {"precision": place.precision},
             data=describe_images(train) | {"n": len(train)},
+            digests=digest_images(train.images),
             **_describe_validation(state, held_out),
         )
         found = model.measure_following(train.images, train.labels)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
+import numpy as np
 import torch
 from pydantic import Field
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from nfpi.training.state import TrainingState
 
 CONFIG, WEIGHTS = MODEL_FILES.values()
+_DIGESTS = "training_images"
+"""Tensor with the digests of the training images, in the file of the weights."""
 _FORMAT = 1
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """suffixes of pickled weight files, which may execute code when they are read"""
@@ -84,11 +87,14 @@ class TrainedFlow:
             :class:`nfpi.priors.following.Following`), after `fit` with held-out images `validation` (their metrics),
             `card` (metrics and licence that the model was saved with), and after `calibrate` `calibration`
             (:class:`nfpi.model.calibration.Calibration`).
+        digests: digests of its training images (:func:`nfpi.data.store.digest_images`); None: not known, as for models
+            of earlier versions and released checkpoints.
     """
 
     flow: ImageFlow
     prior: GaussianPrior
     config: dict[str, Any]
+    digests: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         self._check_classes()
@@ -103,6 +109,7 @@ class TrainedFlow:
         prior_record: dict[str, Any],
         training: dict[str, Any],
         data: dict[str, Any],
+        digests: np.ndarray,
         **further: Any,
     ) -> Self:
         """Make a model from the final state of a training, with averaged weights.
@@ -114,13 +121,13 @@ class TrainedFlow:
             prior_record: method, λ and settings of the Gaussians.
             training: settings of the training.
             data: description of the training images, see :func:`describe_images`.
+            digests: their digests.
             further: further entries of the config.
         """
         final = state.learner.prior if state.learner is not None else prior
-        facts = {"seed": state.seed, "start": start, "step": state.step}
-        return cls(
-            state.averaged_flow, final, {**facts, "prior": prior_record, "training": training, "data": data, **further}
-        )
+        facts: dict[str, Any] = {"seed": state.seed, "start": start, "step": state.step}
+        facts |= {"prior": prior_record, "training": training, "data": data}
+        return cls(state.averaged_flow, final, {**facts, **further}, digests)
 
     def _check_classes(self) -> None:
         """Check that the names of the classes are distinct, and that the prior matches their number and the flow.
@@ -227,6 +234,7 @@ class TrainedFlow:
             build_flow(self.flow.description, weights)  # only flows of some extensions have weights of other dtypes
         tensors = {f"flow.{name}": value for name, value in weights.items()}
         tensors |= {f"prior.{name}": value for name, value in serialize_prior(self.prior).items()}
+        tensors |= {} if self.digests is None else {_DIGESTS: torch.from_numpy(self.digests)}
         config = {"format": _FORMAT, "flow": self.flow.description, **self.config}
         text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False)
         check_record(_Config, json.loads(text), None, "the config of a model")
@@ -261,7 +269,7 @@ class TrainedFlow:
         prior = deserialize_prior(folder / WEIGHTS, select_prefix(tensors, "prior."))
         flow = build_flow(description, select_prefix(tensors, "flow."), folder / WEIGHTS)
         try:
-            model = cls(flow, prior, config)
+            model = cls(flow, prior, config, tensors[_DIGESTS].numpy() if _DIGESTS in tensors else None)
             _ = model.domain  # raises if the config lacks what the domain needs
         except ValueError as error:
             raise FormatError(f"{path}: expected a config that matches {WEIGHTS}, received another ({error})") from None

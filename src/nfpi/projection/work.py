@@ -118,13 +118,15 @@ def describe_batch(config: Config, work: Work) -> tuple[object, ...]:
 def list_work(config: Config, prepared: Mapping[str, Images] | None = None) -> list[Work]:
     """Return the work of all tables of a preset; shared work is counted once, work without batches is left out.
 
+    The flows of trained models are left out, as their sizes are known only when they are imported.
+
     Args:
         config: settings of the preset.
         prepared: sizes of the data sets that are prepared; those of others are as known from their sources.
     """
     sizes = {name: Images.of(block) for name, block in config.datasets.items()} | dict(prepared or {})
     tabled = list_tabled_runs(config)
-    flows = dict.fromkeys(run.of_flow for run in tabled if run.flow is not None)
+    flows = dict.fromkeys(run.of_flow for run in tabled if run.flow is not None and not run.is_imported)
     starts = {(run.dataset, run.flow, config.start_of(run.prior or ""), run.seed): run for run in flows}
     measured = [run for run in tabled if run.measures_samples]
     classifiers = dict.fromkeys(run for run in tabled if run.classifier is not None and run not in measured)
@@ -133,11 +135,11 @@ def list_work(config: Config, prepared: Mapping[str, Images] | None = None) -> l
     untested = set(fine_tuned) - set(classifiers)
     classifiers |= dict.fromkeys(fine_tuned)
     # `augmentation` is None exactly for classifiers trained on generated images
-    generated = {run.of_flow for run in classifiers if run.augmentation is None}
+    generated = {run.of_flow for run in classifiers if run.augmentation is None and not run.is_imported}
     augmented = {
         (run.of_flow, get_variants_folder(run.augmentation)): run.of_flow
         for run in classifiers
-        if run.augmentation is not None and run.flow is not None
+        if run.augmentation is not None and run.flow is not None and not run.is_imported
     }
     trained = dict.fromkeys(run.of_training for run in flows)
     found = [work for run in trained for work in _list_training_work(config, run, sizes[run.dataset])]

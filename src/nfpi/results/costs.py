@@ -101,6 +101,7 @@ def compile_needed_jobs(runs: Iterable[Run], starts: Mapping[str, str]) -> re.Pa
                 f"{INITIAL}/*",
                 f"{_TRAINING}/fit_prior",
                 f"{_TRAINING}/train_flow",
+                f"{_TRAINING}/import_model",
                 f"{FLOW_RUN}/refit_prior",
             ]
         templates.append(f"{FLOW_RUN}/evaluate" if run.classifier is None else f"{run.template}/*")

@@ -324,8 +324,14 @@ def trace_inputs(files: Iterable[Path], *, common: Collection[str] | None, accep
                 continue
             made_from[name], found[name] = content, product.path.parent
     for name, contents in contents_of.items():
-        made_from[name] = contents.pop() if len(contents) == 1 else compute_digest(sorted(contents))
+        made_from[name] = digest_together(contents) or ""
     return Origin(made_from, facts, inputs)
+
+
+def digest_together(digests: Iterable[str]) -> str | None:
+    """Return the digest of all files, or products of one kind, with these digests; None if there are none."""
+    found = sorted(set(digests))
+    return found[0] if len(found) == 1 else compute_digest(found) if found else None
 
 
 def compute_digest(record: Any) -> str:

@@ -7,7 +7,7 @@ from importlib import import_module
 from nfpi.stages.base import Command, Stage
 
 _MODULES = (
-    *("prepare_data", "train_flow", "fit_prior", "refit_prior", "evaluate", "generate"),
+    *("prepare_data", "train_flow", "import_model", "fit_prior", "refit_prior", "evaluate", "generate"),
     *("train_classifier", "test_classifier", "measure_samples", "tables_and_figures", "claims"),
     *("model_use", "new", "targets", "check_device", "progress", "results", "evidence"),
 )

@@ -77,6 +77,8 @@ class Evaluate(DetectingStage):
             **_read_training_time(self.history),
             **self._measure_following(model, following, test, under_moments),
         }
+        if "unseen" in model.config:
+            metrics["unseen"] = float(model.config["unseen"])
         iterations = model.config.get("prior", {}).get("iterations")
         if iterations is not None:
             metrics["fit_iterations"] = float(iterations)

@@ -31,6 +31,7 @@ from nfpi.stages.claims import JudgeClaims
 from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment, Generate
+from nfpi.stages.import_model import ImportModel
 from nfpi.stages.measure_samples import MeasureSamples
 from nfpi.stages.planned import Planned
 from nfpi.stages.prepare_data import EncodeData, PrepareData
@@ -46,6 +47,7 @@ PLACES: tuple[tuple[type[Stage], str], ...] = (
     (StartFlow, INITIAL),
     (FitPrior, FIT),
     (TrainFlow, FLOW_RUN),
+    (ImportModel, FLOW_RUN),
     (RefitPrior, FLOW_RUN),
     (Evaluate, FLOW_RUN),
     (Generate, GENERATED),

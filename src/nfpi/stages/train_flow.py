@@ -1,4 +1,4 @@
-"""The stages that make a model: initial state and training of a flow, and import of a released checkpoint."""
+"""The stages that train a flow: its initial state, and its training under its prior."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import model_validator
-from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import EXECUTION, NonNegativeFloat, PositiveInt, Seed, Start
 from nfpi.config.flows import FLOWS, FlowConfig
@@ -14,7 +13,6 @@ from nfpi.config.priors import LearnedMethod, PriorConfig
 from nfpi.config.training import TrainingConfig
 from nfpi.results.recorded.csv_files import write_log
 from nfpi.runs import INITIAL_FILES, LOG_FILE, MODEL_FILES, Run
-from nfpi.stages.base import Stage
 from nfpi.stages.planned import Planned, Wildcards
 from nfpi.stages.prepare_data import list_meta_files
 from nfpi.stages.training import TrainingStage
@@ -149,6 +147,7 @@ class TrainFlow(FlowStage):
 
     def run(self) -> None:
         """Train the remaining epochs under Gaussians that are fixed or learned along with the flow."""
+        from nfpi.data.store import digest_images
         from nfpi.model.trained import TrainedFlow, describe_images
         from nfpi.priors.files import load_prior
         from nfpi.priors.registry import describe_prior
@@ -181,39 +180,8 @@ class TrainFlow(FlowStage):
             prior_record={key: value for key, value in record.items() if key not in ("start", "seed")},
             training=self.training.model_dump() | {"precision": device.precision},
             data=describe_images(data.train),
+            digests=digest_images(data.train.images),
             **further,
         )
         write_log(self.get_path("history"), state.log)
         model.write(self.get_path("config").parent)
-
-
-class ImportRelease(Stage):
-    """Convert a checkpoint of the authors' release.
-
-    The model can be passed to evaluate, generate and augment.
-    """
-
-    command = "import-release"
-    outputs = MODEL_FILES
-    product = "model"
-    inputs = {"data": list_meta_files("train")}
-
-    checkpoint: CliPositionalArg[Path]
-    """checkpoint file of the released code; nothing in it is executed"""
-    data: Path
-    """folder of the splits that the checkpoint was trained on; gives the class names"""
-    averaged: bool = True
-    """use the averaged (EMA) weights instead of the online ones"""
-
-    def run(self) -> None:
-        """Convert the weights and Gaussians of a released checkpoint."""
-        from nfpi.data.store import read_image_set
-        from nfpi.evaluation import check_shapes
-        from nfpi.model.trained import TrainedFlow, describe_images
-        from nfpi.release import load_release_checkpoint, make_release_config
-
-        flow, prior = load_release_checkpoint(self.checkpoint, self.averaged)
-        train = read_image_set(self.data / "train", verify=False)
-        check_shapes(flow, prior, train)
-        config = make_release_config(self.checkpoint, self.averaged, describe_images(train))
-        TrainedFlow(flow, prior, config).write(self.get_path("config").parent)

@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-from nfpi.config.base import Augmentation
+from nfpi.config.base import Augmentation, ConfigError
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
+from nfpi.config.flows import TrainedSettings
 from nfpi.results.tables.rows import list_runs_to_compare, list_table_rows
 from nfpi.runs import (
     AUGMENTED,
@@ -20,6 +21,7 @@ from nfpi.runs import (
     GENERATED,
     IMAGE_SET_FILES,
     NO_FLOW,
+    OWN,
     REFERENCE_AUGMENTATION,
     REFITS,
     SOURCE,
@@ -38,6 +40,7 @@ from nfpi.stages.claims import list_claimed_runs, list_runs_compared_by_image
 from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment, Generate
+from nfpi.stages.import_model import list_model_files
 from nfpi.stages.planned import Wildcards
 from nfpi.stages.prepare_data import PrepareData
 from nfpi.stages.train_classifier import TrainClassifier
@@ -54,7 +57,7 @@ class Inputs:
     def wildcard_constraints(self) -> dict[str, str]:
         """Return a regular expression for each wildcard."""
         config = self.plan.config
-        flow, prior = _make_pattern(config.flows), f"{self.trained_prior_pattern()}|{self.refitted_prior_pattern()}"
+        flow, prior = _make_pattern(config.flows), self.prior_pattern()
         source = SOURCE.format(flow=f"(?:{flow})", prior=f"(?:{prior})", weight=WEIGHT_PATTERN)
         return {
             "dataset": _make_pattern(config.datasets),
@@ -82,13 +85,17 @@ class Inputs:
         """Return a regular expression of the priors that are fitted."""
         return _make_pattern([name for name in self.plan.config.priors if self.plan.config.is_fitted(name)])
 
+    def prior_pattern(self) -> str:
+        """Return a regular expression of all priors, as in paths."""
+        return f"{OWN}|{self.trained_prior_pattern()}|{self.refitted_prior_pattern()}"
+
     def trained_prior_pattern(self) -> str:
         """Return a regular expression of the priors, as in paths, under which flows are trained."""
         return _make_pattern([*self.plan.config.priors, *BASELINE.values()])
 
     def refitted_prior_pattern(self) -> str:
         """Return a regular expression of the priors, as in paths, that are estimated again after a training."""
-        names = [*self.plan.config.priors, *BASELINE.values()]
+        names = [OWN, *self.plan.config.priors, *BASELINE.values()]
         return _make_pattern([name_refitted(name, refit) for name in names for refit in REFITS])
 
     def file_of_training(self, name: str) -> Callable[[Wildcards], str]:
@@ -102,6 +109,43 @@ class Inputs:
             return f"{self.plan.layout.of(Run.from_wildcards(wildcards).of_training)}/{TrainFlow.outputs[name]}"
 
         return find_file
+
+    def if_trained(self, find_file: Callable[[Wildcards], str]) -> Callable[[Wildcards], str | list[str]]:
+        """Make an input function of a file of a run's training, which an imported model does not have."""
+        return lambda wildcards: [] if Run.from_wildcards(wildcards).is_imported else find_file(wildcards)
+
+    def options_of_training(self, wildcards: Wildcards, input: Any) -> list[str]:
+        """Return the options that name log and initial state of a run's training, if it has one.
+
+        Snakemake does not compare them, since the function has the argument `input`.
+        """
+        if not input.history:
+            return []
+        return ["--history", input.history, "--initial", input.statistics.rpartition("/")[0]]
+
+    def imported_model(self, wildcards: Wildcards) -> str:
+        """Return the folder or file of a trained model, or its id on the hub."""
+        model = self._get_model(wildcards)
+        return model.model if model.revision is not None else _name_file(Path(model.model))
+
+    def imported_files(self, wildcards: Wildcards) -> list[str]:
+        """Return the files of a trained model on this machine; none if it is downloaded.
+
+        Raises:
+            ConfigError: the model does not exist.
+        """
+        model = self._get_model(wildcards)
+        files = [] if model.revision is not None else list_model_files(Path(model.model))
+        missing = next((file for file in files if not file.exists()), None)
+        if missing is not None:
+            expected = "expected the folder of a model, or a released checkpoint"
+            raise ConfigError(f"flows.{wildcards['flow']}.model: {expected}, received {missing}, which does not exist")
+        return list(map(_name_file, files))
+
+    def _get_model(self, wildcards: Wildcards) -> TrainedSettings:
+        model = self.plan.config.for_dataset(wildcards["dataset"]).flows[wildcards["flow"]]
+        assert isinstance(model, TrainedSettings)
+        return model
 
     def prior_of_training(self, name: str) -> Callable[[Wildcards], str]:
         """Make an input function of the Gaussians that a training begins with, fitted or initial.
@@ -240,8 +284,12 @@ class Inputs:
 
 
 def _name_weights(file: Path | None) -> list[str]:
-    """Return the path of a file of weights as an input; a name without a folder would be taken for a target."""
-    return [] if file is None else [(file if len(file.parts) > 1 else file.absolute()).as_posix()]
+    return [] if file is None else [_name_file(file)]
+
+
+def _name_file(file: Path) -> str:
+    """Return the path of a file as an input; a name without a folder would be taken for a target."""
+    return (file if len(file.parts) > 1 else file.absolute()).as_posix()
 
 
 def _make_pattern(names: object) -> str:

@@ -11,6 +11,7 @@ from nfpi.config.base import ConfigError
 from nfpi.config.datasets import DataError
 from nfpi.runs import SPLITS
 from nfpi.runtime.files import file_digest
+from nfpi.runtime.manifests import digest_together
 from nfpi.stages.planned import Wildcards
 from nfpi.workflow.plan import Plan
 
@@ -88,9 +89,9 @@ class Sources:
         return record is not None and record.token != token
 
     def digest_weights(self, files: list[str]) -> str | None:
-        """Return the digest of pretrained weights given by the user; None: they are downloaded, or there are none."""
-        given = [file for file in files if Path(file).parent != Path(self.plan.downloads)]
-        return _digest_file(Path(given[0])) if given and Path(given[0]).is_file() else None
+        """Return the digest of weights given by the user; None: they are downloaded, or there are none."""
+        given = [Path(file) for file in files if Path(file).parent != Path(self.plan.downloads)]
+        return digest_together(map(_digest_file, filter(Path.is_file, given)))
 
     def _locate_splits(self, wildcards: Wildcards) -> Path:
         """Return the folder of the splits."""

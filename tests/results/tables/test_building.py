@@ -405,6 +405,8 @@ def test_cited_work_has_a_row_with_numbers_only_where_they_are_known(
 
 
 def test_the_reference_is_complete_and_has_nothing_else(reference):
+    released, reference = (reference[(reference["table"] == "released") == chosen] for chosen in (True, False))
+    assert len(released) == 16
     assert len(reference) == 2 + 16 + 8 + 8  # eight numbers of Table 3 stand beside rows of fewer images too
     assert reference["value"].between(0, 100).all()
     assert (reference["source"] != "").all()
@@ -416,6 +418,18 @@ def test_the_reference_is_complete_and_has_nothing_else(reference):
     other = reference[reference["table"] == "table6"]
     assert other["lambda"].isna().all()
     assert (other[["flow", "prior"]] == "").all(axis=None)
+
+
+def test_the_numbers_of_table_3_stand_beside_released_checkpoints_too(reference, make_frame):
+    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "released"}).config
+    shown = {}
+    for name, table in config.tables.items():
+        frame = accuracy_table(make_frame(), table, reference, list_table_rows(config, name))
+        for metric in {"nf_acc", "cnn_acc"} & {*table.metrics}:
+            cells = zip(frame["dataset"], frame["flow"].str[-1], frame[f"paper_{metric}"], strict=True)
+            shown |= {(dataset, f"#{number}", metric): value for dataset, number, value in cells}
+    of_table_3 = reference[(reference["table"] == "table3") & reference["dataset"].isin(["cifar10", "cifar100"])]
+    assert shown == {(row.dataset, row.row, row.metric): row.value for row in of_table_3.itertuples()}
 
 
 def test_every_number_of_the_paper_stands_in_its_cells_and_nowhere_else(reference, make_frame):
@@ -430,7 +444,7 @@ def test_every_number_of_the_paper_stands_in_its_cells_and_nowhere_else(referenc
                     shown[where] = row[f"paper_{metric}"]
     fewer = {"cifar10_500": 500, "cifar100_50": 50}
     titles = {"#1": "#1 w/o KLD (λ = 0)", "#2": "#2 KLD on μ only", "#3": "#3 KLD on Σ only", "#4": "#4 KLD on μ and Σ"}
-    for row in reference.to_dict("records"):
+    for row in reference[reference["table"] != "released"].to_dict("records"):
         label = titles.get(row["row"], row["row"])
         label = {"NFA+SA": "NFA + SA"}.get(label, label)
         if (row["row"], row["dataset"]) == ("NFπ", "cifar100"):

@@ -86,11 +86,13 @@ tests over seeds are corrected; 0: they are not corrected.
 
 MISMATCH = "mismatch"
 VALIDATION_IMAGES = "validation_images"
-NOTED_COLUMNS = {MISMATCH: "float64", VALIDATION_IMAGES: "Int64"}
+DRAWS, UNSEEN = "draws", "unseen"
+NOTED_COLUMNS = {MISMATCH: "float64", VALIDATION_IMAGES: "Int64", DRAWS: "Int64", UNSEEN: "float64"}
 """Columns that the notes of a table need, with their types; they are left out where they would be empty.
 
 `mismatch` is that metric, whether or not the table shows it, and `validation_images` the number of validation images
-that λ was chosen on, if they are few.
+that λ was chosen on, if they are few. `draws` is the number of draws of noise and samples by which an imported model
+was measured, `unseen` the number of test images that it is known not to be trained on.
 """
 
 METRIC_COLUMNS: dict[str, tuple[str, Callable[[Summary, float], Any]]] = {

@@ -5,7 +5,8 @@ table of one seed, accuracies are compared by McNemar's test on the predictions 
 corrected for the overlap of splits that the seeds draw from the same images. The values that are tested also choose the
 best row, and so which pairs are compared. Holm's adjustment is therefore over all pairs of rows and all metrics of the
 table. If it were over the comparisons with the best row only, rows without a true difference would seem to differ in
-more than 5 % of the tables (9 % for five rows).
+more than 5 % of the tables (9 % for five rows). An imported model with several seeds is not compared, since these are
+draws of noise.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ def _compare_pairs(rows: Sequence[MeasuredRow], name: str, read: _ReadPrediction
     entry = metric(name)
     if entry.higher_is_better is None or entry.is_time:
         return
-    known = [index for index, measured in enumerate(rows) if measured.summaries[name].count]
+    summaries = [measured.summaries[name] for measured in rows]
+    # several draws of an imported model are one training
+    known = [index for index, summary in enumerate(summaries) if summary.count == len(summary.values)]
     for dataset in dict.fromkeys(rows[index].row.dataset for index in known):
         members = [index for index in known if rows[index].row.dataset == dataset]
         sign = 1 if entry.higher_is_better else -1

@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pandas as pd
 
 from nfpi.config.metrics import MISMATCH_LIMIT, Metric, find_metric, find_network
 from nfpi.results.recorded.runs import MISMATCH_ADVICE
 from nfpi.results.statistics.intervals import SIGNIFICANCE_LEVEL, describe_few_images
 from nfpi.results.tables.columns import (
+    DRAWS,
     MISMATCH,
     ROW_COLUMNS,
+    UNSEEN,
     VALIDATION_IMAGES,
     count_shared_seeds,
     find_shared_dataset,
@@ -183,6 +186,8 @@ def _compose_notes(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[str]:
             f"{', '.join(distances)}: empty without a classifier, and where generated or real images are fewer than "
             "twice the number of features."
         )
+    if DRAWS in frame:
+        yield from _describe_draws(frame)
     if MISMATCH in frame and (frame[MISMATCH] > MISMATCH_LIMIT).any():
         yield f"{_list_mismatches(frame)} {MISMATCH_ADVICE}"
     if (frame["status"] == "cited").any():
@@ -196,17 +201,37 @@ def _compose_notes(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[str]:
 
 def _list_mismatches(frame: pd.DataFrame) -> str:
     """Return a sentence that names the rows whose flows do not follow their priors."""
+    rows = [
+        f"{name} ({mismatch:.2f})"
+        for name, mismatch in zip(_name_rows(frame), frame[MISMATCH], strict=True)
+        if mismatch > MISMATCH_LIMIT
+    ]
+    return f"Flows that do not follow their priors (mismatch in bits/dim): {'; '.join(rows)}."
+
+
+def _describe_draws(frame: pd.DataFrame) -> Iterator[str]:
+    """Yield notes on the rows of imported models."""
+    names, draws = _name_rows(frame), frame[DRAWS].fillna(0)
+    several = [f"{name} ({count} draws)" for name, count in zip(names, draws, strict=True) if count > 1]
+    if several:
+        yield (
+            "Imported models are one training each; their ± is over draws of noise and samples, and are not tested "
+            f"against other rows: {'; '.join(several)}."
+        )
+    unknown = (draws > 0) & (frame[UNSEEN].isna() if UNSEEN in frame else True)
+    if unknown.any():
+        listed = "; ".join(name for name, is_unknown in zip(names, unknown, strict=True) if is_unknown)
+        yield f"Whether these imported models were trained on test images is not known: {listed}."
+
+
+def _name_rows(frame: pd.DataFrame) -> list[str]:
+    """Return the name of each row: its cells, without repetitions."""
     shown = [
         [f"λ = {cell}" if cell and column.is_numeric else cell for cell in column.cells]
         for column in _make_row_columns(frame)
         if column.heading != ROW_COLUMNS["images"].heading
     ]
-    rows = [
-        f"{', '.join(dict.fromkeys(filter(None, cells)))} ({mismatch:.2f})"
-        for *cells, mismatch in zip(*shown, frame[MISMATCH], strict=True)
-        if mismatch > MISMATCH_LIMIT
-    ]
-    return f"Flows that do not follow their priors (mismatch in bits/dim): {'; '.join(rows)}."
+    return [", ".join(dict.fromkeys(filter(None, cells))) for cells in zip(*shown, strict=True)]
 
 
 def _describe_runs(frame: pd.DataFrame, names: list[str]) -> str:
@@ -214,13 +239,13 @@ def _describe_runs(frame: pd.DataFrame, names: list[str]) -> str:
     where = "" if dataset is None else f" on {dataset}"
     if seeds == 1:
         return f"One run per row{where} (n = 1 seed)."
-    if frame[[f"{name}_std" for name in names]].notna().any(axis=None):
+    if _has_spread(frame, names).any():
         return f"Mean ± standard deviation over n {'seeds' if seeds is None else f'= {seeds} seeds'}{where}."
     return f"Measured{where}." if frame[names].notna().any(axis=None) else f"No results{where} yet."
 
 
 def _describe_intervals(frame: pd.DataFrame, names: list[str]) -> Iterator[str]:
-    known, spread = (frame[[f"{name}_{column}" for name in names]].notna().to_numpy() for column in ("low", "std"))
+    known, spread = frame[[f"{name}_low" for name in names]].notna().to_numpy(), _has_spread(frame, names)
     over_seeds, single = (known & spread).any(), (known & ~spread).any()
     of_run = "95 % interval of one run's accuracy over the choice of test images (Wilson)"
     of_mean = "95 % interval of the mean over seeds (Student's t)"
@@ -240,6 +265,12 @@ def _describe_intervals(frame: pd.DataFrame, names: list[str]) -> Iterator[str]:
             "The spread over seeds does not include the effect of the choice of test images, unless each seed has its "
             "own split."
         )
+
+
+def _has_spread(frame: pd.DataFrame, names: list[str]) -> np.ndarray:
+    """Return which values are means over several trainings, one column for each metric."""
+    several: np.ndarray = (frame[[f"{name}_seeds" for name in names]] > 1).fillna(False).to_numpy(dtype=bool)
+    return several
 
 
 def _describe_choice(frame: pd.DataFrame) -> Iterator[str]:

@@ -99,6 +99,11 @@ class TableRow(BaseModel):
         """Whether the row is about a classifier trained on real images."""
         return not self.flow_runs
 
+    @property
+    def is_imported(self) -> bool:
+        """Whether the row is about a trained model, whose seeds are draws of noise and samples, not trainings."""
+        return any(run.is_imported for run in self.flow_runs)
+
     def with_seeds(self, seeds: Iterable[int]) -> TableRow:
         """Return a copy of the row with runs of these seeds instead of its own."""
         seeds = list(seeds)

@@ -30,17 +30,19 @@ class Summary:
         mean: mean over seeds, NaN without values.
         std: standard deviation over seeds (n − 1), NaN for fewer than two.
         interval: bounds of the 95 % confidence interval, NaN if unknown.
+        is_imported: whether the seeds are draws of one trained model.
     """
 
     values: Mapping[int, float]
     mean: float
     std: float
     interval: tuple[float, float]
+    is_imported: bool = False
 
     @property
     def count(self) -> int | None:
-        """Number of seeds; None without values."""
-        return len(self.values) or None
+        """Number of trained models; None without values."""
+        return (1 if self.is_imported else len(self.values)) if self.values else None
 
 
 @dataclass
@@ -77,7 +79,17 @@ class MeasuredRow:
     @property
     def mismatch(self) -> float:
         """Mean mismatch of its flow over the seeds, NaN if it was not measured."""
-        return _summarize(self.finished, "mismatch", self.row.split_ratio).mean
+        return _summarize(self.finished, "mismatch", self.row).mean
+
+    @property
+    def draws(self) -> int | None:
+        """Number of draws of noise and samples by which a trained model was measured; None for other rows."""
+        return self.seeds if self.row.is_imported else None
+
+    @property
+    def unseen(self) -> float:
+        """Number of test images that a trained model is known not to be trained on, NaN if it is not known."""
+        return _summarize(self.finished, "unseen", self.row).mean
 
     @property
     def images(self) -> int | None:
@@ -127,8 +139,8 @@ def measure_row(metrics: pd.DataFrame, row: TableRow, names: Iterable[str], best
     diverged = measured[measured["status"] != "ok"].drop_duplicates("seed")
     finished = measured[~measured["seed"].isin(diverged["seed"])]
     chosen_by = find_selecting_metric(best_by, is_trained_on_real_images=row.is_trained_on_real_images)
-    summaries = {name: _summarize(finished, name, row.split_ratio) for name in names}
-    validation = _summarize(finished, chosen_by, row.split_ratio)
+    summaries = {name: _summarize(finished, name, row) for name in names}
+    validation = _summarize(finished, chosen_by, row)
     return MeasuredRow(row, measured, diverged, finished, summaries, chosen_by, validation)
 
 
@@ -183,13 +195,13 @@ def is_weight_chosen(frame: pd.DataFrame) -> bool:
     return bool((frame["candidates"] > 1).any())
 
 
-def _summarize(measured: pd.DataFrame, name: str, split_ratio: float) -> Summary:
+def _summarize(measured: pd.DataFrame, name: str, row: TableRow) -> Summary:
     """Summarise a metric over seeds; values of classifiers take precedence over those of flows.
 
     Args:
-        measured: collected metrics of the runs of one row.
+        measured: collected metrics of the runs of the row.
         name: name of the metric.
-        split_ratio: that of the row.
+        row: the row.
 
     Raises:
         TableError: a seed has two values.
@@ -201,8 +213,9 @@ def _summarize(measured: pd.DataFrame, name: str, split_ratio: float) -> Summary
     if rows["seed"].duplicated().any():
         raise TableError(f"{rows['run'].iloc[0]}: expected one value of {name} for each seed, received more")
     values = rows.set_index("seed")["value"]
-    interval = _compute_interval(values.to_numpy(), rows["n"], name, split_ratio)
-    return Summary(values.to_dict(), float(values.mean()), float(values.std()), interval)
+    tested = np.array([values.mean()]) if row.is_imported and len(values) else values.to_numpy()
+    interval = _compute_interval(tested, rows["n"], name, row.split_ratio)
+    return Summary(values.to_dict(), float(values.mean()), float(values.std()), interval, row.is_imported)
 
 
 def _compute_interval(values: np.ndarray, images: pd.Series, name: str, split_ratio: float) -> tuple[float, float]:

@@ -1,0 +1,153 @@
+"""The stages that take models which were trained elsewhere: a folder, a released checkpoint, or a model of the hub."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic_settings import CliPositionalArg
+
+from nfpi.config.base import NonNegativeFloat, Seed
+from nfpi.runs import MODEL_FILES
+from nfpi.stages.base import Stage
+from nfpi.stages.prepare_data import list_meta_files
+from nfpi.stages.train_flow import TrainFlow
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nfpi.data.store import ImageSet
+    from nfpi.model.trained import TrainedFlow
+
+
+def list_model_files(model: Path) -> list[Path]:
+    """Return the files of a model: those in its folder, or the checkpoint itself."""
+    return [model / file for file in MODEL_FILES.values()] if model.is_dir() else [model]
+
+
+class ImportModel(Stage):
+    """Import a trained model as the model of a run.
+
+    The model is a folder, a checkpoint of the authors' release or, with a revision, downloaded from the Hugging Face
+    hub. It must fit the data set, and not have been trained on its test images.
+    """
+
+    command = "import-model"
+    outputs = {name: TrainFlow.outputs[name] for name in MODEL_FILES}
+    product = "model"
+    inputs = {"data": list_meta_files("train", "test")}
+    common = ()  # the model may be of another run, on other splits
+    blocks = {"revision": "flows.{flow}.revision", "averaged": "flows.{flow}.averaged"}
+    uses = ("flow",)
+
+    model: CliPositionalArg[Path]
+    """folder of the model, file of the checkpoint, or id of the model on the hub"""
+    data: Path
+    """folder of the splits"""
+    revision: str | None = None
+    """commit of the model on the hub; None: the model is on this machine"""
+    averaged: bool = True
+    """use the averaged (EMA) weights of a checkpoint instead of the online ones"""
+    weight: NonNegativeFloat = 0.0
+    """λ of the run, which must be that of the model, if the model records it"""
+    seed: Seed = 0
+    """seed of the run: of noise and samples"""
+
+    def list_input_files(self) -> list[Path]:
+        """Return the descriptions of the splits, and the files of a model on this machine."""
+        return super().list_input_files() + (list_model_files(self.model) if self.revision is None else [])
+
+    def get_facts(self) -> dict[str, Any]:
+        """Return seed and λ of the run."""
+        return {"seed": self.seed, "lambda": self.weight}
+
+    def run(self) -> None:
+        """Read the model, compare it with the data set, and write it with the seed of the run."""
+        from nfpi.data.store import read_image_set
+        from nfpi.evaluation import check_shapes
+
+        train, test = (read_image_set(self.data / split) for split in ("train", "test"))
+        model = self._read_model(test)
+        check_shapes(model.flow, model.prior, test)
+        model.require_classes(test.classes, self.data)
+        recorded = model.config.get("prior", {}).get("lambda")
+        if recorded not in (None, self.weight):
+            raise ValueError(
+                f"{self.model}: expected a model with λ = {self.weight:g}, received one with λ = {recorded:g}: set it "
+                "as `lambda` of the flow"
+            )
+        unseen = {} if model.digests is None else {"unseen": self._check_unseen(model.digests, train, test)}
+        config = {name: value for name, value in model.config.items() if name != "unseen"}
+        replace(model, config={**config, "seed": self.seed, **unseen}).write(self.get_path("config").parent)
+
+    def _read_model(self, images: ImageSet) -> TrainedFlow:
+        from nfpi.model.hub import download_model
+        from nfpi.model.trained import TrainedFlow
+
+        if self.revision is not None:
+            return TrainedFlow.read(download_model(str(self.model), revision=self.revision))
+        return TrainedFlow.read(self.model) if self.model.is_dir() else _read_release(self.model, self.averaged, images)
+
+    def _check_unseen(self, digests: np.ndarray, train: ImageSet, test: ImageSet) -> int:
+        """Return the number of test images, after checking that none is a training image of the model.
+
+        Images that the data set itself has in both splits do not count.
+
+        Raises:
+            ValueError: the model was trained on a test image.
+        """
+        import numpy as np
+
+        from nfpi.data.store import digest_images
+
+        own, others = digest_images(train.images), digest_images(test.images)
+        seen = int(np.isin(others, np.setdiff1d(digests, own)).sum())
+        if seen:
+            raise ValueError(
+                f"{self.data / 'test'}: expected images that the model was not trained on, received {seen} of its "
+                f"training images ({self.model})"
+            )
+        return len(test)
+
+
+class ImportRelease(Stage):
+    """Convert a checkpoint of the authors' release.
+
+    The model can be passed to evaluate, generate and augment.
+    """
+
+    command = "import-release"
+    outputs = MODEL_FILES
+    product = "model"
+    inputs = {"data": list_meta_files("train")}
+
+    checkpoint: CliPositionalArg[Path]
+    """checkpoint file of the released code; nothing in it is executed"""
+    data: Path
+    """folder of the splits that the checkpoint was trained on; gives the class names"""
+    averaged: bool = True
+    """use the averaged (EMA) weights instead of the online ones"""
+
+    def run(self) -> None:
+        """Convert the weights and Gaussians of a released checkpoint."""
+        from nfpi.data.store import read_image_set
+
+        train = read_image_set(self.data / "train", verify=False)
+        _read_release(self.checkpoint, self.averaged, train).write(self.get_path("config").parent)
+
+
+def _read_release(checkpoint: Path, averaged: bool, images: ImageSet) -> TrainedFlow:
+    """Read a released checkpoint as a model with the classes of these images.
+
+    Raises:
+        FormatError: the file is missing or damaged, or holds something else.
+        ValueError: the images have another size or number of classes.
+    """
+    from nfpi.evaluation import check_shapes
+    from nfpi.model.trained import TrainedFlow, describe_images
+    from nfpi.release import load_release_checkpoint, make_release_config
+
+    flow, prior = load_release_checkpoint(checkpoint, averaged)
+    check_shapes(flow, prior, images)
+    return TrainedFlow(flow, prior, make_release_config(checkpoint, averaged, describe_images(images)))
