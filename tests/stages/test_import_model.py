@@ -18,6 +18,7 @@ from nfpi.model import ClassConditionalFlow, TrainedFlow
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.results.tables.rows import TableRow
 from nfpi.runs import CANDIDATE, GENERATED, OWN, Run
+from nfpi.runtime.divergence import mark_diverged
 
 from .conftest import ROOT, SmallRun, call, check_call, format_options, list_files, read_error_line, read_json
 
@@ -112,6 +113,12 @@ def test_an_earlier_model_says_nothing_of_its_training_images(complete_run, save
     replace(TrainedFlow.read(saved), digests=None).write(saved)
     check_call(*import_model(complete_run, saved, tmp_path / "run"))
     assert "unseen" not in TrainedFlow.read(tmp_path / "run/model").config
+
+
+def test_a_model_whose_fit_diverged_is_a_result_too(trained_run, fault, tmp_path):
+    mark_diverged([tmp_path / "saved" / name for name in ("config.json", "model.safetensors")], fault)
+    check_call(*import_model(trained_run, tmp_path / "saved", tmp_path / "run"))
+    assert read_json(tmp_path / "run/model/config.json") == {"diverged": fault.record}
 
 
 def test_a_model_records_its_training_images_in_few_bytes(complete_run):
