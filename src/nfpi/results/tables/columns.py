@@ -108,10 +108,10 @@ METRIC_COLUMNS: dict[str, tuple[str, Callable[[Summary, float], Any]]] = {
 }
 """Columns of each metric, with their types, and their values from ours over seeds and the paper's.
 
-`_seeds` is the number of seeds of the mean, `_std` the standard deviation over them (n − 1), `_low` and `_high` are the
-bounds of the 95 % confidence interval. `_test` names the test that compares the row with the best one in this metric,
-and `_p` is its adjusted p-value, empty for the best row; :func:`nfpi.results.tables.comparisons.compare_with_best`
-computes both.
+`_seeds` is the number of seeds of the mean, 1 for an imported model, `_std` the standard deviation over seeds (n − 1),
+`_low` and `_high` are the bounds of the 95 % confidence interval. `_test` names the test that compares the row with the
+best one in this metric, and `_p` is its adjusted p-value, empty for the best row;
+:func:`nfpi.results.tables.comparisons.compare_with_best` computes both.
 """
 
 
