@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 from nfpi import ClassConditionalFlow
+from nfpi.data import read_image_folder
 from nfpi.priors.files import load_prior
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +105,15 @@ def test_a_backbone_and_a_classifier_are_rows(results: Path) -> None:
 @pytest.mark.parametrize("example", ["simplex_prior.py", "margin_prior.py"])
 def test_a_prior_takes_forty_lines_at_most(example: str) -> None:
     assert len((ROOT / "examples" / example).read_text(encoding="utf-8").splitlines()) <= 40
+
+
+def test_pictures_are_drawn_that_nfpi_new_takes(tmp_path):
+    folder = tmp_path / "pictures"
+    command = [sys.executable, ROOT / "examples/draw_pictures.py", folder, "--per-class", "4"]
+    subprocess.run(command, check=True, timeout=60)
+    images, _, classes = read_image_folder(folder)
+    assert (images.shape, classes) == ((12, 32, 32, 3), ["disc", "square", "triangle"])
+    assert (images.std(axis=(1, 2, 3)) > 10).all()
 
 
 def test_unknown_images_are_measured_and_drawn(tmp_path):
