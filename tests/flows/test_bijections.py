@@ -216,7 +216,7 @@ every_backbone = pytest.mark.parametrize("name", [*BACKBONES, *EXAMPLES])
 
 def test_every_backbone_of_the_project_is_in_the_table():
     kinds = {constructor().kind for _, constructor in BACKBONES.values()}
-    assert kinds == {kind for kind in FLOWS if FLOWS[kind].extension is None}
+    assert kinds == {kind for kind in FLOWS if FLOWS[kind].extension is None} - {"trained"}  # which builds no flow
 
 
 @every_backbone
