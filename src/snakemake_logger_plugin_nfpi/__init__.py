@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
@@ -49,7 +50,10 @@ class LogHandler(LogHandlerBase):
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""
         if self._plain_handler is not None:
-            self._plain_handler.emit(record)
+            try:
+                self._plain_handler.emit(record)
+            except BrokenPipeError:  # the reader of a dry run, such as `head`, has read enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._plain_handler.stream.fileno())
             return
         try:
             self._lines.print_record(record, self.format)

@@ -95,8 +95,8 @@ def steps(run: SmallRun, table: Path, checkpoint: Path, tmp_path_factory: pytest
         of_run("train-classifier", *images, *splits("validation")),
         of_run("test-classifier", *classifier, *splits("test")),
         Step(
-            "import-release",
-            lambda output: ("import-release", checkpoint, *format_options(data=run.splits, output=output)),
+            "import-model",
+            lambda output: ("import-model", checkpoint, *format_options(data=run.splits, output=output)),
             (run.splits / f"data{SUFFIX}", run.splits / "train/meta.json"),
         ),
         Step(

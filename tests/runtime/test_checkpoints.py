@@ -139,7 +139,7 @@ def test_a_state_of_another_version_is_removed_with_one_line(tmp_path, monkeypat
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_state_of_another_processor_or_torch_is_resumed_with_a_warning(tmp_path, monkeypatch, caplog, elsewhere):
-    monkeypatch.setattr(module, "describe_arithmetic", lambda: "an abacus")
+    monkeypatch.setattr(module, "describe_platform", lambda: "an abacus")
     Checkpoints(tmp_path, FINGERPRINT).save(3, {"a": torch.ones(2)}, {})
     if elsewhere:
         monkeypatch.undo()

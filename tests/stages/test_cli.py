@@ -341,7 +341,6 @@ STAGES_WITH_MISSING_FILES = {
     "fit-prior": ("--initial", "missing", "--weight", "1"),
     "train-flow": ("--data", "missing", "--initial", "missing"),
     "import-model": ("missing", "--data", "missing"),
-    "import-release": ("missing", "--data", "missing"),
     "refit-prior": ("--data", "missing", "--model", "missing"),
     "evaluate": ("--data", "missing", "--model", "missing"),
     "generate": ("--model", "missing"),

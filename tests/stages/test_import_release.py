@@ -14,7 +14,7 @@ from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.model import ClassConditionalFlow
 from nfpi.priors.gaussian import GaussianPrior
 
-from .conftest import STAGE, call, check_call, format_options, list_files, read_error_line, read_json
+from .conftest import call, check_call, format_options, read_error_line, read_json
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def checkpoint(trained_run, tmp_path: Path) -> Path:
 
 
 def test_a_released_flow_is_evaluated_as_the_one_it_was_made_of(trained_run, checkpoint, tmp_path):
-    check_call("import-release", checkpoint, *format_options(data=trained_run.splits, output=tmp_path / "model"))
-    assert list_files(tmp_path / "model") == set(STAGE["import-release"].outputs.values())
+    options = format_options(data=trained_run.splits, weight=trained_run.weight, output=tmp_path)
+    check_call("import-model", checkpoint, *options)
     model = ClassConditionalFlow.from_pretrained(tmp_path / "model")
     assert model.classes == [str(digit) for digit in range(10)]
     assert (model.config["start"], model.config["averaged"]) == ("release", True)
@@ -59,9 +59,11 @@ def test_a_released_flow_is_evaluated_as_the_one_it_was_made_of(trained_run, che
 
 def test_the_online_weights_are_taken_where_they_are_asked_for(trained_run, checkpoint, tmp_path):
     options = format_options(data=trained_run.splits, no_averaged=True, output=tmp_path / "online")
-    check_call("import-release", checkpoint, *options)
-    check_call("import-release", checkpoint, *format_options(data=trained_run.splits, output=tmp_path / "averaged"))
-    online, averaged = (ClassConditionalFlow.from_pretrained(tmp_path / name) for name in ("online", "averaged"))
+    check_call("import-model", checkpoint, *options)
+    check_call("import-model", checkpoint, *format_options(data=trained_run.splits, output=tmp_path / "averaged"))
+    online, averaged = (
+        ClassConditionalFlow.from_pretrained(tmp_path / name / "model") for name in ("online", "averaged")
+    )
     assert online.config["averaged"] is False
     weights = [model.flow.state_dict().values() for model in (online, averaged)]
     assert not all(one.equal(other) for one, other in zip(*weights, strict=True))
@@ -69,7 +71,9 @@ def test_the_online_weights_are_taken_where_they_are_asked_for(trained_run, chec
 
 def test_images_of_another_form_are_refused(checkpoint, make_images, tmp_path, capsys):
     images = make_images((1, 8, 8))
-    write_image_set(tmp_path / "splits/train", images.images, images.labels, images.classes, name="toy", flip=False)
-    assert call("import-release", checkpoint, "--data", tmp_path / "splits", "--output", tmp_path / "new") == 1
+    for split in ("train", "test"):
+        folder = tmp_path / "splits" / split
+        write_image_set(folder, images.images, images.labels, images.classes, name="toy", flip=False)
+    assert call("import-model", checkpoint, "--data", tmp_path / "splits", "--output", tmp_path / "new") == 1
     assert "(3, 64)" in read_error_line(capsys)
     assert not (tmp_path / "new").exists()

@@ -39,7 +39,7 @@ OF_TABLES = ("collect", "table")
 WITHOUT_INPUT = ("schema", "download-weights")
 DECLARE_NONE = {"export"}
 """Its files depend on the images."""
-TESTED_ELSEWHERE = {"encode-data", "import-model", "import-release", "claims", "figure"}
+TESTED_ELSEWHERE = {"encode-data", "import-model", "claims", "figure"}
 """Of an autoencoder in tests/data; of trained models, of claims and of figures, beside this module."""
 
 

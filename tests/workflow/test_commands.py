@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,14 @@ def test_logs_and_times_lie_beside_the_results(finished_project: Project) -> Non
     assert (logs / "digits/mef/fpi/lambda=1000/seed=0/train_flow.log").exists()
     assert (times / "digits/mef/fpi/lambda=1000/seed=0/train_flow.tsv").exists()
     assert len(list(logs.rglob("*.log"))) == len(list(times.rglob("*.tsv"))) == len(finished_project.read_calls())
+
+
+def test_the_first_lines_of_a_dry_run_can_be_read_alone(fresh_project: Project) -> None:
+    """`head` closes the pipe while Snakemake still prints."""
+    shell = ["bash", "-c", f"{sys.executable} -m snakemake all --dry-run | head -n 1"]
+    process = subprocess.run(shell, cwd=fresh_project.folder, capture_output=True, text=True, timeout=120)
+    assert process.stdout.count("\n") == 1
+    assert "Error" not in process.stderr
 
 
 def test_check_device_is_a_target_of_its_own(fresh_project: Project) -> None:

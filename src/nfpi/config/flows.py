@@ -102,6 +102,7 @@ class TransformerSettings(Settings):
 class TrainedSettings(Settings):
     """A model that was trained elsewhere: experiments train nothing, and have its own prior and λ."""
 
+    # the meaning of each field depends on those before it
     revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")] | None = None
     """commit of a model of the Hugging Face hub, which is downloaded; None: the model is on this machine"""
     model: Annotated[str, EXECUTION]

@@ -1,4 +1,4 @@
-"""All settings of one preset, and checks of their consistency."""
+"""All settings of one preset, and what its jobs look up in them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
-from nfpi.config.base import UNIQUE, ConfigError, LocalPath, Name, Seed, Settings, suggest
-from nfpi.config.claims import Claim, check_claims
+from nfpi.config.base import UNIQUE, ConfigError, LocalPath, Name, Seed, Settings
+from nfpi.config.claims import Claim
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
-from nfpi.config.cluster import RESUMED, Cluster, JobName, Resources
+from nfpi.config.cluster import Cluster, JobName, Resources
+from nfpi.config.consistency import check_consistency, check_names
 from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock, DatasetConfig
 from nfpi.config.experiments import Experiment, Table
 from nfpi.config.figures import Figures
 from nfpi.config.flows import FLOWS, FlowConfig, TrainedSettings
 from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig, QualityConfig
-from nfpi.config.metrics import VALIDATION_PREFIX, metric
 from nfpi.config.presets import merge
 from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig, compute_weight, get_alpha
 from nfpi.config.registry import Registry
@@ -27,7 +27,6 @@ from nfpi.runs import (
     BASELINE,
     COMMON_SPLITS,
     OWN,
-    RESERVED_NAMES,
     SPLITS_OF_SEED,
     Run,
     name_refitted,
@@ -214,52 +213,19 @@ class Config(Settings):
         return [name for name, figure in self.figures.items() if getattr(figure, "table", None) == table]
 
     @model_validator(mode="after")
-    def _check_names(self) -> Config:
-        named: list[tuple[str, Settings]] = [
-            (f"tables.{table}", experiment) for table, experiment in self.iterate_experiments()
-        ]
-        named += [(f"figures.{name}", figure) for name, figure in self.figures.items()]
-        for where, settings in named:
-            for kind in (*_VARIANTS, "table"):
-                name, known = getattr(settings, kind, None), getattr(self, f"{kind}s")
-                if kind == "prior" and self._find_model(settings) is not None:
-                    continue
-                uses_no_flow = kind == "flow" and getattr(settings, "prior", "") is None
-                if name is not None and name not in known and not uses_no_flow:
-                    raise ValueError(f"{where}: unknown {kind} '{name}'{suggest(name, known)}")
-        other = self.evaluation.unknown
-        if other is not None and other not in self.datasets:
-            raise ValueError(f"evaluation.unknown: unknown dataset '{other}'{suggest(other, self.datasets)}")
-        for group, reserved in RESERVED_NAMES.items():
-            for name in getattr(self, group):
-                if name in reserved or (group == "priors" and split_refitted(name)[1]):
-                    raise ValueError(f"{group}.{name}: this name is reserved: choose another one")
+    def _check(self) -> Config:
+        check_names(self)
+        self._resolve_relative_weights()
+        check_consistency(self)
         return self
 
-    @model_validator(mode="after")
-    def _check_start_from(self) -> Config:
-        for name, classifier in self.classifiers.items():
-            if classifier.train_on != "real" and (classifier.start_from is not None or classifier.pretrained):
-                raise ValueError(f"classifiers.{name}: start_from and pretrained need train_on: real")
-            if classifier.start_from is None:
-                continue
-            where, other = f"classifiers.{name}.start_from", self.classifiers.get(classifier.start_from)
-            if other is None:
-                hint = suggest(classifier.start_from, self.classifiers)
-                raise ValueError(f"{where}: unknown classifier '{classifier.start_from}'{hint}")
-            if other.start_from is not None or not other.keep or other.train_on != "real":
-                expected = "a classifier with train_on: real and keep: true, and without start_from"
-                raise ValueError(f"{where}: expected {expected}, received '{classifier.start_from}'")
-        return self
-
-    @model_validator(mode="after")
-    def _resolve_relative_weights(self) -> Config:
+    def _resolve_relative_weights(self) -> None:
         """Replace the relative weights of experiments and figures by λ; those of trained models have the model's λ."""
         for name, table in self.tables.items():
             experiments = [self._resolve_weights(f"tables.{name}", experiment) for experiment in table.experiments]
             self.tables[name] = table.model_copy(update={"experiments": experiments})
         for name, figure in self.figures.items():
-            if (model := self._find_model(figure)) is not None:
+            if (model := self.find_model(figure)) is not None:
                 own = {"prior": OWN, "weight": model.weight, "lambdas": [model.weight]}
                 changes = {key: value for key, value in own.items() if hasattr(figure, key)}
                 self.figures[name] = figure.model_copy(update=changes)
@@ -268,17 +234,16 @@ class Config(Settings):
             if relative_weight is not None:
                 (weight,) = self._compute_weights(f"figures.{name}.relative_weight", figure, [relative_weight])
                 self.figures[name] = figure.model_copy(update={"weight": weight, "relative_weight": None})
-        return self
 
     def _resolve_weights(self, where: str, experiment: Experiment) -> Experiment:
-        if (model := self._find_model(experiment)) is not None:
+        if (model := self.find_model(experiment)) is not None:
             return self._choose_own_prior(where, experiment, model)
         if not experiment.relative_weights:
             return experiment
         weights = self._compute_weights(f"{where}.relative_weights", experiment, experiment.relative_weights)
         return experiment.model_copy(update={"lambdas": weights, "relative_weights": []})
 
-    def _find_model(self, settings: Any) -> TrainedSettings | None:
+    def find_model(self, settings: Any) -> TrainedSettings | None:
         """Return the trained model that an experiment or a figure names as its flow; None: it names none."""
         flow = self.flows.get(getattr(settings, "flow", ""))
         return flow if isinstance(flow, TrainedSettings) and getattr(settings, "prior", OWN) is not None else None
@@ -314,63 +279,3 @@ class Config(Settings):
             cure = "" if dataset.vae is not None else f", or datasets.{settings.dataset} with classes and shape"
             raise ValueError(f"{where}: the size of data set '{settings.dataset}' is unknown: expected lambdas{cure}")
         return [compute_weight(value, alpha, num_classes, num_dimensions) for value in relative_weights]
-
-    @model_validator(mode="after")
-    def _check_experiments(self) -> Config:
-        for table, experiment in self.iterate_experiments():
-            where = f"tables.{table}"
-            if experiment.prior not in (None, OWN):
-                method = PRIORS[self.priors[experiment.prior].method]
-                uses_weight = method.traits["uses_weight"]
-                if uses_weight != bool(experiment.lambdas):
-                    expected = f"expected {'at least one' if uses_weight else 'none'} for prior '{experiment.prior}'"
-                    received = ", ".join(f"{weight:g}" for weight in experiment.lambdas) or "none"
-                    cure = ": a method without λ is registered with uses_weight=False" if method.extension else ""
-                    raise ValueError(
-                        f"{where}: lambdas: {expected} on '{experiment.dataset}', received {received}{cure}"
-                    )
-                if experiment.refit == "prior" and method.traits["learned"]:
-                    raise ValueError(
-                        f"{where}: refit: expected moments for prior '{experiment.prior}', which is learned along with "
-                        "the flow, received prior"
-                    )
-            if experiment.classifier is None:
-                continue
-            needed = "needs a prior and augmentation: standard"
-            fits = experiment.prior is not None and experiment.augmentation == "standard"
-            if self.classifiers[experiment.classifier].train_on == "real":
-                needed = "needs a prior if its augmentation has nfa or noise, and none otherwise"
-                fits = (experiment.prior is not None) == experiment.uses_variants
-            if not fits:
-                raise ValueError(f"{where}: classifier '{experiment.classifier}' {needed}")
-        return self
-
-    @model_validator(mode="after")
-    def _check_warning(self) -> Config:
-        if (cluster := self.cluster) is None:
-            return self
-        for stage in sorted(RESUMED):
-            asked = self.resources.get(stage, Resources())
-            limit = 60 * min(asked.runtime, cluster.find_longest_runtime(asked.gpu > 0) or asked.runtime)
-            if cluster.warn_seconds >= limit:  # each job would be told to stop as soon as it starts
-                expected = f"expected less than the time limit of {stage}, {limit} s"
-                raise ValueError(f"cluster.warn_seconds: {expected}, received {cluster.warn_seconds}")
-        return self
-
-    @model_validator(mode="after")
-    def _check_claims(self) -> Config:
-        check_claims(self.claims, self.tables)
-        return self
-
-    @model_validator(mode="after")
-    def _check_best_by(self) -> Config:
-        for name, experiment in self.iterate_experiments():
-            chosen_by = self.tables[name].best_by
-            if chosen_by is None or len(set(experiment.lambdas)) < 2:
-                continue
-            if metric(f"{VALIDATION_PREFIX}{chosen_by}").model not in (None, *experiment.models):
-                raise ValueError(
-                    f"tables.{name}: best_by: expected a metric that all its experiments measure (top1 for classifiers "
-                    f"with train_on: real), received {chosen_by}"
-                )
-        return self

@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from nfpi import __version__
-from nfpi.runtime.device import describe_arithmetic
+from nfpi.runtime.device import describe_platform
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import remove_remains, write_keeping_previous
 
@@ -85,7 +85,7 @@ class Checkpoints:
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise FloatingPointError(f"{name}: expected finite numbers, received NaN or infinity")
         record = {**header, "step": step, "fingerprint": self._fingerprint, "version": __version__}
-        record["arithmetic"] = describe_arithmetic()
+        record["platform"] = describe_platform()
         write_keeping_previous(self.path, _serialize(tensors, record), self._previous)
         self.step, self._saved_at = step, time.monotonic()
         self._cost = self._saved_at - began
@@ -115,7 +115,7 @@ class Checkpoints:
                 continue
             self.step = int(header["step"])
             logger.info("%s: resuming from %s %d", path, self._unit, self.step)
-            saved_on, here = header.pop("arithmetic", None), describe_arithmetic()
+            saved_on, here = header.pop("platform", None), describe_platform()
             if saved_on != here:
                 logger.warning("%s: saved on %s, resumed on %s: the last bits may differ", path, saved_on, here)
             return tensors, header

@@ -200,7 +200,7 @@ def describe_device(device: torch.device) -> str:
     return device.type
 
 
-def describe_arithmetic() -> str:
+def describe_platform() -> str:
     """Name what the last bits of results depend on, on a CPU: its model, and the version of torch."""
     return f"{_read_processor_name()} with torch {torch.__version__}"
 

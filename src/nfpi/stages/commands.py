@@ -26,7 +26,7 @@ COMMANDS = tuple(command for module in _MODULES for command in _list_commands(mo
 STAGES = tuple(command for command in COMMANDS if issubclass(command, Stage))
 
 GROUPS = {
-    "use a model": ("calibrate", "classify", "score", "sample", "augment-folder", "import-release", "export"),
+    "use a model": ("calibrate", "classify", "score", "sample", "augment-folder", "import-model", "export"),
     "prepare runs": ("new", "targets", "check-device", "schema"),
     "look at results": ("status", "log", "page", "costs", "compare", "verify", "evidence", "tables"),
 }

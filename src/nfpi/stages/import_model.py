@@ -1,4 +1,4 @@
-"""The stages that take models which were trained elsewhere: a folder, a released checkpoint, or a model of the hub."""
+"""The stage that takes a model which was trained elsewhere: a folder, a released checkpoint, or a model of the hub."""
 
 from __future__ import annotations
 
@@ -109,32 +109,6 @@ class ImportModel(Stage):
                 f"training images ({self.model})"
             )
         return len(test)
-
-
-class ImportRelease(Stage):
-    """Convert a checkpoint of the authors' release.
-
-    The model can be passed to evaluate, generate and augment.
-    """
-
-    command = "import-release"
-    outputs = MODEL_FILES
-    product = "model"
-    inputs = {"data": list_meta_files("train")}
-
-    checkpoint: CliPositionalArg[Path]
-    """checkpoint file of the released code; nothing in it is executed"""
-    data: Path
-    """folder of the splits that the checkpoint was trained on; gives the class names"""
-    averaged: bool = True
-    """use the averaged (EMA) weights instead of the online ones"""
-
-    def run(self) -> None:
-        """Convert the weights and Gaussians of a released checkpoint."""
-        from nfpi.data.store import read_image_set
-
-        train = read_image_set(self.data / "train", verify=False)
-        _read_release(self.checkpoint, self.averaged, train).write(self.get_path("config").parent)
 
 
 def _read_release(checkpoint: Path, averaged: bool, images: ImageSet) -> TrainedFlow:

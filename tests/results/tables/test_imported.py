@@ -52,7 +52,7 @@ def test_draws_are_no_trainings(make_table):
     text = to_markdown(frame, "Mine")
     assert "(n = 3)" in text
     assert "(n = 1)" in text
-    assert "their ± is over draws of noise and samples, and are not tested" in text
+    assert "their ± is over draws of noise and samples, and no test compares them" in text
     assert "theirs, λ = 10 (3 draws)." in text
     assert "not known" not in text
 

@@ -78,7 +78,7 @@ def _read_rows(run: Run, path: Path) -> list[dict[str, Any]]:
         return [identity | {"metric": "", "value": math.nan, "status": status}]
     if "run" not in record:
         raise MetricsError(f"{path}: expected the identity of the run (--identity), received none")
-    on_validation = {"n": record.get("validation_n", record.get("n"))}
+    on_validation = {"n": record.get("validation_n")}
     return [
         identity | {"metric": name, "value": value} | (on_validation if name.startswith(VALIDATION_PREFIX) else {})
         for name, value in sorted(record["metrics"].items())

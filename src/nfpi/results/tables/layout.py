@@ -215,8 +215,8 @@ def _describe_draws(frame: pd.DataFrame) -> Iterator[str]:
     several = [f"{name} ({count} draws)" for name, count in zip(names, draws, strict=True) if count > 1]
     if several:
         yield (
-            "Imported models are one training each; their ± is over draws of noise and samples, and are not tested "
-            f"against other rows: {'; '.join(several)}."
+            "Imported models are one training each; their ± is over draws of noise and samples, and no test compares "
+            f"them with other rows: {'; '.join(several)}."
         )
     unknown = (draws > 0) & (frame[UNSEEN].isna() if UNSEEN in frame else True)
     if unknown.any():
