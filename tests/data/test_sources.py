@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 
@@ -52,6 +53,30 @@ def test_digits_use_the_whole_range(tmp_path):
     assert (images.shape, images.dtype, labels.dtype) == ((1797, 8, 8, 1), np.uint8, np.int64)
     assert (images.min(), images.max()) == (0, 255)
     assert np.allclose(images[..., 0] / 255 * 16, load_digits().images, atol=16 / 255 / 2)
+
+
+def test_classes_that_are_left_out_are_those_kept_by_another_data_set(tmp_path):
+    whole, kept, left_out = (
+        load_source(DatasetConfig(source="digits", only_classes=names), tmp_path)
+        for names in (None, ["7", "0", "9"], list("123456") + ["8"])
+    )
+    assert kept.classes == ["0", "7", "9"]
+    assert DatasetConfig(source="digits", only_classes=["7", "0", "9"]).num_classes == 3
+    for part in (kept, left_out):
+        images, labels = part.splits["train"]
+        named = {name: images[labels == k] for k, name in enumerate(part.classes)}
+        all_images, all_labels = whole.splits["train"]
+        assert all(np.array_equal(named[name], all_images[all_labels == int(name)]) for name in part.classes)
+    assert len(kept.splits["train"][0]) + len(left_out.splits["train"][0]) == 1797
+
+
+def test_a_class_that_a_source_lacks_cannot_be_kept(tmp_path):
+    _refused(DatasetConfig(source="digits", only_classes=["0", "ten"]), tmp_path, "only_classes.*'ten'")
+
+
+def test_the_classes_of_latents_cannot_be_chosen():
+    with pytest.raises(ValidationError, match="only_classes"):
+        DatasetConfig(source="imagefolder", folder="images", vae="vae", only_classes=["cat", "dog"])
 
 
 @pytest.mark.parametrize("compressed", [True, False])

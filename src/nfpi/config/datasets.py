@@ -73,6 +73,8 @@ class DatasetBlock(Settings):
     """imagefolder: size that images are resized and centre-cropped to; None: all must have the same size"""
     classes: Annotated[PositiveInt | None, _IF_GIVEN] = None
     """number of classes of an imagefolder, for `relative_weights`; None: unknown until the images are read"""
+    only_classes: Annotated[tuple[str, ...] | None, Field(min_length=2), _IF_GIVEN] = None
+    """names of the classes that are kept, such as all but those left out as unknown; None: all"""
     shape: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt] | None, _IF_GIVEN] = None
     """(H, W, C) of an imagefolder's images after resizing, for `relative_weights`; None: unknown"""
     flip: bool = True
@@ -90,6 +92,8 @@ class DatasetBlock(Settings):
     @property
     def num_classes(self) -> int | None:
         """K; None: unknown before the images are read."""
+        if self.only_classes is not None:
+            return len(self.only_classes)
         return self.classes or SOURCES[self.source].traits.get("classes")
 
     @property
@@ -101,6 +105,12 @@ class DatasetBlock(Settings):
         if self.shape is None and "channels" in traits and "size" in traits:
             return int(traits["channels"] * traits["size"] ** 2)
         return math.prod(self.shape) if self.shape is not None else None
+
+    @model_validator(mode="after")
+    def _check_only_classes(self) -> DatasetBlock:
+        if self.only_classes is not None and self.vae is not None:
+            raise ValueError("only_classes: expected null for a data set with a vae; give a folder without the others")
+        return self
 
     @model_validator(mode="after")
     def _check_image_size(self) -> DatasetBlock:

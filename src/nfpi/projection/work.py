@@ -46,17 +46,19 @@ class Images:
         pixels = (channels, size, size)
         side = size // REDUCTION
         shape = pixels if config.vae is None else (LATENT_CHANNELS, side, side)
-        images, test = known["images"], _TEST_IMAGES.get(config.source, 10_000)
+        classes = known["classes"] if config.only_classes is None else len(config.only_classes)
+        share = classes / known["classes"]
+        images, test = round(share * known["images"]), round(share * _TEST_IMAGES.get(config.source, 10_000))
         if not known.get("test_split", True):
             test = round(images * config.test_fraction)
             images -= test
         if config.test_per_class is not None:
-            test = min(test, config.test_per_class * known["classes"])
+            test = min(test, config.test_per_class * classes)
         validation = 0 if config.refit else round(images * config.validation_fraction)
         train = images - validation
         if config.train_per_class is not None:
-            train = min(train, config.train_per_class * known["classes"])
-        return cls(train, validation, test, known["classes"], shape, pixels)
+            train = min(train, config.train_per_class * classes)
+        return cls(train, validation, test, classes, shape, pixels)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -47,6 +47,23 @@ class SourceImages:
                 raise DataError(f"source: {split}: expected {len(images)} labels, received {labels.shape}")
             check_labels(f"source: {split}", labels, len(names))
 
+    def keep_classes(self, names: Sequence[str]) -> SourceImages:
+        """Return the images of some classes, in the order of the source.
+
+        Raises:
+            DataError: there is no such class.
+        """
+        for name in names:
+            if name not in self.classes:
+                raise DataError(f"only_classes: unknown class '{name}'{suggest(name, self.classes)}")
+        kept = [name for name in self.classes if name in names]
+        new_labels = np.array([kept.index(name) if name in kept else -1 for name in self.classes])
+        splits: dict[Split, tuple[np.ndarray, np.ndarray]] = {}
+        for split, (images, labels) in self.splits.items():
+            chosen = new_labels[labels] >= 0
+            splits[split] = images[chosen], new_labels[labels[chosen]]
+        return SourceImages(kept, splits)
+
 
 Loader = Callable[[DatasetConfig, Path], SourceImages]
 """Function that reads a data set into memory: (config, download_folder) → images."""
@@ -82,10 +99,10 @@ def load_source(config: DatasetConfig, download_folder: Path) -> SourceImages:
         download_folder: folder of downloads and unpacked archives, used if `config.folder` is None or an archive.
 
     Raises:
-        DataError: files are missing or damaged, or could not be downloaded.
+        DataError: files are missing or damaged, or could not be downloaded, or `only_classes` names an unknown class.
     """
     images = SOURCES[config.source].build(config, download_folder)
     if not isinstance(images, SourceImages) or "train" not in images.splits:
         received = f"splits {list(images.splits)}" if isinstance(images, SourceImages) else type(images).__name__
         raise DataError(f"source '{config.source}': expected SourceImages with a split 'train', received {received}")
-    return images
+    return images if config.only_classes is None else images.keep_classes(config.only_classes)
