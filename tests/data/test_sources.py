@@ -58,7 +58,7 @@ def test_digits_use_the_whole_range(tmp_path):
 def test_classes_that_are_left_out_are_those_kept_by_another_data_set(tmp_path):
     whole, kept, left_out = (
         load_source(DatasetConfig(source="digits", only_classes=names), tmp_path)
-        for names in (None, ["7", "0", "9"], list("123456") + ["8"])
+        for names in (None, ["7", "0", "9"], [*list("123456"), "8"])
     )
     assert kept.classes == ["0", "7", "9"]
     assert DatasetConfig(source="digits", only_classes=["7", "0", "9"]).num_classes == 3
