@@ -3,7 +3,8 @@
 `python examples/unknown_images.py --output docs/images` fits a model of digits and one of Fashion-MNIST, both at 8×8
 pixels, in about two minutes on one core, and writes
 
-- unknown_images.csv and .png: how well bits/dim distinguish images of unknown kinds from test images;
+- unknown_images.csv and .png: how well bits/dim, and in the table also the distance to the nearest class (typicality)
+  and the probability of the predicted class, distinguish images of unknown kinds from test images;
 - walk.png: walks between two images of a class, in the latent space and in pixels;
 
 and prints the table, how likely images half way between two of a class are, the accuracy of a support-vector machine
@@ -12,7 +13,9 @@ Debian's package `dataset-fashion-mnist`, or from a folder with its four idx fil
 """
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import matplotlib
 import numpy as np
@@ -35,34 +38,57 @@ STEPS = 9
 """number of images of a walk, both ends included"""
 
 
-def read_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Read scikit-learn's digits: images and labels for training (1437), and for the test (360)."""
+@dataclass(frozen=True)
+class Split:
+    """Images (N, 8, 8, 1) and labels (N,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Data:
+    """1437 images for the fit, of which 20 % are held out to calibrate the model, and 360 for the test."""
+
+    train: Split
+    held_out: Split
+    test: Split
+
+    @classmethod
+    def make(cls, images: np.ndarray, labels: np.ndarray, test: Split) -> Self:
+        """Hold images out."""
+        train, held_out, *both = train_test_split(images, labels, test_size=0.2, stratify=labels, random_state=0)
+        return cls(Split(train, both[0]), Split(held_out, both[1]), test)
+
+
+def read_digits() -> Data:
+    """Read scikit-learn's digits."""
     digits = load_digits()
     images = np.rint(digits.images * 255 / 16).astype(np.uint8)[..., None]
     train, test, train_labels, test_labels = train_test_split(
         images, digits.target, test_size=0.2, stratify=digits.target, random_state=0
     )
-    return train, train_labels, test, test_labels
+    return Data.make(train, train_labels, Split(test, test_labels))
 
 
-def read_fashion(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Read the first 1437 training and 360 test images of Fashion-MNIST, resized, with their labels."""
+def read_fashion(folder: Path) -> Data:
+    """Read the first images of Fashion-MNIST, resized."""
     found = []
     for split, count in (("train", 1437), ("t10k", 360)):
         images = read_idx(find_idx(folder, f"{split}-images-idx3-ubyte"))[:count]
         small = [Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for image in images]
         labels = read_idx(find_idx(folder, f"{split}-labels-idx1-ubyte"))[:count]
-        found += [np.stack([np.asarray(image)[..., None] for image in small]), labels.astype(np.int64)]
-    return tuple(found)
+        found.append(Split(np.stack([np.asarray(image)[..., None] for image in small]), labels.astype(np.int64)))
+    return Data.make(found[0].images, found[0].labels, found[1])
 
 
-def fit_or_read(name: str, folder: Path | None, images: np.ndarray, labels: np.ndarray, epochs: int):
-    """Read a model from a folder, or fit it and save it there."""
+def fit_or_read(name: str, folder: Path | None, data: Data, epochs: int) -> ClassConditionalFlow:
+    """Read a model from a folder, or fit it and save it there; it is calibrated."""
     if folder is not None and (folder / name).is_dir():
         return ClassConditionalFlow.from_pretrained(folder / name)
-    model = ClassConditionalFlow.fit(
-        images, labels, name=name, weight=1e4, epochs=epochs, training={"batch_size": 128}, seed=0
-    )
+    settings = {"weight": 1e4, "epochs": epochs, "training": {"batch_size": 128}, "seed": 0}
+    model = ClassConditionalFlow.fit(data.train.images, data.train.labels, name=name, **settings)
+    model.calibrate(data.held_out.images, data.held_out.labels)
     if folder is not None:
         model.save_pretrained(folder / name)
     return model
@@ -83,23 +109,31 @@ def unknown_images(test: np.ndarray, name: str, others: np.ndarray) -> dict[str,
 
 
 def measure(model: ClassConditionalFlow, test: np.ndarray, sets: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Measure the bits/dim of each set, and the area under the ROC of two scores against the test images."""
-    known, rows = model.bits_per_dim(test), []
-    uncertainties = -model.predict_log_proba(test).max(1)
+    """Measure the bits/dim of each set, and the area under the ROC of three scores against the test images."""
+
+    def scores(images: np.ndarray) -> dict[str, np.ndarray]:
+        """The larger, the less the images are those of the model's classes."""
+        distances = model.measure(images)[1]
+        return {
+            "bits_per_dim": model.bits_per_dim(images),
+            "typicality": model.calibration.typicality.measure(distances),
+            "probability": -model.predict_log_proba(images).max(1),
+        }
+
+    known, rows = scores(test), []
     for name, images in {"test": test, **sets}.items():
-        bits, other_uncertainties = model.bits_per_dim(images), -model.predict_log_proba(images).max(1)
-        unknown = np.repeat([0, 1], [len(known), len(bits)])
-        rows.append(
-            {
-                "model": model.data["name"],
-                "images": name,
-                "n": len(images),
-                "bits_per_dim": bits.mean(),
-                "likelier_than_median": 100 * (bits < np.median(known)).mean(),
-                "auroc_bits_per_dim": roc_auc_score(unknown, np.concatenate([known, bits])),
-                "auroc_probability": roc_auc_score(unknown, np.concatenate([uncertainties, other_uncertainties])),
-            }
-        )
+        found = scores(images)
+        unknown = np.repeat([0, 1], [len(test), len(images)])
+        row = {
+            "model": model.data["name"],
+            "images": name,
+            "n": len(images),
+            "bits_per_dim": found["bits_per_dim"].mean(),
+            "likelier_than_median": 100 * (found["bits_per_dim"] < np.median(known["bits_per_dim"])).mean(),
+        }
+        for score, values in found.items():
+            row[f"auroc_{score}"] = roc_auc_score(unknown, np.concatenate([known[score], values]))
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -162,15 +196,15 @@ def describe_half_ways(model: ClassConditionalFlow, images: np.ndarray, labels: 
     return f"half way between {len(walks)} pairs: " + "; ".join(found)
 
 
-def describe_drawn(model: ClassConditionalFlow, real: list[np.ndarray], temperature: float = 0.8) -> str:
+def describe_drawn(model: ClassConditionalFlow, real: Data, temperature: float = 0.8) -> str:
     """Compare support-vector machines trained on sampled images only and on the training images."""
-    train, train_labels, test, test_labels = real
+    train, train_labels = real.train.images, real.train.labels
     drawn_labels = np.repeat(np.arange(model.num_classes), len(train) // model.num_classes)
     drawn = model.sample(drawn_labels, temperature, torch.Generator().manual_seed(0))
 
     def accuracy(images: np.ndarray, labels: np.ndarray) -> float:
-        rows = [part.reshape(len(part), -1) / 255 for part in (images, test)]
-        return 100 * SVC().fit(rows[0], labels).score(rows[1], test_labels)
+        rows = [part.reshape(len(part), -1) / 255 for part in (images, real.test.images)]
+        return 100 * SVC().fit(rows[0], labels).score(rows[1], real.test.labels)
 
     return (
         f"support-vector machine on {len(drawn)} drawn images: {accuracy(drawn, drawn_labels):.1f} %, "
@@ -197,22 +231,22 @@ def main() -> None:
     options = parser.parse_args()
     digits, fashion = read_digits(), read_fashion(options.fashion)
     models = {
-        "model of digits": (digits, "Fashion-MNIST", fashion[2]),
-        "model of Fashion-MNIST": (fashion, "digits", digits[2]),
+        "model of digits": (digits, "Fashion-MNIST", fashion.test.images),
+        "model of Fashion-MNIST": (fashion, "digits", digits.test.images),
     }
     fitted = {}
     for title, (real, name, others) in models.items():
-        model = fit_or_read(title.removeprefix("model of "), options.models, real[0], real[1], options.epochs)
-        fitted[title] = (model, real[2], unknown_images(real[2], name, others))
+        model = fit_or_read(title.removeprefix("model of "), options.models, real, options.epochs)
+        fitted[title] = (model, real.test.images, unknown_images(real.test.images, name, others))
     table = pd.concat([measure(*of_model) for of_model in fitted.values()])
     options.output.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.output / "unknown_images.csv", index=False, float_format="%.4f")
     print(table.to_string(index=False, float_format="%.3f"))
     (options.output / "unknown_images.png").write_bytes(render_figure(draw_curves(fitted), "png"))
     model = fitted["model of digits"][0]
-    walks = draw_walks(model, digits[2], digits[3], [0, 3, 4, 7])
+    walks = draw_walks(model, digits.test.images, digits.test.labels, [0, 3, 4, 7])
     (options.output / "walk.png").write_bytes(render_figure(walks, "png"))
-    print(describe_half_ways(model, digits[2], digits[3]))
+    print(describe_half_ways(model, digits.test.images, digits.test.labels))
     print(describe_drawn(model, digits))
     for model, test, _ in fitted.values():
         print(describe_means(model, test))

@@ -123,6 +123,7 @@ def test_unknown_images_are_measured_and_drawn(tmp_path):
     for name in ("digits", "Fashion-MNIST"):
         flow = {"kind": "matrix_exponential", "num_flows": [1], "num_blocks": [1], "hidden_channels": [4]}
         model = ClassConditionalFlow.fit(images, labels, name=name, flow=flow, epochs=1, weight=0, progress=False)
+        model.calibrate(images, labels)
         model.save_pretrained(tmp_path / "models" / name)
     for split in ("train", "t10k"):
         for kind, values in (("images-idx3", (200, 28, 28)), ("labels-idx1", (200,))):
@@ -135,7 +136,8 @@ def test_unknown_images_are_measured_and_drawn(tmp_path):
     assert process.returncode == 0, process.stderr[-4000:]
     table = pd.read_csv(tmp_path / "out/unknown_images.csv")
     assert table["model"].value_counts().to_dict() == {"digits": 7, "Fashion-MNIST": 7}
-    assert table["auroc_bits_per_dim"].between(0, 1).all()
+    for score in ("bits_per_dim", "typicality", "probability"):
+        assert table[f"auroc_{score}"].between(0, 1).all()
     for name in ("unknown_images.png", "walk.png"):
         with Image.open(tmp_path / "out" / name) as picture:
             assert picture.width > 1000
