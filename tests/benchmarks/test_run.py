@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 RUN = Path(__file__).parents[2] / "benchmarks/run.py"
 
 
+@pytest.mark.long
 def test_everything_that_is_measured_is_written(tmp_path):
     command = [sys.executable, str(RUN), "--smallest", "--repeats", "1", "--output", str(tmp_path / "new")]
     without_compiler = {**os.environ, "CXX": "missing"}  # compilation takes long

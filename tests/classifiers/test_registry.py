@@ -4,8 +4,6 @@ import argparse
 import os
 import re
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -427,25 +425,6 @@ def test_a_model_with_the_wrong_number_of_logits_is_refused(registered, make_ima
     data = ClassifierData(make_images(), make_images(), config)
     with pytest.raises(ValueError, match=r"\(16, 3\), received \(16, 7\)"):
         train_classifier(build_classifier(config, 3, 1, 8), data, 0, make_device())
-
-
-# ---- imports --------------------------------------------------------------------------------------------------
-
-
-def imported_by(code: str) -> set[str]:
-    command = f"import sys\n{code}\nprint(*sys.modules)"
-    return set(
-        subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout.split()
-    )
-
-
-def test_only_models_of_timm_import_timm():
-    settings = "from nfpi.config import ClassifierConfig; from nfpi.classifiers import build_classifier"
-    build = f"import nfpi.classifiers.training; {settings}; build_classifier(ClassifierConfig(model={{!r}}), 3, 1, 8)"
-    slow = {"timm", "torchvision", "lightning_fabric", "sklearn", "scipy", "pandas"}
-    assert not slow & imported_by("import nfpi.classifiers.training, nfpi.data.store, nfpi.data.batches")
-    assert slow & imported_by(build.format("resnet18")) == {"torchvision"}
-    assert "timm" in imported_by(build.format("swin"))
 
 
 # ---- a classifier that was trained, from its file -----------------------------------------------------------

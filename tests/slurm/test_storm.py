@@ -97,6 +97,7 @@ def wait_for_progress(project: Submitting, log: Path) -> None:
     wait_until(lambda: checkpoint() > before and len(epochs(text_of(log))) > seen)
 
 
+@pytest.mark.long
 def test_snakemake_killed_and_started_again_at_once(project: Submitting, alone: Path) -> None:
     log = project.folder / LOG
     run = project.start("table2", *PROFILE, "--retries", "0", overlay=SETTINGS, PAUSE="0.1")
