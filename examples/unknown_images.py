@@ -83,14 +83,15 @@ def read_fashion(folder: Path) -> Data:
 
 
 def fit_or_read(name: str, folder: Path | None, data: Data, epochs: int) -> ClassConditionalFlow:
-    """Read a model from a folder, or fit it and save it there; it is calibrated."""
+    """Read a model from a folder, or fit it and save it there; then calibrate it."""
     if folder is not None and (folder / name).is_dir():
-        return ClassConditionalFlow.from_pretrained(folder / name)
-    settings = {"weight": 1e4, "epochs": epochs, "training": {"batch_size": 128}, "seed": 0}
-    model = ClassConditionalFlow.fit(data.train.images, data.train.labels, name=name, **settings)
+        model = ClassConditionalFlow.from_pretrained(folder / name)
+    else:
+        settings = {"weight": 1e4, "epochs": epochs, "training": {"batch_size": 128}, "seed": 0}
+        model = ClassConditionalFlow.fit(data.train.images, data.train.labels, name=name, **settings)
+        if folder is not None:
+            model.save_pretrained(folder / name)
     model.calibrate(data.held_out.images, data.held_out.labels)
-    if folder is not None:
-        model.save_pretrained(folder / name)
     return model
 
 

@@ -74,9 +74,10 @@ def test_a_class_that_a_source_lacks_cannot_be_kept(tmp_path):
     _refused(DatasetConfig(source="digits", only_classes=["0", "ten"]), tmp_path, "only_classes.*'ten'")
 
 
-def test_the_classes_of_latents_cannot_be_chosen():
+@pytest.mark.parametrize("settings", [{"vae": "vae", "only_classes": ["cat", "dog"]}, {"only_classes": ["cat", "cat"]}])
+def test_classes_are_named_once_and_not_of_latents(settings):
     with pytest.raises(ValidationError, match="only_classes"):
-        DatasetConfig(source="imagefolder", folder="images", vae="vae", only_classes=["cat", "dog"])
+        DatasetConfig(source="imagefolder", folder="images", **settings)
 
 
 @pytest.mark.parametrize("compressed", [True, False])

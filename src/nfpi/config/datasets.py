@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from nfpi.config.base import EXECUTION, LocalPath, PositiveInt, Settings
+from nfpi.config.base import EXECUTION, UNIQUE, LocalPath, PositiveInt, Settings
 from nfpi.config.registry import Registry
 
 
@@ -73,7 +73,7 @@ class DatasetBlock(Settings):
     """imagefolder: size that images are resized and centre-cropped to; None: all must have the same size"""
     classes: Annotated[PositiveInt | None, _IF_GIVEN] = None
     """number of classes of an imagefolder, for `relative_weights`; None: unknown until the images are read"""
-    only_classes: Annotated[tuple[str, ...] | None, Field(min_length=2), _IF_GIVEN] = None
+    only_classes: Annotated[Annotated[tuple[str, ...], Field(min_length=2), UNIQUE] | None, _IF_GIVEN] = None
     """names of the classes that are kept, such as all but those left out as unknown; None: all"""
     shape: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt] | None, _IF_GIVEN] = None
     """(H, W, C) of an imagefolder's images after resizing, for `relative_weights`; None: unknown"""

@@ -58,10 +58,9 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
 def _check_expected(name: str, config: DatasetConfig, source: SourceImages) -> None:
     """Raise DataError if the settings `classes` and `shape`, which determine λ, are not those of the images."""
     found = {"classes": len(source.classes), "shape": source.splits["train"][0].shape[1:]}
-    for key, received in found.items():
-        expected = getattr(config, key)
-        if expected not in (None, received):
-            raise DataError(f"datasets.{name}.{key}: expected {expected}, received {received}: correct the setting")
+    for key, expected in {"classes": config.num_classes, "shape": config.shape}.items():
+        if expected not in (None, found[key]):
+            raise DataError(f"datasets.{name}.{key}: expected {expected}, received {found[key]}: correct the setting")
 
 
 def make_extra(config: DatasetConfig, assigned: Assignment) -> dict[str, Any]:

@@ -59,15 +59,18 @@ def count_images(config: Config, dataset: str) -> Images | None:
         return None
     from nfpi.data.prepare import assign_splits
     from nfpi.data.sources.imagefolder import list_image_folder
+    from nfpi.data.sources.registry import choose_classes
 
     try:
         files = list_image_folder(block.folder)
-        assigned = assign_splits(dataset, config.get_dataset(dataset, COMMON_SPLITS), files.labels, files.classes)
+        classes, new_labels = choose_classes(block.only_classes or files.classes, files.classes)
+        labels = {split: new_labels[some][new_labels[some] >= 0] for split, some in files.labels.items()}
+        assigned = assign_splits(dataset, config.get_dataset(dataset, COMMON_SPLITS), labels, classes)
     except DataError:
         return None
     shape = (block.shape[2], *block.shape[:2])
     counts = {split: len(indices) for split, (_, indices) in assigned.items()}
-    return Images(**counts, classes=len(files.classes), shape=shape, pixels=shape)
+    return Images(**counts, classes=len(classes), shape=shape, pixels=shape)
 
 
 def _estimate_batch(config: Config, work: Work) -> float | None:

@@ -46,7 +46,7 @@ class Images:
         pixels = (channels, size, size)
         side = size // REDUCTION
         shape = pixels if config.vae is None else (LATENT_CHANNELS, side, side)
-        classes = known["classes"] if config.only_classes is None else len(config.only_classes)
+        classes = config.num_classes or known["classes"]
         share = classes / known["classes"]
         images, test = round(share * known["images"]), round(share * _TEST_IMAGES.get(config.source, 10_000))
         if not known.get("test_split", True):

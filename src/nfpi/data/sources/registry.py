@@ -53,16 +53,25 @@ class SourceImages:
         Raises:
             DataError: there is no such class.
         """
-        for name in names:
-            if name not in self.classes:
-                raise DataError(f"only_classes: unknown class '{name}'{suggest(name, self.classes)}")
-        kept = [name for name in self.classes if name in names]
-        new_labels = np.array([kept.index(name) if name in kept else -1 for name in self.classes])
+        kept, new_labels = choose_classes(names, self.classes)
         splits: dict[Split, tuple[np.ndarray, np.ndarray]] = {}
         for split, (images, labels) in self.splits.items():
             chosen = new_labels[labels] >= 0
             splits[split] = images[chosen], new_labels[labels[chosen]]
         return SourceImages(kept, splits)
+
+
+def choose_classes(names: Sequence[str], classes: list[str]) -> tuple[list[str], np.ndarray]:
+    """Return the names in the order of all classes, and the new label of each class, −1 if it is left out.
+
+    Raises:
+        DataError: there is no such class.
+    """
+    for name in names:
+        if name not in classes:
+            raise DataError(f"only_classes: unknown class '{name}'{suggest(name, classes)}")
+    kept = sorted(names, key=classes.index)
+    return kept, np.array([kept.index(name) if name in kept else -1 for name in classes])
 
 
 Loader = Callable[[DatasetConfig, Path], SourceImages]
