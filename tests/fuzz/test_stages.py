@@ -141,7 +141,7 @@ def test_a_stage_refuses_damaged_files_in_one_line_or_makes_the_same(steps, tmp_
         return "refused" if names(lines[0], file) else f"no line that names the file\n{said}"
 
     counts = tried(
-        [(number, file) for number, step in enumerate(steps) for file in step.files], count_inputs(100), outcome
+        [(number, file) for number, step in enumerate(steps) for file in step.files], count_inputs(60), outcome
     )
     assert counts["refused"] > counts.total() / 2
 
@@ -170,7 +170,7 @@ def test_a_page_says_what_is_damaged_or_shows_the_same(run, table, tmp_path):
         *root.rglob(f"*{SUFFIX}"),
         *root.rglob("meta.json"),
     ]
-    counts = tried([(0, file) for file in sorted(files)], count_inputs(50), outcome)
+    counts = tried([(0, file) for file in sorted(files)], count_inputs(30), outcome)
     assert counts["said"] > counts.total() / 4
 
 
