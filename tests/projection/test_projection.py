@@ -64,6 +64,12 @@ def test_a_source_without_a_test_split_gives_a_part_of_its_images():
     assert (found.train, found.validation, found.test) == (1150, 288, 359)
 
 
+def test_some_classes_of_a_source_have_their_share_of_its_images():
+    digits = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "digits"}).config.datasets["digits_0_to_7"]
+    found = Images.of(digits)
+    assert (found.train + found.validation + found.test, found.classes) == (round(0.8 * 1797), 8)
+
+
 def test_held_out_and_kept_images_are_those_of_the_settings():
     """With `refit` nothing is held out for validation; limits per class apply to the test split too."""
     config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "paper"}).config
