@@ -8,7 +8,7 @@ import pandas as pd
 
 from nfpi.config.figures import FIGURES, FigureSettings
 
-ROWS = {"table2": 2, "table4": 2, "table5": 4, "table6": 2, "table7": 2, "table9": 3, "table10": 1}
+ROWS = {"table2": 2, "table4": 2, "table5": 2, "table6": 2, "table7": 1, "table9": 3, "table10": 1}
 SMALLEST_FIGURE = 5000
 """bytes; a smaller file shows nothing"""
 
