@@ -78,6 +78,18 @@ def test_colours_and_markers_are_named():
     assert to_rgb(legend.get_lines()[0].get_color()) == to_rgb(OKABE_ITO["blue"])
 
 
+def test_flows_of_one_data_set_have_markers_of_their_own():
+    longer = TABLE.assign(flow="mef_50", mismatch=TABLE["mismatch"] / 2)
+    figure = draw_gains(pd.concat([compute_gains(TABLE), compute_gains(longer), compute_gains(OTHER)]))
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["NF-Acc", "CNN-Acc", "digits, mef", "digits, mef_50", "cifar10", "refitted"]
+    points = {marker: set() for marker in "os"}
+    for line in figure.axes[0].lines:
+        if line.get_marker() in points:
+            points[line.get_marker()] |= set(line.get_xdata())
+    assert points == {"o": {0.1, 1.5}, "s": {0.05, 0.75}}
+
+
 @pytest.mark.parametrize("left_out", [[], ["cnn_acc"], ["nf_acc"]], ids=["both", "NF-Acc", "CNN-Acc"])
 def test_tables_are_read_from_their_files(left_out, tmp_path):
     for name, frame in {"a": TABLE, "b": OTHER}.items():

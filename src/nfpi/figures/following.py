@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ class FollowingFigure(FigureSettings):
     caption = (
         "NF-Acc and CNN-Acc less those of λ = 0 of the same data set and flow, in percentage points, against the "
         "mismatch of the trained flow: bits/dim under its prior less those under the class means and variances of its "
-        "training latents. One marker for each row, means over seeds. Open markers: the Gaussians are estimated again "
+        "training latents. One point for each row, means over seeds. Open markers: the Gaussians are estimated again "
         "after the training, those of λ = 0 too. Right of the dotted line, a flow does not follow its prior."
     )
     is_quick = True
@@ -91,13 +92,15 @@ def compute_gains(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_gains(gains: pd.DataFrame) -> Figure:
-    """Draw the result of :func:`compute_gains`: a colour for each metric, a marker for each data set."""
-    markers = dict(zip(gains["dataset"].unique(), CLASS_MARKERS, strict=False))
+    """Draw the result of :func:`compute_gains`: a colour for each metric, a marker for each data set and flow."""
+    has_several_flows = gains.groupby("dataset")["flow"].transform("nunique") > 1
+    trained = gains["dataset"].mask(has_several_flows, gains["dataset"] + ", " + gains["flow"])
+    markers = dict(zip(trained.unique(), itertools.cycle(CLASS_MARKERS), strict=False))
     with new_figure(1.5 * PANEL_HEIGHT + LEGEND_HEIGHT) as figure:
         axes = figure.subplots()
-        for (dataset, refit), rows in gains.groupby(["dataset", "refit"]):
+        for (label, refit), rows in gains.groupby([trained, "refit"]):
             for name, colour in _COLOURS.items():
-                style = {"marker": markers[dataset], "markerfacecolor": "white" if refit else colour}
+                style = {"marker": markers[label], "markerfacecolor": "white" if refit else colour}
                 axes.plot(rows["mismatch"], rows[name], color=colour, linestyle="none", markersize=4.5, **style)
         axes.axhline(0, color="black", linewidth=0.6, zorder=1)
         axes.axvline(MISMATCH_LIMIT, color="0.4", linestyle=":", linewidth=1.0, zorder=1)
@@ -129,5 +132,5 @@ def _make_legend(markers: dict[str, str]) -> list[Any]:
         )
 
     lines = [Line2D([], [], color=colour, linewidth=3, label=metric(name).label) for name, colour in _COLOURS.items()]
-    marks = [make_mark(escape_math(dataset), marker, "0.3") for dataset, marker in markers.items()]
+    marks = [make_mark(escape_math(label), marker, "0.3") for label, marker in markers.items()]
     return [*lines, *marks, make_mark("refitted", "o", "white")]
