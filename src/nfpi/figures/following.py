@@ -96,7 +96,7 @@ def draw_gains(gains: pd.DataFrame) -> Figure:
     has_several_flows = gains.groupby("dataset")["flow"].transform("nunique") > 1
     trained = gains["dataset"].mask(has_several_flows, gains["dataset"] + ", " + gains["flow"])
     markers = dict(zip(trained.unique(), itertools.cycle(CLASS_MARKERS), strict=False))
-    with new_figure(1.5 * PANEL_HEIGHT + LEGEND_HEIGHT) as figure:
+    with new_figure(1.6 * PANEL_HEIGHT + LEGEND_HEIGHT) as figure:
         axes = figure.subplots()
         for (label, refit), rows in gains.groupby([trained, "refit"]):
             for name, colour in _COLOURS.items():
@@ -107,7 +107,7 @@ def draw_gains(gains: pd.DataFrame) -> Figure:
         _scale_mismatch(axes)
         axes.set_ylabel("Accuracy less that of λ = 0 (points)")
         axes.grid(axis="y")
-        figure.legend(handles=_make_legend(markers), loc="outside upper center", ncols=3)
+        figure.legend(handles=_make_legend(markers), loc="outside upper center", ncols=2)
     return figure
 
 
