@@ -94,11 +94,11 @@ def compute_gains(table: pd.DataFrame) -> pd.DataFrame:
 def draw_gains(gains: pd.DataFrame) -> Figure:
     """Draw the result of :func:`compute_gains`: a colour for each metric, a marker for each data set and flow."""
     has_several_flows = gains.groupby("dataset")["flow"].transform("nunique") > 1
-    trained = gains["dataset"].mask(has_several_flows, gains["dataset"] + ", " + gains["flow"])
-    markers = dict(zip(trained.unique(), itertools.cycle(CLASS_MARKERS), strict=False))
+    flows = gains["dataset"].mask(has_several_flows, gains["dataset"] + ", " + gains["flow"])
+    markers = dict(zip(flows.unique(), itertools.cycle(CLASS_MARKERS), strict=False))
     with new_figure(1.6 * PANEL_HEIGHT + LEGEND_HEIGHT) as figure:
         axes = figure.subplots()
-        for (label, refit), rows in gains.groupby([trained, "refit"]):
+        for (label, refit), rows in gains.groupby([flows, "refit"]):
             for name, colour in _COLOURS.items():
                 style = {"marker": markers[label], "markerfacecolor": "white" if refit else colour}
                 axes.plot(rows["mismatch"], rows[name], color=colour, linestyle="none", markersize=4.5, **style)
