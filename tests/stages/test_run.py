@@ -99,6 +99,15 @@ def test_the_metrics_of_a_flow(complete_run):
     assert record["metrics"]["seconds_per_epoch"] == pytest.approx(seconds.median())
 
 
+def test_a_flow_whose_samples_overflow_is_measured_but_for_the_time_of_sampling(complete_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("nfpi.sampling._draw", lambda flow, prior, labels, *_: torch.full((len(labels), 1), torch.nan))
+    output = tmp_path / "lambda=100/seed=3"
+    check_call(*complete_run.make_command("evaluate", output=output))
+    metrics, usual = (read_json(folder / "metrics.json")["metrics"] for folder in (output, complete_run.folder))
+    assert usual.keys() - metrics.keys() == {"seconds_per_1000_samples"}
+    assert metrics["nf_acc"] == usual["nf_acc"]
+
+
 def test_the_metrics_of_a_classifier(complete_run):
     tested = read_json(complete_run.folder / "resnet18/metrics.json")
     compared = tested["settings"]["compared"]
