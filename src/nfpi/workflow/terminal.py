@@ -80,8 +80,13 @@ class Forecast:
             self._durations.setdefault(rule, []).append(seconds)
 
     def compute_mean_seconds(self, rule: str) -> float | None:
-        """Compute the mean time of a rule's jobs in this call, or else in earlier calls; None: not known."""
-        times = self._durations.get(rule) or self.earlier.get(rule)
+        """Compute the mean time of a rule's jobs in this call, or else in earlier calls; None: not known.
+
+        Jobs that took less than a tenth of the longest, such as trainings that diverged at once, are left out.
+        """
+        here, earlier = self._durations.get(rule, []), self.earlier.get(rule, [])
+        shortest = max([*here, *earlier], default=0.0) / 10
+        times = [seconds for seconds in here if seconds >= shortest] or earlier
         return fmean(times) if times else None
 
     def estimate_seconds_left(self, *running: tuple[str, float], together: int | None = None) -> tuple[float, bool]:
