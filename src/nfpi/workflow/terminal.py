@@ -84,10 +84,8 @@ class Forecast:
 
         Jobs that took less than a tenth of the longest, such as trainings that diverged at once, are left out.
         """
-        here, earlier = self._durations.get(rule, []), self.earlier.get(rule, [])
-        shortest = max([*here, *earlier], default=0.0) / 10
-        times = [seconds for seconds in here if seconds >= shortest] or earlier
-        return fmean(times) if times else None
+        times = self._durations.get(rule) or self.earlier.get(rule)
+        return fmean(seconds for seconds in times if seconds >= max(times) / 10) if times else None
 
     def estimate_seconds_left(self, *running: tuple[str, float], together: int | None = None) -> tuple[float, bool]:
         """Estimate the seconds until all jobs have ended.
