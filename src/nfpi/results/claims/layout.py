@@ -154,7 +154,10 @@ def _compose_notes(verdicts: pd.DataFrame) -> Iterator[str]:
         "that supports the claim."
     )
     if verdicts["seeds_needed"].notna().any():
-        yield "Seeds needed: an estimate of the number of seeds in all that would decide the comparison."
+        yield (
+            "Seeds needed: an estimate of the number of seeds in all that would detect, with a power of 80 %, a "
+            "difference as small as the threshold (if that is 0, the observed one); fewer suffice for a larger one."
+        )
     if verdicts["p_adjusted"].notna().any():
         yield "p: two-sided, adjusted by Holm's method over the comparisons of a claim."
     corrected = (verdicts["split_ratio"] > 0) & (verdicts["seeds"] > 1)
