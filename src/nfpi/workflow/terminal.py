@@ -85,7 +85,10 @@ class Forecast:
         Jobs that took less than a tenth of the longest, such as trainings that diverged at once, are left out.
         """
         times = self._durations.get(rule) or self.earlier.get(rule)
-        return fmean(seconds for seconds in times if seconds >= max(times) / 10) if times else None
+        if not times:
+            return None
+        shortest = max(times) / 10
+        return fmean(seconds for seconds in times if seconds >= shortest)
 
     def estimate_seconds_left(self, *running: tuple[str, float], together: int | None = None) -> tuple[float, bool]:
         """Estimate the seconds until all jobs have ended.
