@@ -20,10 +20,9 @@ or, if it is not measured there, of the metric by which the table selects; min, 
 
 Direction = Literal["greater", "less", "not_less"]
 """Claim about first − second: above zero, below zero, or above −`smallest_effect` (non-inferiority)."""
-Test = Literal["auto", "paired_t", "bootstrap", "mcnemar"]
-"""auto: depends on the number of seeds (:meth:`ClaimComparison.choose_test`); paired_t: over seeds; bootstrap: over
-seeds and test images; mcnemar: over the test images of the first seed that both rows have, or for :data:`DIVERGENCE`
-over seeds."""
+Test = Literal["auto", "paired_t", "mcnemar"]
+"""auto: depends on the number of seeds (:meth:`ClaimComparison.choose_test`); paired_t: over seeds; mcnemar: over
+the test images of the first seed that both rows have, or for :data:`DIVERGENCE` over seeds."""
 
 DIVERGENCE = "divergence"
 """Metric: percentage of the seeds whose run diverged; derived from all seeds, not recorded by a run."""
@@ -88,9 +87,8 @@ class ClaimComparison(Settings):
     smallest_effect: NonNegativeFloat
     """the smallest difference that matters, in the metric's unit; the margin of `not_less`"""
     test: Test = "auto"
-    """paired_t: over seeds; bootstrap: over seeds and test images; mcnemar: over the test images of one seed, or for
-    divergence over seeds; auto: mcnemar for divergence, and for an accuracy of two rows where the preset has one seed,
-    else paired_t"""
+    """paired_t: over seeds; mcnemar: over the test images of one seed, or for divergence over seeds; auto: mcnemar for
+    divergence, and for an accuracy of two rows where the preset has one seed, else paired_t"""
     paper_difference: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """the paper's first − second; None: computed from workflow/reference/paper.csv, where both values are known"""
 
@@ -112,7 +110,7 @@ class ClaimComparison(Settings):
         if self.metric == DIVERGENCE:
             known = ("auto", "mcnemar")
         elif self.metric in ACCURACIES and self.second.table is not None:
-            known = ("auto", "paired_t", "bootstrap", "mcnemar")
+            known = ("auto", "paired_t", "mcnemar")
         if self.test not in known:
             compared = self.metric if self.second.table is not None else f"{self.metric} and a constant"
             raise ValueError(f"test: expected {' or '.join(known)} for {compared}, received {self.test}")

@@ -11,7 +11,6 @@ from scipy import stats
 from nfpi.results.statistics.intervals import t_interval
 from nfpi.results.statistics.significance import (
     _compute_power,
-    bootstrap,
     compute_seeds_needed,
     holm,
     mcnemar,
@@ -149,7 +148,6 @@ def test_equal_predictions_do_not_differ():
     found = mcnemar(first, first)
     assert (found.difference, found.p_value) == (0, 1)
     assert found.low < 0 < found.high
-    assert bootstrap([first, first], [first, first], same_images=True).p_value == 1
 
 
 def test_bounds_are_possible_differences():
@@ -170,60 +168,6 @@ def test_bounds_are_possible_differences():
 def test_other_arrays_are_refused(first, second):
     with pytest.raises(ValueError, match="bool"):
         mcnemar(first, second)
-    with pytest.raises(ValueError, match="bool"):
-        bootstrap([first], [second], same_images=True)
-
-
-def test_the_bootstrap_covers_seeds_and_images():
-    rng = np.random.default_rng(1)
-    first, second = ([rng.random(500) < share for _ in range(6)] for share in (0.93, 0.90))
-    found = bootstrap(first, second, same_images=False)
-    differences = np.array([100 * (a.mean() - b.mean()) for a, b in zip(first, second, strict=True)])
-    assert found.difference == pytest.approx(differences.mean())
-    assert found.std == pytest.approx(differences.std(ddof=1))
-    assert found.low < found.difference < found.high
-    assert found == bootstrap(first, second, same_images=False)
-    assert found != bootstrap(first, second, same_images=False, seed=1)
-    # The variance of the mean is that between seeds, and that of the images of each.
-    of_images = np.mean(
-        [100**2 * (np.mean(a != b) - np.mean(a * 1.0 - b) ** 2) / 500 for a, b in zip(first, second, strict=True)]
-    )
-    expected = math.sqrt((differences.var() + of_images) / 6)
-    assert (found.high - found.low) / 2 / 1.96 == pytest.approx(expected, rel=0.05)
-
-
-def test_more_seeds_do_not_average_out_the_choice_of_images_that_they_share():
-    rng = np.random.default_rng(2)
-    first, second = rng.random((2, 400)) < np.array([[0.95], [0.9]])
-    seeds = 16
-    of_one = bootstrap([first], [second], same_images=True)
-    shared = bootstrap([first] * seeds, [second] * seeds, same_images=True)
-    own = bootstrap([first] * seeds, [second] * seeds, same_images=False)
-    width = of_one.high - of_one.low
-    assert shared.high - shared.low == pytest.approx(width, rel=0.05)
-    assert own.high - own.low == pytest.approx(width / math.sqrt(seeds), rel=0.05)
-
-
-def test_seeds_that_share_images_have_as_many():
-    arrays = [np.array([True, False]), np.array([True])]
-    with pytest.raises(ValueError, match="images"):
-        bootstrap(arrays, arrays, same_images=True)
-
-
-@pytest.mark.parametrize("same_images", [True, False])
-def test_the_bootstrap_of_one_seed_is_that_of_its_images(same_images):
-    first, second = right((80, True, True), (12, True, False), (2, False, True), (6, False, False))
-    found = bootstrap([first], [second], same_images=same_images)
-    half_width = 1.96 * 100 * math.sqrt((0.14 - 0.1**2) / 100)
-    assert (found.high - found.low) / 2 == pytest.approx(half_width, rel=0.1)
-    assert 0 < found.p_value < 0.05
-    assert math.isnan(found.std)
-
-
-def test_as_many_seeds_of_both():
-    with pytest.raises(ValueError, match="seeds"):
-        bootstrap([np.array([True])], [], same_images=True)
-    assert math.isnan(bootstrap([], [], same_images=True).p_value)
 
 
 # ---- many tests, and how many seeds --------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from nfpi.results.claims.verdicts import (
 )
 from nfpi.results.recorded.predictions import Predictions
 from nfpi.results.statistics.intervals import SIGNIFICANCE_LEVEL
-from nfpi.results.statistics.significance import Comparison, bootstrap, compute_seeds_needed, holm, mcnemar, paired_t
+from nfpi.results.statistics.significance import Comparison, compute_seeds_needed, holm, mcnemar, paired_t
 from nfpi.results.tables.comparisons import check_same_images
 from nfpi.results.tables.rows import TableRow
 
@@ -184,13 +184,8 @@ def _test_difference(first: Side, second: Side, comparison: ClaimComparison, evi
         result = replace(mcnemar(*diverged), seeds=len(seeds))
         # the approximate interval of a single pair is too narrow to judge by
         return result if len(seeds) > 1 else replace(result, low=math.nan, high=math.nan, p_value=math.nan)
-    compared = seeds[:1] if test == "mcnemar" else seeds
-    pairs = [_read_predictions(first.row, second.row, comparison.metric, seed, evidence) for seed in compared]
-    if test == "mcnemar":
-        return mcnemar(*(predictions.is_correct for predictions in pairs[0]))
-    is_same_order = all(np.array_equal(a.label, pairs[0][0].label) for a, _ in pairs)
-    same_images = is_same_order and find_split_ratio(first, second) == 0  # else, each seed draws its own test images
-    return bootstrap([a.is_correct for a, _ in pairs], [b.is_correct for _, b in pairs], same_images=same_images)
+    predictions = _read_predictions(first.row, second.row, comparison.metric, seeds[0], evidence)
+    return mcnemar(*(each.is_correct for each in predictions))
 
 
 def _read_predictions(

@@ -34,8 +34,7 @@ With no effect at all, a claimed difference holds, or is too small to matter, wi
 half of the two-sided level that lies in the claimed direction. With Holm's adjustment, the probability that at least
 one such comparison of a claim does so is at most 5 %; so is the probability that the claim is `replicated` or
 `replicated in part`. This bound does not apply to a claim with a comparison of non-inferiority: without an effect,
-non-inferiority is true, and it alone may make the claim `replicated in part`. Nor does the bound apply to p-values of
-`bootstrap` over few seeds, which are too small.
+non-inferiority is true, and it alone may make the claim `replicated in part`.
 """
 
 from __future__ import annotations

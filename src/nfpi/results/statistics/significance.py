@@ -34,7 +34,7 @@ class Comparison:
         difference: mean of the paired differences over seeds, or over images for one seed.
         low, high: bounds of its 95 % confidence interval, NaN if unknown.
         p_value: two-sided p-value; NaN if not testable.
-        test: "paired t", "bootstrap" or "McNemar".
+        test: "paired t" or "McNemar".
         seeds: number of compared seeds.
         std: standard deviation of the paired differences over seeds (n − 1), NaN for one seed.
     """
@@ -105,106 +105,6 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> Comparison:
     half_width = z * math.sqrt(discordant - (plus - minus) ** 2 / total) / total
     low, high = max(100 * (centre - half_width), -100.0), min(100 * (centre + half_width), 100.0)
     return Comparison(100 * (plus - minus) / images, low, high, min(p_value, 1.0), "McNemar", 1, math.nan)
-
-
-def bootstrap(
-    first_right: Sequence[np.ndarray],
-    second_right: Sequence[np.ndarray],
-    *,
-    same_images: bool,
-    seed: int = 0,
-    draws: int = 10_000,
-) -> Comparison:
-    """Test the mean paired difference by the percentile bootstrap over seeds and test images.
-
-    If all seeds have the same test images, the error due to these images is common to them and does not average out
-    over seeds. Seeds and images are then drawn independently, so that a drawn image counts at every seed (Owen, 2007,
-    "The pigeonhole bootstrap"). Otherwise seeds are drawn, then the images of each. With few seeds the interval is too
-    narrow: where most of the variance is between seeds, by a factor of √((n − 1) / n) · 1.96 / t for n seeds, with the
-    quantile t of n − 1 degrees of freedom (0.37 for 3 seeds, 0.63 for 5, 0.82 for 10). If there is no effect, a
-    positive difference with p < 5 % is then found in 12 %, 8 % and 5 % of the cases (3, 5 and 10 seeds) instead of
-    2.5 %. There is no correction for splits that the seeds draw from the same images.
-
-    p = 2 min(P(d* ≤ 0), P(d* ≥ 0)) for the mean d* of a bootstrap sample, with one draw added to each count. Values are
-    in percent.
-
-    Args:
-        first_right, second_right: one array per seed, as in :func:`mcnemar`.
-        same_images: whether all seeds have the same images in the same order.
-        seed: seed of the generator.
-        draws: number of bootstrap samples.
-
-    Raises:
-        ValueError: the numbers of seeds differ; two arrays have different lengths, are not bool, or are empty; or, with
-            `same_images`, the seeds have different numbers of images.
-    """
-    if len(first_right) != len(second_right):
-        raise ValueError(
-            f"expected the same number of seeds for both, received {len(first_right)} and {len(second_right)}"
-        )
-    counts = [_count_discordant(*pair) for pair in zip(first_right, second_right, strict=True)]
-    if not counts:
-        return Comparison(math.nan, *UNKNOWN, math.nan, "bootstrap", 0, math.nan)
-    plus, minus, images = np.array(counts, dtype=np.int64).T
-    differences = 100 * (plus - minus) / images
-    generator = np.random.default_rng(seed)
-    drawn = generator.integers(len(counts), size=(draws, len(counts)))
-    if same_images:
-        means = _draw_images(first_right, second_right, drawn, generator)
-    else:
-        means = _draw_images_of_each(plus, minus, images, drawn, generator)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    tail = int(min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0)))
-    return Comparison(
-        float(differences.mean()),
-        float(low),
-        float(high),
-        min(1.0, 2 * (1 + tail) / (1 + draws)),
-        "bootstrap",
-        len(counts),
-        float(differences.std(ddof=1)) if len(counts) > 1 else math.nan,
-    )
-
-
-def _draw_images(
-    first_right: Sequence[np.ndarray],
-    second_right: Sequence[np.ndarray],
-    drawn: np.ndarray,
-    generator: np.random.Generator,
-) -> np.ndarray:
-    """Draw images common to all seeds, and return the mean difference of each draw in percent, (draws,).
-
-    Args:
-        first_right, second_right: see :func:`bootstrap`.
-        drawn: indices of seeds, (draws, seeds).
-        generator: draws the images.
-    """
-    if len({len(array) for array in first_right}) > 1:
-        raise ValueError("expected the same number of images for every seed, received different numbers")
-    differences = np.stack([a.astype(np.int8) - b for a, b in zip(first_right, second_right, strict=True)], axis=1)
-    # Images with the same differences at all seeds are interchangeable: only their counts are drawn.
-    patterns, count = np.unique(differences, axis=0, return_counts=True)
-    images = generator.multinomial(count.sum(), count / count.sum(), size=len(drawn))
-    by_seed = images @ patterns.astype(np.float64)
-    means: np.ndarray = 100 * np.take_along_axis(by_seed, drawn, axis=1).mean(axis=1) / count.sum()
-    return means
-
-
-def _draw_images_of_each(
-    plus: np.ndarray, minus: np.ndarray, images: np.ndarray, drawn: np.ndarray, generator: np.random.Generator
-) -> np.ndarray:
-    """Draw images separately for each seed, and return the mean difference of each draw in percent, (draws,).
-
-    Args:
-        plus, minus, images: number of images with the property only in the first, of those with it only in the
-            second, and of all images, (seeds,).
-        drawn: indices of seeds, (draws, seeds).
-        generator: draws the images.
-    """
-    shares = np.stack([plus, minus, images - plus - minus], axis=-1) / images[:, None]
-    samples = generator.multinomial(images[drawn], shares[drawn])
-    means: np.ndarray = (100 * (samples[..., 0] - samples[..., 1]) / images[drawn]).mean(axis=1)
-    return means
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
