@@ -35,9 +35,6 @@ def test_metrics_are_kept_as_they_are_and_predictions_without_what_no_table_need
     made = read_predictions(results.root / FLOW.folder / "predictions.npz")
     assert np.array_equal(kept.predicted, made.predicted)
     assert kept.class_log_prob.shape == (100, 0)
-    results.gather(with_class_log_prob=True)
-    kept = read_predictions(results.evidence / FLOW.folder / "predictions.npz")
-    assert np.array_equal(kept.class_log_prob, made.class_log_prob)
 
 
 def test_checksums_are_those_of_the_usual_command(results: Results):

@@ -57,7 +57,7 @@ def test_a_preset_says_what_the_images_are(here, tmp_path, capsys):
     assert call("new", images) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "pets.yaml: 2 classes of 12 images, 24 in all, of 8×8 pixels, in grey"
-    assert printed[1] == "training of each flow: 800 steps (400 epochs in batches of 16), about 1 min on one core"
+    assert printed[1] == "training of each flow: 800 steps (400 epochs in batches of 16)"
     assert printed[2].startswith(
         "2 validation images are too few to choose λ by: an accuracy on them is known to ± 71 %"
     )

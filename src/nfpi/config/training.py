@@ -22,9 +22,6 @@ _STEPS, _EPOCHS = 800, 20
 """smallest numbers of steps and of epochs"""
 _STEPS_PER_EPOCH = {128: 100, 64: 100, 32: 40, 16: 0}
 """batch sizes, largest first, and the smallest number of steps of an epoch with which each is chosen"""
-_SECONDS_PER_STEP, _SECONDS_PER_PIXEL = 0.04, 1.2e-5
-"""time of a step, and in addition per pixel of its batch, for the matrix-exponential flows of `nfpi new` and `fit` on
-one core; a mean over trainings, in which steps get slower as the series of the couplings get longer"""
 
 
 def choose_batch_size(num_images: int) -> int:
@@ -38,13 +35,6 @@ def choose_batch_size(num_images: int) -> int:
 def choose_epochs(num_images: int, batch_size: int) -> int:
     """Return the fewest epochs that give 800 steps, but at least 20."""
     return max(_EPOCHS, ceil(_STEPS / ceil(num_images / batch_size)))
-
-
-def describe_steps(num_images: int, epochs: int, batch_size: int, height: int, width: int) -> str:
-    """Describe the steps of a training, and its time for a small flow on images of this size."""
-    steps = epochs * ceil(num_images / batch_size)
-    minutes = ceil(steps * (_SECONDS_PER_STEP + _SECONDS_PER_PIXEL * batch_size * height * width) / 60)
-    return f"{steps} steps ({epochs} epochs in batches of {batch_size}), about {minutes} min on one core"
 
 
 class TrainingConfig(Settings):

@@ -42,7 +42,6 @@ class GatheringSummary:
         replaced: runs whose metrics.json differs from that in the earlier evidence.
         changed: replaced runs whose metrics, except for times, differ.
         seeds: seeds of the evidence after the call: those of its runs that a table shows.
-        size: size of all files of the evidence, in bytes.
     """
 
     runs: int
@@ -51,7 +50,6 @@ class GatheringSummary:
     replaced: list[Run] = field(default_factory=list)
     changed: list[Run] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
-    size: int = 0
 
 
 def replace_seeds(config: Config, seeds: Iterable[int]) -> Config:
@@ -65,7 +63,6 @@ def gather_evidence(
     stored: StoredSettings,
     seals: Seals | None = None,
     *,
-    with_class_log_prob: bool = False,
     with_other_settings: bool = False,
 ) -> GatheringSummary:
     """Copy metrics and predictions of the runs of all tables, and write settings and checksums.
@@ -77,7 +74,6 @@ def gather_evidence(
         output: folder of the evidence.
         stored: settings of the preset; if there are runs in `root`, their seeds replace those of the preset.
         seals: says which runs are outdated, see :func:`find_runs`.
-        with_class_log_prob: whether to keep the probabilities of all classes, which take most of the bytes.
         with_other_settings: whether to accept runs whose settings differ from those of the existing evidence, or from
             those in settings.json of `root`.
 
@@ -96,7 +92,7 @@ def gather_evidence(
     _check_data(chosen, stored.config)
     if not with_other_settings:
         _check_seals(chosen)
-    contents = {name: content for item in chosen for name, content in _read_files(item, with_class_log_prob).items()}
+    contents = {name: content for item in chosen for name, content in _read_files(item).items()}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     earlier = read_checksums(output) if (output / SUMS).is_file() else {}
     # Files to be written now are not verified: an earlier call that was killed may have written some of them.
@@ -126,11 +122,10 @@ def gather_evidence(
         replaced=[item.run for item in replaced],
         changed=[item.run for item in replaced if _collect_outcome(item) != _collect_outcome(existing[item.run])],
         seeds=seeds,
-        size=sum((output / name).stat().st_size for name in digests),
     )
 
 
-def _read_files(item: RecordedRun, with_class_log_prob: bool) -> dict[str, bytes]:
+def _read_files(item: RecordedRun) -> dict[str, bytes]:
     """Check the files of a run, and return their contents, by path relative to the evidence."""
     metrics, predictions, folder = item.folder / METRICS_FILE, item.folder / PREDICTIONS_FILE, item.run.folder
     if item.fault:
@@ -141,8 +136,7 @@ def _read_files(item: RecordedRun, with_class_log_prob: bool) -> dict[str, bytes
     if item.record.get("run") != item.run.to_json():
         raise EvidenceError(f"{metrics}: expected the metrics of {folder}, received those of {item.record.get('run')}")
     check_predictions(item)
-    content = predictions.read_bytes() if with_class_log_prob else shorten_predictions(read_predictions(predictions))
-    return files | {f"{folder}/{PREDICTIONS_FILE}": content}
+    return files | {f"{folder}/{PREDICTIONS_FILE}": shorten_predictions(read_predictions(predictions))}
 
 
 def check_predictions(item: RecordedRun) -> None:

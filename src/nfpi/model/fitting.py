@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import RLock
 from typing import Any, Self
 
 import torch
-from tqdm import tqdm
 
 from nfpi.config.base import NonNegativeFloat, Seed, Settings
 from nfpi.config.metrics import MISMATCH_LIMIT
 from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock
-from nfpi.config.training import describe_steps
 from nfpi.data.store import ImageSet, digest_images
 from nfpi.flows.registry import describe_flow
 from nfpi.model.inputs import Images, Labels, make_sets
@@ -128,8 +125,6 @@ class FittedFlow(RefittableFlow):
         method = choose_prior(prior)
         dimensions = channels * height * width
         strength = choose_weight(plain.weight, plain.relative_weight, method, len(train.classes), dimensions)
-        if progress and flow is None:
-            tqdm.write(describe_steps(len(train), config.epochs, config.batch_size, height, width), sys.stderr)
         with _training_device(device, config.precision) as place:
             data = TrainingData(train, held_out, config, place.device)
             description = describe_flow(block, train.shape)

@@ -38,8 +38,6 @@ class KeepEvidence(Command):
     """results/{preset}"""
     output: Path
     """folder of the evidence, e.g. docs/evidence/{preset}"""
-    class_log_prob: bool = False
-    """keep the probabilities of all classes in predictions.npz; no table needs them, and they take most of the bytes"""
     with_other_settings: bool = False
     """also keep runs whose settings differ from those of the workflow's last call or of the evidence; runs that the
     evidence already has are replaced"""
@@ -53,7 +51,6 @@ class KeepEvidence(Command):
             self.output,
             read_settings(self.results),
             SettingsSeals(),
-            with_class_log_prob=self.class_log_prob,
             with_other_settings=self.with_other_settings,
         )
         _warn_of_changed_extensions(self.output, find_runs(self.output), read_settings(self.output).config)

@@ -126,21 +126,19 @@ class Classify(ModelCommand):
             DataError: an image is unreadable or has another shape than the model's; nothing is written.
             ConfigError: the output exists, or is one of the files read.
         """
-        import numpy as np
         import torch
 
         from nfpi.data.image_files import find_images, read_images
+        from nfpi.results.statistics.abstention import compute_margins
 
         files = find_images(self.images)
         self._check_output(self.output, files)
         model = self._read_model()
         images = read_images(files, model.flow.shape, resize=self.resize)
         log_prob, distance = model.measure(images)
-        ranked = np.sort(log_prob - np.logaddexp.reduce(log_prob, 1, keepdims=True), 1)
         best = model.normalize(log_prob).max(1)
-        margins = ranked[:, -1] - ranked[:, :-1].max(1, initial=-np.inf)  # infinite for a model of one class
         bits = model.domain.bits_per_dim(torch.from_numpy(-log_prob.max(1)), images[0].size)
-        columns = [log_prob.argmax(1), best.tolist(), margins.tolist(), bits.tolist()]
+        columns = [log_prob.argmax(1), best.tolist(), compute_margins(log_prob).tolist(), bits.tolist()]
         heading = ["file", "class", "log_probability", "margin", "bits_per_dim"]
         if self.coverage is not None:
             heading.append("decision")

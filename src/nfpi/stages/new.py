@@ -19,7 +19,7 @@ from nfpi.config.base import NAME, NAME_RULE, ConfigError
 from nfpi.config.datasets import SOURCES, ArchiveLimits, DataError, DatasetConfig
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT
 from nfpi.config.resolution import build_json_schema, resolve
-from nfpi.config.training import choose_batch_size, choose_epochs, describe_steps
+from nfpi.config.training import choose_batch_size, choose_epochs
 from nfpi.results.recorded.times import format_duration
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command, Stage
@@ -211,8 +211,9 @@ def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str]]:
     splits = {split: int(count.sum()) for split, count in counts.items()}
     batch_size = choose_batch_size(splits["train"])
     epochs = choose_epochs(splits["train"], batch_size)
-    warmup_steps = min(100, epochs * math.ceil(splits["train"] / batch_size) // 10)
-    remarks = [f"training of each flow: {describe_steps(splits['train'], epochs, batch_size, height, width)}"]
+    steps = epochs * math.ceil(splits["train"] / batch_size)
+    warmup_steps = min(100, steps // 10)
+    remarks = [f"training of each flow: {steps} steps ({epochs} epochs in batches of {batch_size})"]
     is_small = splits["validation"] < FEW_IMAGES
     remarks += [describe_few_images(splits["validation"])] if is_small else []
     per_class, classifier = _size_classifier(splits["train"], num_classes)
