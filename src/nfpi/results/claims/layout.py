@@ -167,7 +167,7 @@ def _compose_notes(verdicts: pd.DataFrame) -> Iterator[str]:
     if (verdicts["direction"] == "not_less").any():
         yield "A negative threshold is one of non-inferiority: the claim holds if the whole interval lies above it."
     on_images = (verdicts["test"] == "McNemar") & (verdicts["metric"] != DIVERGENCE)
-    if (on_images & (verdicts["seeds"] == 1)).any():
+    if on_images.any():
         yield "Verdicts from one seed concern only that seed: their intervals only include the choice of test images."
     on_dataset = " on {dataset}" if has_several_datasets(verdicts) else ""
     diverged = [
