@@ -21,8 +21,7 @@ or, if it is not measured there, of the metric by which the table selects; min, 
 Direction = Literal["greater", "less", "not_less"]
 """Claim about first − second: above zero, below zero, or above −`smallest_effect` (non-inferiority)."""
 Test = Literal["auto", "paired_t", "mcnemar"]
-"""auto: depends on the number of seeds (:meth:`ClaimComparison.choose_test`); paired_t: over seeds; mcnemar: over
-the test images of the first seed that both rows have, or for :data:`DIVERGENCE` over seeds."""
+"""Test of a difference, see `ClaimComparison.test`."""
 
 DIVERGENCE = "divergence"
 """Metric: percentage of the seeds whose run diverged; derived from all seeds, not recorded by a run."""
@@ -87,8 +86,8 @@ class ClaimComparison(Settings):
     smallest_effect: NonNegativeFloat
     """the smallest difference that matters, in the metric's unit; the margin of `not_less`"""
     test: Test = "auto"
-    """paired_t: over seeds; mcnemar: over the test images of one seed, or for divergence over seeds; auto: mcnemar for
-    divergence, and for an accuracy of two rows where the preset has one seed, else paired_t"""
+    """paired_t: over seeds; mcnemar: over the test images of the first seed that both rows have, or for divergence over
+    seeds; auto: mcnemar for divergence, and for an accuracy of two rows where the preset has one seed, else paired_t"""
     paper_difference: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """the paper's first − second; None: computed from workflow/reference/paper.csv, where both values are known"""
 

@@ -301,7 +301,12 @@ def test_overlapping_splits_widen_intervals_and_raise_p(judge):
 
 def test_divergence_is_not_corrected(judge):
     of_divergence = comparison(metric="divergence", smallest_effect=50)
-    one, other = (judge(effect(0.0), of_divergence, split_ratio=ratio) for ratio in (0.0, 0.25))
+
+    def values(prior: str, weight: float, seed: int) -> dict[str, float] | str:
+        return DIVERGED if prior == "fpi" and seed > 1 else effect(0.0)(prior, weight, seed)
+
+    one, other = (judge(values, of_divergence, split_ratio=ratio) for ratio in (0.0, 0.25))
+    assert only(one)["difference"] > 0
     pd.testing.assert_frame_equal(one, other)
     assert "Nadeau" not in claims_to_markdown(other)
 

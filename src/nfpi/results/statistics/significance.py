@@ -83,28 +83,31 @@ def paired_t(first: Mapping[int, float], second: Mapping[int, float], *, split_r
     return Comparison(difference, *t_interval(differences, split_ratio), p_value, "paired t", count, std)
 
 
-def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> Comparison:
+def mcnemar(first: np.ndarray, second: np.ndarray) -> Comparison:
     """Test the difference of two proportions on the same images by McNemar's exact test.
 
     The interval is Wald's with ½ added to each of the four counts (Agresti and Min, 2005). It accounts for the sampling
     of test images only. Values are in percent of the images.
 
     Args:
-        first_right, second_right: whether each image has the property whose proportion is tested, such as a correct
+        first, second: whether each image has the property whose proportion is tested, such as a correct
             prediction, (N,) bool, the same images in the same order.
 
     Raises:
         ValueError: the arrays have different lengths, are not bool, or are empty.
     """
-    plus, minus, images = _count_discordant(first_right, second_right)
+    if first.dtype != bool or second.dtype != bool or first.ndim != 1 or first.shape != second.shape or not first.size:
+        received = f"{first.dtype} {first.shape} and {second.dtype} {second.shape}"
+        raise ValueError(f"expected two bool arrays of the same length, received {received}")
+    plus, minus = int(np.count_nonzero(first & ~second)), int(np.count_nonzero(second & ~first))
     from statsmodels.stats.contingency_tables import mcnemar as exact_test
 
     p_value = float(exact_test([[0, plus], [minus, 0]], exact=True).pvalue) if plus + minus else 1.0
-    z, total = NormalDist().inv_cdf((1 + LEVEL) / 2), images + 2
+    z, total = NormalDist().inv_cdf((1 + LEVEL) / 2), first.size + 2
     centre, discordant = (plus - minus) / total, plus + minus + 1
     half_width = z * math.sqrt(discordant - (plus - minus) ** 2 / total) / total
     low, high = max(100 * (centre - half_width), -100.0), min(100 * (centre + half_width), 100.0)
-    return Comparison(100 * (plus - minus) / images, low, high, min(p_value, 1.0), "McNemar", 1, math.nan)
+    return Comparison(100 * (plus - minus) / first.size, low, high, min(p_value, 1.0), "McNemar", 1, math.nan)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -183,12 +186,3 @@ def _compute_power(shift: float, freedom: int, level: float) -> float:
     quantile = float(stdtrit(freedom, 1 - level / 2))
     detected = gammainc(freedom / 2, freedom / 2 * ((z + shift) / quantile) ** 2)
     return float(step * (density * detected).sum())
-
-
-def _count_discordant(first_right: np.ndarray, second_right: np.ndarray) -> tuple[int, int, int]:
-    """Count the images with the property only in the first, those with it only in the second, and all images."""
-    first, second = np.asarray(first_right), np.asarray(second_right)
-    if first.dtype != bool or second.dtype != bool or first.ndim != 1 or first.shape != second.shape or not first.size:
-        received = f"{first.dtype} {first.shape} and {second.dtype} {second.shape}"
-        raise ValueError(f"expected two bool arrays of the same length, received {received}")
-    return int(np.count_nonzero(first & ~second)), int(np.count_nonzero(second & ~first)), first.size
