@@ -55,6 +55,12 @@ def images(make_images: Callable[..., ImageSet]) -> ImageSet:
 
 
 @pytest.fixture(scope="session")
+def held_out(make_images: Callable[..., ImageSet]) -> ImageSet:
+    """Sixty further images of these classes."""
+    return make_images(seed=1)
+
+
+@pytest.fixture(scope="session")
 def fitted(images: ImageSet) -> ClassConditionalFlow:
     """A flow of the grey images; no test changes it."""
     return ClassConditionalFlow.fit(

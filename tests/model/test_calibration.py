@@ -11,11 +11,6 @@ from nfpi import ClassConditionalFlow
 from nfpi.results.statistics.abstention import compute_margins
 
 
-@pytest.fixture(scope="module")
-def held_out(make_images):
-    return make_images(seed=1)
-
-
 @pytest.fixture
 def calibrated(fitted, held_out):
     return replace(fitted, config=dict(fitted.config)).calibrate(held_out.images, held_out.labels)

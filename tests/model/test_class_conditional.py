@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -129,19 +130,38 @@ def test_variants_are_made_of_each_image_in_its_place(fitted, images):
         fitted.augment(images.images[:1], images.labels[:1])
 
 
-def test_evaluation_says_how_well_it_does(fitted, images):
-    found = fitted.evaluate(images.images, images.labels)
-    right = fitted.predict(images.images) == images.labels
+def test_evaluation_says_how_well_it_does(fitted, held_out):
+    found = fitted.evaluate(held_out.images, held_out.labels)
+    right = fitted.predict(held_out.images) == held_out.labels
     assert found["n"] == 60
     assert found["nf_acc"] == pytest.approx(100 * right.mean())
     low, high = found["nf_acc_interval"]
     assert low <= found["nf_acc"] <= high
-    assert found["bits_per_dim"] == pytest.approx(fitted.bits_per_dim(images.images, images.labels).mean())
-    worst = {name: right[images.labels == index].mean() for index, name in enumerate(fitted.classes)}
+    assert found["bits_per_dim"] == pytest.approx(fitted.bits_per_dim(held_out.images, held_out.labels).mean())
+    worst = {name: right[held_out.labels == index].mean() for index, name in enumerate(fitted.classes)}
     assert found["worst_class_acc"] == pytest.approx(100 * min(worst.values()))
     assert worst[found["worst_class"]] == min(worst.values())
     assert found["nf_top5"] == 100
     assert 0 <= found["ece"] <= 100
+
+
+def test_images_that_it_was_trained_on_are_left_out(fitted, images, held_out, caplog):
+    both = np.concatenate([images.images[:9], held_out.images]), np.concatenate([images.labels[:9], held_out.labels])
+    expected = fitted.evaluate(held_out.images, held_out.labels)
+    assert not caplog.messages
+    assert fitted.evaluate(*both) == expected
+    assert caplog.messages == ["left out 9 of 69 images, on which the model was trained"]
+    temperatures = [
+        replace(fitted, config=dict(fitted.config)).calibrate(*given).calibration.temperature
+        for given in (both, (held_out.images, held_out.labels))
+    ]
+    assert temperatures[0] == temperatures[1]
+    for measure in (fitted.evaluate, fitted.calibrate):
+        with pytest.raises(ValueError, match="received 60 of its training images"):
+            measure(images.images, images.labels)
+    refitted = fitted.refit(held_out.images, held_out.labels)
+    with pytest.raises(ValueError, match="received 69 of its training images"):
+        refitted.evaluate(*both)
 
 
 def test_densities_that_are_not_finite_are_no_result(fitted, images):

@@ -56,8 +56,8 @@ def test_a_folder_without_a_card_is_a_model_too(fitted, tmp_path):
     assert ClassConditionalFlow.from_pretrained(tmp_path).classes == fitted.classes
 
 
-def test_metrics_and_licence_of_a_card_outlive_loading(fitted, images, tmp_path):
-    metrics = fitted.evaluate(images.images, images.labels)
+def test_metrics_and_licence_of_a_card_outlive_loading(fitted, images, held_out, tmp_path):
+    metrics = fitted.evaluate(held_out.images, held_out.labels)
     one = replace(fitted, config=copy.deepcopy(fitted.config))
     one.save_pretrained(tmp_path / "one", metrics=metrics, license="mit")
     ClassConditionalFlow.from_pretrained(tmp_path / "one").save_pretrained(tmp_path / "two")
@@ -70,8 +70,8 @@ def test_metrics_and_licence_of_a_card_outlive_loading(fitted, images, tmp_path)
     assert "license: mit" in refitted.generate_model_card().content
 
 
-def test_the_card_says_what_is_known(fitted, images, tmp_path):
-    metrics = fitted.evaluate(images.images, images.labels)
+def test_the_card_says_what_is_known(fitted, held_out, tmp_path):
+    metrics = fitted.evaluate(held_out.images, held_out.labels)
     fitted.save_pretrained(tmp_path, metrics=metrics, license="cc-by-4.0")
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     _, header, text = card.split("---\n", 2)

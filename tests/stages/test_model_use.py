@@ -26,24 +26,25 @@ TINY = {"num_flows": [1], "num_blocks": [1], "hidden_channels": [8]}
 
 @pytest.fixture(scope="module")
 def trained_run(make_images, tmp_path_factory) -> Path:
-    """A folder with a model of three classes, and 20 images of each as files."""
+    """A folder with a model of three classes, 20 images of each as files, and the images it was trained on as files."""
     folder = tmp_path_factory.mktemp("trained")
     images = make_images()
     fitted = ClassConditionalFlow.fit(
         images.images, images.labels, flow=TINY, epochs=6, weight=100, classes=CLASSES, progress=False
     )
     fitted.save_pretrained(folder / "model")
-    for index, (image, label) in enumerate(zip(images.images, images.labels, strict=True)):
-        path = folder / "images" / FOLDERS[label] / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0]).save(path)
+    for name, written in {"seen": images, "images": make_images(seed=1)}.items():
+        for index, (image, label) in enumerate(zip(written.images, written.labels, strict=True)):
+            path = folder / name / FOLDERS[label] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[..., 0]).save(path)
     return folder
 
 
 @pytest.fixture
 def here(trained_run, tmp_path, monkeypatch) -> Path:
     """An empty folder to work in, beside the model and the images."""
-    for name in ("model", "images"):
+    for name in ("model", "images", "seen"):
         (tmp_path / name).symlink_to(trained_run / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -188,6 +189,23 @@ def test_score_writes_what_evaluate_finds(here):
     assert list(found["classes"]) == CLASSES
     right = sum(of["nf_acc"] * of["n"] for of in found["classes"].values()) / 100
     assert right == pytest.approx(found["nf_acc"] * found["n"] / 100)
+
+
+def test_score_and_calibrate_leave_out_what_the_model_was_trained_on(here, capsys, caplog):
+    shutil.copytree(here / "images", here / "all")
+    for file in (here / "seen/1").iterdir():
+        shutil.copy(file, here / f"all/1/seen-{file.name}")
+    for folder in ("images", "all"):
+        assert call("score", "model", folder, "--output", f"{folder}.json") == 0
+        assert call("calibrate", "model", folder, "--output", f"by-{folder}") == 0
+    assert "left out 20 of 80 images, on which the model was trained" in caplog.messages
+    alone, among = (json.loads((here / f"{folder}.json").read_text(encoding="utf-8")) for folder in ("images", "all"))
+    assert among == {**alone, "images": "all", "left_out": 20}
+    by_images, by_all = ((here / f"by-{folder}/config.json").read_bytes() for folder in ("images", "all"))
+    assert by_all == by_images
+    for command in (("score", "model", "seen"), ("calibrate", "model", "seen", "--output", "by-seen")):
+        assert call(*command) == 1
+        assert "received 60 of its training images" in read_error_line(capsys)
 
 
 def test_score_prints_metrics_and_classes(here, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from nfpi.augmentation import augment_images
 from nfpi.config.generation import NfaConfig
-from nfpi.data.store import ImageSet
+from nfpi.data.store import ImageSet, digest_images
 from nfpi.linalg import precise_dtype
 from nfpi.model.calibration import Calibration
 from nfpi.model.fitting import FittedFlow
@@ -28,6 +29,8 @@ from nfpi.model.inputs import Images, Labels, check_images, check_labels, check_
 from nfpi.model.settings import parse_settings
 from nfpi.release import load_release_checkpoint, make_release_config
 from nfpi.sampling import sample_images
+
+logger = logging.getLogger(__name__)
 
 
 class ClassConditionalFlow(FittedFlow, SharedFlow):
@@ -158,14 +161,16 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
         flow nor its Gaussians change.
 
         Args:
-            images: (N, H, W, C); neither training nor test images.
+            images: (N, H, W, C), not those of a later test; training images are left out
+                (:meth:`leave_out_training_images`).
             labels: (N,).
 
         Raises:
-            ValueError: images or labels are not those of this model.
+            ValueError: images or labels are not those of this model, or all are training images.
         """
-        log_prob, distance = self.measure(images)
-        found = Calibration.fit(log_prob, check_labels(labels, self.classes, len(log_prob)), distance)
+        array, indices = self.leave_out_training_images(images, labels)
+        log_prob, distance = self.measure(array)
+        found = Calibration.fit(log_prob, indices, distance)
         self.config["calibration"] = found.model_dump()
         return self
 
@@ -273,25 +278,54 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
             log_prob = np.logaddexp.reduce(log_prob, 1) - math.log(self.num_classes)
         return self._compute_bits(log_prob)
 
+    def leave_out_training_images(self, images: Images, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+        """Return images without those that the model was trained on, on which it does better than on others.
+
+        How many are left out is logged. An image is known by its pixels; a mirrored or otherwise changed one is not.
+
+        Args:
+            images: (N, H, W, C).
+            labels: (N,).
+
+        Returns:
+            the other M images, (M, H, W, C), and the indices of their classes, (M,). All, if the training images are
+            not known (`digests`).
+
+        Raises:
+            ValueError: images or labels are not those of this model, or none is left.
+        """
+        array = self._check_images(images)
+        indices = check_labels(labels, self.classes, len(array))
+        seen = np.isin(digest_images(array), [] if self.digests is None else self.digests)
+        if seen.all():
+            raise ValueError(
+                f"images: expected some that the model was not trained on, received {len(array)} of its training images"
+            )
+        if seen.any():
+            logger.warning("left out %d of %d images, on which the model was trained", seen.sum(), len(array))
+        return array[~seen], indices[~seen]
+
     def evaluate(self, images: Images, labels: Labels) -> dict[str, Any]:
         """Measure the model on labelled images.
 
         Args:
-            images: (N, H, W, C), not used for training.
+            images: (N, H, W, C); training images are left out (:meth:`leave_out_training_images`).
             labels: (N,).
 
         Returns:
-            `n`; `nf_acc` and `nf_top5`, percentages of images whose class is the likeliest, or among the five
-            likeliest; `nf_acc_interval`, Wilson's 95 % interval; `bits_per_dim`, the mean under the images' own
-            classes; `ece`, the expected calibration error in percent, without temperature, and after :meth:`calibrate`
-            `ece_calibrated`, with it; `worst_class_acc`, the lowest accuracy of a class, and `worst_class`, the name of
-            this class.
+            `n`, the number of images measured; `nf_acc` and `nf_top5`, percentages of those whose class is the
+            likeliest, or among the five likeliest; `nf_acc_interval`, Wilson's 95 % interval; `bits_per_dim`, the mean
+            under the images' own classes; `ece`, the expected calibration error in percent, without temperature, and
+            after :meth:`calibrate` `ece_calibrated`, with it; `worst_class_acc`, the lowest accuracy of a class, and
+            `worst_class`, the name of this class.
+
+        Raises:
+            ValueError: images or labels are not those of this model, or all are training images.
         """
         from nfpi.results.metrics import compute_metrics, per_class_accuracy
         from nfpi.results.statistics.intervals import wilson_interval
 
-        array = self._check_images(images)
-        indices = check_labels(labels, self.classes, len(array))
+        array, indices = self.leave_out_training_images(images, labels)
         log_prob, truth = torch.from_numpy(self.log_prob(array)), torch.from_numpy(indices)
         ranked = log_prob.topk(min(5, self.num_classes), 1).indices == truth[:, None]
         accuracy = 100 * float(ranked[:, 0].double().mean())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Self
 
+import numpy as np
+
 from nfpi.config.experiments import Refit
-from nfpi.data.store import ImageSet
+from nfpi.data.store import ImageSet, digest_images
 from nfpi.evaluation import collect_statistics
 from nfpi.model.inference import choose_batch_size, device_of, strict_inference
 from nfpi.model.inputs import Images, Labels, check_images, check_labels
@@ -51,8 +53,11 @@ class RefittableFlow(TrainedFlow):
                 prior is not known, or learns the Gaussians along with the flow.
             Diverged: the fit diverged.
         """
-        statistics = self._collect_statistics(images, labels)
+        array = check_images(images, self.flow.shape, self.domain.dtype)
+        statistics = self._collect_statistics(array, labels)
         model = self.refit_to(statistics, how)
+        if self.digests is not None:
+            model.digests = np.union1d(self.digests, digest_images(array))
         model._record_following(measure_following(model.prior, statistics))
         return model
 

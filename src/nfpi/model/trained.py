@@ -87,8 +87,8 @@ class TrainedFlow:
             :class:`nfpi.priors.following.Following`), after `fit` with held-out images `validation` (their metrics),
             `card` (metrics and licence that the model was saved with), and after `calibrate` `calibration`
             (:class:`nfpi.model.calibration.Calibration`).
-        digests: digests of its training images (:func:`nfpi.data.store.digest_images`); None: not known, as for models
-            of earlier versions and released checkpoints.
+        digests: digests of its training images (:func:`nfpi.data.store.digest_images`), each once, sorted; None: not
+            known, as for models of earlier versions and released checkpoints.
     """
 
     flow: ImageFlow
@@ -121,13 +121,13 @@ class TrainedFlow:
             prior_record: method, λ and settings of the Gaussians.
             training: settings of the training.
             data: description of the training images, see :func:`describe_images`.
-            digests: their digests.
+            digests: digests of the training images.
             further: further entries of the config.
         """
         final = state.learner.prior if state.learner is not None else prior
         facts: dict[str, Any] = {"seed": state.seed, "start": start, "step": state.step}
         facts |= {"prior": prior_record, "training": training, "data": data}
-        return cls(state.averaged_flow, final, {**facts, **further}, digests)
+        return cls(state.averaged_flow, final, {**facts, **further}, np.unique(digests))
 
     def _check_classes(self) -> None:
         """Check that the names of the classes are distinct, and that the prior matches their number and the flow.

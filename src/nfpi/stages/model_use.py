@@ -157,7 +157,7 @@ class Calibrate(FolderCommand):
     """Learn from labelled image files how sure a model may be.
 
     Writes a copy of the model with the temperature of its class probabilities, and the thresholds for
-    `nfpi classify --coverage`. The images must not be those it was trained on.
+    `nfpi classify --coverage`. Images that the model was trained on are left out.
     """
 
     command = "calibrate"
@@ -181,7 +181,8 @@ class Calibrate(FolderCommand):
 class Score(FolderCommand):
     """Measure a model on labelled image files.
 
-    Prints accuracy with its 95 % interval, bits/dim, calibration error, and the accuracy of each class.
+    Prints accuracy with its 95 % interval, bits/dim, calibration error, and the accuracy of each class. Images that the
+    model was trained on are left out.
     """
 
     command = "score"
@@ -199,6 +200,7 @@ class Score(FolderCommand):
         model, files = self._read_labelled(self.output)
         labels = np.repeat(np.arange(model.num_classes), [len(of_class) for of_class in files])
         images = read_images([file for of_class in files for file in of_class], model.flow.shape, resize=self.resize)
+        images, labels = model.leave_out_training_images(images, labels)
         found = model.evaluate(images, labels)
         right = model.predict(images) == labels
         per_class = {}
@@ -207,7 +209,9 @@ class Score(FolderCommand):
             scores = {"n": int(count), "nf_acc": accuracy, "nf_acc_interval": wilson_interval(accuracy, int(count))}
             per_class[model.classes[label]] = scores
         if self.output is not None:
-            content = {"model": self.model, "images": str(self.folder), **found, "classes": per_class}
+            left_out = sum(map(len, files)) - len(images)
+            content = {"model": self.model, "images": str(self.folder), "left_out": left_out, **found}
+            content["classes"] = per_class
             text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
             # bytes of a path that is not UTF-8 become escapes, which JSON has too
             write_atomically(self.output, text.encode(errors="backslashreplace"))
