@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import matplotlib
 import pandas as pd
@@ -32,6 +33,17 @@ _STAGES = {
     "evaluate": "nfpi.model.trained, nfpi.evaluation, nfpi.results.metrics, nfpi.sampling",
 }
 """stages → modules that they import when they run"""
+_FIT = """
+import sys, time
+import numpy as np
+from nfpi import ClassConditionalFlow
+images = np.random.default_rng(0).integers(256, size=(512, *map(int, sys.argv[1:])), dtype=np.uint8)
+began = time.perf_counter()
+options = {"epochs": 4, "training": {"batch_size": 128}, "progress": False}
+ClassConditionalFlow.fit(images, np.arange(512) % 4, **options)
+print(time.perf_counter() - began)
+"""
+"""sixteen steps; arguments: H, W, C"""
 _START = "from nfpi.stages.command_line import create_commands_model; create_commands_model(); import "
 
 
@@ -42,24 +54,27 @@ class Sizes:
     Attributes:
         fit, large_fit: numbers of classes and dimensions, as for CIFAR100 and for ImageNet's latents.
         flow: settings of the flow, for images of 3×32×32.
+        fitted: shapes (H, W, C) of the images of whole fits.
         trained, applied, counted: batch sizes of timed training steps, of other computations, and of counted steps.
     """
 
     fit: tuple[int, int] = (100, 3072)
     large_fit: tuple[int, int] = (1000, 4096)
     flow: MatrixExponentialSettings = field(default_factory=MatrixExponentialSettings)
+    fitted: tuple[tuple[int, int, int], ...] = ((8, 8, 1), (32, 32, 3))
     trained: int = 16
     applied: int = 32
     counted: int = 512
 
 
 TINY = MatrixExponentialSettings(num_flows=[1], num_blocks=[1], hidden_channels=[4])
-SMALLEST = Sizes((5, 7), (7, 11), TINY, 2, 10, 2)
+SMALLEST = Sizes((5, 7), (7, 11), TINY, ((4, 4, 1),), 2, 10, 2)
 
 
 def measure_all(sizes: Sizes, repeats: int) -> Iterator[Measurement]:
     """Measure everything; fits come before `make_device`, which changes how the process keeps freed memory."""
     yield from measure_start_up(min(repeats, 3))
+    yield from measure_shared_cores(sizes, min(repeats, 3))
     yield from measure_fixed_point(repeats, *sizes.fit)
     yield from measure_large_fit(*sizes.large_fit)
     device = make_device().device
@@ -76,6 +91,26 @@ def measure_start_up(repeats: int) -> Iterator[Measurement]:
     *times, import_torch = measure_medians(repeats, *(partial(run, [sys.executable, "-c", code]) for code in codes))
     for stage, seconds in zip(_STAGES, times, strict=True):
         yield compare_times(f"start-up of {stage}", 'python -c "import torch"', seconds, import_torch, "at most 1.60×")
+
+
+def measure_shared_cores(sizes: Sizes, repeats: int) -> Iterator[Measurement]:
+    """Time fits of the default flows for small and larger images, alone and beside a process that keeps a core busy."""
+    for shape in sizes.fitted:
+        alone, beside = [], []
+        for _ in range(repeats):
+            alone.append(_time_fit(shape))
+            busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            beside.append(_time_fit(shape))
+            busy.kill()
+            busy.wait()
+        name = f"fit, {'×'.join(map(str, shape))} images, beside a process that keeps a core busy"
+        yield compare_times(name, "the same alone", median(beside), median(alone), "at most 2.00×")
+
+
+def _time_fit(shape: tuple[int, int, int]) -> float:
+    """Return the seconds of a fit in a process of its own, without the start of the process."""
+    found = subprocess.run([sys.executable, "-c", _FIT, *map(str, shape)], check=True, capture_output=True, text=True)
+    return float(found.stdout)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -90,6 +90,7 @@ def test_a_fit_is_the_stages_in_one_call(tmp_path):
     assert torch.equal(model.prior.variance, trained.prior.variance)
     for key in ("seed", "start", "step", "prior", "training"):
         assert model.config[key] == config[key], key
+    assert model.config["threads"] == config["threads"] == 1  # the images are few and small
 
 
 def test_classes_are_the_names_of_the_labels(images):

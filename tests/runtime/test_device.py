@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -75,6 +76,35 @@ def test_a_gradient_that_is_not_finite_is_left_for_the_loss_to_tell(without_gpus
     device, (module, optimizer) = make_device(), model(0)
     device.backward(module(torch.full((1, 2, 8, 8), torch.nan)).sum())
     device.step(optimizer, 1.0)
+
+
+@pytest.mark.parametrize(("numbers", "threads"), [(1, 1), (2**16 - 1, 1), (2**16, 2), (2**20, 4)])
+def test_a_small_batch_has_few_threads(numbers, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        device = Device(torch.device("cpu"))
+        with device.limit_threads(numbers):
+            assert torch.get_num_threads() == device.threads == threads
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_wait_without_spinning_unless_the_user_wishes_it(given, found):
+    """OpenMP reports its settings when torch loads it, so that the policy was set before."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    done = subprocess.run(
+        [sys.executable, "-c", "import nfpi.training.flow"],
+        env=inherited | {"OMP_DISPLAY_ENV": "TRUE"} | given,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if "OPENMP DISPLAY ENVIRONMENT BEGIN" not in done.stderr:
+        pytest.skip("this OpenMP does not report its settings")
+    assert f"OMP_WAIT_POLICY = '{found}'" in done.stderr
 
 
 def test_a_processor_is_named_with_its_threads():

@@ -72,6 +72,21 @@ def test_swapped_models_are_trained_again_and_the_table_is_as_before(project):
     assert list_rules(project) == set()
 
 
+def test_what_was_edited_by_hand_is_named_and_made_again(project):
+    table = project.folder / "results/demo/tables/table2.md"
+    before = table.read_bytes()
+    table.write_bytes(before.replace(b"NF-Acc", b"CNN-Acc"))
+    assert table.read_bytes() != before
+    assert list_rules(project) == {"table"}
+    done = project.run_snakemake("table2", "--cores", "2", overlay=SETTINGS)
+    assert "table2.md: expected what table wrote, received another content" in done.stdout
+    assert table.read_bytes() == before
+    assert list_rules(project) == set()
+    manifest = project.folder / RUNS / "fpi/lambda=100/seed=0/metrics.manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:-20])
+    assert list_rules(project) == {"evaluate", "collect", "table"}
+
+
 def test_a_renamed_preset_and_moved_results_make_nothing_again(project):
     results = project.folder / "results"
     (results / "demo").rename(results / "renamed")

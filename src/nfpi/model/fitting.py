@@ -137,6 +137,7 @@ class FittedFlow(RefittableFlow):
             training=config.model_dump() | {"precision": place.precision},
             data=describe_images(train) | {"n": len(train)},
             digests=digest_images(train.images),
+            threads=place.threads,
             **_describe_validation(state, held_out),
         )
         found = model.measure_following(train.images, train.labels)

@@ -23,6 +23,8 @@ from nfpi.runtime.processes import Processes, connected, read_rank_and_port
 logger = logging.getLogger(__name__)
 
 _BACKEND = "inductor"
+_NUMBERS_PER_THREAD = 2**15
+"""pixels or latents of a batch for each thread of a CPU; with fewer, threads wait for each other more than they help"""
 _LOWEST_FOR_TRITON = 8
 """lowest major compute capability of NVIDIA GPUs (A100) that Triton supports"""
 # constants of <malloc.h>
@@ -39,11 +41,13 @@ class Device:
 
     Attributes:
         device, precision, processes: as given.
+        threads: threads of a training's steps, see :meth:`limit_threads`.
     """
 
     def __init__(self, device: torch.device, precision: str = "32-true", processes: Processes | None = None) -> None:
         self.device, self.precision = device, precision
         self.processes = processes or Processes(device=device)
+        self.threads = torch.get_num_threads()
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed")
         if self._scaler.is_enabled():
             # the first float16 gradients may overflow; their step is skipped, and the schedule continues as intended
@@ -96,6 +100,23 @@ class Device:
             yield
         finally:
             torch.backends.cudnn.benchmark = before
+
+    @contextmanager
+    def limit_threads(self, numbers: int) -> Iterator[None]:
+        """On a CPU, compute the block with as many threads as a batch keeps busy, but no more than before.
+
+        Args:
+            numbers: B·C·H·W of a batch.
+        """
+        before = torch.get_num_threads()
+        self.threads = before
+        if self.device.type == "cpu":
+            self.threads = max(1, min(before, numbers // _NUMBERS_PER_THREAD))
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of float16's gradient scaler (`16-mixed`); empty in other precisions."""

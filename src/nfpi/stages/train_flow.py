@@ -170,7 +170,7 @@ class TrainFlow(FlowStage):
             state = continue_training(state, prior, data, device, checkpoints, learned, self.output)
         if not device.processes.first:
             return
-        further: dict[str, Any] = {"devices": device.processes.count}
+        further: dict[str, Any] = {"devices": device.processes.count, "threads": device.threads}
         if len(state.precisions) > 1:  # it changed when the training was resumed; `training.precision` is the last
             further["precisions"] = state.precisions
         model = TrainedFlow.from_training(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,14 +77,19 @@ class FlowTraining(Training):
         held = (state.series_bounds, state.series_largest) if self._holds_bounds else (None, None)
         self._bounds = SeriesBounds(state.flow, *held)
         own = data.processes.get_slice(data.count_images(0))
-        self._objective = NegativeLogLikelihood(state.flow, compiler, own.stop - own.start)
+        self._batch_size = own.stop - own.start
+        self._objective = NegativeLogLikelihood(state.flow, compiler, self._batch_size)
         self._likelihood = device.setup(self._objective).train()
         self._record_bounds()
         state.note_precision(device.precision)
 
     def run(self, checkpoints: Checkpoints | None, tracked: Path | None, progress: bool | None) -> None:
         """Train; see :func:`continue_training` for the arguments."""
-        with tracking(tracked if self._data.processes.first else None, self._data, self.state.log) as track:
+        numbers = self._batch_size * math.prod(self.state.flow.shape)
+        with (
+            self.device.limit_threads(numbers),
+            tracking(tracked if self._data.processes.first else None, self._data, self.state.log) as track,
+        ):
             self._track = track
             try:
                 train(self, self._until_epoch, checkpoints, progress)

@@ -1,4 +1,4 @@
-"""Which products are outdated: made with other settings, from other inputs, or from other files of the user."""
+"""Which products are outdated: made with other settings, from other inputs or files of the user, or edited since."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nfpi.runtime.manifests import OTHER_FILES
+from nfpi.runtime.manifests import OTHER_FILES, find_edited
 from nfpi.runtime.seals import Seals
 from nfpi.stages.planned import Wildcards
 from nfpi.workflow.sources import Sources
@@ -18,7 +18,7 @@ class Outdated:
 
     Args:
         sources: the user's files.
-        faults: why products are outdated, by the paths of their manifests, as far as they have been compared.
+        faults: why products are outdated, or nothing, by the paths of their manifests, as far as they were compared.
     """
 
     sources: Sources
@@ -33,19 +33,18 @@ class Outdated:
             wildcards: wildcards of the job.
             path: path of the product's manifest.
         """
-        fault = self._compare(rule, wildcards, path)
-        if fault:
-            self.faults[path] = fault
-        return fault
+        if path not in self.faults:
+            self.faults[path] = self._compare(rule, wildcards, path)
+        return self.faults[path]
 
     def _compare(self, rule: Any, wildcards: Wildcards, path: str) -> str:
         manifest = self._seals.read(Path(path))
         if manifest is None:
-            return ""
+            return f"{path}: expected a manifest, received a damaged one" if Path(path).is_file() else ""
         if rule.params.get("content") and self.sources.have_changed(wildcards):
             return f"{path}: made from other files of the data set"
         weights, known = rule.input.get("published"), manifest.made_from.get(OTHER_FILES)
         if weights and known is not None and known != self.sources.digest_weights(weights(wildcards)):
             return f"{path}: made from other weights"
         *_, seal = rule.params.settings(wildcards)
-        return self._seals.find_fault(Path(path), seal)
+        return self._seals.find_fault(Path(path), seal) or find_edited(Path(path), manifest)
