@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
+
+_interrupts: list[int] = []
+
+
+def was_interrupted() -> bool:
+    """Return whether Ctrl-C was pressed; libraries that are being imported turn KeyboardInterrupt into other errors."""
+    return bool(_interrupts)
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    _interrupts.append(number)
+    raise KeyboardInterrupt
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -13,10 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
     reader of a command's output closed it.
     """
     try:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupt)
         from nfpi.stages.command_line import run
 
         return run(sys.argv[1:] if arguments is None else arguments)
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not isinstance(error, KeyboardInterrupt) and not was_interrupted():
+            raise
         print("nfpi: stopped", file=sys.stderr)
         return 130
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import sys
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
@@ -27,6 +28,9 @@ class LogHandler(LogHandlerBase):
 
     def __post_init__(self) -> None:
         """Take over the stream of Snakemake's own handler, or the handler itself."""
+        interrupt = signal.getsignal(signal.SIGINT)  # not callable where the shell has set it to be ignored
+        if callable(interrupt):
+            signal.signal(signal.SIGINT, lambda *_: os._exit(os.write(2, b"stopped\n") and 130))
         from snakemake.logging import ColorizingTextHandler
 
         from nfpi.workflow.terminal import JobLines
@@ -38,8 +42,8 @@ class LogHandler(LogHandlerBase):
         plain = settings.dryrun or settings.verbose or settings.quiet or settings.printshellcmds or settings.debug_dag
         self._plain_handler = ColorizingTextHandler(settings.nocolor, stream) if plain else None
         self._lines = JobLines(stream)
-        if not plain:
-            self._lines.notice_interrupts()
+        if callable(interrupt):
+            self._lines.notice_interrupts(interrupt)
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:
         """Set the formatter of Snakemake's own lines."""

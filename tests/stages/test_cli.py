@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import nfpi.cli
 import nfpi.stages.execution
 from nfpi.cli import main
 from nfpi.stages.base import Stage
@@ -288,6 +289,25 @@ def test_ctrl_c_during_the_imports_is_one_line(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "nfpi.stages.command_line", Interrupting())
     assert call(*START) == 130
     assert capsys.readouterr().err == "nfpi: stopped\n"
+
+
+def test_ctrl_c_that_a_library_turns_into_an_error_of_its_own_is_one_line(monkeypatch, capsys):
+    """As pydantic does where it interrupts the making of a schema."""
+
+    def interrupt(_):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("schema") from None
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(nfpi.cli, "_interrupts", [])
+    monkeypatch.setattr(nfpi.stages.execution, "execute", interrupt)
+    try:
+        assert call(*START) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "nfpi: stopped; run the same command again to resume\n"
 
 
 def heed_ctrl_c() -> None:

@@ -306,6 +306,34 @@ def test_ctrl_c_on_a_terminal_is_no_error(fresh_project: Project) -> None:
         assert word not in text
 
 
+@pytest.mark.parametrize("moment", ["reads settings", "has locked"])
+def test_ctrl_c_before_the_jobs_is_one_line(fresh_project: Project, moment: str) -> None:
+    """Afterwards nothing is locked."""
+    begun = fresh_project.folder / {"reads settings": "begun", "has locked": "results/demo/.snakemake.lock"}[moment]
+    (fresh_project.folder / "slow.py").write_text(
+        "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(1)\n"
+    )
+    command = [sys.executable, "-m", "snakemake", STATE, "--config", "extensions=[slow.py]"]
+    process = subprocess.Popen(
+        command,
+        cwd=fresh_project.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    while not begun.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert text.splitlines()[-1] == "stopped"
+    assert "Traceback" not in text
+    assert "Error" not in text
+    fresh_project.run_snakemake(STATE)
+
+
 def read_to_end(descriptor: int) -> bytes:
     """What a terminal got since; nothing at its end, which Linux tells as an error."""
     try:

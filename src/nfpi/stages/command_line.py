@@ -26,6 +26,7 @@ from pydantic_settings import (
 from tqdm import tqdm
 
 from nfpi import __version__
+from nfpi.cli import was_interrupted
 from nfpi.config.base import ConfigError, explain, suggest
 from nfpi.config.extensions import describe_extension_fault, load_extensions
 from nfpi.runtime.faults import describe_exhausted_memory, describe_fault, escape_controls
@@ -148,11 +149,11 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
                     CliApp.run(create_commands_model(), cli_args=arguments)
             finally:
                 sys.stdout.flush()  # at exit, it would be too late to handle a pipe that its reader has closed
-    except KeyboardInterrupt:
-        print("nfpi: stopped; run the same command again to resume", file=sys.stderr)
-        return 130
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
         del reserve
+        if isinstance(error, KeyboardInterrupt) or was_interrupted():
+            print("nfpi: stopped; run the same command again to resume", file=sys.stderr)
+            return 130
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
             if not issubclass(command, Stage) or {"--help", "-h"} & {*arguments}:  # in a stage, it may be another pipe

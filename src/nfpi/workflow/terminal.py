@@ -9,6 +9,7 @@ here.
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import shutil
 import signal
@@ -28,6 +29,8 @@ Format = Callable[[Record], str]
 
 OURS = {"nfpi": True}
 """The argument `extra` of our own log messages, which are always printed."""
+BEFORE_LEAVING: list[Callable[[], None]] = [lambda: None]
+"""What Ctrl-C does before it ends the call at once; empty once jobs may run, which Snakemake stops."""
 _SHOWN_LOG_LINES = 8
 """Number of lines shown of the log of a failed job."""
 _SHOWN_FAILURES = 5
@@ -47,6 +50,7 @@ def announce(
         together: number of trainings that run at the same time.
     """
     logger.info("", extra={"nfpi": (results, dict(stages), dict(assumed), together)})
+    BEFORE_LEAVING.clear()
 
 
 def show(logger: logging.Logger, text: str) -> None:
@@ -133,16 +137,22 @@ class JobLines:
     _is_stopping: bool = False
     _has_ended: bool = False
 
-    def notice_interrupts(self) -> None:
+    def notice_interrupts(self, previous: Callable[..., Any]) -> None:
         """Notice Ctrl-C, after which failures of jobs and of the call are not reported as errors.
 
-        Python calls the previous handler, too. No-op where the shell has set the signal to be ignored.
+        Before jobs may run, it ends the call at once. An exception would not do: libraries that are being imported turn
+        it into errors of their own.
+
+        Args:
+            previous: handler of the signal, which is called once jobs may run.
         """
-        previous = signal.getsignal(signal.SIGINT)
-        if not callable(previous):
-            return
 
         def note_and_interrupt(*arguments: Any) -> None:
+            if BEFORE_LEAVING:
+                for action in BEFORE_LEAVING:
+                    action()
+                os.write(2, b"stopped\n")
+                os._exit(130)
             self._interrupted = True
             previous(*arguments)
 
