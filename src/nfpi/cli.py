@@ -6,16 +6,12 @@ import signal
 import sys
 from types import FrameType
 
-_interrupts: list[int] = []
-
-
-def was_interrupted() -> bool:
-    """Return whether Ctrl-C was pressed; libraries that are being imported turn KeyboardInterrupt into other errors."""
-    return bool(_interrupts)
+INTERRUPTS: list[int] = []
+"""not empty after Ctrl-C; libraries that are being imported turn KeyboardInterrupt into errors of their own"""
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
-    _interrupts.append(number)
+    INTERRUPTS.append(number)
     raise KeyboardInterrupt
 
 
@@ -33,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         return run(sys.argv[1:] if arguments is None else arguments)
     except BaseException as error:
-        if not isinstance(error, KeyboardInterrupt) and not was_interrupted():
+        if not isinstance(error, KeyboardInterrupt) and not INTERRUPTS:
             raise
         print("nfpi: stopped", file=sys.stderr)
         return 130

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -103,18 +104,27 @@ def test_a_rename_that_fails_brings_the_old_set_back(folder, monkeypatch):
 def test_an_old_set_is_replaced_as_a_whole(folder):
     opened = read_image_set(folder)
     first = opened.images[0].copy()
-    (folder / ".timestamp").touch()
     write_image_set(folder, np.zeros((1, 2, 2, 1), np.uint8), np.array([0]), ["a"])
     assert len(read_image_set(folder)) == 1
     assert np.array_equal(opened.images[0], first)  # who has the old one open keeps it
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_a_folder_with_other_things_in_it_is_not_replaced(folder, arrays):
-    (folder / "thesis.tex").touch()
-    with pytest.raises(DataError, match=r"received 'thesis\.tex'"):
+@pytest.mark.parametrize("name", ["thesis.tex", ".env"])
+def test_a_folder_with_other_things_in_it_is_not_replaced(folder, arrays, name):
+    (folder / name).touch()
+    with pytest.raises(DataError, match=rf"received '{re.escape(name)}'"):
         write_image_set(folder, *arrays, CLASSES)
     assert len(read_image_set(folder)) == 60
+
+
+def test_a_link_to_a_folder_is_not_replaced(folder, arrays, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(DataError, match="link: expected a folder or nothing, received a link"):
+        write_image_set(tmp_path / "link", arrays[0][:1], arrays[1][:1], CLASSES)
+    assert len(read_image_set(folder)) == 60
+    write_image_set(tmp_path / "link/new", *arrays, CLASSES)  # folders above it may be links
+    assert (folder / "new/images.npy").is_file()
 
 
 @pytest.mark.parametrize("place", [".", "inside"])

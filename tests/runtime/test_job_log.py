@@ -153,3 +153,11 @@ def test_a_log_that_cannot_be_opened_gives_way_to_stderr(tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr == "nfpi: file/stage.log: no log is written: File exists\n" + LINE
+
+
+@pytest.mark.parametrize("name", ["job.log", ".job.log.json.tmp"])
+def test_no_link_in_the_place_of_a_log_or_of_its_state_is_followed(tmp_path, name):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / name).symlink_to("mine")
+    run(tmp_path / "job.log", "export", "--images", "missing", "--output", str(tmp_path / "new"))
+    assert (tmp_path / "mine").read_text() == "mine"

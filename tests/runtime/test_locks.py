@@ -87,3 +87,11 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, caplog):
     with locked(tmp_path / "lock", "train"):
         pass
     assert "this file system does not support locks" in caplog.text
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "lock").symlink_to("mine")
+    with pytest.raises(OSError, match="symbolic links"):
+        acquire(tmp_path / "lock", "train")
+    assert (tmp_path / "mine").read_text() == "mine"

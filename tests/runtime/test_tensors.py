@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,10 @@ def test_a_safetensors_file_of_somebody_else(tmp_path, metadata):
     with pytest.raises(FormatError, match="expected") as error:
         load_tensors(file)
     assert_one_line_naming(error, file)
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "model.safetensors")
+    with pytest.raises(FormatError, match="received a damaged one") as error:
+        load_tensors(tmp_path / "model.safetensors")
+    assert_one_line_naming(error, tmp_path / "model.safetensors")

@@ -301,7 +301,8 @@ def test_ctrl_c_that_a_library_turns_into_an_error_of_its_own_is_one_line(monkey
             raise RuntimeError("schema") from None
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr(nfpi.cli, "_interrupts", [])
+    monkeypatch.setattr(nfpi.cli, "INTERRUPTS", [])
+    monkeypatch.setattr(nfpi.stages.command_line, "INTERRUPTS", nfpi.cli.INTERRUPTS)
     monkeypatch.setattr(nfpi.stages.execution, "execute", interrupt)
     try:
         assert call(*START) == 130

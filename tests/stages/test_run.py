@@ -18,7 +18,7 @@ from nfpi.results.recorded.predictions import Predictions, read_predictions
 from nfpi.runs import CANDIDATE, GENERATED
 from nfpi.runtime.randomness import make_generator
 
-from .conftest import IMAGE_SET, check_call, format_options, list_files, read_json
+from .conftest import IMAGE_SET, call, check_call, format_options, list_files, read_error_line, read_json
 
 # ---- what is there at the end -------------------------------------------------------------------------------
 
@@ -209,6 +209,16 @@ def test_export_writes_images_that_other_programs_read(complete_run, tmp_path):
     files = list_files(tmp_path / "png")
     assert len(files) == 40
     assert {file.split("/")[0] for file in files} == {str(digit) for digit in range(10)}
+
+
+@pytest.mark.parametrize("name", [".git/HEAD", "3/photo.jpg", "3/00000.png"])
+def test_export_deletes_nothing_of_the_users(complete_run, tmp_path, name, capsys):
+    (tmp_path / "png" / name).parent.mkdir(parents=True)
+    (tmp_path / "png" / name).touch()
+    options = format_options(images=complete_run.locate_folder(GENERATED, 1), output=tmp_path / "png")
+    assert call("export", *options) == 1
+    assert "expected a new or an empty folder" in read_error_line(capsys)
+    assert list_files(tmp_path / "png") == {name}
 
 
 # ---- tables of several runs ---------------------------------------------------------------------------------

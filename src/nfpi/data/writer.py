@@ -51,8 +51,7 @@ def replace_folder(
 
     Args:
         folder: the folder to write; an existing one is replaced as a whole.
-        names: files and folders that it may contain, besides hidden ones and its manifest; a folder with others is
-            never replaced.
+        names: files and folders that it may contain, besides its manifest; a folder with others is never replaced.
         fingerprint: digest of everything that the result depends on, in hexadecimal; None: never resume.
         kept: glob pattern; subfolders of the old folder that match it are moved to the new one. None: nothing is moved.
 
@@ -60,11 +59,11 @@ def replace_folder(
         The temporary folder.
 
     Raises:
-        DataError: `folder` is a file, contains something not among `names`, or is the working directory or a parent of
-            it.
+        DataError: `folder` is a file or a link, contains something not among `names`, or is the working directory or a
+            parent of it.
         LockedError: another process is writing it.
     """
-    unresolved, folder = Path(folder), Path(folder).resolve()
+    folder = Path(os.path.normpath(Path(folder).absolute()))
     _require_only(folder, names, kept)
     with locked(folder.with_name(f".{folder.name}.write.lock"), f"write {folder}"):
         partial = _make_temporary_path(folder, "partial", fingerprint)
@@ -73,7 +72,7 @@ def replace_folder(
         try:
             yield partial
             _replace(partial, folder, kept)
-            note_rename(partial, unresolved)
+            note_rename(partial, folder)
             sync(folder.parent)
         except (Interrupted, KeyboardInterrupt):
             keep = fingerprint is not None
@@ -94,16 +93,18 @@ def _remove_remains(folder: Path) -> None:
 
 def _require_only(folder: Path, names: Collection[str], kept: str | None) -> None:
     """Raise DataError unless a folder may be replaced, see :func:`replace_folder`."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise DataError(
+            f"{folder}: expected a folder or nothing, received a {'link' if folder.is_symlink() else 'file'}"
+        )
     if not folder.exists():
         return
-    if not folder.is_dir():
-        raise DataError(f"{folder}: expected a folder or nothing, received a file")
     present = {path.name for path in folder.iterdir()} - {path.name for path in _list_kept(folder, kept)}
-    others = sorted(name for name in present if not (name in names or name.startswith(".") or name.endswith(SUFFIX)))
+    others = sorted(name for name in present if not (name in names or name.endswith(SUFFIX)))
     if others:
         raise DataError(f"{folder}: expected only {', '.join(names)} in a folder to replace, received '{others[0]}'")
     with suppress(FileNotFoundError):  # there is no working directory any more
-        if Path.cwd().is_relative_to(folder):
+        if Path.cwd().is_relative_to(folder.resolve()):
             raise DataError(f"{folder}: expected another folder than the working directory or a parent of it")
 
 

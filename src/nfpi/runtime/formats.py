@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from nfpi.config.base import explain
+from nfpi.runtime.files import open_regular
 
 
 class FormatError(ValueError):
@@ -47,7 +48,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
         OSError: the file is missing or unreadable.
     """
     try:
-        content = parse_json(path.read_bytes())
+        with open_regular(path) as file:
+            content = parse_json(file.read())
     except ValueError as error:
         raise FormatError(f"{path}: expected JSON, received something else ({error})") from None
     if not isinstance(content, dict):

@@ -110,7 +110,9 @@ class JobLog:
         """Write the state, if the file can be written."""
         beside = self._state_file.with_name(f".{self._state_file.name}.tmp")
         with contextlib.suppress(OSError):
-            beside.write_text(json.dumps(asdict(self.state)) + "\n", encoding="utf-8")
+            beside.unlink(missing_ok=True)  # a link would be followed
+            with beside.open("x", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(self.state)) + "\n")
             beside.replace(self._state_file)
 
     def end_job(self, status: int) -> None:
@@ -249,7 +251,7 @@ def _redirect(path: Path) -> tuple[int, int] | None:
     """Redirect descriptors 1 and 2 to the log; return copies of the original ones, or None if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         print(f"nfpi: {path}: no log is written: {error.strerror}", file=sys.stderr, flush=True)
         return None

@@ -26,7 +26,7 @@ from pydantic_settings import (
 from tqdm import tqdm
 
 from nfpi import __version__
-from nfpi.cli import was_interrupted
+from nfpi.cli import INTERRUPTS
 from nfpi.config.base import ConfigError, explain, suggest
 from nfpi.config.extensions import describe_extension_fault, load_extensions
 from nfpi.runtime.faults import describe_exhausted_memory, describe_fault, escape_controls
@@ -151,7 +151,7 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
                 sys.stdout.flush()  # at exit, it would be too late to handle a pipe that its reader has closed
     except (KeyboardInterrupt, Exception) as error:
         del reserve
-        if isinstance(error, KeyboardInterrupt) or was_interrupted():
+        if isinstance(error, KeyboardInterrupt) or INTERRUPTS:
             print("nfpi: stopped; run the same command again to resume", file=sys.stderr)
             return 130
         if isinstance(error, BrokenPipeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from nfpi.config.base import EXECUTION, Name, PositiveInt
+from nfpi.config.base import EXECUTION, ConfigError, Name, PositiveInt
 from nfpi.config.datasets import DatasetConfig
 from nfpi.runs import IMAGE_SET_FILES
 from nfpi.runtime.files import write_atomically
@@ -105,7 +105,7 @@ class DownloadWeights(Stage):
 class Export(Stage):
     """Export an image set for other programs.
 
-    Writes output/class/NNNNN.png. The images may be real, generated or augmented.
+    Writes output/class/NNNNN.png into a new or an empty folder. The images may be real, generated or augmented.
     """
 
     command = "export"
@@ -116,8 +116,14 @@ class Export(Stage):
     """folder of the image set"""
 
     def run(self) -> None:
-        """Read the image set, and write its files."""
+        """Read the image set, and write its files.
+
+        Raises:
+            ConfigError: the folder of the output contains something, which may not be ours to delete.
+        """
         from nfpi.data.sources.imagefolder import export_imagefolder
         from nfpi.data.store import read_image_set
 
+        if self.output.is_dir() and any(self.output.iterdir()):
+            raise ConfigError(f"{self.output}: expected a new or an empty folder, received one with files")
         export_imagefolder(read_image_set(self.images), self.output)

@@ -8,6 +8,7 @@ import itertools
 import sys
 from collections.abc import Iterable, Sequence
 
+from nfpi.results.recorded.csv_files import disarm
 from nfpi.runtime.faults import escape_controls
 
 Row = Sequence[str | float]
@@ -54,4 +55,4 @@ def _disarm(cell: str | float, delimiter: str) -> str | float:
     """Escape control characters of a text, and begin one with an apostrophe that a spreadsheet would compute."""
     if not isinstance(cell, str):
         return cell
-    return "'" * (delimiter == "," and cell.startswith(("=", "+", "-", "@"))) + escape_controls(cell)
+    return escape_controls(disarm(cell) if delimiter == "," else cell)

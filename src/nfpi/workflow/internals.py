@@ -82,12 +82,6 @@ def prepare_submission(workflow: Any, jobs: Jobs) -> None:
         )
 
 
-def unlock(workflow: Any) -> None:
-    """Remove the locks of this call, if it has any."""
-    if workflow.persistence is not None:
-        workflow.persistence.unlock()
-
-
 def find_rules_with_jobs(workflow: Any) -> dict[str, str]:
     """Return, for each rule that runs a command, the stem of its benchmark files, or its name if it has none.
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
+from threading import Event
 from typing import Any, TextIO
 
 from nfpi.results.recorded.times import format_duration, read_seconds, read_times
@@ -29,8 +30,10 @@ Format = Callable[[Record], str]
 
 OURS = {"nfpi": True}
 """The argument `extra` of our own log messages, which are always printed."""
-BEFORE_LEAVING: list[Callable[[], None]] = [lambda: None]
-"""What Ctrl-C does before it ends the call at once; empty once jobs may run, which Snakemake stops."""
+JOBS_MAY_RUN = Event()
+"""Set before the first job: until then, Ctrl-C ends the call at once; from then on, Snakemake stops the jobs."""
+BEFORE_LEAVING: list[Callable[[], object]] = []
+"""What Ctrl-C does before it ends the call at once."""
 _SHOWN_LOG_LINES = 8
 """Number of lines shown of the log of a failed job."""
 _SHOWN_FAILURES = 5
@@ -50,7 +53,7 @@ def announce(
         together: number of trainings that run at the same time.
     """
     logger.info("", extra={"nfpi": (results, dict(stages), dict(assumed), together)})
-    BEFORE_LEAVING.clear()
+    JOBS_MAY_RUN.set()
 
 
 def show(logger: logging.Logger, text: str) -> None:
@@ -148,7 +151,7 @@ class JobLines:
         """
 
         def note_and_interrupt(*arguments: Any) -> None:
-            if BEFORE_LEAVING:
+            if not JOBS_MAY_RUN.is_set():
                 for action in BEFORE_LEAVING:
                     action()
                 os.write(2, b"stopped\n")

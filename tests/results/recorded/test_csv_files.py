@@ -77,3 +77,11 @@ def test_every_float_is_read_back(tmp_path_factory, values):
     write_rows(path, ["x"], [{"x": value} for value in values])
     assert read_csv(path, {"x": "float64"})["x"].tolist() == values
     assert path.read_text() == pd.DataFrame({"x": values}).to_csv(index=False, lineterminator="\n")
+
+
+def test_no_spreadsheet_computes_a_label(tmp_path):
+    frame = pd.DataFrame({"label": ["=cmd|' /C calc'!A0", "@SUM(1)", "λ = 0", "-9"], "value": [-1.0, 2.0, 3.0, 4.0]})
+    write_csv(frame, tmp_path / "table.csv")
+    shown = pd.read_csv(tmp_path / "table.csv")
+    assert shown["label"].tolist() == ["'=cmd|' /C calc'!A0", "'@SUM(1)", "λ = 0", "'-9"]
+    assert shown["value"].tolist() == frame["value"].tolist()

@@ -108,7 +108,7 @@ class _Member:
 
     Attributes:
         name: its path in the archive.
-        size: its size when unpacked, in bytes.
+        size: bytes that it takes when the archive is decompressed.
         kind: `file`, `folder`, or empty for a link or a device.
         open: opens a file.
     """
@@ -131,7 +131,8 @@ def _list_zip(file: zipfile.ZipFile) -> Iterator[_Member]:
 def _list_tar(file: tarfile.TarFile) -> Iterator[_Member]:
     for member in file:
         kind = "folder" if member.isdir() else "file" if member.isreg() else ""
-        yield _Member(member.name, member.size, kind, partial(file.extractfile, member))
+        size = member.offset_data - member.offset + member.size  # with its headers, which may be long
+        yield _Member(member.name, size, kind, partial(file.extractfile, member))
     # tarfile does not detect truncation between two members; the end is marked by a block of zeros
     assert file.fileobj is not None
     file.fileobj.seek(file.offset)

@@ -23,7 +23,12 @@ class CsvError(ValueError):
 
 
 def write_csv(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
-    """Write a table atomically, with floats in full precision and empty cells for missing values."""
+    """Write a table atomically, with floats in full precision and empty cells for missing values.
+
+    Texts that a spreadsheet would compute begin with an apostrophe.
+    """
+    texts = frame.select_dtypes(["object", "string"]).columns
+    frame = frame.assign(**{name: frame[name].map(disarm) for name in texts})
     write_atomically(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
@@ -98,6 +103,11 @@ def read_header(path: str | os.PathLike[str]) -> list[str]:
         OSError: the file cannot be read.
     """
     return _read_lines(path)[0]
+
+
+def disarm(cell: Any) -> Any:
+    """Begin a text with an apostrophe if a spreadsheet would compute it."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell
 
 
 def _format_cell(value: Any) -> Any:
