@@ -94,9 +94,7 @@ def _remove_remains(folder: Path) -> None:
 def _require_only(folder: Path, names: Collection[str], kept: str | None) -> None:
     """Raise DataError unless a folder may be replaced, see :func:`replace_folder`."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise DataError(
-            f"{folder}: expected a folder or nothing, received a {'link' if folder.is_symlink() else 'file'}"
-        )
+        raise DataError(f"{folder}: expected a folder or nothing, received a file or a link")
     if not folder.exists():
         return
     present = {path.name for path in folder.iterdir()} - {path.name for path in _list_kept(folder, kept)}
