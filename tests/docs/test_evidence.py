@@ -11,8 +11,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from nfpi.evidence.blocks import find_blocks, find_outdated_blocks
-from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
+from nfpi.evidence.rebuilding import (
+    RebuiltResults,
+    find_blocks,
+    find_evidence,
+    find_outdated_blocks,
+    find_reference,
+)
 
 ROOT = Path(__file__).parents[2]
 EVIDENCE = ROOT / "docs/evidence"

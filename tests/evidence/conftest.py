@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nfpi.config.settings import Config
-from nfpi.evidence.copies import GatheringSummary, gather_evidence, replace_seeds
+from nfpi.evidence.keeping import GatheringSummary, gather_evidence, replace_seeds
 from nfpi.results.recorded.predictions import write_predictions
 from nfpi.results.recorded.records import write_metrics
 from nfpi.results.recorded.settings import StoredSettings

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nfpi.evidence.blocks import fill_blocks, find_blocks, find_outdated_blocks
-from nfpi.evidence.checksums import EvidenceError
-from nfpi.evidence.rebuilding import RebuiltResults
+from nfpi.evidence.keeping import EvidenceError
+from nfpi.evidence.rebuilding import RebuiltResults, fill_blocks, find_blocks, find_outdated_blocks
 from nfpi.results.tables.layout import to_markdown
 
 from .conftest import Results

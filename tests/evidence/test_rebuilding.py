@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from nfpi.cli import main
-from nfpi.config.extensions import hash_extension, load_extensions
 from nfpi.config.settings import Config
-from nfpi.evidence.checksums import EvidenceError
+from nfpi.evidence.keeping import EvidenceError
 from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
 from nfpi.results.recorded.collect import collect
 from nfpi.results.recorded.runs import find_runs
@@ -55,7 +54,7 @@ def test_a_table_is_that_of_the_results_themselves(kept: Results):
     rows = list_table_rows(config, "table2")
     runs = {run for row in rows for run in row.runs}
     reference = read_reference(REFERENCE)
-    expected = accuracy_table(collect(runs, kept.root), config.tables["table2"], reference, rows, kept.root)
+    expected = accuracy_table(collect(runs, kept.root), config.tables["table2"], reference, rows)
     assert read(kept).make_table("table2").equals(expected)
     assert expected["nf_acc_seeds"].dropna().tolist() == [2, 2]
     assert "2 of 2 seeds" in expected["status"].tolist()[-1]
@@ -85,9 +84,9 @@ def test_runs_that_are_not_made_are_missing_in_the_table(results: Results):
 
 
 def test_folders_made_on_several_machines_say_so(kept: Results):
-    path = kept.evidence / FLOW.folder / "metrics.json"
-    path.write_text(path.read_text().replace("a machine", "another machine"))
-    seal(kept.evidence, f"{FLOW.folder}/metrics.json")
+    path = kept.evidence / "runs.csv"
+    path.write_text(path.read_text().replace("a machine", "another machine", 1))
+    seal(kept.evidence, "runs.csv")
     assert "2 devices (a machine, another machine)" in read(kept).describe()
 
 
@@ -113,46 +112,66 @@ def test_a_folder_whose_runs_all_diverged_is_described_without_a_machine(results
     assert re.fullmatch(r".*: \d+ runs, seeds 0", read(results).describe())
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "predictions.npz"])
-def test_a_file_that_is_damaged_or_gone_is_named(kept: Results, name):
-    path = kept.evidence / FLOW.folder / name
+@pytest.fixture
+def one_seed(results: Results) -> Results:
+    """Evidence of one seed, with predictions."""
+    results.make_runs(0)
+    results.gather()
+    return results
+
+
+@pytest.mark.parametrize("name", ["runs.csv", "settings.json", "predictions.npz"])
+def test_a_file_that_is_damaged_or_gone_is_named(one_seed: Results, name):
+    path = one_seed.evidence / name
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(EvidenceError, match=f"{name}"):
-        read(kept)
+    with pytest.raises(EvidenceError, match=f"{name}.*received another one"):
+        read(one_seed)
     path.unlink()
-    with pytest.raises(EvidenceError, match=f"{name}"):
-        read(kept)
+    with pytest.raises(EvidenceError, match=f"{name}.*received none"):
+        read(one_seed)
 
 
-def test_truncated_predictions_are_refused_even_if_their_checksum_is_right(kept: Results):
-    name = f"{FLOW.folder}/predictions.npz"
-    path = kept.evidence / name
+@pytest.mark.parametrize("name", ["runs.csv", "predictions.npz"])
+def test_truncated_files_are_refused_even_if_their_checksum_is_right(one_seed: Results, name):
+    path = one_seed.evidence / name
     path.write_bytes(path.read_bytes()[:-30])
-    seal(kept.evidence, name)
-    with pytest.raises(ValueError, match=r"predictions\.npz"):
-        read(kept)
+    seal(one_seed.evidence, name)
+    with pytest.raises(ValueError, match=name):
+        read(one_seed)
 
 
-def test_a_run_without_a_checksum_is_refused(kept: Results):
-    shutil.copytree(kept.evidence / "animals/mef/fpi/lambda=10000", kept.evidence / "animals/mef/fpi/lambda=500")
-    with pytest.raises(EvidenceError, match="lambda=500"):
-        read(kept)
-
-
-@pytest.mark.parametrize("name", [f"{FLOW.folder}/predictions.npz", "settings.json"])
-def test_a_file_without_a_checksum_is_refused(kept: Results, name):
-    sums = kept.evidence / "SHA256SUMS"
+@pytest.mark.parametrize("name", ["runs.csv", "predictions.npz", "settings.json"])
+def test_a_file_without_a_checksum_is_refused(one_seed: Results, name):
+    sums = one_seed.evidence / "SHA256SUMS"
     sums.write_text("".join(line for line in sums.read_text().splitlines(True) if not line.endswith(f"  {name}\n")))
-    with pytest.raises(EvidenceError, match=f"{Path(name).name}"):
-        read(kept)
+    with pytest.raises(EvidenceError, match=name):
+        read(one_seed)
 
 
-def test_metrics_of_another_run_are_refused(kept: Results):
-    name = f"{FLOW.folder}/metrics.json"
-    shutil.copy(kept.evidence / name.replace("seed=0", "seed=1"), kept.evidence / name)
-    seal(kept.evidence, name)
-    with pytest.raises(ValueError, match="seed=1"):
-        read(kept).make_table("table2")
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("nf_acc,85.0", "nf_acc,"),
+        ("nf_acc,85.0", "nf_acc,nan"),
+        ("animals,mef,fpi,10000.0,0,,,nf_acc", "animals,mef,fpi,500.0,0,,,nf_acc"),
+        ("animals,mef,fpi,10000.0,0,,,,", "animals,mef,,10000.0,0,,,,"),
+    ],
+)
+def test_a_row_that_belongs_to_no_run_is_refused_even_if_the_checksum_is_right(one_seed: Results, change):
+    path = one_seed.evidence / "runs.csv"
+    assert change[0] in path.read_text()
+    path.write_text(path.read_text().replace(*change, 1))
+    seal(one_seed.evidence, "runs.csv")
+    with pytest.raises(ValueError, match=r"runs\.csv"):
+        read(one_seed)
+
+
+def test_predictions_that_contradict_the_metrics_are_refused(one_seed: Results):
+    path = one_seed.evidence / "runs.csv"
+    path.write_text(path.read_text().replace("nf_acc,85.0", "nf_acc,95.0"))
+    seal(one_seed.evidence, "runs.csv")
+    with pytest.raises(ValueError, match=r"expected 95\.00 % correct as in its metrics"):
+        read(one_seed).make_table("table2")
 
 
 @pytest.mark.parametrize(
@@ -243,53 +262,3 @@ def test_a_block_of_a_preset_without_a_folder_is_refused_before_anything_is_writ
     expected = f"{folder}: expected evidence of preset mine, received ev\n"
     assert capsys.readouterr().err.endswith(expected)
     assert not (tmp_path / "out").exists()
-
-
-def register_of(name: str, version: int) -> str:
-    """A file that registers a metric."""
-    return (
-        "from nfpi.results import register_metric\n"
-        f"register_metric('{name}', lambda log_prob, labels: 0.5, label='{name}')  # version {version}\n"
-    )
-
-
-def test_both_commands_warn_of_an_extension_that_has_changed(results: Results, tmp_path, caplog):
-    """`mine.py` has a metric of all flows, `other.py` one that no run has."""
-    mine, other = tmp_path / "mine.py", tmp_path / "other.py"
-    digests = []
-    try:
-        for seed in range(3):
-            mine.write_text(register_of("of_mine", seed))
-            other.write_text(register_of("of_others", seed))
-            load_extensions([mine, other])
-            digests.append(hash_extension(mine)[:12])
-            if seed < 2:
-                results.make_runs(seed, without=(1e9,))
-    finally:
-        load_extensions([])
-    for item in find_runs(results.root):
-        if item.run.classifier is None:
-            record = {**item.record, "metrics": item.metrics | {"of_mine": 0.5}}
-            (item.folder / "metrics.json").write_text(json.dumps(record))
-    (results.root / "settings.json").write_text(results.stored.to_text())
-    loaded = ["--extensions", str(mine), "--extensions", str(other)]
-    expected = (
-        f"{results.evidence}: mine.py: expected the file of the runs that use it, with digest {digests[0]} "
-        f"(2 of 4 runs) and {digests[1]} (2 of 4 runs), received digest {digests[2]}"
-    )
-    gather = ["evidence", str(results.root), "--output", str(results.evidence)]
-    rebuild = ["tables", str(results.evidence), "--output", str(tmp_path / "out")]
-    for command, made in ((gather, results.evidence / "SHA256SUMS"), (rebuild, tmp_path / "out/tables/table2.md")):
-        caplog.clear()
-        assert main([*loaded, *command]) == 0
-        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-        assert [text for text in warnings if ".py" in text] == [expected]
-        assert made.is_file()
-    mine.write_text(register_of("of_mine", 0))
-    caplog.clear()
-    assert main([*loaded, *rebuild]) == 0
-    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert f"digest {digests[1]} (2 of 4 runs), received digest {digests[0]}" in record.getMessage()
-    caplog.clear()
-    assert main(rebuild) == 0
-    assert not [record for record in caplog.records if record.levelname == "WARNING"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nfpi.evidence.copies import gather_evidence
+from nfpi.evidence.keeping import gather_evidence
 from nfpi.evidence.rebuilding import RebuiltResults
 from nfpi.results.claims.layout import write_claims
 from nfpi.results.recorded.predictions import write_predictions

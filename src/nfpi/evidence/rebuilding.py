@@ -1,9 +1,15 @@
-"""Rebuilding of tables, claims and figures from evidence, by the same functions as in the workflow."""
+"""Rebuilding of tables, claims and figures from evidence, by the same functions as in the workflow.
+
+Tables and claims also fill blocks of Markdown files. A block begins with `<!-- evidence: PRESET/TABLE -->` and ends
+with `<!-- end -->`. TABLE is a table of the preset or `claims`. For tables, `TABLE short` leaves out title, notes,
+intervals, validation values and the paper's values.
+"""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,28 +17,29 @@ from pathlib import Path
 import pandas as pd
 
 from nfpi.config.settings import Config
-from nfpi.evidence.checksums import FILE as SUMS
-from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums
-from nfpi.evidence.copies import check_predictions, list_differing_settings
+from nfpi.evidence.keeping import SUMS, EvidenceError, list_differing_settings, read_kept
 from nfpi.figures.claims import draw_claims
 from nfpi.figures.drawn import Drawn, FigureInputs, draw_figure, save_drawn
 from nfpi.results.claims.judging import judge_claims
 from nfpi.results.claims.layout import NAME as CLAIMS
-from nfpi.results.claims.layout import write_claims
+from nfpi.results.claims.layout import claims_to_markdown, write_claims
 from nfpi.results.claims.sides import Evidence as EvidenceOfClaims
-from nfpi.results.recorded.collect import collect
+from nfpi.results.recorded.collect import make_frame
 from nfpi.results.recorded.csv_files import write_csv
-from nfpi.results.recorded.predictions import Predictions, read_predictions
-from nfpi.results.recorded.runs import RecordedRun, find_runs
+from nfpi.results.recorded.predictions import Predictions
+from nfpi.results.recorded.runs import RecordedRun
 from nfpi.results.recorded.settings import FILE as SETTINGS
 from nfpi.results.recorded.settings import read_settings
 from nfpi.results.tables.building import accuracy_table, read_reference
-from nfpi.results.tables.layout import write_table
+from nfpi.results.tables.layout import to_markdown, to_short_markdown, write_table
 from nfpi.results.tables.rows import list_table_rows
-from nfpi.runs import FIGURES_FOLDER, METRICS_FILE, PREDICTIONS_FILE, TABLES_FOLDER, Layout, Run
+from nfpi.runs import FIGURES_FOLDER, TABLES_FOLDER, Layout, Run
 
 _REFERENCE = "workflow/reference/paper.csv"
 _SHOWN_VALUES = 4
+_BEGIN = re.compile(r"<!-- evidence: *(\S+?)( short)? *-->")
+_ANY_BEGIN = re.compile(r"<!-- *evidence\b")
+_END = re.compile(r"<!-- *end *-->")
 
 
 def find_evidence(folder: Path) -> list[Path]:
@@ -70,60 +77,47 @@ class RebuiltResults:
     """A verified folder of evidence, from which results are rebuilt.
 
     Args:
-        folder: folder written by :func:`nfpi.evidence.copies.gather_evidence`.
+        folder: folder written by :func:`nfpi.evidence.keeping.gather_evidence`.
         reference: the paper's numbers (:func:`nfpi.results.tables.building.read_reference`).
         config: the settings of the preset, with the seeds of the evidence.
         runs: runs of the evidence.
+        predictions: predictions by run.
     """
 
     folder: Path
     reference: pd.DataFrame
     config: Config
     runs: Sequence[RecordedRun]
+    predictions: Mapping[Run, Predictions]
 
     @classmethod
     def read(cls, folder: Path, reference: Path) -> RebuiltResults:
         """Read a folder of evidence, and verify every file.
 
         Raises:
-            EvidenceError: a file is missing, damaged, or not listed.
+            EvidenceError, CsvError, MetricsError: see :func:`nfpi.evidence.keeping.read_kept`.
             FormatError: the settings in the folder are of another version.
-            MetricsError: a file of predictions is damaged.
             OSError: a file cannot be read.
         """
-        listed = read_checksums(folder)
-        check_files(folder, listed)
-        runs = find_runs(folder)
-        files = [f"{item.run.folder}/{file}" for item in runs for file in (METRICS_FILE, PREDICTIONS_FILE)]
-        for name in (SETTINGS, *files):
-            if name not in listed and (folder / name).exists():
-                raise EvidenceError(f"{folder / name}: expected a file listed in {SUMS}, received one that is not")
-        for item in runs:
-            if item.fault:
-                raise EvidenceError(item.fault)
-            if not item.divergence:
-                check_predictions(item)
-        return cls(folder, read_reference(reference), read_settings(folder).config, runs)
+        kept = read_kept(folder)
+        return cls(folder, read_reference(reference), read_settings(folder).config, kept.runs, kept.predictions)
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """Metrics of all runs."""
-        return collect((item.run for item in self.runs), self.folder)
+        return make_frame({item.run: item.record for item in self.runs})
 
     def make_table(self, name: str) -> pd.DataFrame:
         """Make a table of the preset; rows without runs have the status `missing`."""
         rows = list_table_rows(self.config, name)
-        return accuracy_table(self.metrics, self.config.tables[name], self.reference, rows, self.folder)
+        return accuracy_table(self.metrics, self.config.tables[name], self.reference, rows, self.predictions.get)
 
     def judge_claims(self) -> pd.DataFrame:
         """Judge the claims of the preset."""
         config = self.config
         rows = {name: list_table_rows(config, name) for name in config.tables}
-        evidence = EvidenceOfClaims(self.metrics, config.tables, rows, self.reference, self._read_predictions)
+        evidence = EvidenceOfClaims(self.metrics, config.tables, rows, self.reference, self.predictions.__getitem__)
         return judge_claims(config.claims, evidence)
-
-    def _read_predictions(self, run: Run) -> Predictions:
-        return read_predictions(self.folder / run.folder / PREDICTIONS_FILE)
 
     @cached_property
     def software(self) -> pd.DataFrame:
@@ -218,3 +212,94 @@ def _describe_software(software: pd.DataFrame, name: str, plural: str) -> str:
 def _shorten_commit(value: str) -> str:
     commit, dirty, _ = value.partition("-dirty")
     return commit[:7] + dirty if len(commit) == 40 else value
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a file.
+
+    Attributes:
+        path: the file.
+        begin, end: indices of the lines with the comments.
+        name: PRESET/TABLE.
+        is_short: whether it is the short form.
+        text: text between the comments.
+    """
+
+    path: Path
+    begin: int
+    end: int
+    name: str
+    is_short: bool
+    text: str
+
+
+def find_blocks(path: Path) -> list[Block]:
+    """Find the blocks of a Markdown file, ignoring code that is fenced by backticks at the start of a line.
+
+    Raises:
+        EvidenceError: a block does not end, or its comment is ill-formed.
+        OSError: the file cannot be read.
+    """
+    lines, blocks, begin, is_code = path.read_text(encoding="utf-8").splitlines(), [], -1, False
+    for index, line in enumerate(lines):
+        if line.startswith("```"):
+            is_code = not is_code
+        if is_code:
+            continue
+        if _ANY_BEGIN.match(line.strip()):
+            if begin >= 0:
+                expected = f"<!-- end --> of the block that begins at line {begin + 1}"
+                raise EvidenceError(f"{path}:{index + 1}: expected {expected}, received {line.strip()}")
+            if _BEGIN.fullmatch(line.strip()) is None:
+                expected = "<!-- evidence: PRESET/TABLE --> or <!-- evidence: PRESET/TABLE short -->, with <!-- end -->"
+                raise EvidenceError(f"{path}:{index + 1}: expected {expected}, received {line.strip()}")
+            begin = index
+        elif begin >= 0 and _END.fullmatch(line.strip()):
+            match = _BEGIN.fullmatch(lines[begin].strip())
+            assert match is not None
+            text = "\n".join(lines[begin + 1 : index]).strip("\n")
+            blocks.append(Block(path, begin, index, match[1], bool(match[2]), text))
+            begin = -1
+    if begin >= 0:
+        raise EvidenceError(f"{path}:{begin + 1}: expected <!-- end --> after {lines[begin].strip()}, received none")
+    return blocks
+
+
+def render_block(block: Block, read: Callable[[str], RebuiltResults]) -> str:
+    """Generate the text of a block from the evidence.
+
+    Args:
+        block: the block.
+        read: function that reads the evidence of a preset.
+
+    Raises:
+        EvidenceError: unknown table, or claims of a preset without claims.
+    """
+    preset, _, name = block.name.partition("/")
+    evidence = read(preset)
+    tables = evidence.config.tables
+    has_claims = bool(evidence.config.claims) and not block.is_short
+    if name == CLAIMS and has_claims:
+        return claims_to_markdown(evidence.judge_claims()).strip("\n")
+    if name not in tables:
+        known = ", ".join([*tables, *([CLAIMS] if has_claims else [])])
+        where = f"{block.path}:{block.begin + 1}"
+        raise EvidenceError(f"{where}: expected a table of the evidence of {preset} ({known}), received '{name}'")
+    frame = evidence.make_table(name)
+    return (to_short_markdown(frame) if block.is_short else to_markdown(frame, tables[name].title)).strip("\n")
+
+
+def find_outdated_blocks(path: Path, read: Callable[[str], RebuiltResults]) -> list[tuple[Block, str]]:
+    """Return the outdated blocks of a file, each with the text that should replace its own."""
+    rendered = [(block, render_block(block, read)) for block in find_blocks(path)]
+    return [(block, text) for block, text in rendered if block.text != text]
+
+
+def fill_blocks(path: Path, read: Callable[[str], RebuiltResults]) -> tuple[str, int]:
+    """Return the contents of a file with all blocks updated, and the number of outdated blocks."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    outdated = find_outdated_blocks(path, read)
+    for block, text in reversed(outdated):
+        lines[block.begin + 1 : block.end] = ["", *text.splitlines(), ""]
+    return "\n".join(lines) + "\n", len(outdated)

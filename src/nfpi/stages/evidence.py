@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import ConfigError
-from nfpi.config.settings import Config
-from nfpi.evidence.checksums import EvidenceError
-from nfpi.evidence.extensions import describe_changed_extensions
-from nfpi.results.recorded.runs import RecordedRun, find_runs
 from nfpi.results.recorded.settings import read_settings
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command
@@ -26,10 +21,10 @@ logger = logging.getLogger(__name__)
 
 
 class KeepEvidence(Command):
-    """Copy the metrics and predictions that tables use.
+    """Keep what the tables of a preset are made from.
 
-    Also keeps the settings of the preset and a checksum of every file. Called again, it adds new runs, such as more
-    seeds.
+    Writes the metrics of all runs into one csv file, the predictions that are compared image by image, the settings of
+    the preset, and checksums. Called again, it adds new runs, such as more seeds.
     """
 
     command = "evidence"
@@ -43,8 +38,8 @@ class KeepEvidence(Command):
     evidence already has are replaced"""
 
     def run(self) -> None:
-        """Copy the evidence, and log what was copied."""
-        from nfpi.evidence.copies import gather_evidence
+        """Write the evidence, and log what was written."""
+        from nfpi.evidence.keeping import gather_evidence
 
         done = gather_evidence(
             self.results,
@@ -53,7 +48,6 @@ class KeepEvidence(Command):
             SettingsSeals(),
             with_other_settings=self.with_other_settings,
         )
-        _warn_of_changed_extensions(self.output, find_runs(self.output), read_settings(self.output).config)
         counts = f"{len(done.added)} new, {len(done.replaced)} replaced, {len(done.changed)} of these with other values"
         seeds = f"seeds {', '.join(map(str, done.seeds))}"
         logger.info("%s: %d runs (%s, %d missing), %s", self.output, done.runs, counts, done.missing, seeds)
@@ -79,16 +73,14 @@ class RebuildTables(Command):
 
     def run(self) -> None:
         """Write the tables, claims and figures, and update the blocks of Markdown files."""
-        from nfpi.evidence.blocks import fill_blocks
-        from nfpi.evidence.rebuilding import RebuiltResults, draw_following, find_evidence, find_reference
+        from nfpi.evidence.keeping import EvidenceError
+        from nfpi.evidence.rebuilding import RebuiltResults, draw_following, fill_blocks, find_evidence, find_reference
 
         if self.output is None and not self.update:
             raise ConfigError("tables: expected --output or --update, received neither")
         reference = find_reference(self.reference)
         folders = {folder.resolve().name: folder for folder in find_evidence(self.evidence)}
         results = {preset: RebuiltResults.read(folder, reference) for preset, folder in folders.items()}
-        for preset, rebuilt in results.items():
-            _warn_of_changed_extensions(folders[preset], rebuilt.runs, rebuilt.config)
 
         def get_results(preset: str) -> RebuiltResults:
             if preset not in results:
@@ -110,8 +102,3 @@ class RebuildTables(Command):
             if changed:
                 write_atomically(path, text)
             logger.info("%s: %d blocks changed", path, changed)
-
-
-def _warn_of_changed_extensions(folder: Path, runs: Sequence[RecordedRun], config: Config) -> None:
-    for line in describe_changed_extensions(runs, config):
-        logger.warning("%s: %s", folder, line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
@@ -127,12 +128,14 @@ class MakeTable(Stage):
     def run(self) -> None:
         """Write a table in all its formats."""
         from nfpi.results.recorded.collect import read_collected
+        from nfpi.results.recorded.predictions import find_predictions
         from nfpi.results.tables.building import accuracy_table, read_reference
         from nfpi.results.tables.layout import write_table
 
         table = TableSettings.model_validate(self.table)
-        reference = read_reference(self.reference)
-        frame = accuracy_table(read_collected(self.metrics), table, reference, self.list_rows(), self.root)
+        reference, rows = read_reference(self.reference), self.list_rows()
+        found = {} if self.root is None else {"read": partial(find_predictions, self.root)}
+        frame = accuracy_table(read_collected(self.metrics), table, reference, rows, **found)
         write_table(frame, self.output, self.name, table.title)
 
 

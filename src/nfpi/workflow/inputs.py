@@ -12,6 +12,7 @@ from typing import Any, get_args
 from nfpi.config.base import Augmentation, ConfigError
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.flows import TrainedSettings
+from nfpi.results.claims.rows import list_claimed_runs, list_runs_compared_by_image
 from nfpi.results.tables.rows import list_runs_to_compare, list_table_rows
 from nfpi.runs import (
     AUGMENTED,
@@ -36,7 +37,6 @@ from nfpi.runs import (
     name_refitted,
 )
 from nfpi.stages.base import MANIFEST
-from nfpi.stages.claims import list_claimed_runs, list_runs_compared_by_image
 from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment, Generate

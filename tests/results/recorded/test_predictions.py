@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.results.recorded.predictions import read_predictions, shorten_predictions, write_predictions
+from nfpi.results.recorded.predictions import (
+    pack_predictions,
+    read_packed_predictions,
+    read_predictions,
+    write_predictions,
+)
 from nfpi.results.recorded.records import MetricsError
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.files import write_atomically
@@ -39,15 +44,6 @@ def test_predictions_of_validation_images_are_read_back(tmp_path):
     assert predictions.validation_class_log_prob.dtype == np.float32
     assert np.allclose(predictions.validation_class_log_prob[:3], predictions.class_log_prob)
     assert np.isfinite(predictions.validation_class_log_prob).all()
-
-
-def test_predictions_of_an_earlier_version_are_read(tmp_path):
-    path = tmp_path / "predictions.npz"
-    write_predictions(path, LABELS, LOG_PROB)
-    arrays = {name: array for name, array in np.load(path).items() if not name.startswith("validation")}
-    arrays["class_log_prob"] = arrays["class_log_prob"].clip(-65504, 0).astype(np.float16)
-    np.savez(path, **arrays)
-    assert np.array_equal(read_predictions(path).class_log_prob, arrays["class_log_prob"])
 
 
 def test_equal_predictions_are_equal_files(tmp_path):
@@ -151,15 +147,32 @@ def test_an_entry_that_is_not_an_array_is_refused(tmp_path):
     assert str(error.value).startswith(f"{path}: ")
 
 
-def test_predictions_without_the_probabilities_of_every_class_say_the_rest_in_fewer_bytes(tmp_path):
-    path, short = tmp_path / "predictions.npz", tmp_path / "short.npz"
-    labels = torch.arange(360) % 10
-    write_predictions(path, labels, torch.randn(360, 10, generator=torch.Generator().manual_seed(0)))
-    expected = read_predictions(path)
-    short.write_bytes(shorten_predictions(expected))
-    found = read_predictions(short)
-    assert not found.validation_label.size
-    for name in ("label", "predicted", "log_prob"):
-        assert np.array_equal(getattr(found, name), getattr(expected, name))
-    assert found.class_log_prob.shape == (360, 0)
-    assert short.stat().st_size < path.stat().st_size / 2
+def test_labels_and_predictions_of_several_runs_fit_in_one_file(tmp_path):
+    expected = {}
+    for seed in range(2):
+        path = tmp_path / f"{seed}.npz"
+        log_prob = torch.randn(360, 10, generator=torch.Generator().manual_seed(seed))
+        write_predictions(path, torch.arange(360) % 10, log_prob)
+        expected[f"digits/mef/fpi/lambda=1/seed={seed}"] = read_predictions(path)
+    (tmp_path / "all.npz").write_bytes(pack_predictions(expected))
+    found = read_packed_predictions(tmp_path / "all.npz")
+    assert found.keys() == expected.keys()
+    for run, predictions in found.items():
+        assert np.array_equal(predictions.label, expected[run].label)
+        assert np.array_equal(predictions.is_correct, expected[run].is_correct)
+    assert (tmp_path / "all.npz").stat().st_size < 0.2 * (tmp_path / "0.npz").stat().st_size
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"a/label": np.zeros(3, np.int32)},
+        {"a/label": np.zeros(3, np.int32), "a/predicted": np.zeros(2, np.int32)},
+        {"a/label": np.zeros(3, np.int32), "a/predicted": -np.ones(3, np.int32)},
+        {"a/label": np.zeros(3), "a/predicted": np.zeros(3, np.int32)},
+    ],
+)
+def test_other_arrays_in_a_file_of_several_runs_are_refused(tmp_path, arrays):
+    np.savez(tmp_path / "all.npz", **arrays)
+    with pytest.raises(MetricsError, match=r"all\.npz: a: "):
+        read_packed_predictions(tmp_path / "all.npz")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from scipy import stats
 
 from nfpi.config.experiments import TableSettings
-from nfpi.results.recorded.predictions import write_predictions
+from nfpi.results.recorded.predictions import find_predictions, write_predictions
 from nfpi.results.statistics.significance import holm
 from nfpi.results.tables.building import accuracy_table
 from nfpi.results.tables.comparisons import NO_PREDICTIONS, compare_with_best
@@ -145,7 +146,13 @@ def table_of(make_metric_rows, make_frame, reference, make_rows) -> Callable[...
     def make(accuracies: list[float], root: Path | None, **settings: object) -> pd.DataFrame:
         runs = [make_metric_rows(run, nf_acc=value, ece=5.0) for run, value in zip(RUNS, accuracies, strict=False)]
         table = TableSettings.model_validate({"metrics": ["nf_acc"]} | settings)
-        return accuracy_table(make_frame(*runs), table, reference, make_rows(EXPERIMENT), root)
+        return accuracy_table(
+            make_frame(*runs),
+            table,
+            reference,
+            make_rows(EXPERIMENT),
+            partial(find_predictions, root) if root else lambda run: None,
+        )
 
     return make
 
@@ -184,7 +191,9 @@ def test_runs_on_other_test_images_are_refused(table_of, predict, root):
 def test_predictions_of_another_run_are_refused(table_of, predict, root):
     accuracies = [predict(run, slice(0, 4)) for run in RUNS]
     accuracies[1] = 75.0
-    with pytest.raises(TableError, match=r"lambda=2/.*: expected 75.00 % correct as in metrics.json, received 98.00 %"):
+    with pytest.raises(
+        TableError, match=r"lambda=2/.*: expected 75.00 % correct as in its metrics, received predictions with 98.00 %"
+    ):
         table_of(accuracies, root)
 
 
@@ -200,6 +209,8 @@ def test_a_run_that_diverged_is_not_compared(make_metric_rows, make_frame, refer
     accuracies = [predict(run, slice(0, 4)) for run in RUNS[:2]]
     runs = [make_metric_rows(run, nf_acc=value) for run, value in zip(RUNS, accuracies, strict=False)]
     frame = make_frame(*runs, make_metric_rows(RUNS[2], "diverged: loss of the flow at step 4"))
-    table = accuracy_table(frame, TableSettings(metrics=["nf_acc"]), reference, make_rows(EXPERIMENT), root)
+    table = accuracy_table(
+        frame, TableSettings(metrics=["nf_acc"]), reference, make_rows(EXPERIMENT), partial(find_predictions, root)
+    )
     assert table["nf_acc_test"].tolist() == ["McNemar", "McNemar", ""]
     assert json.loads(table.to_json())["nf_acc_p"]["1"] == 1.0

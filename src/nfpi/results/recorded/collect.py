@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,12 @@ def collect(runs: Iterable[Run], root: str | os.PathLike[str]) -> pd.DataFrame:
         MetricsError: a file is not a metrics.json, or belongs to another run.
         OSError: a file is missing or cannot be read.
     """
-    rows = [row for run in set(runs) for row in _read_rows(run, Path(root) / run.folder / METRICS_FILE)]
+    return make_frame({run: _read_record(run, Path(root) / run.folder / METRICS_FILE) for run in set(runs)})
+
+
+def make_frame(records: Mapping[Run, Mapping[str, Any]]) -> pd.DataFrame:
+    """Make the frame of :func:`collect` from the contents of each run's metrics.json."""
+    rows = [row for run, record in records.items() for row in _make_rows(run, record)]
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     return frame.sort_values([*IDENTITY, "metric"], ignore_index=True)
 
@@ -62,8 +67,8 @@ def read_collected(path: str | os.PathLike[str]) -> pd.DataFrame:
     return frame
 
 
-def _read_rows(run: Run, path: Path) -> list[dict[str, Any]]:
-    """Read the rows of one run from its metrics.json, and check that it belongs to this run."""
+def _read_record(run: Run, path: Path) -> dict[str, Any]:
+    """Read the metrics.json of a run, and check that it belongs to this run."""
     record = read_record(path)
     if "run" in record:
         try:
@@ -72,12 +77,17 @@ def _read_rows(run: Run, path: Path) -> list[dict[str, Any]]:
             raise MetricsError(f"{path}: expected the identity of a run, received {record['run']!r}") from None
         if received != run:
             raise MetricsError(f"{path}: expected the metrics of {run.folder}, received those of {received.folder}")
+    elif "diverged" not in record:
+        raise MetricsError(f"{path}: expected the identity of the run (--identity), received none")
+    return record
+
+
+def _make_rows(run: Run, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of one run."""
     identity = run.row() | {"n": record.get("n"), "run": run.folder, "status": "ok"}
     if "diverged" in record:
         status = describe_divergence(record["diverged"])
         return [identity | {"metric": "", "value": math.nan, "status": status}]
-    if "run" not in record:
-        raise MetricsError(f"{path}: expected the identity of the run (--identity), received none")
     on_validation = {"n": record.get("validation_n")}
     return [
         identity | {"metric": name, "value": value} | (on_validation if name.startswith(VALIDATION_PREFIX) else {})

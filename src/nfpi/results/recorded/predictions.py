@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nfpi.results.recorded.records import MetricsError
-from nfpi.runs import METRICS_FILE
+from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.runtime.divergence import raise_if_marked
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import write_atomically
@@ -29,11 +29,11 @@ class Predictions:
         label: index of the class, (N,) int32.
         predicted: index of the class with the highest log-probability, (N,) int32.
         log_prob: log p(x | y) of a flow, or the log-softmax of a classifier, for the class of the label, (N,) float32.
-        class_log_prob: log p(y | x), of a flow under equal class frequencies, (N, K) float32, in files of earlier
-            versions float16; (N, 0) if left out (:func:`shorten_predictions`).
-        validation_label: index of the class of each of the M validation images, (M,) int32; (0,) if there are none, or
-            if left out.
+        class_log_prob: log p(y | x), of a flow under equal class frequencies, (N, K) float32.
+        validation_label: index of the class of each of the M validation images, (M,) int32; (0,) if there are none.
         validation_class_log_prob: log p(y | x) of these, (M, K) float32.
+
+    Those of :func:`read_packed_predictions` have no log-probabilities.
     """
 
     label: np.ndarray
@@ -50,10 +50,13 @@ class Predictions:
         return is_correct
 
 
+_PACKED = ("label", "predicted")
 _CLASS_LOG_PROB = "class_log_prob"
-_TEST = {"label": np.int32, "predicted": np.int32, "log_prob": np.float32, _CLASS_LOG_PROB: np.float32}
 _VALIDATION = {"validation_label": np.int32, "validation_class_log_prob": np.float32}
-_TYPES = _TEST | _VALIDATION
+_TYPES = {
+    **{"label": np.int32, "predicted": np.int32, "log_prob": np.float32, _CLASS_LOG_PROB: np.float32},
+    **_VALIDATION,
+}
 
 
 def write_predictions(
@@ -86,21 +89,56 @@ def write_predictions(
     write_atomically(path, _compress({name: value.cpu().numpy() for name, value in arrays.items()}))
 
 
-def shorten_predictions(predictions: Predictions) -> bytes:
-    """Return the contents of a file without log p(y | x) of all classes, which takes most of its bytes."""
-    arrays = {name: getattr(predictions, name) for name in _TEST}
-    return _compress(arrays | {_CLASS_LOG_PROB: predictions.class_log_prob[:, :0]})
+def find_predictions(root: str | os.PathLike[str], run: Run) -> Predictions | None:
+    """Read the predictions of a run in a folder results/{preset}, as :func:`read_predictions`; None: there are none."""
+    path = Path(root, run.folder, PREDICTIONS_FILE)
+    return read_predictions(path) if path.is_file() else None
+
+
+def pack_predictions(predictions: Mapping[str, Predictions]) -> bytes:
+    """Return the contents of a file of labels and predicted classes of several runs, by the runs' folders."""
+    arrays = {f"{folder}/{name}": getattr(found, name) for folder, found in predictions.items() for name in _PACKED}
+    return _compress(arrays)
+
+
+def read_packed_predictions(path: Path) -> dict[str, Predictions]:
+    """Read a file of :func:`pack_predictions`: predictions without log-probabilities, by the runs' folders.
+
+    Raises:
+        MetricsError: the file has other contents.
+        OSError: the file cannot be read.
+    """
+    arrays = _read_arrays(path)
+    found = {}
+    for folder in dict.fromkeys(name.rpartition("/")[0] for name in arrays):
+        label, predicted = (arrays.get(f"{folder}/{name}", np.zeros(0)) for name in _PACKED)
+        found[folder] = Predictions(label, predicted, np.zeros(0, np.float32), np.zeros((0, 0), np.float32))
+        _check(found[folder], dict.fromkeys(_PACKED, np.int32), f"{path}: {folder}")
+    return found
 
 
 def _compress(arrays: Mapping[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
-    stored: dict[str, Any] = {name: array.astype(_TYPES[name]) for name, array in arrays.items()}
+    stored: dict[str, Any] = {name: array.astype(_TYPES[name.rpartition("/")[2]]) for name, array in arrays.items()}
     np.savez_compressed(buffer, **stored)
     return buffer.getvalue()
 
 
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read all arrays of a .npz file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            # members that are not arrays are read as bytes
+            return {name: np.asarray(file[name]) for name in file.files}
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except Exception as error:  # a damaged archive raises many types: zip, zlib, array header
+        reason = format_error(error, 200)
+        raise MetricsError(f"{path}: expected predictions, received something else ({reason})") from None
+
+
 def read_predictions(path: str | os.PathLike[str]) -> Predictions:
-    """Read a file of :func:`write_predictions` or :func:`shorten_predictions`.
+    """Read a file of :func:`write_predictions`.
 
     Raises:
         Diverged: the run diverged, as the metrics.json beside the file says.
@@ -108,25 +146,14 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
         FormatError: the file marks a divergence, and the metrics.json beside it is damaged.
         OSError: the file cannot be read.
     """
-    try:
-        with np.load(Path(path), allow_pickle=False) as file:
-            # members that are not arrays are read as bytes
-            arrays = {name: np.asarray(file[name]) for name in file.files}
-    except (FileNotFoundError, PermissionError, IsADirectoryError):
-        raise
-    except Exception as error:  # a damaged archive raises many types: zip, zlib, array header
-        reason = format_error(error, 200)
-        raise MetricsError(f"{path}: expected predictions, received something else ({reason})") from None
+    arrays = _read_arrays(Path(path))
     if not arrays:  # the mark of a divergence
         raise_if_marked(Path(path).with_name(METRICS_FILE))
         raise MetricsError(f"{path}: the run diverged: there are no predictions")
-    of_all_classes = arrays.get(_CLASS_LOG_PROB, np.zeros(0))
-    is_earlier = of_all_classes.dtype == np.float16
-    types = _TEST if is_earlier or of_all_classes.shape[1:] == (0,) else _TYPES
-    if arrays.keys() != types.keys():
-        raise MetricsError(f"{path}: expected {', '.join(types)}, received {', '.join(arrays)}")
+    if arrays.keys() != _TYPES.keys():
+        raise MetricsError(f"{path}: expected {', '.join(_TYPES)}, received {', '.join(arrays)}")
     predictions = Predictions(**arrays)
-    _check(predictions, types | ({_CLASS_LOG_PROB: np.float16} if is_earlier else {}), path)
+    _check(predictions, _TYPES, path)
     return predictions
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,11 @@ def find_runs(root: Path, seals: Seals | None = None) -> list[RecordedRun]:
     seals = seals or Seals()
     runs = [_read_run(path, run) for path, run in _find_metrics_files(root)]
     runs = [replace(item, is_outdated=bool(seals.find_first_fault(item.folder / _MANIFEST))) for item in runs]
+    return sort_runs(runs)
+
+
+def sort_runs(runs: Iterable[RecordedRun]) -> list[RecordedRun]:
+    """Sort runs: flows before their classifiers, baselines before fitted priors, those without a flow last."""
     return sorted(runs, key=lambda item: _make_sort_key(item.run))
 
 
@@ -136,7 +141,7 @@ def _read_run(path: Path, run: Run) -> RecordedRun:
 
 
 def _make_sort_key(run: Run) -> tuple[Any, ...]:
-    """Sort key: flows before their classifiers, baselines before fitted priors."""
+    """Return the key of :func:`sort_runs`."""
     is_fitted = run.weight is not None and run.weight > 0
     flow = (run.dataset, run.flow is None, run.flow or "", is_fitted, run.prior or "", run.weight or 0.0, run.seed)
     return (*flow, run.classifier or "", run.augmentation or "")

@@ -16,7 +16,7 @@ import pandas as pd
 from nfpi.config.experiments import TableSettings
 from nfpi.results.recorded.csv_files import read_csv, read_header
 from nfpi.results.tables.columns import METRIC_COLUMNS, NOTED_COLUMNS, ROW_COLUMNS, list_metrics, table_columns
-from nfpi.results.tables.comparisons import compare_with_best
+from nfpi.results.tables.comparisons import FindPredictions, compare_with_best
 from nfpi.results.tables.rows import TableRow
 from nfpi.results.tables.summaries import MeasuredRow, TableError, mark_best, measure_row
 
@@ -31,7 +31,7 @@ def accuracy_table(
     table: TableSettings,
     reference: pd.DataFrame,
     rows: Sequence[TableRow],
-    root: str | os.PathLike[str] | None = None,
+    read: FindPredictions = lambda run: None,
 ) -> pd.DataFrame:
     """Make a table of metrics over seeds beside the paper's numbers, followed by the cited work.
 
@@ -43,8 +43,8 @@ def accuracy_table(
         table: settings of the table.
         reference: the paper's numbers of all tables (:func:`read_reference`).
         rows: the rows with their runs, in order.
-        root: the folder results/{preset} that contains the runs, whose predictions are used to compare accuracies in a
-            table of one seed; None: they are not compared.
+        read: returns the predictions of a run, by which accuracies are compared in a table of one seed; None: there are
+            none.
 
     Returns:
         A frame with the columns :func:`nfpi.results.tables.columns.table_columns`.
@@ -64,7 +64,7 @@ def accuracy_table(
         if table.best_only and any(measured.is_best for measured in of_experiment):
             of_experiment = [measured for measured in of_experiment if measured.is_best]
         shown += of_experiment
-    comparisons = compare_with_best(shown, table.metrics, root)
+    comparisons = compare_with_best(shown, table.metrics, read)
     cells = [_make_cells(measured, known) | more for measured, more in zip(shown, comparisons, strict=True)]
     first_cited = max((row.experiment for row in rows), default=-1) + 1
     for index, label in enumerate(table.literature, first_cited):

@@ -14,27 +14,27 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from nfpi.config.metrics import ACCURACIES, metric
-from nfpi.results.recorded.predictions import Predictions, read_predictions
+from nfpi.results.recorded.predictions import Predictions
 from nfpi.results.statistics.intervals import SIGNIFICANCE_LEVEL
 from nfpi.results.statistics.significance import Comparison, holm, mcnemar, paired_t
 from nfpi.results.tables.summaries import MeasuredRow, TableError
-from nfpi.runs import PREDICTIONS_FILE, Run
+from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged
 
 NO_PREDICTIONS = "no predictions"
 """Recorded in place of the name of the test if predictions are missing."""
 
-_ReadPredictions = Callable[[Run, float], Predictions | None]
+FindPredictions = Callable[[Run], Predictions | None]
+"""Returns the predictions of a run; None: there are none."""
+_ReadChecked = Callable[[Run, float], Predictions | None]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class _Pair:
 
 
 def compare_with_best(
-    rows: Sequence[MeasuredRow], names: Sequence[str], root: str | os.PathLike[str] | None = None
+    rows: Sequence[MeasuredRow], names: Sequence[str], read: FindPredictions = lambda run: None
 ) -> list[dict[str, Any]]:
     """Compare all rows of a table with the best one on their data set, for each metric whose `higher_is_better` is set.
 
@@ -58,7 +58,7 @@ def compare_with_best(
     Args:
         rows: the measured rows.
         names: names of the metrics to compare.
-        root: the folder results/{preset} that contains the runs; None: there are no predictions.
+        read: returns the predictions of a run; None: there are none.
 
     Returns:
         For each row and compared metric, the columns `{metric}_test`, the name of the test, and `{metric}_p`, the
@@ -66,11 +66,11 @@ def compare_with_best(
         `{metric}_test` is :data:`NO_PREDICTIONS`.
 
     Raises:
-        TableError: predictions are of different images, or contradict metrics.json.
+        TableError: predictions are of different images, or contradict the metrics.
         MetricsError: a file does not contain predictions.
     """
-    read = functools.cache(functools.partial(_read_predictions, root))  # each file is read once
-    pairs = [pair for name in names for pair in _compare_pairs(rows, name, read)]
+    read_once = functools.cache(functools.partial(_read_checked, read))
+    pairs = [pair for name in names for pair in _compare_pairs(rows, name, read_once)]
     columns: list[dict[str, Any]] = [{} for _ in rows]
     adjusted = holm([pair.comparison.p_value for pair in pairs])
     for pair, p_value in zip(pairs, adjusted, strict=True):
@@ -85,7 +85,7 @@ def compare_with_best(
     return columns
 
 
-def _compare_pairs(rows: Sequence[MeasuredRow], name: str, read: _ReadPredictions) -> Iterator[_Pair]:
+def _compare_pairs(rows: Sequence[MeasuredRow], name: str, read: _ReadChecked) -> Iterator[_Pair]:
     """Yield all pairs of rows on one data set that have a value of a metric."""
     entry = metric(name)
     if entry.higher_is_better is None or entry.is_time:
@@ -102,7 +102,7 @@ def _compare_pairs(rows: Sequence[MeasuredRow], name: str, read: _ReadPrediction
             yield _Pair(name, first, second, best, comparison)
 
 
-def _compare_rows(first: MeasuredRow, second: MeasuredRow, name: str, read: _ReadPredictions) -> Comparison:
+def _compare_rows(first: MeasuredRow, second: MeasuredRow, name: str, read: _ReadChecked) -> Comparison:
     """Compare two rows by a paired t test over seeds, or accuracies in a table of one seed by McNemar's test."""
     values = [measured.summaries[name].values for measured in (first, second)]
     comparison = paired_t(*values, split_ratio=max(first.row.split_ratio, second.row.split_ratio))
@@ -127,19 +127,19 @@ def check_same_images(runs: Sequence[Run], first: Predictions, second: Predictio
         raise TableError(f"{names}: expected predictions of the same test images, received different labels")
 
 
-def _read_predictions(root: str | os.PathLike[str] | None, run: Run, accuracy: float) -> Predictions | None:
-    """Read the predictions of a run whose accuracy in metrics.json is `accuracy`, in percent; None: there are none."""
-    path = Path(root or "") / run.folder / PREDICTIONS_FILE
-    if root is None or not path.is_file():
-        return None
+def _read_checked(read: FindPredictions, run: Run, accuracy: float) -> Predictions | None:
+    """Return the predictions of a run whose accuracy is `accuracy`, in percent; None: there are none."""
     try:
-        predictions = read_predictions(path)
+        predictions = read(run)
     except Diverged as fault:  # passed on, it would mark the table itself as diverged
-        raise TableError(f"{path}: expected {accuracy:.2f} % correct, received a run that diverged: {fault}") from None
+        expected = f"{run.folder}: expected {accuracy:.2f} % correct"
+        raise TableError(f"{expected}, received a run that diverged: {fault}") from None
+    if predictions is None:
+        return None
     right = predictions.is_correct
     if not right.size or abs(100 * float(right.mean()) - accuracy) > 50 / right.size:  # half an image
-        received = f"{100 * float(right.mean()):.2f} %" if right.size else "no image"
-        raise TableError(f"{path}: expected {accuracy:.2f} % correct as in metrics.json, received {received}")
+        received = f"predictions with {100 * float(right.mean()):.2f} %" if right.size else "predictions of no image"
+        raise TableError(f"{run.folder}: expected {accuracy:.2f} % correct as in its metrics, received {received}")
     return predictions
 
 
