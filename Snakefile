@@ -44,6 +44,7 @@ from nfpi.workflow.internals import (
     log_in_utf_8,
     prepare_submission,
     force_outdated,
+    unlock,
     use_this_machine,
 )
 from nfpi.workflow.jobs import request_cuda_build
@@ -59,7 +60,7 @@ from nfpi.workflow.records import (
 from nfpi.workflow.terminal import BEFORE_LEAVING, announce, show, show_at_end
 
 ROOT = Path(workflow.basedir)
-BEFORE_LEAVING.append(lambda: workflow.persistence and workflow.persistence.unlock())
+BEFORE_LEAVING.append(lambda: unlock(workflow))
 
 # Without the directive `configfile`, `config` contains only what the user gave by --config and --configfile, which
 # overrides config.yaml and the preset.

@@ -100,9 +100,11 @@ def measure_shared_cores(sizes: Sizes, repeats: int) -> Iterator[Measurement]:
         for _ in range(repeats):
             alone.append(_time_fit(shape))
             busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-            beside.append(_time_fit(shape))
-            busy.kill()
-            busy.wait()
+            try:
+                beside.append(_time_fit(shape))
+            finally:
+                busy.kill()
+                busy.wait()
         name = f"fit, {'×'.join(map(str, shape))} images, beside a process that keeps a core busy"
         yield compare_times(name, "the same alone", median(beside), median(alone), "at most 2.00×")
 

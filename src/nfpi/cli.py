@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from types import FrameType
 
-INTERRUPTS: list[int] = []
-"""not empty after Ctrl-C; libraries that are being imported turn KeyboardInterrupt into errors of their own"""
-
-
-def _interrupt(number: int, _: FrameType | None) -> None:
-    INTERRUPTS.append(number)
-    raise KeyboardInterrupt
+from nfpi.runtime.signals import INTERRUPTS, note_interrupt
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     try:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, _interrupt)
+            signal.signal(signal.SIGINT, note_interrupt)
         from nfpi.stages.command_line import run
 
         return run(sys.argv[1:] if arguments is None else arguments)

@@ -17,6 +17,12 @@ import sys
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 
 
+def _leave(*_: object) -> None:
+    """End the process in one line."""
+    os.write(2, b"stopped\n")
+    os._exit(130)
+
+
 class LogHandler(LogHandlerBase):
     """Log handler that prints one line per job."""
 
@@ -30,7 +36,7 @@ class LogHandler(LogHandlerBase):
         """Take over the stream of Snakemake's own handler, or the handler itself."""
         interrupt = signal.getsignal(signal.SIGINT)  # not callable where the shell has set it to be ignored
         if callable(interrupt):
-            signal.signal(signal.SIGINT, lambda *_: os._exit(os.write(2, b"stopped\n") and 130))
+            signal.signal(signal.SIGINT, _leave)
         from snakemake.logging import ColorizingTextHandler
 
         from nfpi.workflow.terminal import JobLines
@@ -43,7 +49,7 @@ class LogHandler(LogHandlerBase):
         self._plain_handler = ColorizingTextHandler(settings.nocolor, stream) if plain else None
         self._lines = JobLines(stream)
         if callable(interrupt):
-            self._lines.notice_interrupts(interrupt)
+            self._lines.notice_interrupts(interrupt, _leave)
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:
         """Set the formatter of Snakemake's own lines."""

@@ -118,6 +118,20 @@ def test_a_folder_with_other_things_in_it_is_not_replaced(folder, arrays, name):
     assert len(read_image_set(folder)) == 60
 
 
+@pytest.mark.parametrize("name", [".DS_Store", ".nfs0001", ".data.manifest.json.0123456789abcdef.tmp"])
+def test_what_the_system_or_a_killed_process_left_is_replaced(folder, arrays, name):
+    (folder / name).touch()
+    write_image_set(folder, *arrays, CLASSES)
+    assert not (folder / name).exists()
+
+
+def test_the_folder_above_is_that_of_the_system(folder, arrays, tmp_path):
+    (tmp_path / "far/away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("far/away")
+    write_image_set(tmp_path / "link/../new", *arrays, CLASSES)
+    assert (tmp_path / "far/new/images.npy").is_file()
+
+
 def test_a_link_to_a_folder_is_not_replaced(folder, arrays, tmp_path):
     (tmp_path / "link").symlink_to(folder)
     with pytest.raises(DataError, match="link: expected a folder or nothing, received a file or a link"):

@@ -78,13 +78,13 @@ def test_a_gradient_that_is_not_finite_is_left_for_the_loss_to_tell(without_gpus
     device.step(optimizer, 1.0)
 
 
-@pytest.mark.parametrize(("numbers", "threads"), [(1, 1), (2**16 - 1, 1), (2**16, 2), (2**20, 4)])
-def test_a_small_batch_has_few_threads(numbers, threads):
+@pytest.mark.parametrize(("pixels", "width", "threads"), [(1, 64, 1), (2**16, 63, 1), (2**16, 64, 2), (2**16, 512, 4)])
+def test_a_small_network_has_few_threads(pixels, width, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
         device = Device(torch.device("cpu"))
-        with device.limit_threads(numbers):
+        with device.limit_threads(nn.Conv2d(3, width, 1), pixels):
             assert torch.get_num_threads() == device.threads == threads
         assert torch.get_num_threads() == 4
     finally:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-import nfpi.cli
 import nfpi.stages.execution
 from nfpi.cli import main
+from nfpi.runtime.signals import INTERRUPTS
 from nfpi.stages.base import Stage
 from nfpi.stages.commands import COMMANDS, group_commands
 
@@ -301,13 +301,12 @@ def test_ctrl_c_that_a_library_turns_into_an_error_of_its_own_is_one_line(monkey
             raise RuntimeError("schema") from None
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr(nfpi.cli, "INTERRUPTS", [])
-    monkeypatch.setattr(nfpi.stages.command_line, "INTERRUPTS", nfpi.cli.INTERRUPTS)
     monkeypatch.setattr(nfpi.stages.execution, "execute", interrupt)
     try:
         assert call(*START) == 130
     finally:
         signal.signal(signal.SIGINT, before)
+        INTERRUPTS.clear()
     assert capsys.readouterr().err == "nfpi: stopped; run the same command again to resume\n"
 
 

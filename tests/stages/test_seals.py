@@ -220,6 +220,28 @@ def test_a_manifest_without_one_of_its_inputs_is_named(results, tmp_path):
     assert len(lost) > 100
 
 
+def test_an_input_less_is_noticed_though_another_one_is_not_there(results, tmp_path):
+    place = tmp_path / "demo"
+    shutil.copytree(results, place)
+    collected = place / COLLECTED_FOLDER / "table2.manifest.json"
+    first, second, *_ = read_manifest(collected).inputs
+    (collected.parent / first).unlink()
+    assert judge(place)[0] == "", "as in a copy of a part"
+    record = json.loads(collected.read_text())
+    del record["inputs"][second], record["sha256"]
+    collected.write_text(json.dumps({**record, "sha256": compute_digest(record)}))
+    assert "expected 48 metrics among the inputs" in judge(place)[0]
+
+
+def test_a_table_that_left_the_settings_is_compared_with_its_inputs_only(results, tmp_path):
+    place = tmp_path / "demo"
+    shutil.copytree(results, place)
+    write_settings(
+        place, StoredSettings.of("demo", make_config().model_copy(update={"tables": {}, "figures": {}, "claims": {}}))
+    )
+    assert judge(place)[0] == ""
+
+
 def test_the_places_are_those_of_the_rules():
     """Each stage with a product that a rule makes has its place here."""
     rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))

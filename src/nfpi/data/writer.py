@@ -11,6 +11,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Collection, Iterator, Sequence
@@ -37,6 +38,8 @@ _KEY_LENGTH = 12
 """hexadecimal digits in the names of temporary folders"""
 _MINUTES_BETWEEN_SAVES = 1.0
 _UNKNOWN = -1
+_OF_OTHERS = re.compile(r"\.(DS_Store|nfs\w+|.*\.tmp)$")
+"""names of files that macOS, NFS and killed processes leave in folders"""
 
 
 @contextmanager
@@ -51,7 +54,8 @@ def replace_folder(
 
     Args:
         folder: the folder to write; an existing one is replaced as a whole.
-        names: files and folders that it may contain, besides its manifest; a folder with others is never replaced.
+        names: files and folders that it may contain, besides its manifest and what the system leaves there; a folder
+            with others is never replaced.
         fingerprint: digest of everything that the result depends on, in hexadecimal; None: never resume.
         kept: glob pattern; subfolders of the old folder that match it are moved to the new one. None: nothing is moved.
 
@@ -63,7 +67,8 @@ def replace_folder(
             parent of it.
         LockedError: another process is writing it.
     """
-    folder = Path(os.path.normpath(Path(folder).absolute()))
+    folder = Path(folder).absolute()
+    folder = folder.parent.resolve() / folder.name
     _require_only(folder, names, kept)
     with locked(folder.with_name(f".{folder.name}.write.lock"), f"write {folder}"):
         partial = _make_temporary_path(folder, "partial", fingerprint)
@@ -98,7 +103,7 @@ def _require_only(folder: Path, names: Collection[str], kept: str | None) -> Non
     if not folder.exists():
         return
     present = {path.name for path in folder.iterdir()} - {path.name for path in _list_kept(folder, kept)}
-    others = sorted(name for name in present if not (name in names or name.endswith(SUFFIX)))
+    others = sorted(name for name in present if not (name in names or name.endswith(SUFFIX) or _OF_OTHERS.match(name)))
     if others:
         raise DataError(f"{folder}: expected only {', '.join(names)} in a folder to replace, received '{others[0]}'")
     with suppress(FileNotFoundError):  # there is no working directory any more

@@ -23,8 +23,8 @@ from nfpi.runtime.processes import Processes, connected, read_rank_and_port
 logger = logging.getLogger(__name__)
 
 _BACKEND = "inductor"
-_NUMBERS_PER_THREAD = 2**15
-"""pixels or latents of a batch for each thread of a CPU; with fewer, threads wait for each other more than they help"""
+_NUMBERS_PER_THREAD = 2**21
+"""numbers for each thread of a CPU, see :meth:`Device.limit_threads`; with fewer, threads wait more than they help"""
 _LOWEST_FOR_TRITON = 8
 """lowest major compute capability of NVIDIA GPUs (A100) that Triton supports"""
 # constants of <malloc.h>
@@ -41,13 +41,13 @@ class Device:
 
     Attributes:
         device, precision, processes: as given.
-        threads: threads of a training's steps, see :meth:`limit_threads`.
+        threads: threads of a training's steps on a CPU, see :meth:`limit_threads`; else None.
     """
 
     def __init__(self, device: torch.device, precision: str = "32-true", processes: Processes | None = None) -> None:
         self.device, self.precision = device, precision
         self.processes = processes or Processes(device=device)
-        self.threads = torch.get_num_threads()
+        self.threads: int | None = None
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed")
         if self._scaler.is_enabled():
             # the first float16 gradients may overflow; their step is skipped, and the schedule continues as intended
@@ -102,17 +102,18 @@ class Device:
             torch.backends.cudnn.benchmark = before
 
     @contextmanager
-    def limit_threads(self, numbers: int) -> Iterator[None]:
-        """On a CPU, compute the block with as many threads as a batch keeps busy, but no more than before.
+    def limit_threads(self, network: nn.Module, pixels: int) -> Iterator[None]:
+        """On a CPU, compute the block with as many threads as a network keeps busy, but no more than before.
 
         Args:
-            numbers: B·C·H·W of a batch.
+            network: the network; its widest layer counts, of which every pixel has an output.
+            pixels: number of pixels of a batch, B·H·W.
         """
         before = torch.get_num_threads()
-        self.threads = before
         if self.device.type == "cpu":
-            self.threads = max(1, min(before, numbers // _NUMBERS_PER_THREAD))
-        torch.set_num_threads(self.threads)
+            widest = max((len(weight) for weight in network.parameters() if weight.dim() > 1), default=1)
+            self.threads = max(1, min(before, widest * pixels // _NUMBERS_PER_THREAD))
+            torch.set_num_threads(self.threads)
         try:
             yield
         finally:

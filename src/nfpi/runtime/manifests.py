@@ -15,6 +15,7 @@ import json
 import logging
 import os
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -274,21 +275,17 @@ def find_faults(path: Path) -> tuple[int, list[str]]:
 
 
 def find_edited(path: Path, manifest: Manifest) -> str:
-    """Describe the first file of a manifest that was changed since, as far as a quick look shows; empty: none.
+    """Describe the first small file of a manifest that was changed since; empty: none.
 
-    Only files of at most a MiB, and those that were written after the manifest, are read; missing ones are no fault.
+    Larger files than a MiB are left to the stages that read them, and so are files that are missing or unreadable.
     """
-    written = path.stat().st_mtime_ns
     for name in manifest.files:
-        try:
-            with open_below(path.parent, name) as file:
-                status = os.fstat(file.fileno())
-                if status.st_size <= _SMALL or status.st_mtime_ns > written:
+        with suppress(OSError), open_regular(path.parent / name) as file:
+            if os.fstat(file.fileno()).st_size <= _SMALL:
+                try:
                     manifest.check_file(name, file, path)
-        except FileNotFoundError:
-            continue
-        except (ManifestError, OSError) as error:
-            return str(error)
+                except ManifestError as error:
+                    return str(error)
     return ""
 
 

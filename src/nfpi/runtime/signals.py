@@ -14,8 +14,16 @@ EXIT_STATUS = 75
 """Exit status EX_TEMPFAIL of sysexits.h: the same command, run again, resumes."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+INTERRUPTS: list[int] = []
+"""Not empty after Ctrl-C: libraries that are being imported turn KeyboardInterrupt into errors of their own."""
 _GRACE = 1.0
 """Seconds within which a second signal counts as a duplicate: clusters signal both a process and its group."""
+
+
+def note_interrupt(number: int, _: FrameType | None) -> None:
+    """Handle Ctrl-C as Python does, and note it in INTERRUPTS."""
+    INTERRUPTS.append(number)
+    raise KeyboardInterrupt
 
 
 class Interrupted(Exception):

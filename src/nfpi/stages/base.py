@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import inspect
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
@@ -194,8 +193,8 @@ class Stage(Command):
         """Lock file, in the output folder or beside a folder that is replaced."""
         name = f".{self.label.format(**self.__dict__)}.lock"
         if self.replaces_folder:  # a lock inside would be removed with the folder
-            folder = Path(os.path.normpath(self.output.absolute()))
-            return folder.with_name(f".{folder.name}{name}")
+            folder = self.output.absolute()
+            return folder.parent.resolve() / f".{folder.name}{name}"
         return self.output / name
 
     def list_input_files(self) -> list[Path]:

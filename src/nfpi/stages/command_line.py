@@ -26,12 +26,11 @@ from pydantic_settings import (
 from tqdm import tqdm
 
 from nfpi import __version__
-from nfpi.cli import INTERRUPTS
 from nfpi.config.base import ConfigError, explain, suggest
 from nfpi.config.extensions import describe_extension_fault, load_extensions
 from nfpi.runtime.faults import describe_exhausted_memory, describe_fault, escape_controls
 from nfpi.runtime.job_log import is_first_process, print_error, run_with_log
-from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible
+from nfpi.runtime.signals import EXIT_STATUS, INTERRUPTS, Interrupted, interruptible
 from nfpi.stages.base import Command, Stage
 from nfpi.stages.commands import COMMANDS, group_commands
 

@@ -125,5 +125,5 @@ class Export(Stage):
         from nfpi.data.store import read_image_set
 
         if self.output.is_dir() and any(self.output.iterdir()):
-            raise ConfigError(f"{self.output}: expected a new or an empty folder, received one with files")
+            raise ConfigError(f"{self.output}: expected a new or an empty folder for --output, received one with files")
         export_imagefolder(read_image_set(self.images), self.output)

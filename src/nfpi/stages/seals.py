@@ -92,10 +92,13 @@ class SettingsSeals(Seals):
         listed = [self.read(path.parent / name) for name in manifest.inputs]
         kinds = Counter(made.product.removeprefix("refitted ") for made in listed if made is not None)
         for stage, wildcards, needed in self._list_jobs(path, found[0]):
-            if stage.command == manifest.stage and None not in listed:  # one that is not there may be the missing one
+            if stage.command == manifest.stage and _plan_seal(stage, wildcards, found[1]) is not None:
                 expected = Counter([*needed, *_list_needed(stage, wildcards, found[1])])
-                for kind in expected - kinds:
-                    return f"{path}: expected {kind} among the inputs of {manifest.product}, received none"
+                missing = expected - kinds
+                if missing.total() > listed.count(None):  # those that are not there may be of any kind
+                    kind = next(iter(missing))
+                    wanted = f"{expected[kind]} {kind} among the inputs of {manifest.product}"
+                    return f"{path}: expected {wanted}, received {kinds[kind]}"
         return ""
 
     def _find_declared(self, path: Path, manifest: Manifest) -> str | None:

@@ -85,9 +85,9 @@ class FlowTraining(Training):
 
     def run(self, checkpoints: Checkpoints | None, tracked: Path | None, progress: bool | None) -> None:
         """Train; see :func:`continue_training` for the arguments."""
-        numbers = self._batch_size * math.prod(self.state.flow.shape)
+        pixels = self._batch_size * math.prod(self.state.flow.shape[1:])
         with (
-            self.device.limit_threads(numbers),
+            self.device.limit_threads(self.state.flow, pixels),
             tracking(tracked if self._data.processes.first else None, self._data, self.state.log) as track,
         ):
             self._track = track

@@ -82,6 +82,12 @@ def prepare_submission(workflow: Any, jobs: Jobs) -> None:
         )
 
 
+def unlock(workflow: Any) -> None:
+    """Remove the locks of this call; Snakemake's own function also removes those of other calls."""
+    for path in getattr(workflow.persistence, "_lockfile", {}).values():
+        Path(path).unlink(missing_ok=True)
+
+
 def find_rules_with_jobs(workflow: Any) -> dict[str, str]:
     """Return, for each rule that runs a command, the stem of its benchmark files, or its name if it has none.
 

@@ -9,7 +9,6 @@ here.
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 import shutil
 import signal
@@ -140,7 +139,7 @@ class JobLines:
     _is_stopping: bool = False
     _has_ended: bool = False
 
-    def notice_interrupts(self, previous: Callable[..., Any]) -> None:
+    def notice_interrupts(self, previous: Callable[..., Any], leave: Callable[[], None]) -> None:
         """Notice Ctrl-C, after which failures of jobs and of the call are not reported as errors.
 
         Before jobs may run, it ends the call at once. An exception would not do: libraries that are being imported turn
@@ -148,14 +147,14 @@ class JobLines:
 
         Args:
             previous: handler of the signal, which is called once jobs may run.
+            leave: function that ends the process in one line.
         """
 
         def note_and_interrupt(*arguments: Any) -> None:
             if not JOBS_MAY_RUN.is_set():
                 for action in BEFORE_LEAVING:
                     action()
-                os.write(2, b"stopped\n")
-                os._exit(130)
+                leave()
             self._interrupted = True
             previous(*arguments)
 
@@ -179,6 +178,7 @@ class JobLines:
             case "run_info":
                 self._stats = Counter({str(name): int(n) for name, n in record.stats.items() if name != "total"})
             case "job_info":
+                JOBS_MAY_RUN.set()  # also with --no-hooks
                 self._handle_start(record)
             case "job_finished":
                 self._handle_end(record.job_id)

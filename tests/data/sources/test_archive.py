@@ -199,12 +199,16 @@ def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path, 
         load_source(DatasetConfig(source="imagefolder", folder=archive, archive={"gib": 1}), tmp_path / "downloads")
 
 
-def test_headers_of_an_archive_count(image_folder, tmp_path, monkeypatch):
-    """Names of empty files, in this case."""
+@pytest.mark.parametrize("is_global", [False, True], ids=["long names", "global headers"])
+def test_headers_of_an_archive_count(image_folder, tmp_path, monkeypatch, is_global):
     monkeypatch.setattr(archives, "_ALWAYS_ALLOWED", 10**6)
     with tarfile.open(tmp_path / "bomb.tar.xz", "w:xz") as archive:
         for index in range(300):
-            archive.addfile(tarfile.TarInfo(f"{index}/{'/'.join(['a' * 200] * 20)}"))
+            if is_global:
+                archive.fileobj.write(tarfile.TarInfo.create_pax_global_header({"comment": "a" * 4000}))
+            else:
+                archive.addfile(tarfile.TarInfo(f"{index}/{'/'.join(['a' * 200] * 20)}"))
+        archive.addfile(tarfile.TarInfo("last"))
     _refused(tmp_path / "bomb.tar.xz", tmp_path, "at most 1000000 bytes")
 
 

@@ -129,10 +129,11 @@ def _list_zip(file: zipfile.ZipFile) -> Iterator[_Member]:
 
 
 def _list_tar(file: tarfile.TarFile) -> Iterator[_Member]:
+    end = 0
     for member in file:
         kind = "folder" if member.isdir() else "file" if member.isreg() else ""
-        size = member.offset_data - member.offset + member.size  # with its headers, which may be long
-        yield _Member(member.name, size, kind, partial(file.extractfile, member))
+        begin, end = end, member.offset_data + member.size
+        yield _Member(member.name, end - begin, kind, partial(file.extractfile, member))  # with all headers before it
     # tarfile does not detect truncation between two members; the end is marked by a block of zeros
     assert file.fileobj is not None
     file.fileobj.seek(file.offset)
