@@ -99,9 +99,6 @@ wildcard_constraints:
     **inputs.wildcard_constraints(),
 
 
-report: "workflow/report/workflow.rst"
-
-
 include: "workflow/rules/data.smk"
 include: "workflow/rules/flow.smk"
 include: "workflow/rules/prior.smk"

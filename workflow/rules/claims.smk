@@ -7,14 +7,7 @@ if plan.config.claims:
             predictions=inputs.predictions_of_claims,
             reference=REFERENCE,
         output:
-            **{
-                name: (
-                    report(file, caption="../report/claims.rst", category="Claims", labels={"form": name})
-                    if name in ("html", "png")
-                    else file
-                )
-                for name, file in targets.claims().items()
-            },
+            **targets.claims(),
         log:
             jobs.log("claims", "claims"),
         benchmark:

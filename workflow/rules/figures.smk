@@ -6,19 +6,7 @@ for name, figure in plan.config.figures.items():
         input:
             unpack(inputs.files_of_figure(name)),
         output:
-            **{
-                key: (
-                    report(
-                        file,
-                        caption="../report/figure.rst",
-                        category="Figures",
-                        labels={"figure": key.removesuffix("_png")},
-                    )
-                    if key.endswith("_png")
-                    else file
-                )
-                for key, file in targets.figure(name).items()
-            },
+            **targets.figure(name),
         log:
             jobs.log("figure", f"figures/{name}"),
         benchmark:
@@ -32,7 +20,6 @@ for name, figure in plan.config.figures.items():
         params:
             **declarations.of(MakeFigure, name=name),
             files=inputs.options_of_figure(name),
-            caption=targets.caption(name),
             folder=subpath(output[0], parent=True),
         message:
             f"Draw {figure.title or name}" "{params.changed}"

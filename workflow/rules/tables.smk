@@ -36,16 +36,7 @@ rule table:
         predictions=inputs.predictions_of_table,
         reference=REFERENCE,
     output:
-        csv=targets.table("{table}")["csv"],
-        markdown=targets.table("{table}")["markdown"],
-        latex=targets.table("{table}")["latex"],
-        html=report(
-            targets.table("{table}")["html"],
-            caption="../report/table.rst",
-            category="Tables",
-            labels=targets.labels_of_table,
-        ),
-        manifest=targets.table("{table}")["manifest"],
+        **targets.table("{table}"),
     log:
         jobs.log("table", "tables/{table}"),
     benchmark:

@@ -41,22 +41,10 @@ class Targets:
         root = self.plan.layout.root.as_posix()
         return {name: f"{root}/{file}" for name, file in JudgeClaims.get_output_files().items()}
 
-    def labels_of_table(self, wildcards: Wildcards) -> dict[str, str]:
-        """Return the labels of a table in reports."""
-        name = wildcards["table"]
-        return {"table": name, "title": self.plan.config.tables[name].title or name}
-
     def figure(self, name: str) -> dict[str, str]:
         """Return the files of a figure, by name."""
         names = self.plan.config.figures[name].output_names(name) | MakeFigure.get_output_files(name=name)
         return {key: f"{self.plan.fill_path(FIGURES_FOLDER)}/{file}" for key, file in names.items()}
-
-    def caption(self, name: str) -> Callable[[Wildcards, object], str]:
-        """Make a params function that returns the caption of a figure.
-
-        Snakemake does not compare it, since the function has the argument `output`.
-        """
-        return lambda wildcards, output: self.plan.config.figures[name].describe(self.plan.config)
 
     def files(self, *names: str) -> list[str]:
         """Return all files of these targets; a table includes the figures drawn from it."""
