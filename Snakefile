@@ -51,7 +51,6 @@ from nfpi.workflow.jobs import request_cuda_build
 from nfpi.workflow.plan import shorten_path
 from nfpi.workflow.records import (
     check_preset_file,
-    list_requested_tables,
     lock_results,
     record_call,
     record_preset_file,
@@ -135,9 +134,8 @@ onstart:
     requested, stages = list_requested_targets(workflow), find_rules_with_jobs(workflow)
     record_call(plan, requested)
     log_in_utf_8(logger)
-    assumed = jobs.assume_seconds(list_requested_tables(plan.config, requested), stages)
     together = jobs.count_together(workflow.resource_settings.cores or 1)
-    announce(logger, plan.layout.root, stages, assumed, together)
+    announce(logger, plan.layout.root, stages, together)
 
 
 onsuccess:

@@ -9,6 +9,7 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 import torch.nn.functional as F
+from counting import count_flow_step
 from timing import Measurement, compare_times, measure_medians
 from torch import Tensor, nn
 
@@ -22,7 +23,6 @@ from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.flows.networks import NormalizedConv2d
 from nfpi.linalg import exponential_action
 from nfpi.priors.gaussian import GaussianPrior
-from nfpi.projection.counting import count_flow_step
 from nfpi.training.batches import TrainingData, latent_statistics
 from nfpi.training.likelihood import negative_log_likelihood
 

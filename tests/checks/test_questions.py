@@ -25,9 +25,9 @@ from nfpi.checks.questions import (
     which_gpus,
 )
 from nfpi.checks.subject import Subject
+from nfpi.checks.work import Images, describe_batch, list_work
 from nfpi.data.writer import write_image_set
 from nfpi.flows.coupling import Coupling
-from nfpi.projection.work import Images, describe_batch, list_work
 from nfpi.training.state import TrainingState
 
 from .conftest import only

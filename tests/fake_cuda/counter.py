@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from counting import OperationCounter
 from torch import Tensor
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves
-
-from nfpi.projection.counting import OperationCounter
 
 aten = torch.ops.aten
 _COPIES = {aten._to_copy, aten.copy_}

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).parent))
 from device import install
 
@@ -23,6 +24,7 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 from counter import DeviceCounter
+from counting import SavedMemory, make_fake, make_fake_mode
 
 from nfpi.augmentation import augment_images
 from nfpi.classifiers.data import ClassifierData
@@ -37,7 +39,6 @@ from nfpi.data.store import ImageSet
 from nfpi.evaluation import evaluate_flow
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.priors import GaussianPrior
-from nfpi.projection.counting import SavedMemory, make_fake, make_fake_mode
 from nfpi.runtime.device import Device
 from nfpi.sampling import sample_images
 from nfpi.training.batches import TrainingData, latent_statistics

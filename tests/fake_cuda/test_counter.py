@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import torch
-
-from nfpi.projection.counting import make_fake_mode
+from counting import make_fake_mode
 
 from .counter import DeviceCounter
 

@@ -168,15 +168,5 @@ def test_what_is_written_by_hand_is_the_same() -> None:
     assert f"{CUDA_OVERRIDE}={CUDA_VERSION}" in (ROOT / "environment.yml").read_text()
 
 
-def test_seconds_are_assumed_of_what_this_machine_computes_on_its_cores(monkeypatch):
-    jobs, stages = make_jobs(), {"train_flow": "train_flow", "table": "table", "augment": "augment"}
-    monkeypatch.setattr("nfpi.workflow.jobs.has_gpu", lambda: False)
-    assumed = jobs.assume_seconds(["table2"], stages)
-    assert set(assumed) == {"train_flow", "table"}
-    assert assumed["train_flow"] > assumed["table"]
-    monkeypatch.setattr("nfpi.workflow.jobs.has_gpu", lambda: True)
-    assert not jobs.assume_seconds(["table2"], stages)
-
-
 def test_trainings_share_the_cores():
     assert [make_jobs().count_together(cores) for cores in (1, 2, 5)] == [1, 2, 5]  # of one thread each

@@ -38,15 +38,13 @@ class Terminal(io.StringIO):
 class Call:
     """Events of a call, as Snakemake tells them, at times that the test sets."""
 
-    def __init__(
-        self, results: Path, stream: io.StringIO | None = None, assumed: dict[str, float] | None = None, **stats: int
-    ) -> None:
+    def __init__(self, results: Path, stream: io.StringIO | None = None, together: int = 1, **stats: int) -> None:
         self.now, self.folder = 0.0, results
         self.stream = stream or io.StringIO()
         self.output = JobLines(self.stream, clock=lambda: self.now)
         self.tell("workflow_started")
         self.tell("run_info", stats=stats | {"table2": 1, "total": sum(stats.values()) + 1})
-        self.tell(None, nfpi=(results, STAGES, assumed or {}, 2 if assumed else 1))
+        self.tell(None, nfpi=(results, STAGES, together))
 
     def tell(self, event: str | None, message: str = "", level: int = logging.INFO, **attributes: Any) -> None:
         record = logging.LogRecord("snakemake", level, "", 0, message, None, None)
@@ -93,10 +91,7 @@ def test_the_time_left_is_known_from_earlier_calls(tmp_path) -> None:
     times.write_text("s\tmax_rss\n600\t1\n")
     call = Call(tmp_path, train_flow=2)
     assert call.lines[0].startswith("2 jobs, about 20 min if run one at a time ")
-
-
-def test_the_time_is_assumed_where_none_is_known(tmp_path) -> None:
-    call = Call(tmp_path, assumed={"train_flow": 600.0}, train_flow=4)
+    call = Call(tmp_path, together=2, train_flow=4)
     assert call.lines[0].startswith("4 jobs, about 20 min if run 2 at a time ")
 
 

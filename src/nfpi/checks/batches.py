@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import gc
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
+from nfpi.checks.work import LATENT_CHANNELS, Work
+from nfpi.classifiers.registry import build_classifier
 from nfpi.config.settings import Config
 from nfpi.data.store import ImageSet
 from nfpi.flows.bijection import ImageFlow
+from nfpi.flows.registry import build_flow, describe_flow
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
-from nfpi.projection.hours import build_model
-from nfpi.projection.work import Work
 from nfpi.runtime.device import make_device
 from nfpi.runtime.faults import describe_exhausted_memory, format_error
 from nfpi.runtime.precision import full_precision
@@ -30,6 +33,14 @@ from nfpi.training.state import TrainingState
 SEED = 0
 _SECONDS = 0.5
 """shortest time over which a batch is timed"""
+_STABLE_DIFFUSION: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": LATENT_CHANNELS,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+}
+"""Architecture of stabilityai/sd-vae-ft-mse."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,18 @@ class Measured:
     seconds: float
     memory: float
     fault: str = ""
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Log no epochs within the block, as they are only a few steps."""
+    log = logging.getLogger("nfpi")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def measure_batch(config: Config, work: Work, device: torch.device) -> Measured:
@@ -63,6 +86,25 @@ def measure_batch(config: Config, work: Work, device: torch.device) -> Measured:
         return Measured(math.nan, 0.0, fault)
     memory = torch.cuda.max_memory_reserved() / 2**30 if device.type == "cuda" else 0.0
     return Measured(seconds, memory)
+
+
+def build_model(config: Config, work: Work) -> nn.Module:
+    """Build the model of a batch with random weights: a flow, a classifier, or Stable Diffusion's autoencoder.
+
+    Raises:
+        ImportError: diffusers is not installed.
+    """
+    if work.kind.startswith("vae"):
+        from diffusers import AutoencoderKL
+
+        autoencoder: nn.Module = AutoencoderKL(**_STABLE_DIFFUSION)
+        return autoencoder
+    own = config.for_dataset(work.dataset)
+    if work.kind.startswith("flow"):
+        return build_flow(describe_flow(own.flows[work.subject], work.shape))
+    untrained = own.classifiers[work.subject].model_copy(update={"pretrained": False, "weights": None})
+    channels, size, _ = work.shape
+    return build_classifier(untrained, work.classes, channels, size)
 
 
 def release_memory() -> None:
@@ -121,7 +163,7 @@ class Trial:
 
 
 def _make_computation(config: Config, work: Work, device: torch.device) -> tuple[Callable[[], object], int]:
-    """Return what computes batches of a kind, see :attr:`nfpi.projection.work.Work.kind`, and their number."""
+    """Return what computes batches of a kind, see :attr:`nfpi.checks.work.Work.kind`, and their number."""
     if work.kind == "flow_step":
         return Trial(config, work).step, 1
     if work.kind == "classifier_step":

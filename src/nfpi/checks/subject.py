@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 
 from nfpi.checks.batches import Measured, measure_batch
+from nfpi.checks.work import Images, Work, count_images, describe_batch, list_work
 from nfpi.config.base import ConfigError
-from nfpi.config.datasets import SOURCES
 from nfpi.config.resolution import Resolved
 from nfpi.data.store import ImageSet, read_image_set
-from nfpi.projection.work import Images, Work, describe_batch, list_work
 from nfpi.runs import SPLITS, Layout
 
 _BATCH_ON_CPU, _SHORT = 4, 0.5
@@ -31,13 +30,15 @@ class Subject:
         device: device that the checks run on.
         work: batches that the runs of the preset compute there.
         prepared: training images of the data sets that are prepared.
-        measured: what was found of each kind of batch so far, see :func:`nfpi.projection.work.describe_batch`.
+        counted: the data sets whose number of images is known.
+        measured: what was found of each kind of batch so far, see :func:`nfpi.checks.work.describe_batch`.
     """
 
     resolved: Resolved
     device: torch.device
     work: list[Work]
     prepared: dict[str, ImageSet]
+    counted: set[str]
     measured: dict[tuple[object, ...], Measured] = field(default_factory=dict)
 
     @classmethod
@@ -49,10 +50,11 @@ class Subject:
         """
         found = {name: _find_images(resolved, name) for name in resolved.config.datasets}
         prepared = {name: images for name, (images, _) in found.items() if images is not None}
-        work = list_work(resolved.config, {name: sizes for name, (_, sizes) in found.items()})
+        counted = {name: sizes for name, (_, sizes) in found.items() if sizes is not None}
+        work = list_work(resolved.config, counted)
         if not any(one.kind == "flow_step" for one in work):
             raise ConfigError(f"preset {resolved.preset}: expected tables with a flow, received none")
-        return cls(resolved, device, work, prepared)
+        return cls(resolved, device, work, prepared, set(counted))
 
     @property
     def on_gpu(self) -> bool:
@@ -108,8 +110,7 @@ class Subject:
 
     def estimate_seconds(self, work: Work) -> float | None:
         """Return the seconds of all batches; None: the time or the number of images is not known."""
-        source = SOURCES[self.resolved.config.datasets[work.dataset].source]
-        if work.dataset not in self.prepared and "images" not in source.traits:
+        if work.dataset not in self.counted:
             return None
         share = 1.0
         if work.kind == "classifier_forward":
@@ -118,16 +119,17 @@ class Subject:
         return None if found.fault else share * work.batches * found.seconds
 
 
-def _find_images(resolved: Resolved, dataset: str) -> tuple[ImageSet | None, Images]:
-    """Return the prepared training images of a data set, if there are any, and its sizes as prepared or declared."""
-    block, declared = resolved.config.datasets[dataset], Images.of(resolved.config.datasets[dataset])
+def _find_images(resolved: Resolved, dataset: str) -> tuple[ImageSet | None, Images | None]:
+    """Return the prepared training images of a data set, if there are any, and its sizes, if they are known."""
+    block = resolved.config.datasets[dataset]
     splits = resolved.config.splits_of(dataset, resolved.config.seeds[0])
     folder = Path(Layout(resolved.results / resolved.preset).path(SPLITS, dataset=dataset, splits=splits))
     splits_there = [split for split in ("train", "validation", "test") if (folder / split).is_dir()]
     found = {split: read_image_set(folder / split, verify=False) for split in splits_there}
     train = found.get("train")
     if train is None:
-        return None, declared
+        return None, count_images(resolved.config, dataset)
     counts = {split: len(images) for split, images in found.items()}
+    declared = Images.of(block)
     pixels = train.shape if block.vae is None else declared.pixels
     return train, replace(declared, **counts, classes=train.num_classes, shape=train.shape, pixels=pixels)

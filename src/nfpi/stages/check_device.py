@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -50,21 +49,18 @@ class CheckDevice(Command):
         """
         import torch
 
+        from nfpi.checks.batches import silenced
         from nfpi.checks.questions import answer_questions
 
         began = time.monotonic()
         chosen = {} if self.preset is None else {"preset": self.preset}
         file = self.config_file or find_config_file()
         resolved = resolve(file, file.parent / "presets", self.config | chosen)
-        lines, log = [], logging.getLogger("nfpi")
-        level = log.level
-        log.setLevel(logging.WARNING)  # epochs are only a few steps here
-        try:
+        lines = []
+        with silenced():
             for line in answer_questions(resolved):
                 _print(line)
                 lines.append(line)
-        finally:
-            log.setLevel(level)
         failed = list(dict.fromkeys(line.check for line in lines if line.verdict == "FAILED"))
         if self.output is not None:
             report: dict[str, Any] = {"preset": resolved.preset, "torch": torch.__version__, "nfpi": nfpi.__version__}

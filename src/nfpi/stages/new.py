@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -59,6 +60,10 @@ _ABOUT = """\
 """
 _MOST_NAMED = 3
 """largest number of classes that a message names"""
+_START = 4.0
+"""seconds in which a job starts, and does what is not timed"""
+_WITHOUT_STEPS = ("evaluate", "generate")
+"""stages whose jobs make no training steps"""
 _MOST_SIZES = 10_000
 """largest number of images, evenly spaced among all, whose size and colour are read"""
 
@@ -180,17 +185,27 @@ def _inspect(folder: ImageFolder) -> _Images:
 
 
 def _estimate_time(preset: Path, dataset: str, folder: Path) -> str:
-    """Describe the time of all jobs of a preset, whose data set is in a folder."""
-    from nfpi.projection.seconds import START, estimate_jobs
+    """Describe the time of all jobs of a preset, whose data set is in a folder, by timing a few steps of each kind."""
+    import torch
+
+    from nfpi.checks.batches import silenced
+    from nfpi.checks.subject import Subject
+    from nfpi.runtime.device import make_device
 
     file = find_config_file()
     changes = {"preset": str(preset), "datasets": {dataset: {"folder": str(folder)}}}  # where an archive is unpacked
-    jobs, _ = estimate_jobs(resolve(file, file.parent / "presets", changes).config)
-    seconds = sum(count * (START + each) for count, each in jobs.values())
-    flows, classifiers = jobs["train_flow"][0], jobs["train_classifier"][0]
+    torch.set_num_threads(1)  # as in a job of the preset
+    device = make_device().device
+    subject = Subject.find(resolve(file, file.parent / "presets", changes), device)
+    with silenced():
+        seconds = sum(subject.estimate_seconds(work) or 0.0 for work in subject.work)
+    jobs: Counter[str] = Counter()
+    for work in subject.work:
+        jobs[work.stage] += work.trainings if work.is_step or work.stage in _WITHOUT_STEPS else 0
+    where = "one core" if device.type == "cpu" else "this GPU"
     return (
-        f"{flows} flows and {classifiers} classifiers: about {format_duration(seconds)} on one core (assumed, not "
-        "measured), less on several or on a GPU"
+        f"{jobs['train_flow']} flows and {jobs['train_classifier']} classifiers: about "
+        f"{format_duration(seconds + _START * jobs.total())} on {where}, by a few steps that were timed"
     )
 
 

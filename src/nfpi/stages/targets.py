@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from nfpi.config.resolution import Resolved, resolve
-from nfpi.config.settings import Config
 from nfpi.results.recorded.times import format_duration
 from nfpi.stages.base import Command
 from nfpi.stages.check_device import find_config_file
 from nfpi.stages.printing import print_rows
 from nfpi.stages.results import find_needed_jobs
 
-_HEADING = ("target", "content", "one core, assumed", "took")
+_HEADING = ("target", "content", "took")
 _OTHERS = {
     "all": "all tables and figures, and the claims",
     "costs": "hours and memory of the jobs behind the tables",
@@ -26,9 +25,8 @@ _OTHERS = {
 class ListTargets(Command):
     """List the targets of a preset, with their times.
 
-    Prints what `snakemake TARGET` makes; of tables the time of their trainings on one core, assumed from another
-    machine (for matrix-exponential flows and ResNet18), and the time that their jobs took so far. Jobs that tables
-    share are counted in each.
+    Prints what `snakemake TARGET` makes, and the time that the jobs of tables took so far. Jobs that tables share are
+    counted in each.
     """
 
     command = "targets"
@@ -53,22 +51,14 @@ class ListTargets(Command):
 def _list_rows(resolved: Resolved) -> Iterator[tuple[str, ...]]:
     config, took = resolved.config, _sum_times(resolved.results / resolved.preset)
     for name, table in config.tables.items():
-        yield name, table.title, _assume_time(config, name), took.get(name, "")
+        yield name, table.title, took.get(name, "")
     for name, figure in config.figures.items():
         table_name = getattr(figure, "table", None)
-        yield name, figure.title + (f" (made with {table_name})" if table_name else ""), "", ""
+        yield name, figure.title + (f" (made with {table_name})" if table_name else ""), ""
     if config.claims:
-        yield "claims", "verdicts on the claims", "", ""
+        yield "claims", "verdicts on the claims", ""
     for name, content in _OTHERS.items():
-        yield name, content, "", took.get(name, "")
-
-
-def _assume_time(config: Config, table: str) -> str:
-    from nfpi.projection.seconds import estimate_jobs
-
-    jobs, is_complete = estimate_jobs(config.model_copy(update={"tables": {table: config.tables[table]}}))
-    total = format_duration(sum(count * seconds for count, seconds in jobs.values()))
-    return (total if is_complete else f"more than {total}") if jobs else ""
+        yield name, content, took.get(name, "")
 
 
 def _sum_times(root: Path) -> dict[str, str]:

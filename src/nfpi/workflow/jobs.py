@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,23 +55,6 @@ class Jobs:
     def count_together(self, cores: int) -> int:
         """Return how many trainings run at the same time on this machine."""
         return max(1, cores // min(self.threads("train_flow"), cores))
-
-    def assume_seconds(self, tables: Collection[str], stages: Mapping[str, str]) -> dict[str, float]:
-        """Return the seconds of a job of each rule as assumed for one core, where they are; on a GPU or cluster, none.
-
-        Args:
-            tables: tables whose trainings are averaged over.
-            stages: for each rule with jobs, the name of its stage.
-        """
-        config = self.plan.config
-        if config.cluster is not None or has_gpu():
-            return {}
-        from nfpi.projection.seconds import LONG, START, estimate_jobs  # imports NumPy and pandas
-
-        shown = {name: table for name, table in config.tables.items() if name in tables}
-        estimated, _ = estimate_jobs(config.model_copy(update={"tables": shown}))
-        known = {rule: START for rule, stage in stages.items() if stage not in LONG}
-        return known | {rule: estimated[stage][1] for rule, stage in stages.items() if stage in estimated}
 
     def resources(self, name: JobName, **changes: int) -> dict[str, Callable[[Wildcards, int], int | str]]:
         """Return the resources of a job except threads, as functions of the attempt.

@@ -39,19 +39,16 @@ _SHOWN_FAILURES = 5
 """Number of failed jobs whose logs are shown."""
 
 
-def announce(
-    logger: logging.Logger, results: Path, stages: Mapping[str, str], assumed: Mapping[str, float], together: int
-) -> None:
+def announce(logger: logging.Logger, results: Path, stages: Mapping[str, str], together: int) -> None:
     """Send the folder of results and the rules with jobs to the output, before the first job.
 
     Args:
         logger: Snakemake's logger.
         results: folder results/{preset}.
         stages: for each rule with jobs, the name under which their times are recorded.
-        assumed: seconds of a job of some rules, where no times are recorded.
         together: number of trainings that run at the same time.
     """
-    logger.info("", extra={"nfpi": (results, dict(stages), dict(assumed), together)})
+    logger.info("", extra={"nfpi": (results, dict(stages), together)})
     JOBS_MAY_RUN.set()
 
 
@@ -227,14 +224,11 @@ class JobLines:
                 lines = read_last_lines(Path(path), _SHOWN_LOG_LINES)
                 self._print("".join(f"    {line}\n" for line in lines) + f"  log: {path}")
 
-    def _handle_announcement(
-        self, results: Path, stages: Mapping[str, str], assumed: Mapping[str, float], together: int
-    ) -> None:
+    def _handle_announcement(self, results: Path, stages: Mapping[str, str], together: int) -> None:
         jobs = Counter({rule: count for rule, count in self._stats.items() if rule in stages})
         times = read_times(results)
         self._total = jobs.total()
-        guesses = {rule: [assumed[rule]] for rule in jobs.keys() & assumed.keys()}
-        self._forecast = Forecast(jobs, {rule: times.get(stages[rule]) or guesses.get(rule, []) for rule in jobs})
+        self._forecast = Forecast(jobs, {rule: times.get(stages[rule], []) for rule in jobs})
         seconds, known = self._forecast.estimate_seconds_left(together=together)
         at_once = "one at a time" if together == 1 else f"{together} at a time"
         time_left = f", about {format_duration(seconds)} if run {at_once}" if known and self._total else ""

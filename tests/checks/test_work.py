@@ -1,47 +1,17 @@
+"""The work of a preset: equal batches of each kind."""
+
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import torch
+from PIL import Image
 
+from nfpi.checks.work import Images, count_images, list_work
 from nfpi.config.resolution import resolve
-from nfpi.projection.counting import Operation, Step
-from nfpi.projection.hours import BANDWIDTH_FRACTION, CARDS, PEAK_FRACTION, TENSOR_CORE_FRACTION, Card, Projection
-from nfpi.projection.tables import (
-    describe_fit,
-    format_memory,
-    list_steps,
-    main,
-    tabulate_cards,
-    tabulate_hours,
-)
-from nfpi.projection.work import Images, Work, list_work
 
 ROOT = Path(__file__).parents[2]
-CARD = Card("a card", 10, 1e9, {"float32": 1e12, "bfloat16": 8e12, "float64": 1e11}, 1e-6)
-
-
-def one(flops: int, moved: int, dtype: torch.dtype = torch.float32) -> list[Operation]:
-    return [Operation("aten.mm.default", flops, moved, dtype)]
-
-
-def test_an_operation_takes_arithmetic_or_memory_whichever_is_longer():
-    assert CARD.estimate_seconds(one(10**12, 1)) == pytest.approx(1 / PEAK_FRACTION)
-    assert CARD.estimate_seconds(one(1, 10**9)) == pytest.approx(1 / BANDWIDTH_FRACTION)
-    mixed = CARD.estimate_seconds(one(10**12, 1, torch.bfloat16))
-    assert mixed == pytest.approx(1 / 8 / TENSOR_CORE_FRACTION)
-    assert CARD.estimate_seconds(one(10**11, 1, torch.float64)) == pytest.approx(1 / PEAK_FRACTION)
-
-
-def test_a_host_that_is_slower_than_the_card_decides():
-    assert CARD.estimate_seconds(one(1, 1) * 1000) == pytest.approx(1000 * 1e-6)
-
-
-def test_a_card_has_the_precisions_of_its_arithmetic():
-    assert [card.precisions for card in CARDS] == [["32-true"]] + [["32-true", "bf16-mixed"]] * 2
 
 
 def test_the_work_of_preset_paper_is_what_its_settings_say():
@@ -146,64 +116,19 @@ def test_a_source_of_known_size_keeps_it_whatever_image_size_says():
     assert Images.of(folder).shape == (3, 64, 64)
 
 
-def test_the_tables_sum_the_stages(tmp_path, monkeypatch, capsys):
-    tiny = {"mef": {"num_flows": [1], "num_blocks": [0], "hidden_channels": [4]}}
-    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo", "flows": tiny}).config
-    work = [w for w in list_work(config) if w.subject == "mef" and w.stage in ("start_flow", "evaluate", "generate")]
-    monkeypatch.setattr("nfpi.projection.tables.list_work", lambda _: work)
-    monkeypatch.chdir(ROOT)
-    main(["--preset", "demo"])
-    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    for stage in ("start_flow", "evaluate", "generate", "**all**"):
-        assert any(row.startswith(f"| {stage} |") for row in rows), stage
-    assert sum(row.startswith("| mef, 1×8×8") for row in rows) == 1
-
-
-def test_the_document_states_the_rates_that_are_assumed():
-    text = (ROOT / "docs/jean-zay.md").read_text(encoding="utf-8")
-    assert tabulate_cards() in text
-    assert f"{PEAK_FRACTION:.0%} of the peak rate in float32".replace("%", " %") in text
-    assert f"{TENSOR_CORE_FRACTION:.0%} in bfloat16, {BANDWIDTH_FRACTION:.0%} of the".replace("%", " %") in text
-
-
-def test_a_flow_is_counted_with_the_settings_of_its_data_set():
-    tiny = {"mef": {"num_flows": [1], "num_blocks": [0], "hidden_channels": [4]}}
-    larger = {"flows": {"mef": {"hidden_channels": [8]}}}
-    datasets = {"digits": {}, "others": {"source": "digits", "overrides": larger}, "same": {"source": "digits"}}
-    row = {"lambdas": [1e3], "classifier": None}
-    tables = {"*": None, "t": {"metrics": ["nf_acc"], "experiments": [{**row, "dataset": name} for name in datasets]}}
-    none = {"figures": {"*": None}, "claims": {"*": None}}
-    settings = {"preset": "demo", "flows": tiny, "datasets": datasets, "tables": tables, **none}
-    config = resolve(ROOT / "config.yaml", ROOT / "presets", settings).config
-    projection = Projection(config, list_work(config))
-    steps = {work.dataset: projection.count(work, "32-true") for work in projection.work if work.kind == "flow_step"}
-    assert steps["digits"] is steps["same"]
-    assert steps["others"].state > steps["digits"].state
-    assert {title for title, _ in list_steps(projection)} == {"mef, 1×8×8, batch 128"}
-
-
-def test_small_stages_share_a_row_and_are_part_of_the_sum():
-    hours = {"train_flow: mef": 198.0, "evaluate": 1.0, "generate": 1.0}
-    projection = SimpleNamespace(estimate_hours=lambda card, precision: hours)
-    rows = [line.split(" | ") for line in tabulate_hours(projection).splitlines() if line.startswith("| ")]
-    found = {row[0].removeprefix("| "): row[1] for row in rows}
-    assert [found[name] for name in ("train_flow: mef", "all other stages", "**all**")] == ["198", "2.0", "**200**"]
-    assert "evaluate" not in found
-
-
-def test_a_step_that_does_not_fit_a_card_says_on_which_and_what_would():
-    step = Step([], [], saved=40 * 2**30, state=2**30)
-    work = Work("train_flow", "flow_step", "mef", "cifar10", (3, 32, 32), 10, 512, 1)
-    assert format_memory(step, "32-true", work) == f"41.0 (V100 32 GB: batch {int(512 * (0.85 * 32 - 1) / 40)})"
-    assert format_memory(step, "bf16-mixed", work) == "41.0"
-
-
-def test_what_does_not_fit_says_what_would():
-    large = Step([], [], saved=16 * 2**30, state=2**30)
-    flow = Work("train_flow", "flow_step", "mef", "cifar10", (3, 32, 32), 10, 512, 1)
-    classifier = replace(flow, kind="classifier_step", batch=64)
-    assert describe_fit(large, replace(CARD, memory=40), flow) == "fits"
-    assert describe_fit(large, CARD, flow) == f"batch {int(512 * (0.85 * 10 - 1) / 16)}"
-    assert describe_fit(large, CARD, classifier) == "accumulate: 4"
-    assert describe_fit(large, replace(CARD, memory=1), classifier) == "does not fit"
-    assert describe_fit(replace(large, saved=2**50), CARD, flow) == "does not fit"
+def test_images_of_classes_that_are_left_out_take_no_time(tmp_path):
+    for name in ("ape", "bee", "cow", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(10 if name != "dog" else 1):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / name / f"{number}.png")
+    pets = {
+        "source": "imagefolder",
+        "folder": str(tmp_path),
+        "shape": [8, 8, 3],
+        "validation_fraction": 0.2,
+        "only_classes": ["cow", "ape"],
+    }
+    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo", "datasets": {"pets": pets}}).config
+    images = count_images(config, "pets")
+    assert images is not None
+    assert (images.train + images.validation + images.test, images.classes) == (20, 2)

@@ -4,9 +4,8 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from counting import Operation, OperationCounter, SavedMemory, make_fake, make_fake_mode
 from torch import nn
-
-from nfpi.projection.counting import Operation, OperationCounter, SavedMemory, make_fake, make_fake_mode
 
 
 def sum_flops(operations: list[Operation]) -> int:

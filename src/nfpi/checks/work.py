@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 
-from nfpi.config.datasets import SOURCES, DatasetBlock
+from nfpi.config.datasets import SOURCES, DataError, DatasetBlock
 from nfpi.config.priors import PRIORS
 from nfpi.config.settings import Config
 from nfpi.results.tables.rows import list_tabled_runs
-from nfpi.runs import Run, get_variants_folder
+from nfpi.runs import COMMON_SPLITS, Run, get_variants_folder
 
 IMAGENET = {"images": 1_281_167, "classes": 1000, "size": 256, "channels": 3}
 """Traits assumed where a source declares none: those of `imagefolder` in preset `paper`."""
@@ -99,6 +99,29 @@ class Work:
         if self.kind.startswith("vae"):
             return f"{self.stage}: autoencoder"
         return f"{self.stage}: {self.subject}" if self.stage in ("train_flow", "train_classifier") else self.stage
+
+
+def count_images(config: Config, dataset: str) -> Images | None:
+    """Return the sizes of a data set, for a folder of images by counting its files; None: they are not known yet."""
+    block = config.datasets[dataset]
+    if "images" in SOURCES[block.source].traits:
+        return Images.of(block)
+    if block.source != "imagefolder" or block.folder is None or not block.folder.is_dir() or block.shape is None:
+        return None
+    from nfpi.data.prepare import assign_splits
+    from nfpi.data.sources.imagefolder import list_image_folder
+    from nfpi.data.sources.registry import choose_classes
+
+    try:
+        files = list_image_folder(block.folder)
+        classes, new_labels = choose_classes(block.only_classes or files.classes, files.classes)
+        labels = {split: new_labels[some][new_labels[some] >= 0] for split, some in files.labels.items()}
+        assigned = assign_splits(dataset, config.get_dataset(dataset, COMMON_SPLITS), labels, classes)
+    except DataError:
+        return None
+    shape = (block.shape[2], *block.shape[:2])
+    counts = {split: len(indices) for split, (_, indices) in assigned.items()}
+    return Images(**counts, classes=len(classes), shape=shape, pixels=shape)
 
 
 def describe_batch(config: Config, work: Work) -> tuple[object, ...]:

@@ -1,1 +1,0 @@
-"""Hours and memory of a preset on GPUs, computed from operations that are counted on fake tensors."""

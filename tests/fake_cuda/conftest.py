@@ -1,0 +1,8 @@
+"""What counts operations is a module of benchmarks/, which are scripts and no package."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
