@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import torch
 from counting import count_classifier_step, count_flow_step, count_pass
+from test_counting import sum_flops
 from torch import nn
 
 from nfpi.config.training import TrainingConfig
 from nfpi.flows import MatrixExponentialFlow
-
-from .test_counting import sum_flops
 
 
 def flow() -> MatrixExponentialFlow:

@@ -63,8 +63,8 @@ def test_a_preset_says_what_the_images_are(here, tmp_path, capsys):
     assert printed[2].startswith(
         "2 validation images are too few to choose λ by: an accuracy on them is known to ± 71 %"
     )
-    # of 4 times 800 steps of the flow, and 4 times 640 of the classifier, each of which takes 10 ms
-    assert printed[3].startswith("4 flows and 4 classifiers: about 2 min")
+    # half a minute for 4 times 800 steps of the flow, and the rest for classifiers and the starts of jobs
+    assert printed[3].startswith("4 flows and 4 classifiers: about 1 min")
     assert printed[3].endswith(" on one core, by a few steps that were timed")
     assert printed[4] == "run: snakemake table2 --config preset=pets.yaml"
     text = (here / "pets.yaml").read_text(encoding="utf-8")

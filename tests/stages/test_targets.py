@@ -13,6 +13,5 @@ def test_all_targets_are_listed_with_the_time_where_it_is_known(capsys, monkeypa
     assert call("targets", "--preset", "demo", "--config", f'{{"results": "{tmp_path}"}}') == 0
     rows = {line.split("\t")[0]: line.split("\t")[1:] for line in capsys.readouterr().out.splitlines()}
     assert {"table1", "figure1", "claims", "all", "costs"} <= set(rows)
-    assert rows["table2"][1] == "10 min"
     assert rows["all"] == ["all tables and figures, and the claims", "10 min"]
     assert rows["accuracy_against_weight"][0].endswith("(made with table2)")

@@ -15,8 +15,8 @@ from nfpi.config.resolution import Resolved
 from nfpi.data.store import ImageSet, read_image_set
 from nfpi.runs import SPLITS, Layout
 
-_BATCH_ON_CPU, _SHORT = 4, 0.5
-"""On a CPU, this batch is measured first, and larger ones as long as they take less than these seconds."""
+_BATCH_ON_CPU, _SHORT_STEP, _SHORT_PASS = 4, 0.5, 0.1
+"""On a CPU, this batch is measured first, and larger ones as long as a step, or pass, takes less than these seconds."""
 _PREDICTION_SHARE = 1 / 3
 """ratio of the time of a classifier's prediction to the time of a training step on the same images"""
 
@@ -95,9 +95,9 @@ class Subject:
 
     def measure(self, work: Work) -> Measured:
         """Measure a batch; on a CPU, where it may take long, its time is projected from that of a smaller one."""
-        small = self.limit_batch(work)
+        small, short = self.limit_batch(work), _SHORT_STEP if work.is_step else _SHORT_PASS
         found = self._measure_once(small)
-        while small.batch < work.batch and found.seconds < _SHORT:
+        while small.batch < work.batch and found.seconds < short:
             small = replace(small, batch=min(work.batch, 4 * small.batch))
             found = self._measure_once(small)
         return replace(found, seconds=found.seconds * work.batch / small.batch)
