@@ -88,6 +88,8 @@ BENCHMARKS_FOLDER: Final = "benchmarks"
 COLLECTED_FOLDER, TABLES_FOLDER, FIGURES_FOLDER = "metrics", "tables", "figures"
 """Folders of the metrics collected for each table, and of what is made from them."""
 
+RESIDUALS = {"iteration": "int64", "mean_residual": "float64", "variance_residual": "float64"}
+"""Columns of fixed_point.csv, the residuals of a fit, and their types."""
 RESERVED_FOLDERS = ("fit", "model", "generated", *VARIANTS.values(), "samples", "tracking")
 """Folders beside those of classifiers; no classifier may have such a name."""
 RESERVED_NAMES = {

@@ -123,10 +123,6 @@ def test_a_backbone_is_written_for_every_kind_of_flow():
     assert [flow["kind"] for flow in CONFIG["flows"].values()] == [kind for kind in FLOWS if kind != "trained"]
 
 
-def test_it_is_read_in_a_few_minutes():
-    assert len(TEXT.splitlines()) <= 260
-
-
 # ---- the schema ---------------------------------------------------------------------------------------------
 
 

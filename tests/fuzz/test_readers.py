@@ -31,7 +31,6 @@ from nfpi.config.base import ConfigError
 from nfpi.config.experiments import TableSettings
 from nfpi.config.training import TrainingConfig
 from nfpi.data.store import read_image_set
-from nfpi.figures.residuals import COLUMNS as RESIDUALS
 from nfpi.model import ClassConditionalFlow
 from nfpi.priors.files import load_prior, load_statistics
 from nfpi.release import load_release_checkpoint
@@ -40,7 +39,7 @@ from nfpi.results.recorded.csv_files import read_csv
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.results.recorded.records import read_record
 from nfpi.results.tables.building import accuracy_table, read_reference, read_table
-from nfpi.runs import CANDIDATE, GENERATED
+from nfpi.runs import CANDIDATE, GENERATED, RESIDUALS
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.faults import describe_fault
 from nfpi.runtime.manifests import SUFFIX

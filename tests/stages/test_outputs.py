@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from nfpi.results.recorded.predictions import read_predictions
-from nfpi.runs import CANDIDATE, GENERATED
+from nfpi.runs import CANDIDATE, GENERATED, RESIDUALS
 from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.tensors import load_tensors
 from nfpi.stages.execution import execute
-from nfpi.stages.fit_prior import RESIDUALS, FitPrior
+from nfpi.stages.fit_prior import FitPrior
 
 from .conftest import (
     STAGE,

@@ -1,11 +1,8 @@
-localrules:
-    costs,
-
-
 rule costs:
     """Sum up time and memory of the finished jobs by table, stage and device; no other jobs are run."""
     log:
         f"{plan.layout.root.as_posix()}/logs/costs.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:

@@ -1,8 +1,3 @@
-localrules:
-    prepare_data,
-    download_weights,
-
-
 rule prepare_data:
     """Download or read a data set, split it, and write it in the on-disk format that all stages read."""
     input:
@@ -16,6 +11,7 @@ rule prepare_data:
     wildcard_constraints:
         dataset=inputs.dataset_pattern(encoded=False),
     priority: jobs.priority("prepare_data")
+    localrule: True
     conda:
         ENVIRONMENT
     threads: jobs.threads("prepare_data")
@@ -77,6 +73,7 @@ rule download_weights:
     wildcard_constraints:
         model=inputs.published_model_pattern(),
     priority: jobs.priority("prepare_data")
+    localrule: True
     conda:
         ENVIRONMENT
     threads: jobs.threads("prepare_data")

@@ -1,8 +1,3 @@
-localrules:
-    collect,
-    table,
-
-
 rule collect:
     """Collect the metrics of the runs of a table."""
     input:
@@ -13,6 +8,7 @@ rule collect:
         jobs.log("collect", "metrics/{table}"),
     benchmark:
         jobs.benchmark("collect", "metrics/{table}")
+    localrule: True
     conda:
         ENVIRONMENT
     threads: jobs.threads("collect")
@@ -41,6 +37,7 @@ rule table:
         jobs.log("table", "tables/{table}"),
     benchmark:
         jobs.benchmark("table", "tables/{table}")
+    localrule: True
     conda:
         ENVIRONMENT
     threads: jobs.threads("table")

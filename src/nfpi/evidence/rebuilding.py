@@ -23,7 +23,7 @@ from nfpi.figures.drawn import Drawn, FigureInputs, draw_figure, save_drawn
 from nfpi.results.claims.judging import judge_claims
 from nfpi.results.claims.layout import NAME as CLAIMS
 from nfpi.results.claims.layout import claims_to_markdown, write_claims
-from nfpi.results.claims.sides import Evidence as EvidenceOfClaims
+from nfpi.results.claims.sides import ClaimData
 from nfpi.results.recorded.collect import make_frame
 from nfpi.results.recorded.csv_files import write_csv
 from nfpi.results.recorded.predictions import Predictions
@@ -116,8 +116,8 @@ class RebuiltResults:
         """Judge the claims of the preset."""
         config = self.config
         rows = {name: list_table_rows(config, name) for name in config.tables}
-        evidence = EvidenceOfClaims(self.metrics, config.tables, rows, self.reference, self.predictions.__getitem__)
-        return judge_claims(config.claims, evidence)
+        data = ClaimData(self.metrics, config.tables, rows, self.reference, self.predictions.__getitem__)
+        return judge_claims(config.claims, data)
 
     @cached_property
     def software(self) -> pd.DataFrame:

@@ -14,15 +14,12 @@ from nfpi.config.priors import FixedPointSettings
 from nfpi.config.settings import Config
 from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
 from nfpi.figures.style import format_weight_label, new_figure, notice
-from nfpi.runs import Layout
+from nfpi.runs import RESIDUALS, Layout
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-COLUMNS = {"iteration": "int64", "mean_residual": "float64", "variance_residual": "float64"}
-"""Columns of the residuals of a fit and their types."""
 
 _QUANTITIES = {"mean_residual": r"$\max_i\ \|δμ_i\|_2$", "variance_residual": r"$\max_i\ \|δv_i\|_2$"}
 _ENDS = {
@@ -79,7 +76,7 @@ def draw(settings: ResidualsFigure, inputs: FigureInputs) -> Drawn:
     files = inputs.files["iterations"]
     prior = FixedPointSettings.model_validate(inputs.settings["prior"])
     curves = [
-        (weight, read_csv(file, COLUMNS, infinite=True)) for weight, file in zip(settings.lambdas, files, strict=True)
+        (weight, read_csv(file, RESIDUALS, infinite=True)) for weight, file in zip(settings.lambdas, files, strict=True)
     ]
     if not any((rows[column] > 0).any() for _, rows in curves for column in _QUANTITIES):
         return Drawn({"residuals": notice("every fit, or the training before it, diverged at once")})

@@ -75,19 +75,19 @@ class JudgeClaims(Stage):
         from nfpi.figures.drawn import Drawn, save_drawn
         from nfpi.results.claims.judging import judge_claims
         from nfpi.results.claims.layout import NAME, write_claims
-        from nfpi.results.claims.sides import Evidence
+        from nfpi.results.claims.sides import ClaimData
         from nfpi.results.recorded.collect import collect
         from nfpi.results.recorded.predictions import read_predictions
         from nfpi.results.tables.building import read_reference
 
         runs = [run for run in self.list_runs() if (self.root / run.folder / METRICS_FILE).is_file()]
-        evidence = Evidence(
+        data = ClaimData(
             metrics=collect(runs, self.root),
             tables={name: TableSettings.model_validate(table) for name, table in self.tables.items()},
             rows=self.list_rows(),
             reference=read_reference(self.reference),
             read_predictions=lambda run: read_predictions(self.root / run.folder / PREDICTIONS_FILE),
         )
-        verdicts = judge_claims(self.claims, evidence)
+        verdicts = judge_claims(self.claims, data)
         write_claims(verdicts, self.output)
         save_drawn(Drawn({NAME: draw_claims(verdicts)}), self.output, NAME)

@@ -11,14 +11,11 @@ from pydantic import AfterValidator
 from nfpi.config.base import NonNegativeFloat
 from nfpi.config.priors import PRIORS, PriorBlock, PriorConfig
 from nfpi.results.recorded.csv_files import write_rows
-from nfpi.runs import INITIAL_FILES
+from nfpi.runs import INITIAL_FILES, RESIDUALS
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.stages.base import Stage
 
 logger = logging.getLogger(__name__)
-
-RESIDUALS = ["iteration", "mean_residual", "variance_residual"]
-"""columns of fixed_point.csv"""
 
 
 def _check_is_fitted(prior: PriorBlock) -> PriorBlock:
@@ -78,4 +75,4 @@ class FitPrior(Stage):
 
     def _write_residuals(self, residuals: list[Any]) -> None:
         rows = [dict(zip(RESIDUALS, (index, *pair), strict=True)) for index, pair in enumerate(residuals, 1)]
-        write_rows(self.get_path("iterations"), RESIDUALS, rows)
+        write_rows(self.get_path("iterations"), list(RESIDUALS), rows)

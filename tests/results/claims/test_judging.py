@@ -14,7 +14,7 @@ from nfpi.config.claims import Claim
 from nfpi.config.settings import Config
 from nfpi.results.claims.judging import judge_claims
 from nfpi.results.claims.layout import claims_to_markdown, lay_out_claims, read_claims, write_claims
-from nfpi.results.claims.sides import Evidence
+from nfpi.results.claims.sides import ClaimData
 from nfpi.results.recorded.predictions import Predictions
 from nfpi.results.tables.building import TableError
 from nfpi.results.tables.markup import tables_to_html, tables_to_latex
@@ -57,10 +57,8 @@ def judge(make_config, make_metric_rows, make_frame, reference) -> Callable[...,
             found.append(make_metric_rows(run, **of_run))
         claim = {"number": 3, "statement": "Ours is better", "comparisons": list(comparisons) or [comparison()]}
         claim["without_seeds"] = more.get("without_seeds", [])
-        evidence = Evidence(
-            make_frame(*found), config.tables, {"t": rows}, reference, more.get("predictions", none_read)
-        )
-        return judge_claims({"c": Claim.model_validate(claim)}, evidence)
+        data = ClaimData(make_frame(*found), config.tables, {"t": rows}, reference, more.get("predictions", none_read))
+        return judge_claims({"c": Claim.model_validate(claim)}, data)
 
     return make
 
@@ -379,8 +377,8 @@ def test_a_lambda_of_lucky_seeds_is_not_chosen(make_config, make_metric_rows, ma
             "comparisons": [comparison(first={"table": "t", "row": "ours", "lambda": choice})],
         }
     )
-    evidence = Evidence(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
-    assert only(judge_claims({"c": claim}, evidence))["first_lambda"] == 10
+    data = ClaimData(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
+    assert only(judge_claims({"c": claim}, data))["first_lambda"] == 10
 
 
 @pytest.mark.parametrize(("metric", "expected"), [("ece", 100), ("worst_class_acc", 100), ("nf_acc", 10)])
@@ -404,8 +402,8 @@ def test_the_inner_best_lambda_is_that_of_the_compared_metric(
     claim = Claim.model_validate(
         {"statement": "Ours is better", "comparisons": [comparison(first=first, metric=metric)]}
     )
-    evidence = Evidence(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
-    assert only(judge_claims({"c": claim}, evidence))["first_lambda"] == expected
+    data = ClaimData(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
+    assert only(judge_claims({"c": claim}, data))["first_lambda"] == expected
 
 
 def test_without_validation_values_of_the_metric_the_inner_best_lambda_is_that_of_the_table(
@@ -423,8 +421,8 @@ def test_without_validation_values_of_the_metric_the_inner_best_lambda_is_that_o
     claim = Claim.model_validate(
         {"statement": "Ours is better", "comparisons": [comparison(first=first, metric="ece")]}
     )
-    evidence = Evidence(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
-    assert only(judge_claims({"c": claim}, evidence))["first_lambda"] == 10
+    data = ClaimData(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
+    assert only(judge_claims({"c": claim}, data))["first_lambda"] == 10
 
 
 def test_without_a_validation_split_no_lambda_is_chosen(make_config, make_metric_rows, make_frame, reference):
@@ -433,8 +431,8 @@ def test_without_a_validation_split_no_lambda_is_chosen(make_config, make_metric
     found = [make_metric_rows(run, nf_acc=90.0) for run in dict.fromkeys(run for row in rows for run in row.flow_runs)]
     first = {"table": "t", "row": "ours", "lambda": "inner_best"}
     claim = Claim.model_validate({"statement": "Ours is better", "comparisons": [comparison(first=first)]})
-    evidence = Evidence(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
-    row = only(judge_claims({"c": claim}, evidence))
+    data = ClaimData(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
+    row = only(judge_claims({"c": claim}, data))
     assert row["verdict"] == "not run"
     assert pd.isna(row["first_lambda"])
 

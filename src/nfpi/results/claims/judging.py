@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nfpi.config.claims import DIVERGENCE, Claim, ClaimComparison
-from nfpi.results.claims.sides import Evidence, Side, find_common_seeds, find_sides, find_split_ratio
+from nfpi.results.claims.sides import ClaimData, Side, find_common_seeds, find_sides, find_split_ratio
 from nfpi.results.claims.verdicts import (
     Verdict,
     judge_claim,
@@ -136,7 +136,7 @@ training image. 0: the test is not corrected.
 """
 
 
-def judge_claims(claims: Mapping[str, Claim], evidence: Evidence) -> pd.DataFrame:
+def judge_claims(claims: Mapping[str, Claim], data: ClaimData) -> pd.DataFrame:
     """Judge all claims.
 
     Returns:
@@ -148,14 +148,14 @@ def judge_claims(claims: Mapping[str, Claim], evidence: Evidence) -> pd.DataFram
         MetricsError: predictions cannot be read.
     """
     ordered = sorted(claims.items(), key=lambda item: (item[1].number or math.inf, item[0]))
-    rows = [row for name, claim in ordered for row in _judge(name, claim, evidence)]
+    rows = [row for name, claim in ordered for row in _judge(name, claim, data)]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
-def _judge(name: str, claim: Claim, evidence: Evidence) -> list[dict[str, Any]]:
-    evidence = evidence.without_seeds(claim.without_seeds)
-    sides = [find_sides(comparison, evidence) for comparison in claim.comparisons]
-    results = [_test_difference(*pair, of, evidence) for pair, of in zip(sides, claim.comparisons, strict=True)]
+def _judge(name: str, claim: Claim, data: ClaimData) -> list[dict[str, Any]]:
+    data = data.without_seeds(claim.without_seeds)
+    sides = [find_sides(comparison, data) for comparison in claim.comparisons]
+    results = [_test_difference(*pair, of, data) for pair, of in zip(sides, claim.comparisons, strict=True)]
     tested = [
         math.nan if comparison.direction == "not_less" else result.p_value
         for result, comparison in zip(results, claim.comparisons, strict=True)
@@ -173,7 +173,7 @@ def _judge(name: str, claim: Claim, evidence: Evidence) -> list[dict[str, Any]]:
     ]
 
 
-def _test_difference(first: Side, second: Side, comparison: ClaimComparison, evidence: Evidence) -> Comparison:
+def _test_difference(first: Side, second: Side, comparison: ClaimComparison, data: ClaimData) -> Comparison:
     """Test the difference first − second."""
     seeds = find_common_seeds(first, second)
     test = comparison.choose_test(len({run.seed for run in first.row.runs}))
@@ -184,16 +184,16 @@ def _test_difference(first: Side, second: Side, comparison: ClaimComparison, evi
         result = replace(mcnemar(*diverged), seeds=len(seeds))
         # the approximate interval of a single pair is too narrow to judge by
         return result if len(seeds) > 1 else replace(result, low=math.nan, high=math.nan, p_value=math.nan)
-    predictions = _read_predictions(first.row, second.row, comparison.metric, seeds[0], evidence)
+    predictions = _read_predictions(first.row, second.row, comparison.metric, seeds[0], data)
     return mcnemar(*(each.is_correct for each in predictions))
 
 
 def _read_predictions(
-    first: TableRow, second: TableRow, name: str, seed: int, evidence: Evidence
+    first: TableRow, second: TableRow, name: str, seed: int, data: ClaimData
 ) -> tuple[Predictions, Predictions]:
     """Read the predictions of both sides at one seed, for the same test images."""
     runs = [next(run for run in row.runs_of(name) if run.seed == seed) for row in (first, second)]
-    a, b = map(evidence.read_predictions, runs)
+    a, b = map(data.read_predictions, runs)
     check_same_images(runs, a, b)
     return a, b
 

@@ -20,7 +20,7 @@ from nfpi.runs import Run
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ClaimData:
     """The data by which claims are judged.
 
     Attributes:
@@ -37,7 +37,7 @@ class Evidence:
     reference: pd.DataFrame
     read_predictions: Callable[[Run], Predictions]
 
-    def without_seeds(self, seeds: Sequence[int]) -> Evidence:
+    def without_seeds(self, seeds: Sequence[int]) -> ClaimData:
         """Return the data without the runs of some seeds, unless no other seed is planned."""
         planned = {run.seed for rows in self.rows.values() for row in rows for run in row.runs}
         kept = sorted(planned - set(seeds))
@@ -77,28 +77,28 @@ class Side:
         return float(np.mean([self.values[seed] for seed in seeds])) if seeds else math.nan
 
 
-def find_sides(comparison: ClaimComparison, evidence: Evidence) -> tuple[Side, Side]:
+def find_sides(comparison: ClaimComparison, data: ClaimData) -> tuple[Side, Side]:
     """Find both sides of a comparison; a constant has its value at each seed of the other side.
 
     Raises:
         ValueError: there is no such row, a cell has two values, or a run lacks the metric that selects λ.
     """
-    first = _find_side(comparison.first, comparison.metric, evidence)
+    first = _find_side(comparison.first, comparison.metric, data)
     constant = comparison.second.value
     if constant is None:
-        return first, _find_side(comparison.second, comparison.metric, evidence)
+        return first, _find_side(comparison.second, comparison.metric, data)
     values = dict.fromkeys(first.values, constant)
     return first, Side(first.row, values=values, ran=first.ran, constant=constant)
 
 
-def _find_side(compared: ComparedRow, name: str, evidence: Evidence) -> Side:
+def _find_side(compared: ComparedRow, name: str, data: ClaimData) -> Side:
     """Find the row of one side, choose its λ, and return its values of a metric.
 
     Raises:
         ValueError: there is no such row, a cell has two values, or a run lacks the metric that selects λ.
     """
-    candidates = find_compared_rows(compared, evidence.rows[str(compared.table)])
-    chosen = _choose_row(compared, name, candidates, evidence)
+    candidates = find_compared_rows(compared, data.rows[str(compared.table)])
+    chosen = _choose_row(compared, name, candidates, data)
     label = name_of(candidates[0])
     if chosen is None:
         return Side(candidates[0], label)
@@ -106,13 +106,13 @@ def _find_side(compared: ComparedRow, name: str, evidence: Evidence) -> Side:
     diverged = frozenset(int(seed) for seed in chosen.diverged["seed"])
     if name == DIVERGENCE:
         values = {int(seed): 100.0 * (seed in diverged) for seed in chosen.measured["seed"].unique()}
-    paper = find_reference_value(evidence.reference.to_dict("records"), row, name)
+    paper = find_reference_value(data.reference.to_dict("records"), row, name)
     weight = row.weight if row.weight is not None and row.has_other_weights else math.nan
     return Side(row, label, weight, values, diverged | values.keys(), diverged, paper)
 
 
 def _choose_row(
-    compared: ComparedRow, name: str, candidates: Sequence[TableRow], evidence: Evidence
+    compared: ComparedRow, name: str, candidates: Sequence[TableRow], data: ClaimData
 ) -> MeasuredRow | None:
     """Choose the row at the λ of the comparison; None if there are no runs to choose λ by.
 
@@ -123,14 +123,14 @@ def _choose_row(
         compared: the row and the choice of λ.
         name: the compared metric.
         candidates: the rows at all λ, ascending.
-        evidence: results and tables.
+        data: results and tables.
     """
     rows = select_at_weight(candidates, compared.weight)
     if not rows:
         return None
-    best_by = evidence.tables[str(compared.table)].best_by
+    best_by = data.tables[str(compared.table)].best_by
     by_metric = compared.weight == "inner_best" and _is_measured_on_validation_split(name, rows[0])
-    measured = [measure_row(evidence.metrics, row, [name], name if by_metric else best_by) for row in rows]
+    measured = [measure_row(data.metrics, row, [name], name if by_metric else best_by) for row in rows]
     mark_best(measured, must_have_values=best_by is not None and not by_metric)
     best = next((each for each in measured if each.is_best), None)
     have_diverged = all(each.finished.empty and not each.diverged.empty for each in measured)
