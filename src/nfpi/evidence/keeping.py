@@ -25,7 +25,7 @@ from nfpi.config.metrics import find_metric
 from nfpi.config.settings import Config
 from nfpi.config.training import TrainingConfig
 from nfpi.results.claims.rows import list_runs_compared_by_image
-from nfpi.results.recorded.collect import IDENTITY
+from nfpi.results.recorded.collect import IDENTITY, make_rows
 from nfpi.results.recorded.csv_files import read_csv, write_rows
 from nfpi.results.recorded.predictions import Predictions, pack_predictions, read_packed_predictions, read_predictions
 from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs, sort_runs
@@ -33,7 +33,7 @@ from nfpi.results.recorded.settings import FILE as SETTINGS
 from nfpi.results.recorded.settings import StoredSettings, read_settings
 from nfpi.results.tables.rows import list_runs_to_compare, list_table_rows, list_tabled_runs
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
-from nfpi.runtime.files import file_digest, write_atomically, written_together
+from nfpi.runtime.files import file_digest, note_written, write_atomically, written_together
 from nfpi.runtime.formats import parse_json
 from nfpi.runtime.seals import Seals
 
@@ -193,26 +193,24 @@ def _list_compared_runs(config: Config) -> list[Run]:
 def _write(output: Path, runs: Sequence[RecordedRun], compared: Mapping[Run, Predictions], settings: str) -> None:
     """Write the files of the evidence, together or not at all."""
     packed = pack_predictions({run.folder: predictions for run, predictions in compared.items()})
-    with written_together():
+    with note_written() as written, written_together():
         write_rows(output / RUNS, list(COLUMNS), (row for item in runs for row in _make_rows(item)))
         write_atomically(output / SETTINGS, settings)
         if compared:
             write_atomically(output / PREDICTIONS_FILE, packed)
+        lines = sorted(f"{digest}  {path.name}\n" for path, digest in written.digests.items())
+        write_atomically(output / SUMS, "".join(lines))
     if not compared:
         (output / PREDICTIONS_FILE).unlink(missing_ok=True)
-    names = [name for name in (PREDICTIONS_FILE, RUNS, SETTINGS) if (output / name).is_file()]
-    lines = [f"{file_digest(output / name)}  {name}\n" for name in names]
-    write_atomically(output / SUMS, "".join(lines))
 
 
 def _make_rows(item: RecordedRun) -> Iterable[dict[str, Any]]:
     """Yield the rows of a run in runs.csv."""
     rest = {name: value for name, value in item.record.items() if name not in _IN_COLUMNS}
     text = json.dumps(rest, ensure_ascii=False, separators=(",", ":"))
-    row = item.run.row() | {"n": item.record.get("n"), "status": item.divergence or "ok"}
-    yield row | {"record": text}
-    for name, value in sorted(item.metrics.items()):
-        yield row | {"metric": name, "value": value}
+    about = {"n": item.record.get("n"), "status": item.divergence or "ok", "record": text}
+    yield item.run.row() | about
+    yield from (row for row in make_rows(item.run, item.record) if row["metric"])
 
 
 def _check_files(folder: Path) -> None:

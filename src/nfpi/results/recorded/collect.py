@@ -48,7 +48,7 @@ def collect(runs: Iterable[Run], root: str | os.PathLike[str]) -> pd.DataFrame:
 
 def make_frame(records: Mapping[Run, Mapping[str, Any]]) -> pd.DataFrame:
     """Make the frame of :func:`collect` from the contents of each run's metrics.json."""
-    rows = [row for run, record in records.items() for row in _make_rows(run, record)]
+    rows = [row for run, record in records.items() for row in make_rows(run, record)]
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     return frame.sort_values([*IDENTITY, "metric"], ignore_index=True)
 
@@ -82,8 +82,8 @@ def _read_record(run: Run, path: Path) -> dict[str, Any]:
     return record
 
 
-def _make_rows(run: Run, record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of one run."""
+def make_rows(run: Run, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of one run in the frame of :func:`collect`."""
     identity = run.row() | {"n": record.get("n"), "run": run.folder, "status": "ok"}
     if "diverged" in record:
         status = describe_divergence(record["diverged"])
