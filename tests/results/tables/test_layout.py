@@ -9,7 +9,7 @@ import pytest
 
 from nfpi.results.tables import markup
 from nfpi.results.tables.building import TableError
-from nfpi.results.tables.columns import ROW_COLUMNS, table_columns
+from nfpi.results.tables.columns import ROW_COLUMNS, RowColumn, table_columns
 from nfpi.results.tables.layout import lay_out, to_latex, to_markdown, write_table
 from nfpi.results.tables.markup import tables_to_html
 from nfpi.results.tables.table import split_weight
@@ -400,3 +400,12 @@ def test_rows_whose_flows_do_not_follow_their_priors_are_named():
     assert "CNN-Acc" in text
     assert "a smaller λ or a refit" in text
     assert to_latex(frame.assign(mismatch=[0.05, 1.0]), "").isascii()
+
+
+def test_a_row_is_named_by_every_column_that_identifies_it(monkeypatch):
+    """Also by a second number."""
+    repeats = RowColumn("Int64", lambda measured: 2, "Repeats", form="{:.0f}".format)
+    monkeypatch.setitem(ROW_COLUMNS, "repeats", repeats)
+    frame = frame_of_rows({"dataset": "digits", "row": "own", "lambda": 3e5, "images": 360} | value("nf_acc", 90.0))
+    text = to_markdown(frame.assign(mismatch=1.0, repeats=2), "")
+    assert "(mismatch in bits/dim): own, λ = 3·10⁵, Repeats = 2 (1.00)." in text

@@ -33,6 +33,7 @@ class RowColumn:
         heading: heading in formatted tables, which show it where `is_shown`; None: it is not shown as it is.
         is_shown: whether the formatted table of a frame shows it, unless all its cells are empty.
         form: formats a number; None: the values are texts.
+        identifies: whether a row is named by it in notes.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class RowColumn:
     heading: str | None = None
     is_shown: Callable[[pd.DataFrame], bool] = lambda frame: True
     form: Callable[[float], str] | None = None
+    identifies: bool = True
 
 
 def _property(name: str) -> RowColumn:
@@ -68,6 +70,7 @@ ROW_COLUMNS = {
         "Test images",
         lambda frame: frame["images"].nunique() > 1,
         "{:.0f}".format,
+        identifies=False,
     ),
     "status": RowColumn("str", lambda measured: measured.status),
     "validation": RowColumn("float64", lambda measured: measured.validation.mean),

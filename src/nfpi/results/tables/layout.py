@@ -120,9 +120,10 @@ def _find_metrics(frame: pd.DataFrame) -> list[Metric]:
     return [find_metric(name) for name in names]
 
 
-def _make_row_columns(frame: pd.DataFrame) -> Iterator[Column]:
-    """Yield the columns that identify rows, texts before numbers."""
+def _make_row_columns(frame: pd.DataFrame, *, identifying: bool = False) -> Iterator[Column]:
+    """Yield the columns before those of metrics, texts before numbers; with `identifying`, those that name a row."""
     shown = [(name, column) for name, column in ROW_COLUMNS.items() if column.heading is not None]
+    shown = [(name, column) for name, column in shown if column.identifies or not identifying]
     for name, column in sorted(shown, key=lambda item: item[1].form is not None):
         if column.is_shown(frame) and column.heading is not None:
             values = frame[name].astype(object).where(frame[name].notna(), None)
@@ -227,9 +228,8 @@ def _describe_draws(frame: pd.DataFrame) -> Iterator[str]:
 def _name_rows(frame: pd.DataFrame) -> list[str]:
     """Return the name of each row: its cells, without repetitions."""
     shown = [
-        [f"λ = {cell}" if cell and column.is_numeric else cell for cell in column.cells]
-        for column in _make_row_columns(frame)
-        if column.heading != ROW_COLUMNS["images"].heading
+        [f"{column.heading} = {cell}" if cell and column.is_numeric else cell for cell in column.cells]
+        for column in _make_row_columns(frame, identifying=True)
     ]
     return [", ".join(dict.fromkeys(filter(None, cells))) for cells in zip(*shown, strict=True)]
 
