@@ -171,7 +171,7 @@ class Verify(Command):
             for fault in found:
                 print(escape_controls(fault))
         if faults:
-            raise ManifestError(f"{self.results}: expected no fault in {files} files, received {faults}: see the lines above")
+            raise ManifestError(f"{self.results}: expected {files} intact files, received {faults} faults")
         print(f"{self.results}: {files} files of {len(manifests)} stages agree with their manifests")
         for reason in seals.unknown.values():
             print(escape_controls(f"not compared with settings: {reason}"))
