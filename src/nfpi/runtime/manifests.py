@@ -15,7 +15,6 @@ import json
 import logging
 import os
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -30,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 MANIFEST_FORMAT = 1
 SUFFIX = ".manifest.json"
-_SMALL = 2**20
-"""bytes of files that planning reads"""
 OTHER_FILES = "other files"
 """product of inputs that no manifest lists, such as weights given by the user"""
 
@@ -272,21 +269,6 @@ def find_faults(path: Path) -> tuple[int, list[str]]:
         except (ManifestError, OSError) as error:
             faults.append(str(error))
     return 1 + len(manifest.files), faults
-
-
-def find_edited(path: Path, manifest: Manifest) -> str:
-    """Describe the first small file of a manifest that was changed since; empty: none.
-
-    Larger files than a MiB are left to the stages that read them, and so are files that are missing or unreadable.
-    """
-    for name in manifest.files:
-        with suppress(OSError), open_regular(path.parent / name) as file:
-            if os.fstat(file.fileno()).st_size <= _SMALL:
-                try:
-                    manifest.check_file(name, file, path)
-                except ManifestError as error:
-                    return str(error)
-    return ""
 
 
 def remove_temporary(path: Path) -> None:

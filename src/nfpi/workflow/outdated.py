@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nfpi.runtime.manifests import OTHER_FILES, find_edited
+from nfpi.runtime.files import open_regular
+from nfpi.runtime.manifests import OTHER_FILES, Manifest, ManifestError
 from nfpi.runtime.seals import Seals
 from nfpi.stages.planned import Wildcards
 from nfpi.workflow.sources import Sources
+
+_SMALL = 2**20
+"""bytes of the largest files that planning reads"""
 
 
 @dataclass(frozen=True)
@@ -48,3 +54,18 @@ class Outdated:
             return f"{path}: made from other weights"
         *_, seal = rule.params.settings(wildcards)
         return self._seals.find_fault(Path(path), seal) or find_edited(Path(path), manifest)
+
+
+def find_edited(path: Path, manifest: Manifest) -> str:
+    """Describe the first small file of a manifest that was changed since; empty: none.
+
+    Larger files than a MiB are left to the stages that read them, and so are files that are missing or unreadable.
+    """
+    for name in manifest.files:
+        with suppress(OSError), open_regular(path.parent / name) as file:
+            if os.fstat(file.fileno()).st_size <= _SMALL:
+                try:
+                    manifest.check_file(name, file, path)
+                except ManifestError as error:
+                    return str(error)
+    return ""
