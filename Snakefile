@@ -36,14 +36,14 @@ from nfpi.stages.tables_and_figures import Collect, MakeFigure, MakeTable
 from nfpi.stages.test_classifier import TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import StartFlow, TrainFlow
-from nfpi.workflow import Declarations, Inputs, Jobs, Outdated, Plan, Sources, Targets
+from nfpi.workflow import Jobs, Patterns, Plan, Planning, Targets
 from nfpi.workflow.internals import (
     find_rules_with_jobs,
-    keep_outputs,
+    force,
+    let_keys_decide,
     list_requested_targets,
     log_in_utf_8,
     prepare_submission,
-    force_outdated,
     unlock,
     use_this_machine,
 )
@@ -77,14 +77,15 @@ if workflow.is_main_process:
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
 
-inputs, jobs, targets = Inputs(plan), Jobs(plan), Targets(plan)
-sources = Sources(plan, is_main_process=workflow.is_main_process)
-outdated = Outdated(sources)
-declarations = Declarations(plan, is_main_process=workflow.is_main_process, faults=outdated.faults)
+patterns, jobs, targets = Patterns(plan.config), Jobs(plan), Targets(plan)
+planning = Planning(
+    plan,
+    reference=Path(shorten_path(ROOT / "workflow/reference/paper.csv")),
+    force=(lambda path: force(workflow, path)) if workflow.is_main_process else None,
+)
 ENVIRONMENT = ROOT / "environment.yml"
-REFERENCE = shorten_path(ROOT / "workflow/reference/paper.csv")
 
-keep_outputs()
+let_keys_decide()
 use_this_machine(workflow, available_cpu_count())
 if plan.config.cluster is not None:
     request_cuda_build()
@@ -95,7 +96,7 @@ resource_scopes:
 
 
 wildcard_constraints:
-    **inputs.wildcard_constraints(),
+    **patterns.wildcard_constraints(),
 
 
 include: "workflow/rules/data.smk"
@@ -115,7 +116,6 @@ include: "workflow/rules/costs.smk"
 
 try:
     prepare_submission(workflow, jobs)
-    force_outdated(workflow, outdated.find_fault)
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
 
@@ -128,11 +128,12 @@ onstart:
     try:
         lock_results(plan.layout.root)
         check_preset_file(plan)  # again, as another call may have begun meanwhile
+        planning.check_sources()
     except (LockedError, ConfigError, OSError) as error:
         raise WorkflowError(str(error)) from None
     record_preset_file(plan)
     requested, stages = list_requested_targets(workflow), find_rules_with_jobs(workflow)
-    record_call(plan, requested)
+    record_call(plan, requested, planning.keys.known)
     log_in_utf_8(logger)
     together = jobs.count_together(workflow.resource_settings.cores or 1)
     announce(logger, plan.layout.root, stages, together)

@@ -2,8 +2,7 @@ rule augment:
     """Make latent-augmented variants of the training images, by mixing latents of a class in the span of its PCA axes
     (NFA) or by noise of the same size."""
     input:
-        **plan.splits("train"),
-        **plan.model(),
+        unpack(planning.inputs(Augment)),
     output:
         **plan.outputs(Augment, AUGMENTED),
     log:
@@ -17,13 +16,9 @@ rule augment:
     resources:
         **jobs.resources("augment"),
     params:
-        **declarations.of(Augment),
-        data=subpath(input.train_images, ancestor=2),
-        model=subpath(input.config, parent=True),
-        folder=subpath(output.images, parent=True),
+        **planning.params(Augment),
     message:
         "Augment the latents of {wildcards.dataset} ({wildcards.variants}): {wildcards.flow}, {wildcards.prior},"
         " λ = {wildcards.weight}, seed {wildcards.seed}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} augment {params.settings:q} {params.execution:q}"
-        " --data {params.data:q} --model {params.model:q} --output {params.folder:q}"
+        "exec nfpi --log {log:q} augment {params.settings:q} {params.execution:q} {params.paths:q}"

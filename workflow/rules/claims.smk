@@ -3,9 +3,7 @@ if plan.config.claims:
     rule judge_claims:
         """Judge the claims of the preset by the metrics of the runs that they compare."""
         input:
-            metrics=inputs.metrics_of_claims,
-            predictions=inputs.predictions_of_claims,
-            reference=REFERENCE,
+            unpack(planning.inputs(JudgeClaims)),
         output:
             **targets.claims(),
         log:
@@ -19,11 +17,8 @@ if plan.config.claims:
         resources:
             **jobs.resources("table"),
         params:
-            **declarations.of(JudgeClaims),
-            root=plan.layout.root,
-            folder=subpath(output.csv, parent=True),
+            **planning.params(JudgeClaims),
         message:
             "Judge the claims{params.changed}"
         shell:
-            "exec nfpi --log {log:q} claims {params.settings:q} {params.execution:q}"
-            " --root {params.root:q} --reference {input.reference:q} --output {params.folder:q}"
+            "exec nfpi --log {log:q} claims {params.settings:q} {params.execution:q} {params.paths:q}"

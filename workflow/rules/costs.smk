@@ -7,7 +7,7 @@ rule costs:
         ENVIRONMENT
     params:
         root=plan.layout.root,
-        extensions=declarations.extensions,
+        extensions=planning.extensions,
     message:
         "Add up times and memory"
     shell:

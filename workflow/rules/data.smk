@@ -1,7 +1,7 @@
 rule prepare_data:
     """Download or read a data set, split it, and write it in the on-disk format that all stages read."""
     input:
-        sources.check_files,
+        unpack(planning.inputs(PrepareData)),
     output:
         **plan.outputs(PrepareData, SPLITS),
     log:
@@ -9,7 +9,7 @@ rule prepare_data:
     benchmark:
         jobs.benchmark("prepare_data", SPLITS)
     wildcard_constraints:
-        dataset=inputs.dataset_pattern(encoded=False),
+        dataset=patterns.datasets(encoded=False),
     priority: jobs.priority("prepare_data")
     localrule: True
     conda:
@@ -18,21 +18,17 @@ rule prepare_data:
     resources:
         **jobs.resources("prepare_data"),
     params:
-        **declarations.of(PrepareData),
-        content=sources.compute_content_token,
-        downloads=plan.downloads,
-        folder=subpath(output.train_images, ancestor=2),
+        **planning.params(PrepareData),
     message:
         "Prepare {wildcards.dataset}/{wildcards.splits}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} prepare-data {params.settings:q} {params.execution:q}"
-        " --download-folder {params.downloads:q} --output {params.folder:q}"
+        "exec nfpi --log {log:q} prepare-data {params.settings:q} {params.execution:q} {params.paths:q}"
 
 
 rule encode_data:
     """Split the image files of a data set, encode them by an autoencoder, and write their latents."""
     input:
-        sources.check_files,
+        unpack(planning.inputs(EncodeData)),
     output:
         **plan.outputs(EncodeData, SPLITS),
     log:
@@ -40,7 +36,7 @@ rule encode_data:
     benchmark:
         jobs.benchmark("encode_data", SPLITS)
     wildcard_constraints:
-        dataset=inputs.dataset_pattern(encoded=True),
+        dataset=patterns.datasets(encoded=True),
     priority: jobs.priority("encode_data")
     conda:
         ENVIRONMENT
@@ -48,19 +44,17 @@ rule encode_data:
     resources:
         **jobs.resources("encode_data"),
     params:
-        **declarations.of(EncodeData),
-        content=sources.compute_content_token,
-        downloads=plan.downloads,
-        folder=subpath(output.train_images, ancestor=2),
+        **planning.params(EncodeData),
     message:
         "Encode {wildcards.dataset}/{wildcards.splits}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} encode-data {params.settings:q} {params.execution:q}"
-        " --workers {threads} --download-folder {params.downloads:q} --output {params.folder:q}"
+        "exec nfpi --log {log:q} encode-data {params.settings:q} {params.execution:q} --workers {threads} {params.paths:q}"
 
 
 rule download_weights:
     """Download published weights, since the machines that train may have no internet access."""
+    input:
+        unpack(planning.inputs(DownloadWeights)),
     output:
         **{
             name: f"{plan.downloads}/{file}"
@@ -71,7 +65,7 @@ rule download_weights:
     benchmark:
         f"{plan.downloads}/{{model}}.tsv"
     wildcard_constraints:
-        model=inputs.published_model_pattern(),
+        model=patterns.published_models(),
     priority: jobs.priority("prepare_data")
     localrule: True
     conda:
@@ -80,10 +74,8 @@ rule download_weights:
     resources:
         **jobs.resources("prepare_data"),
     params:
-        **declarations.of(DownloadWeights),
-        folder=subpath(output.weights, parent=True),
+        **planning.params(DownloadWeights),
     message:
         "Download the weights of {wildcards.model}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} download-weights {params.settings:q} {params.execution:q}"
-        " --output {params.folder:q}"
+        "exec nfpi --log {log:q} download-weights {params.settings:q} {params.execution:q} {params.paths:q}"

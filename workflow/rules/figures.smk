@@ -4,7 +4,7 @@ for name, figure in plan.config.figures.items():
         name:
             f"draw_{name}"
         input:
-            unpack(inputs.files_of_figure(name)),
+            unpack(planning.inputs(MakeFigure, name=name)),
         output:
             **targets.figure(name),
         log:
@@ -18,11 +18,8 @@ for name, figure in plan.config.figures.items():
         resources:
             **jobs.resources("figure", **({} if figure.uses_gpu else {"gpu": 0})),
         params:
-            **declarations.of(MakeFigure, name=name),
-            files=inputs.options_of_figure(name),
-            folder=subpath(output[0], parent=True),
+            **planning.params(MakeFigure, name=name),
         message:
             f"Draw {figure.title or name}" "{params.changed}"
         shell:
-            "exec nfpi --log {log:q} figure {params.settings:q} {params.execution:q} {params.files:q}"
-            " --output {params.folder:q}"
+            "exec nfpi --log {log:q} figure {params.settings:q} {params.execution:q} {params.paths:q}"

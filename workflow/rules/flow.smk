@@ -1,8 +1,7 @@
 rule import_model:
     """Import a model that was trained elsewhere, if it fits the data set and was not trained on its test images."""
     input:
-        **plan.splits("train", "test"),
-        published=inputs.imported_files,
+        unpack(planning.inputs(ImportModel)),
     output:
         **plan.outputs(ImportModel, FLOW_RUN),
     log:
@@ -19,21 +18,17 @@ rule import_model:
     resources:
         **jobs.resources("prepare_data"),
     params:
-        **declarations.of(ImportModel),
-        data=subpath(input.train_images, ancestor=2),
-        model=inputs.imported_model,
-        folder=subpath(output.config, ancestor=2),
+        **planning.params(ImportModel),
     message:
         "Import {wildcards.flow} for {wildcards.dataset}: λ = {wildcards.weight}, seed {wildcards.seed}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} import-model {params.settings:q} {params.execution:q}"
-        " --data {params.data:q} --output {params.folder:q} {params.model:q}"
+        "exec nfpi --log {log:q} import-model {params.settings:q} {params.execution:q} {params.paths:q}"
 
 
 rule start_flow:
     """Initialise a flow and its Gaussians and train up to the fit; all λ and methods share the result."""
     input:
-        **plan.splits("train", "validation"),
+        unpack(planning.inputs(StartFlow)),
     output:
         **plan.outputs(StartFlow, INITIAL),
     log:
@@ -47,27 +42,20 @@ rule start_flow:
     resources:
         **jobs.resources("start_flow"),
     params:
-        **declarations.of(StartFlow),
-        data=subpath(input.train_images, ancestor=2),
+        **planning.params(StartFlow),
         devices=jobs.devices("start_flow"),
-        folder=subpath(output.state, parent=True),
     message:
         "Initialise {wildcards.flow} on {wildcards.dataset}: initial Gaussians {wildcards.start}, seed {wildcards.seed}"
         "{params.changed}"
     shell:
         "exec nfpi --log {log:q} start-flow {params.settings:q} {params.execution:q}"
-        " --devices {params.devices} --data {params.data:q} --output {params.folder:q}"
+        " --devices {params.devices} {params.paths:q}"
 
 
 rule train_flow:
     """Continue the training of a flow from its initial state, with Gaussians that are fixed or learned with the flow."""
     input:
-        **plan.splits("train", "validation"),
-        state=plan.initial_file("state"),
-        initial=plan.initial_file("prior"),
-        complete=plan.initial_file("manifest"),
-        prior=inputs.prior_of_training("prior"),
-        fitted=inputs.prior_of_training("manifest"),
+        unpack(planning.inputs(TrainFlow)),
     output:
         **plan.outputs(TrainFlow, FLOW_RUN),
     log:
@@ -75,7 +63,7 @@ rule train_flow:
     benchmark:
         jobs.benchmark("train_flow", FLOW_RUN)
     wildcard_constraints:
-        prior=inputs.trained_prior_pattern(),
+        prior=patterns.trained_priors(),
     priority: jobs.priority("train_flow")
     conda:
         ENVIRONMENT
@@ -83,15 +71,11 @@ rule train_flow:
     resources:
         **jobs.resources("train_flow"),
     params:
-        **declarations.of(TrainFlow),
-        data=subpath(input.train_images, ancestor=2),
-        initial=subpath(input.state, parent=True),
+        **planning.params(TrainFlow),
         devices=jobs.devices("train_flow"),
-        folder=subpath(output.history, parent=True),
     message:
         "Train {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight}, seed {wildcards.seed}"
         "{params.changed}"
     shell:
         "exec nfpi --log {log:q} train-flow {params.settings:q} {params.execution:q}"
-        " --devices {params.devices} --data {params.data:q} --initial {params.initial:q}"
-        " --prior {input.prior:q} --output {params.folder:q}"
+        " --devices {params.devices} {params.paths:q}"

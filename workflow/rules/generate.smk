@@ -1,7 +1,7 @@
 rule generate:
     """Draw labelled images from a flow."""
     input:
-        **plan.model(),
+        unpack(planning.inputs(Generate)),
     output:
         **plan.outputs(Generate, GENERATED),
     log:
@@ -15,12 +15,9 @@ rule generate:
     resources:
         **jobs.resources("generate"),
     params:
-        **declarations.of(Generate),
-        model=subpath(input.config, parent=True),
-        folder=subpath(output.images, parent=True),
+        **planning.params(Generate),
     message:
         "Generate images like {wildcards.dataset}: {wildcards.flow}, {wildcards.prior}, λ = {wildcards.weight},"
         " seed {wildcards.seed}, temperature {wildcards.temperature}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} generate {params.settings:q} {params.execution:q}"
-        " --model {params.model:q} --output {params.folder:q}"
+        "exec nfpi --log {log:q} generate {params.settings:q} {params.execution:q} {params.paths:q}"

@@ -1,7 +1,7 @@
 rule collect:
     """Collect the metrics of the runs of a table."""
     input:
-        metrics=inputs.metrics_of_table,
+        unpack(planning.inputs(Collect)),
     output:
         **plan.outputs(Collect, "metrics", name="{table}"),
     log:
@@ -15,22 +15,17 @@ rule collect:
     resources:
         **jobs.resources("collect"),
     params:
-        **declarations.of(Collect),
-        root=plan.layout.root,
-        folder=subpath(output.metrics, parent=True),
+        **planning.params(Collect),
     message:
         "Collect the metrics of {wildcards.table}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} collect {params.settings:q} {params.execution:q}"
-        " --root {params.root:q} --output {params.folder:q}"
+        "exec nfpi --log {log:q} collect {params.settings:q} {params.execution:q} {params.paths:q}"
 
 
 rule table:
     """Write a table of metrics beside the paper's numbers."""
     input:
-        **plan.outputs(Collect, "metrics", name="{table}"),
-        predictions=inputs.predictions_of_table,
-        reference=REFERENCE,
+        unpack(planning.inputs(MakeTable)),
     output:
         **targets.table("{table}"),
     log:
@@ -44,12 +39,8 @@ rule table:
     resources:
         **jobs.resources("table"),
     params:
-        **declarations.of(MakeTable),
-        root=plan.layout.root,
-        folder=subpath(output.csv, parent=True),
+        **planning.params(MakeTable),
     message:
         "Write {wildcards.table}{params.changed}"
     shell:
-        "exec nfpi --log {log:q} table {params.settings:q} {params.execution:q}"
-        " --metrics {input.metrics:q} --root {params.root:q} --reference {input.reference:q}"
-        " --output {params.folder:q}"
+        "exec nfpi --log {log:q} table {params.settings:q} {params.execution:q} {params.paths:q}"

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -21,7 +21,7 @@ from nfpi.data.autoencoder import compute_latent_shape, encode, load_autoencoder
 from nfpi.data.image_files import check_size, read_image
 from nfpi.data.prepare import OUTPUTS, SEED_FOLDERS, assign_splits, make_extra
 from nfpi.data.sources.archive import find_image_root
-from nfpi.data.sources.files import FOLDER, VAE, SourceFiles, list_source
+from nfpi.data.sources.files import list_source
 from nfpi.data.sources.imagefolder import list_image_folder, warn_of_unread_folders
 from nfpi.data.store import META
 from nfpi.data.writer import ImageSetWriter, LabelledRows, replace_folder
@@ -70,7 +70,6 @@ def encode_dataset(
     if config.source != "imagefolder" or config.vae is None:
         received = f"{config.source} with vae {config.vae}"
         raise DataError(f"{name}: expected an imagefolder with a vae to encode, received {received}")
-    files = list_source(config)
     root = find_image_root(config.folder, download_folder, config.archive).resolve()
     images = list_image_folder(root)
     warn_of_unread_folders(images.root, images.unread)
@@ -81,9 +80,10 @@ def encode_dataset(
     encoder = _Encoder(autoencoder, root, config.image_size, size, config.encode_batch_size, workers)
     names = {split: [images.names[origin][index] for index in chosen] for split, (origin, chosen) in assigned.items()}
     labels = {split: images.labels[origin][chosen] for split, (origin, chosen) in assigned.items()}
-    fingerprint = _compute_fingerprint(config, root, files.token, [names[split] for split in get_args(Split)])
+    source = list_source(config).compute_digest(download_folder)
+    resume_key = _compute_resume_key(config, root, source, [names[split] for split in get_args(Split)])
 
-    with replace_folder(output, OUTPUTS, fingerprint, SEED_FOLDERS) as partial:
+    with replace_folder(output, OUTPUTS, resume_key, SEED_FOLDERS) as partial:
 
         def write_split(
             split: Split, extra: dict[str, Any], make_latents: Callable[[list[str], int], Iterable[np.ndarray]]
@@ -98,7 +98,7 @@ def encode_dataset(
                 split=split,
                 dtype=np.float16,
                 originals=names[split],
-                fingerprint=fingerprint,
+                resume_key=resume_key,
                 **extra,
             ) as writer:
                 start = encoder.round_to_batches(writer.first_missing)
@@ -107,51 +107,31 @@ def encode_dataset(
             logger.info("%s: %d %s images encoded", name, len(names[split]), split)
 
         if not (partial / "train").is_dir():
-            unscaled = _encode_unscaled(partial / "unscaled.npy", names["train"], shape, encoder, fingerprint)
+            unscaled = _encode_unscaled(partial / "unscaled.npy", names["train"], shape, encoder, resume_key)
             scale, spread = _compute_scale_and_spread(unscaled)
             origin = {"image_folder": str(root), "vae": str(config.vae.resolve())}
             extra = make_extra(config, assigned) | origin | {"scale": scale, "spread": (spread / scale).tolist()}
             write_split("train", extra, lambda _, start: _read_blocks(unscaled[start:]))
         (partial / "unscaled.npy").unlink(missing_ok=True)
-        Checkpoints(partial, fingerprint).clear()  # the progress of the unscaled latents
+        Checkpoints(partial, resume_key).clear()  # the progress of the unscaled latents
         extra = json.loads((partial / "train" / META).read_text(encoding="utf-8"))["extra"]
         for split in get_args(Split):
             if not (partial / split).is_dir():
                 write_split(split, extra, encoder.encode_files)
-        _write_record(files, {file for split in names.values() for file in split}, encoder.digests, partial)
 
 
-def _compute_fingerprint(config: DatasetConfig, root: Path, files: str, names: list[list[str]]) -> str:
-    """Compute a digest of everything that the latents depend on; `files` is the token of the source files."""
+def _compute_resume_key(config: DatasetConfig, root: Path, source: str, names: list[list[str]]) -> str:
+    """Compute a digest of everything that the latents depend on; `source` is the digest of the source files."""
     settings = config.model_dump(mode="json", exclude={"encode_batch_size", "overrides"})
-    content = json.dumps([settings, str(root), files, names], ensure_ascii=True)
+    content = json.dumps([settings, str(root), source, names], ensure_ascii=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _write_record(files: SourceFiles, encoded: set[str], known: dict[str, bytes], folder: Path) -> None:
-    """Write the record of the encoded files.
-
-    Args:
-        files: the source files, as listed before encoding.
-        encoded: names of the encoded images.
-        known: SHA-256 of the images that this process read; an interrupted earlier process may have read the others.
-        folder: folder of the splits.
-    """
-    used = []
-    for index, name in enumerate(files.names):
-        root, _, rest = name.partition("/")
-        if root == FOLDER and rest in known:
-            files.digests[index] = np.frombuffer(known[rest], np.uint8)
-        if root == VAE or name == FOLDER or rest in encoded:
-            used.append(index)
-    files.write_record(folder, used)
-
-
 def _encode_unscaled(
-    path: Path, names: list[str], shape: tuple[int, ...], encoder: _Encoder, fingerprint: str
+    path: Path, names: list[str], shape: tuple[int, ...], encoder: _Encoder, resume_key: str
 ) -> np.ndarray:
     """Encode files to an array on disk, (N, h, w, C), float32; those that an earlier process encoded are kept."""
-    rows = LabelledRows(path, (len(names), *shape), np.float32, fingerprint)
+    rows = LabelledRows(path, (len(names), *shape), np.float32, resume_key)
     start = encoder.round_to_batches(rows.first_missing)
     with rows.saved_if_stopped(f"latents in {path}"):
         _put_from(start, rows, encoder.encode_files(names, start), np.zeros(len(names), np.int64))
@@ -198,8 +178,6 @@ class _Encoder:
     """(height, width) that every image must then have"""
     batch_size: int
     workers: int
-    digests: dict[str, bytes] = field(default_factory=dict)
-    """SHA-256 of the files read, by name"""
 
     def round_to_batches(self, done: int) -> int:
         """Return the index to resume from after `done` files, rounded down to a whole number of batches."""
@@ -233,8 +211,6 @@ class _Encoder:
 
     def _read_image(self, name: str) -> np.ndarray:
         path = self.root / name
-        content = path.read_bytes()
-        self.digests[name] = hashlib.sha256(content).digest()
-        image, _ = read_image(path, self.image_size, content)
+        image, _ = read_image(path, self.image_size)
         check_size(path, image, self.size)
         return image

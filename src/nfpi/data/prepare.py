@@ -11,15 +11,14 @@ from sklearn.model_selection import train_test_split
 
 from nfpi.config.base import Split
 from nfpi.config.datasets import DataError, DatasetConfig
-from nfpi.data.sources.files import RECORD, list_source
 from nfpi.data.sources.registry import SourceImages, load_source
 from nfpi.data.store import MAY_BE_EMPTY
 from nfpi.data.writer import replace_folder, write_image_set
 
 FEWEST_PER_CLASS: dict[Split, int] = {"train": 2, "validation": 1, "test": 1}
 """minimum number of images per class in each split; a variance needs two"""
-OUTPUTS = (*get_args(Split), RECORD)
-"""contents of the folder of the splits"""
+OUTPUTS = (*get_args(Split), "sources.npz")
+"""contents of the folder of the splits; the last by earlier versions"""
 SEED_FOLDERS = "seed=*"
 """pattern of the subfolders with the splits of single seeds (`split_seed: per_seed`)"""
 
@@ -28,9 +27,7 @@ Assignment = dict[Split, tuple[Split, np.ndarray]]
 
 
 def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_folder: Path) -> None:
-    """Write `output`/{train,validation,test} and a record of their source files, either all or none.
-
-    See :func:`assign_splits` for the splits, and :mod:`nfpi.data.sources.files` for the record.
+    """Write `output`/{train,validation,test}, either all or none, as :func:`assign_splits` assigns the images.
 
     Args:
         name: name of the data set.
@@ -43,13 +40,11 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
     """
     if config.vae is not None:
         raise DataError(f"{name}: expected a data set of pixels, received one with a vae (encode_data writes those)")
-    files = list_source(config)
     source = load_source(config, download_folder)
     _check_expected(name, config, source)
     assigned = assign_splits(name, config, {split: y for split, (_, y) in source.splits.items()}, source.classes)
     settings = make_extra(config, assigned)
     with replace_folder(output, OUTPUTS, kept=SEED_FOLDERS) as partial:
-        files.write_record(partial, range(len(files.names)))
         for split, (origin, chosen) in assigned.items():
             images, labels = (array[chosen] for array in source.splits[origin])
             write_image_set(partial / split, images, labels, source.classes, name=name, split=split, **settings)

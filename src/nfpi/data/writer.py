@@ -44,19 +44,19 @@ _OF_OTHERS = re.compile(r"\.(DS_Store|nfs\w+|.*\.tmp)$")
 
 @contextmanager
 def replace_folder(
-    folder: Path, names: Collection[str], fingerprint: str | None = None, kept: str | None = None
+    folder: Path, names: Collection[str], resume_key: str | None = None, kept: str | None = None
 ) -> Iterator[Path]:
     """Create a temporary folder beside `folder`, which replaces it when the block ends without an error.
 
-    After an error the temporary folder is removed and `folder` is unchanged. With a fingerprint, the temporary folder
-    is kept if a signal stops the block or the process is killed, and the next call with the same fingerprint resumes
+    After an error the temporary folder is removed and `folder` is unchanged. With a resume_key, the temporary folder
+    is kept if a signal stops the block or the process is killed, and the next call with the same resume_key resumes
     it.
 
     Args:
         folder: the folder to write; an existing one is replaced as a whole.
         names: files and folders that it may contain, besides its manifest and what the system leaves there; a folder
             with others is never replaced.
-        fingerprint: digest of everything that the result depends on, in hexadecimal; None: never resume.
+        resume_key: digest of everything that the result depends on, in hexadecimal; None: never resume.
         kept: glob pattern; subfolders of the old folder that match it are moved to the new one. None: nothing is moved.
 
     Yields:
@@ -71,8 +71,8 @@ def replace_folder(
     folder = folder.parent.resolve() / folder.name
     _require_only(folder, names, kept)
     with locked(folder.with_name(f".{folder.name}.write.lock"), f"write {folder}"):
-        partial = _make_temporary_path(folder, "partial", fingerprint)
-        partial.mkdir(exist_ok=fingerprint is not None)
+        partial = _make_temporary_path(folder, "partial", resume_key)
+        partial.mkdir(exist_ok=resume_key is not None)
         keep = False
         try:
             yield partial
@@ -80,7 +80,7 @@ def replace_folder(
             note_rename(partial, folder)
             sync(folder.parent)
         except (Interrupted, KeyboardInterrupt):
-            keep = fingerprint is not None
+            keep = resume_key is not None
             raise
         finally:
             if not keep:
@@ -141,14 +141,14 @@ class LabelledRows:
 
     All disk space is allocated in advance, because a full disk would kill a process that writes to a memory map.
 
-    With a fingerprint, labels and checksums of the written rows are saved every minute (:meth:`save_progress`), and an
-    object with the same path and fingerprint in a later process restores the rows whose checksums match.
+    With a resume_key, labels and checksums of the written rows are saved every minute (:meth:`save_progress`), and an
+    object with the same path and resume_key in a later process restores the rows whose checksums match.
 
     Args:
         path: npy file, in an existing folder.
         shape: (N, …).
         dtype: dtype of the array.
-        fingerprint: digest of everything that the rows depend on, in hexadecimal; None: progress is not saved.
+        resume_key: digest of everything that the rows depend on, in hexadecimal; None: progress is not saved.
 
     Attributes:
         array: the rows, a memory map.
@@ -159,16 +159,16 @@ class LabelledRows:
         OSError: there is not enough disk space.
     """
 
-    def __init__(self, path: Path, shape: Sequence[int], dtype: DTypeLike, fingerprint: str | None = None) -> None:
+    def __init__(self, path: Path, shape: Sequence[int], dtype: DTypeLike, resume_key: str | None = None) -> None:
         self.path = path
         self.counts: dict[int, int] = {}
         self._checkpoints: Checkpoints | None = None
         self.labels = np.full(shape[0], _UNKNOWN, np.int64)
         self._sums = np.zeros(shape[0], np.int64)
-        if fingerprint is not None:
+        if resume_key is not None:
             from nfpi.runtime.checkpoints import Checkpoints  # imports torch
 
-            content = hashlib.sha256(f"{fingerprint} {list(shape)} {np.dtype(dtype).name}".encode()).hexdigest()
+            content = hashlib.sha256(f"{resume_key} {list(shape)} {np.dtype(dtype).name}".encode()).hexdigest()
             self._checkpoints = Checkpoints(path.parent, content, _MINUTES_BETWEEN_SAVES, "row")
             if self._restore(tuple(shape), np.dtype(dtype)):
                 return
@@ -239,7 +239,7 @@ class LabelledRows:
             array = _open_allocated(self.path, "r+")
         except (FileNotFoundError, ValueError):
             return False
-        if array.shape != shape or array.dtype != dtype:  # written since by a process with another fingerprint
+        if array.shape != shape or array.dtype != dtype:  # written since by a process with another resume_key
             return False
         self.array, self.counts = array, dict(saved[1]["counts"])
         labels, sums = (saved[0][name].numpy() for name in ("labels", "sums"))
@@ -282,8 +282,8 @@ class ImageSetWriter:
         name, split: names of the data set and of the split, if any.
         dtype: uint8, or float16 for latents.
         originals: paths of the N image files that were encoded to latents; None: pixels, or latents of no image files.
-        fingerprint: digest of everything that the images depend on, in hexadecimal. A set that was interrupted with the
-            same fingerprint is resumed (see `written`); None: an interrupted set is removed.
+        resume_key: digest of everything that the images depend on, in hexadecimal. A set that was interrupted with the
+            same resume_key is resumed (see `written`); None: an interrupted set is removed.
         extra: further settings for `meta.json` (JSON values).
 
     Raises:
@@ -301,7 +301,7 @@ class ImageSetWriter:
         split: str | None = None,
         dtype: DTypeLike = np.uint8,
         originals: Sequence[str] | None = None,
-        fingerprint: str | None = None,
+        resume_key: str | None = None,
         **extra: Any,
     ) -> None:
         self.folder = Path(folder)
@@ -314,7 +314,7 @@ class ImageSetWriter:
         if not classes or len(set(classes)) != len(classes):
             raise DataError(f"{folder}: expected distinct class names, at least one, received {list(classes)}")
         self._shape, self._dtype, self._originals = shape, np.dtype(dtype), originals
-        self._fingerprint = fingerprint
+        self._resume_key = resume_key
         self._classes = list(classes)
         self._name, self._split, self._extra = name, split, extra
 
@@ -329,8 +329,8 @@ class ImageSetWriter:
 
     @contextmanager
     def _write(self) -> Iterator[Self]:
-        with replace_folder(self.folder, (*FILES, ORIGINALS), self._fingerprint) as partial:
-            self._rows = LabelledRows(partial / IMAGES, self._shape, self._dtype, self._fingerprint)
+        with replace_folder(self.folder, (*FILES, ORIGINALS), self._resume_key) as partial:
+            self._rows = LabelledRows(partial / IMAGES, self._shape, self._dtype, self._resume_key)
             with self._rows.saved_if_stopped(f"images for {self.folder}"):
                 yield self
             self._rows.finish()

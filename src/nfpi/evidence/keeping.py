@@ -33,9 +33,9 @@ from nfpi.results.recorded.settings import FILE as SETTINGS
 from nfpi.results.recorded.settings import StoredSettings, read_settings
 from nfpi.results.tables.rows import list_runs_to_compare, list_table_rows, list_tabled_runs
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
+from nfpi.runtime.chains import Chain
 from nfpi.runtime.files import file_digest, note_written, write_atomically, written_together
 from nfpi.runtime.formats import parse_json
-from nfpi.runtime.seals import Seals
 
 RUNS, SUMS = "runs.csv", "SHA256SUMS"
 COLUMNS = IDENTITY | {"metric": "str", "value": "float64", "n": "Int64", "status": "str", "record": "str"}
@@ -120,7 +120,7 @@ def gather_evidence(
     root: Path,
     output: Path,
     stored: StoredSettings,
-    seals: Seals | None = None,
+    chain: Chain | None = None,
     *,
     with_other_settings: bool = False,
 ) -> GatheringSummary:
@@ -132,7 +132,7 @@ def gather_evidence(
         root: results/{preset}.
         output: folder of the evidence.
         stored: settings of the preset; if there are runs in `root`, their seeds replace those of the preset.
-        seals: says which runs are outdated, see :func:`find_runs`.
+        chain: says which runs are outdated, see :func:`find_runs`.
         with_other_settings: whether to accept runs whose settings differ from those of the existing evidence, or from
             those in settings.json of `root`.
 
@@ -143,14 +143,14 @@ def gather_evidence(
         MetricsError: predictions are damaged.
         OSError: a file cannot be read or written.
     """
-    recorded = {item.run: item for item in find_runs(root, seals)}
+    recorded = {item.run: item for item in find_runs(root, chain)}
     wanted = list_tabled_runs(replace_seeds(stored.config, {run.seed for run in recorded} or stored.config.seeds))
     chosen = [recorded[run] for run in wanted if run in recorded]
     if not chosen:
         raise EvidenceError(f"{root}: expected runs of the tables {', '.join(stored.config.tables)}, received none")
     _check_data(chosen, stored.config)
     if not with_other_settings:
-        _check_seals(chosen)
+        _check_chains(chosen)
     predictions = {item.run: found for item in chosen if (found := _read_run(item)) is not None}
     earlier = read_kept(output) if (output / SUMS).is_file() else Kept()
     existing = {item.run: item for item in earlier.runs}
@@ -274,7 +274,7 @@ def _check_data(chosen: Sequence[RecordedRun], config: Config) -> None:
             )
 
 
-def _check_seals(chosen: Sequence[RecordedRun]) -> None:
+def _check_chains(chosen: Sequence[RecordedRun]) -> None:
     """Check that the runs were made with the settings of the last call of the workflow, from the present inputs.
 
     Raises:

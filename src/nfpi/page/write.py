@@ -24,23 +24,23 @@ from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
 from nfpi.results.recorded.times import format_duration
 from nfpi.results.tables.markup import load_templates
 from nfpi.runs import Run
+from nfpi.runtime.chains import Chain
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
-from nfpi.runtime.seals import Seals
 
 PAGE = "index.html"
 _MOST_PROBLEMS = 12
 """Largest number of problems listed at the head of a page; a single further one is listed too."""
 
 
-def write_page(root: Path, seals: Seals | None = None) -> Path:
+def write_page(root: Path, chain: Chain | None = None) -> Path:
     """Write index.html into a folder results/{preset}.
 
     Missing or damaged files do not raise; the page names them.
 
     Args:
         root: the folder.
-        seals: says which runs are outdated, see :func:`nfpi.results.recorded.runs.find_runs`.
+        chain: says which runs are outdated, see :func:`nfpi.results.recorded.runs.find_runs`.
 
     Returns:
         The path of the page.
@@ -52,10 +52,10 @@ def write_page(root: Path, seals: Seals | None = None) -> Path:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: expected a folder of results, received none")
     template = load_templates("nfpi.page").get_template("page.html")
-    return write_atomically(root / PAGE, template.render(page=read_page(root, seals)).encode(errors="backslashreplace"))
+    return write_atomically(root / PAGE, template.render(page=read_page(root, chain)).encode(errors="backslashreplace"))
 
 
-def read_page(root: Path, seals: Seals | None = None) -> dict[str, Any]:
+def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
     """Draw curves that are missing or outdated, and read the contents of a page, as its template names them."""
     problems: list[str] = []
     described = _read_descriptions(root, problems)
@@ -63,7 +63,7 @@ def read_page(root: Path, seals: Seals | None = None) -> dict[str, Any]:
         write_curves(root)
     except OSError as error:
         problems.append(f"curves: {error}")
-    recorded = find_runs(root, seals)
+    recorded = find_runs(root, chain)
     kinds = compare_settings(recorded)
     claims = read_shown_claims(root)
     tables = read_tables(root, described.tables)

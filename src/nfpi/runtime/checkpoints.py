@@ -40,13 +40,13 @@ class Checkpoints:
     a file holds the SHA-256 of its other bytes; if it does not match, the file is damaged and the previous one is used.
 
     The files are not declared as outputs, because Snakemake deletes the outputs of a job that failed. A stage that
-    succeeds removes them. Their names contain the first digits of the fingerprint, so that a job with other settings
+    succeeds removes them. Their names contain the first digits of the resume_key, so that a job with other settings
     neither uses nor replaces them. States of another version of this package are removed, because their meaning may
     have changed.
 
     Args:
         folder: output folder; created when the first state is saved.
-        fingerprint: digest of everything that the result depends on, in hexadecimal.
+        resume_key: digest of everything that the result depends on, in hexadecimal.
         minutes: time between two states, see :meth:`is_due`.
         unit: name of a step in messages.
 
@@ -54,9 +54,9 @@ class Checkpoints:
         step: step of the state that was saved or loaded last; None: no such state.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, minutes: float = math.inf, unit: str = "step") -> None:
-        self._folder, self._fingerprint, self._seconds = Path(folder), fingerprint, 60 * minutes
-        self.path = self._folder / f".checkpoint-{fingerprint[:12]}.safetensors"
+    def __init__(self, folder: Path, resume_key: str, minutes: float = math.inf, unit: str = "step") -> None:
+        self._folder, self._resume_key, self._seconds = Path(folder), resume_key, 60 * minutes
+        self.path = self._folder / f".checkpoint-{resume_key[:12]}.safetensors"
         self._previous = self.path.with_suffix(".previous.safetensors")
         self._unit = unit
         self._saved_at, self._cost = time.monotonic(), 0.0
@@ -84,7 +84,7 @@ class Checkpoints:
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise FloatingPointError(f"{name}: expected finite numbers, received NaN or infinity")
-        record = {**header, "step": step, "fingerprint": self._fingerprint, "version": __version__}
+        record = {**header, "step": step, "resume_key": self._resume_key, "version": __version__}
         record["platform"] = describe_platform()
         write_keeping_previous(self.path, _serialize(tensors, record), self._previous)
         self.step, self._saved_at = step, time.monotonic()
@@ -103,8 +103,8 @@ class Checkpoints:
                 continue
             try:
                 tensors, header = _deserialize(path.read_bytes())
-                if header["fingerprint"] != self._fingerprint:
-                    raise ValueError("another fingerprint")
+                if header["resume_key"] != self._resume_key:
+                    raise ValueError("another resume_key")
                 version = header.pop("version")
                 if version != __version__:
                     raise ValueError(f"of nfpi {version}")

@@ -1,11 +1,11 @@
 """Manifests: records of what a stage wrote and what it read, written after all its outputs.
 
-A manifest lies in the output folder of its stage. It lists the SHA-256 of every output and the digests of the inputs,
-so that later stages reject outputs that are damaged, incomplete, or made from other inputs. It also holds its own
-checksum. Files that no manifest lists, such as a model saved in Python, are not verified.
+A manifest lies in the output folder of its stage. It lists the SHA-256 of every output and, of every input, its key and
+the digest of its content, so that later stages reject outputs that are damaged, incomplete, or made from other inputs.
+It also holds its own checksum. Files that no manifest lists, such as a model saved in Python, are not verified.
 
-It also tells with which settings (`seal`) and from which inputs (`inputs`, `made_from`) the outputs were made
-(:mod:`nfpi.runtime.seals`).
+Its `key` says what the outputs are: it is computed from the settings and from the keys of the inputs
+(:meth:`nfpi.stages.base.Stage.compute_key`). Products of one key may differ in their bytes, e.g. on a GPU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -27,14 +27,32 @@ from nfpi.runtime.formats import parse_json
 
 logger = logging.getLogger(__name__)
 
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2
 SUFFIX = ".manifest.json"
-OTHER_FILES = "other files"
-"""product of inputs that no manifest lists, such as weights given by the user"""
 
 
 class ManifestError(ValueError):
     """A file that is damaged, not a complete output, or made from something else; the message is one line."""
+
+
+class Input(BaseModel):
+    """What a stage read.
+
+    Attributes:
+        name: name of the input.
+        product: kind of the product that it is or belongs to; empty for a file that no manifest lists.
+        path: path of the product's manifest from the folder of the reading stage's manifest; empty as above.
+        key: key of the product; digest of a file that no manifest lists.
+        content: digest of the product's content, or of that file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    product: str = ""
+    path: str = ""
+    key: str
+    content: str
 
 
 class Manifest(BaseModel):
@@ -44,17 +62,12 @@ class Manifest(BaseModel):
         format: format version of this file and of the files that it lists.
         stage: name of the subcommand.
         product: kind of the outputs, in a word or two: `data`, `initial state`, `prior`, `model`, ...
+        key: digest of all that the outputs depend on.
         files: SHA-256 of each output, by its path below the folder of the manifest.
         content: digest of the reproducible outputs, i.e. those without times.
-        made_from: `content` of each input, by its `product`: of all direct inputs, and of those indirect ones that must
-            be the same for all direct ones. Inputs without a manifest are under OTHER_FILES. Several inputs of one
-            kind with different contents have the digest of these contents.
-        facts: properties of the run that the outputs belong to: `seed`, `lambda`.
         temporary: the `files` that are removed once the stage that reads them has ended.
         settings: all that the outputs depend on apart from the inputs (`nfpi.stages.base.Stage.declaration`).
-        seal: digest of these settings and of the stage's version (`nfpi.stages.base.Stage.compute_seal`).
-        inputs: `content` of all direct inputs, by the paths of their manifests from the folder of this manifest; for
-            what is made from many runs, the digest of their `files`.
+        inputs: what the stage read.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -62,14 +75,12 @@ class Manifest(BaseModel):
     format: int
     stage: str
     product: str
+    key: str
     files: dict[str, str]
     content: str
-    made_from: dict[str, str]
-    facts: dict[str, Any]
     temporary: list[str] = []
     settings: dict[str, Any] = {}
-    seal: str = ""
-    inputs: dict[str, str] = {}
+    inputs: list[Input] = []
 
     @model_validator(mode="after")
     def _check_temporary(self) -> Self:
@@ -77,6 +88,10 @@ class Manifest(BaseModel):
         if unlisted:
             raise ValueError(f"temporary: expected some of files, received {unlisted[0]}")
         return self
+
+    def list_keys(self, name: str) -> list[str]:
+        """Return the keys of the inputs of this name."""
+        return [found.key for found in self.inputs if found.name == name]
 
     def check_file(self, name: str, file: BufferedReader, path: Path) -> None:
         """Compare a file with its digest.
@@ -110,35 +125,18 @@ class Product:
     manifest: Manifest
 
 
-@dataclass(frozen=True)
-class Origin:
-    """What the outputs of a stage are made from, see :class:`Manifest`.
-
-    Attributes:
-        made_from: contents of the inputs, by their products.
-        facts: properties of the run.
-        inputs: contents of the direct inputs, by the paths of their manifests.
-    """
-
-    made_from: dict[str, str]
-    facts: dict[str, Any]
-    inputs: dict[Path, str]
-
-
 def write_manifest(
     path: Path,
     stage: str,
     product: str,
     outputs: Iterable[Path],
     *,
-    timed: Collection[Path],
-    made_from: Mapping[str, str],
-    facts: Mapping[str, Any],
-    digests: Mapping[Path, str],
-    inputs: Mapping[Path, str] | None = None,
+    key: str,
+    timed: Collection[Path] = (),
+    digests: Mapping[Path, str] | None = None,
     temporary: Collection[Path] = (),
     settings: Mapping[str, Any] | None = None,
-    seal: str = "",
+    inputs: Iterable[Input] = (),
 ) -> None:
     """Write the manifest of a stage whose outputs are all in place.
 
@@ -147,33 +145,29 @@ def write_manifest(
         stage: name of the subcommand.
         product: kind of the outputs.
         outputs: all files that the stage wrote, below the folder of the manifest.
+        key: digest of all that the outputs depend on.
         timed: outputs that hold times, which differ between equal results.
-        made_from, facts, inputs: see :class:`Origin`.
         digests: known SHA-256 of outputs, by absolute path.
         temporary: outputs that are removed once the stage that reads them has ended.
         settings: all that the outputs depend on apart from the inputs.
-        seal: digest of the settings and the stage's version.
+        inputs: what the stage read.
     """
     files, content = {}, {}
     for file in outputs:
         name = file.relative_to(path.parent).as_posix()
-        files[name] = digests.get(file.absolute()) or file_digest(file)
+        files[name] = (digests or {}).get(file.absolute()) or file_digest(file)
         if file not in timed:
             content[name] = files[name]
     record = {
         "format": MANIFEST_FORMAT,
         "stage": stage,
         "product": product,
+        "key": key,
         "files": files,
         "content": compute_digest(content or files),
-        "made_from": dict(made_from),
-        "facts": dict(facts),
         "temporary": [file.relative_to(path.parent).as_posix() for file in temporary],
         "settings": dict(settings or {}),
-        "seal": seal,
-        "inputs": {
-            Path(os.path.relpath(file, path.parent)).as_posix(): content for file, content in (inputs or {}).items()
-        },
+        "inputs": [found.model_dump() for found in inputs],
     }
     record["sha256"] = compute_digest(record)
     write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
@@ -193,7 +187,7 @@ def read_manifest(path: Path) -> Manifest:
         if record["format"] != MANIFEST_FORMAT:
             raise ManifestError(
                 f"{path}: expected format {MANIFEST_FORMAT}, received {record['format']}: made by another version of "
-                "nfpi; remove its folder, and make it again"
+                "nfpi; `snakemake` with its target makes it again"
             )
         if compute_digest(record) != received:
             raise ValueError("it does not agree with its checksum")
@@ -282,56 +276,45 @@ def remove_temporary(path: Path) -> None:
         remove_below(path.parent, name)
 
 
-def trace_inputs(files: Iterable[Path], *, common: Collection[str] | None, accept_removed: bool = False) -> Origin:
-    """Verify the files that a stage reads, and return what its product is made from.
+def read_inputs(
+    files: Mapping[str, Sequence[Path]],
+    folder: Path,
+    *,
+    with_times: bool = False,
+    accept_removed: bool = False,
+    warn: bool = False,
+) -> list[Input]:
+    """Verify the files that a stage reads, and return each product among them once for each name.
 
     Args:
-        files: all inputs of the stage.
-        common: products that must be the same for all inputs made from them; None: the inputs belong to different runs,
-            so nothing is compared and no facts are returned.
+        files: all inputs of the stage, by name.
+        folder: folder of the stage's manifest.
+        with_times: whether `content` includes files with times, which a stage copies that collects metrics.
         accept_removed: see :func:`find_product`.
+        warn: whether to log a warning for each file that no manifest lists.
 
     Raises:
-        ManifestError: a file is damaged, or two were made from different products; both are named.
+        ManifestError: a file is damaged.
         OSError: a file cannot be read.
     """
-    made_from: dict[str, str] = {}
-    facts: dict[str, Any] = {}
-    found: dict[str, Path] = {}
-    contents_of: dict[str, set[str]] = {}
-    inputs: dict[Path, str] = {}
-    for file in files:
-        product = find_product(file, accept_removed=accept_removed)
-        if product is None:
-            if file.is_file():
-                logger.warning("%s: no manifest lists this file: it is not verified", file)
-                contents_of.setdefault(OTHER_FILES, set()).add(file_digest(file))
-            continue
-        manifest = product.manifest
-        # metrics of runs are brought together with their times, which `content` leaves out
-        inputs[product.path] = compute_digest(manifest.files) if common is None else manifest.content
-        contents_of.setdefault(manifest.product, set()).add(manifest.content)
-        if common is None:
-            continue
-        facts |= manifest.facts
-        for name, content in {**manifest.made_from, manifest.product: manifest.content}.items():
-            if name in common and made_from.get(name, content) != content:
-                raise ManifestError(
-                    f"{product.path.parent}: expected the same {name} as {found[name]}, received what was made from "
-                    "another one"
-                )
-            if name not in common and name != manifest.product:
+    found: list[Input] = []
+    for name, paths in files.items():
+        for file in paths:
+            product = find_product(file, accept_removed=accept_removed)
+            if product is not None:
+                path, manifest = Path(os.path.relpath(product.path, folder)).as_posix(), product.manifest
+                content = compute_digest(manifest.files) if with_times else manifest.content
+                item = Input(name=name, product=manifest.product, path=path, key=manifest.key, content=content)
+            elif file.is_file():
+                if warn:
+                    logger.warning("%s: no manifest lists this file: it is not verified", file)
+                digest = file_digest(file)
+                item = Input(name=name, key=digest, content=digest)
+            else:  # the stage says that it is missing
                 continue
-            made_from[name], found[name] = content, product.path.parent
-    for name, contents in contents_of.items():
-        made_from[name] = digest_together(contents) or ""
-    return Origin(made_from, facts, inputs)
-
-
-def digest_together(digests: Iterable[str]) -> str | None:
-    """Return the digest of all files, or products of one kind, with these digests; None if there are none."""
-    found = sorted(set(digests))
-    return found[0] if len(found) == 1 else compute_digest(found) if found else None
+            if item not in found:
+                found.append(item)
+    return found
 
 
 def compute_digest(record: Any) -> str:

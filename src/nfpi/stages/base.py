@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
@@ -15,12 +16,9 @@ from nfpi.config.base import select_result_settings, strip_folders, subtract_set
 from nfpi.config.extensions import list_loaded_digests
 from nfpi.config.presets import merge
 from nfpi.runtime.divergence import Diverged, mark_diverged
-from nfpi.runtime.files import file_digest
-from nfpi.runtime.manifests import SUFFIX, compute_digest
+from nfpi.runtime.manifests import SUFFIX, Input, compute_digest, read_inputs
+from nfpi.stages.needs import MANIFEST, Needs
 from nfpi.stages.planned import Planned, Wildcards, find_setting
-
-MANIFEST = "manifest"
-"""name of the output that is written last"""
 
 
 def _split_words(value: Any) -> Any:
@@ -63,6 +61,7 @@ class Stage(Command):
     """A command that writes files into one folder.
 
     Attributes:
+        places: templates of the folder that jobs of the workflow write to, below results/{preset} (:mod:`nfpi.runs`).
         outputs: paths below `output`, by name; they may contain options in braces. If the stage has a product, the last
             output is its manifest.
         product: kind of the outputs, such as `model`; empty: no other stage reads the outputs.
@@ -73,9 +72,9 @@ class Stage(Command):
         version: to be raised by hand when formulas change, so that the outputs are made again.
         inputs: files read from other stages' outputs, by the option that names their folder; empty if the option names
             the file itself.
-        other_inputs: the same, of another data set: they are verified, but not compared with the inputs.
-        common: kinds of product that exist once: no two inputs may depend on different products of such a kind; None:
-            the inputs belong to different runs, and are not compared.
+        apart: inputs of another run or data set than the others, with which they are not compared.
+        many_runs: whether the inputs belong to different runs, and none is compared with another one.
+        positional: the input that the command line names without its option.
         replaces_folder: whether the stage replaces its whole folder, including files that it did not write.
         blocks: places in config.yaml of options that have another name there, with wildcards in braces, or names of the
             wildcards that they are.
@@ -87,14 +86,16 @@ class Stage(Command):
     that are paths only locate files. The result depends on all other options, and on the content of the input files.
     """
 
+    places: ClassVar[tuple[str, ...]] = ()
     outputs: ClassVar[dict[str, str]] = {}
     product: ClassVar[str] = ""
     label: ClassVar[str] = ""
     timed: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {}
-    other_inputs: ClassVar[dict[str, tuple[str, ...]]] = {}
-    common: ClassVar[tuple[str, ...] | None] = ONE_RUN
+    apart: ClassVar[tuple[str, ...]] = ()
+    many_runs: ClassVar[bool] = False
+    positional: ClassVar[str] = ""
     replaces_folder: ClassVar[bool] = False
     blocks: ClassVar[dict[str, str]] = {}
     uses: ClassVar[tuple[str, ...]] = ()
@@ -108,8 +109,8 @@ class Stage(Command):
     """options that affect the result, as one JSON object; options given one by one take precedence"""
     execution: dict[str, Any] = Field(default={}, exclude=True)
     """options that do not affect the result, as one JSON object"""
-    seal: str = Field(default="", exclude=True)
-    """digest of the settings; with other ones the stage does not start"""
+    key: str = Field(default="", exclude=True)
+    """key of the outputs; with other settings or inputs the stage does not start"""
 
     @model_validator(mode="before")
     @classmethod
@@ -143,16 +144,47 @@ class Stage(Command):
         declared = self._drop_paths(select_result_settings(self))
         return declared | {"code": list_loaded_digests() if self.code is None else self.code}
 
-    def compute_seal(self) -> str:
-        """Compute the digest of the declaration, without folders of this machine, and of the stage's version."""
-        return compute_digest([self.command, self.version, strip_folders(self.declaration)])[:16]
+    def compute_key(self, inputs: Mapping[str, Sequence[str]]) -> str:
+        """Compute the key of the outputs: the digest of all that they depend on.
 
-    def compute_fingerprint(self) -> str:
-        """Compute the digest of all that the result depends on: version, declaration, and content of the inputs.
-
-        A stage resumes only what was begun with the same fingerprint.
+        Args:
+            inputs: keys of the inputs, by their name.
         """
-        return compute_digest([self.version, self.declaration, *map(file_digest, self.list_input_files())])
+        declared = strip_folders(self.declaration)
+        return compute_digest([self.command, self.version, declared, {name: [*keys] for name, keys in inputs.items()}])
+
+    def trace_inputs(self, *, accept_removed: bool = False, warn: bool = False) -> list[Input]:
+        """Verify the inputs, and return their keys and contents.
+
+        Args:
+            accept_removed: whether temporary inputs may be missing, see :meth:`finish`.
+            warn: whether to log a warning for each file that cannot be verified.
+
+        Raises:
+            ManifestError: a file is damaged.
+            OSError: a file cannot be read.
+        """
+        options = {"with_times": self.many_runs, "accept_removed": accept_removed, "warn": warn}
+        sources = [Input(name=name, key=key, content=key) for name, key in self.digest_sources().items()]
+        return read_inputs(self.list_inputs(), self.output, **options) + sources
+
+    @cached_property
+    def traced(self) -> list[Input]:
+        """The inputs as they were when they were first asked for."""
+        return self.trace_inputs(warn=not self.key)
+
+    @property
+    def own_key(self) -> str:
+        """The key of the outputs by the present options and inputs."""
+        keys: dict[str, list[str]] = {}
+        for found in self.traced:
+            keys.setdefault(found.name, []).append(found.key)
+        return self.compute_key(keys)
+
+    @property
+    def resume_key(self) -> str:
+        """Digest of the key and of the contents of the inputs: a stage resumes only what was begun with the same."""
+        return compute_digest([self.own_key, [found.content for found in self.traced]])
 
     def select_execution(self) -> dict[str, Any]:
         """Return the options that are neither paths nor part of the declaration, as in JSON."""
@@ -197,21 +229,45 @@ class Stage(Command):
             return folder.parent.resolve() / f".{folder.name}{name}"
         return self.output / name
 
-    def list_input_files(self) -> list[Path]:
-        """Return the files that the stage reads from other stages' outputs."""
-        return self._list_files(self.inputs)
+    def list_inputs(self) -> dict[str, list[Path]]:
+        """Return the files that the stage reads from other stages' outputs or from the user, by name."""
+        return {
+            option: [folder / file if file else folder for folder in folders for file in (files or ("",))]
+            for option, files in self.inputs.items()
+            if (folders := _collect_paths(getattr(self, option)))
+        }
 
-    def list_other_files(self) -> list[Path]:
-        """Return the files that the stage reads from another data set."""
-        return self._list_files(self.other_inputs)
+    @property
+    def reads_files(self) -> bool:
+        """Whether the stage reads files of the user besides those of its options, see :meth:`digest_sources`."""
+        return False
 
-    def _list_files(self, inputs: Mapping[str, tuple[str, ...]]) -> list[Path]:
-        return [
-            folder / file if file else folder
-            for option, files in inputs.items()
-            for folder in _collect_paths(getattr(self, option))
-            for file in (files or ("",))
-        ]
+    def find_absent(self) -> Path | None:
+        """Return the first of these files that is not on this machine; None: all are."""
+        return None
+
+    def digest_sources(self, downloads: Path | None = None) -> dict[str, str]:
+        """Return digests of what the stage reads besides files of its options, by name.
+
+        Args:
+            downloads: folder of downloads; None: that of the options.
+        """
+        return {}
+
+    @classmethod
+    def makes(cls, planned: Planned, wildcards: Wildcards) -> bool:
+        """Return whether it is this stage that writes the outputs at one of its places, which stages may share."""
+        return True
+
+    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return what a job of the workflow reads; the names are those of :meth:`list_inputs`."""
+        return {}
+
+    def list_path_options(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
+        """Return the words of the command line that name the inputs, given the paths of what a job needs."""
+        options = [(name, paths[0]) for name, paths in needs.items() if name in self.inputs and name != self.positional]
+        words = [word for name, path in options for word in (f"--{name.replace('_', '-')}", path)]
+        return [*words, *needs.get(self.positional, ())]
 
     @property
     def temporary(self) -> list[Path]:
@@ -224,10 +280,6 @@ class Stage(Command):
 
     def finish(self) -> None:
         """Finish the stage after its manifest is written; does nothing by default."""
-
-    def get_facts(self) -> dict[str, Any]:
-        """Return the facts of the run given by the options, see :class:`nfpi.runtime.manifests.Manifest`."""
-        return {}
 
 
 def _is_path(annotation: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from nfpi.results.claims.rows import select_claimed_rows
 from nfpi.results.tables.rows import TableRow
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.stages.base import Stage
+from nfpi.stages.measure_samples import need_metrics
+from nfpi.stages.needs import Needs
 from nfpi.stages.planned import Planned, Wildcards, keep_first_seed
 
 _IGNORED = {"experiments", "title", "best_only", "metrics", "literature"}
@@ -29,8 +32,10 @@ class JudgeClaims(Stage):
         **{"csv": "claims.csv", "markdown": "claims.md", "latex": "claims.tex", "html": "claims.html"},
         **{"png": "claims.png", "pdf": "claims.pdf"},
     }
+    places = ("",)
     product = "claims"
-    common = None
+    inputs = {"reference": ()}
+    many_runs = True
 
     claims: dict[str, Claim]
     """claims, as in a preset"""
@@ -55,11 +60,21 @@ class JudgeClaims(Stage):
             "tables": {name: tables[name].model_dump(mode="json", exclude=_IGNORED) for name in rows},
             "rows": {name: keep_first_seed(of_table) for name, of_table in rows.items()},
             "code": planned.list_digests(wildcards, metrics=sorted(metrics)),
+            "root": planned.root,
         }
 
-    def list_input_files(self) -> list[Path]:
-        """Return the metrics of the runs that exist."""
-        return [path for run in self.list_runs() if (path := self.root / run.folder / METRICS_FILE).is_file()]
+    def list_inputs(self) -> dict[str, list[Path]]:
+        """Return the paper's numbers, and the metrics of the runs that exist."""
+        metrics = [self.root / run.folder / METRICS_FILE for run in self.list_runs()]
+        return super().list_inputs() | {"runs": [path for path in metrics if path.is_file()]}
+
+    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return the paper's numbers, and the metrics of the runs."""
+        return {"reference": [planned.reference], "runs": [need_metrics(run) for run in self.list_runs()]}
+
+    def list_path_options(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
+        """Return the words of the command line that name the inputs, and the folder of the runs."""
+        return [*super().list_path_options(needs), "--root", self.root.as_posix()]
 
     def list_runs(self) -> list[Run]:
         """Return all runs of the claims, existing or not."""

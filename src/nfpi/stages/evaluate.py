@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any
 from nfpi.config.generation import EvaluationConfig
 from nfpi.config.metrics import VALIDATION_PREFIX
 from nfpi.results.recorded.csv_files import read_column
-from nfpi.runs import INITIAL_FILES, MODEL_FILES
-from nfpi.stages.measuring import DetectingStage, fit_to_validation
-from nfpi.stages.prepare_data import list_meta_files
+from nfpi.runs import FLOW_RUN, INITIAL_FILES, LOG_FILE, MODEL_FILES, Run
+from nfpi.stages.measuring import UNKNOWN, DetectingStage, fit_to_validation
+from nfpi.stages.needs import Job, Need, Needs
+from nfpi.stages.planned import Planned, Wildcards
+from nfpi.stages.prepare_data import list_meta_files, need_splits
+from nfpi.stages.refit_prior import need_model
+from nfpi.stages.train_flow import TrainFlow, need_initial
 
 if TYPE_CHECKING:
     import torch
@@ -33,11 +37,13 @@ class Evaluate(DetectingStage):
     """
 
     command = "evaluate"
+    places = (FLOW_RUN,)
     inputs = {
         "data": list_meta_files("train", "validation", "test"),
-        "initial": (INITIAL_FILES["statistics"],),  # before the model, whose λ is that of the run
+        "initial": (INITIAL_FILES["statistics"],),
         "model": tuple(MODEL_FILES.values()),
         "history": (),
+        **UNKNOWN,
     }
     uses = ("flow",)
 
@@ -48,6 +54,19 @@ class Evaluate(DetectingStage):
     initial: Path | None = None
     """folder of the initial state that its Gaussians were fitted to, for `beta_fit`"""
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return the splits and the model and, if it was trained here, its log and its initial state."""
+        needs: Needs = {
+            "data": [need_splits(planned, wildcards["dataset"], wildcards["seed"])],
+            "model": [need_model(wildcards)],
+            **self.need_unknown(planned, wildcards),
+        }
+        run = Run.from_wildcards(wildcards)
+        if run.is_imported:
+            return needs
+        training = Job.of(TrainFlow, run.of_training.wildcards)
+        return needs | {"history": [Need(training, LOG_FILE)], "initial": [need_initial(planned, wildcards)]}
 
     def run(self) -> None:
         """Evaluate on the test split and, unless it is empty, the validation split; and time sampling.

@@ -12,7 +12,7 @@ from nfpi.config.base import ConfigError
 from nfpi.results.recorded.settings import read_settings
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command
-from nfpi.stages.seals import SettingsSeals
+from nfpi.stages.keys import SettingsKeys
 
 if TYPE_CHECKING:
     from nfpi.evidence.rebuilding import RebuiltResults
@@ -45,7 +45,7 @@ class KeepEvidence(Command):
             self.results,
             self.output,
             read_settings(self.results),
-            SettingsSeals(),
+            SettingsKeys(),
             with_other_settings=self.with_other_settings,
         )
         counts = f"{len(done.added)} new, {len(done.replaced)} replaced, {len(done.changed)} of these with other values"

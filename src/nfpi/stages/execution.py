@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from nfpi import __version__
 from nfpi.config.base import ConfigError
 from nfpi.config.extensions import list_loaded_digests
-from nfpi.runs import Run
+from nfpi.runtime.chains import Chain
 from nfpi.runtime.divergence import Diverged
 from nfpi.runtime.files import note_written, remove_remains, require_writable, written_together
 from nfpi.runtime.job_log import is_first_process, print_line, writes_log
 from nfpi.runtime.locks import LockedError, locked
-from nfpi.runtime.manifests import (
-    ManifestError,
-    Origin,
-    compute_digest,
-    find_faults,
-    read_manifest,
-    trace_inputs,
-    write_manifest,
-)
-from nfpi.stages.base import MANIFEST, Command, Stage
-from nfpi.stages.seals import SettingsSeals
+from nfpi.runtime.manifests import ManifestError, compute_digest, find_faults, read_manifest, write_manifest
+from nfpi.stages.base import ONE_RUN, Command, Stage
+from nfpi.stages.keys import SettingsKeys
+from nfpi.stages.needs import MANIFEST
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +43,14 @@ def _run_stage(stage: Stage) -> None:
     if its inputs and options were the same; otherwise the stage runs, resuming from the last checkpoint.
 
     Raises:
-        ConfigError: the settings, or the user's files, are not those of the command's seal.
+        ConfigError: the settings, the inputs or the user's files are not those that the command was written with.
         ManifestError: an input is damaged or outdated, or two inputs do not belong together.
         LockedError: another process runs this stage, and this is not a job of the workflow.
         Diverged: a fit or training diverged, and the stage declares no outputs that could record it.
         OSError: the outputs cannot be written.
     """
-    _check_seal(stage)
+    if not set(stage.code or ()) <= set(list_loaded_digests()):
+        raise ConfigError("--extensions: expected the files with the digests in `code`, received changed ones")
     require_writable(stage.output)
     task = compute_digest([stage.command, stage.model_dump_json(), __version__, list_loaded_digests()])
     manifest_before, other_task = _identify_manifest(stage), ""
@@ -77,12 +69,13 @@ def _run_stage(stage: Stage) -> None:
             logger.info("%s: the other process has made it", stage.output)
             stage.finish()  # in case it was killed before it did
             return
-        origin = _trace_inputs(stage)
-        if stage.common is None:  # the results of many runs
-            _check_seals(origin.inputs)
+        _check_inputs(stage)
         try:
             with written_together():
                 stage.run()
+                keys = {found.name: found.key for found in stage.traced}
+                if keys | stage.digest_sources() != keys:
+                    raise ManifestError(f"{stage.output}: expected files that stay, received changed ones: try again")
         except Diverged as fault:
             if not stage.outputs:
                 raise
@@ -95,67 +88,42 @@ def _run_stage(stage: Stage) -> None:
                 stage.command,
                 stage.product,
                 stage.list_output_paths(),
+                key=stage.own_key,
                 timed=[stage.get_path(name) for name in stage.timed],
-                **vars(origin),
                 digests=written.digests,
                 temporary=stage.temporary,
                 settings=stage.declaration,
-                seal=stage.compute_seal(),
+                inputs=stage.traced,
             )
         stage.finish()
 
 
-def _check_seal(stage: Stage) -> None:
-    """Check that the settings and the user's files are those that the command was written with.
+def _check_inputs(stage: Stage) -> None:
+    """Check that settings and inputs are those that the command was written with, and that the inputs belong together.
 
     Raises:
-        ConfigError: they are not.
+        ConfigError: the settings or the inputs are others.
+        ManifestError: an input is damaged, outdated, or made from another product than a further input.
+        OSError: an input cannot be read.
     """
-    if stage.seal and stage.seal != stage.compute_seal():
+    chain = SettingsKeys() if stage.many_runs else Chain()
+    for found in stage.traced:
+        fault = chain.find_first_fault(stage.output / found.path) if found.path else ""
+        if fault:
+            raise ManifestError(f"{fault}: `snakemake` with its target makes it again")
+    if not stage.many_runs:
+        chain.check_together([found for found in stage.traced if found.name not in stage.apart], stage.output, ONE_RUN)
+    if stage.key and stage.key != stage.own_key:
         raise ConfigError(
-            f"--seal: expected the settings of the call that planned this job ({stage.seal}), received changed ones "
-            f"({stage.compute_seal()}): set them back, or call snakemake again; by hand, leave out --seal"
+            f"{stage.output}: expected the settings and inputs of the call that planned this job, received changed "
+            "ones: set them back, or call snakemake again; by hand, leave out --key"
         )
-    if not set(stage.code or ()) <= set(list_loaded_digests()):
-        raise ConfigError("--extensions: expected the files with the digests in `code`, received changed ones")
-
-
-def _check_seals(inputs: Iterable[Path]) -> None:
-    """Check that runs were made with the settings beside them, and from the inputs that are there.
-
-    Raises:
-        ManifestError: a run was not.
-    """
-    seals = SettingsSeals()
-    for fault in filter(None, map(seals.find_first_fault, inputs)):
-        raise ManifestError(f"{fault}: `snakemake` with its target makes it again")
 
 
 def _identify_manifest(stage: Stage) -> tuple[int, int] | None:
     """Return inode and modification time of the manifest, which is a new file at every write; None: no manifest."""
     path = stage.get_path(MANIFEST) if stage.product else Path()
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
-
-
-def _trace_inputs(stage: Stage, *, accept_removed: bool = False) -> Origin:
-    """Verify the inputs, and return what the outputs are made from.
-
-    Raises:
-        ManifestError: an input is damaged, or two inputs do not belong together or to the run given by the options.
-        OSError: an input cannot be read.
-    """
-    origin = trace_inputs(stage.list_input_files(), common=stage.common, accept_removed=accept_removed)
-    other = trace_inputs(stage.list_other_files(), common=None, accept_removed=accept_removed)
-    made_from = origin.made_from | {f"other {name}": content for name, content in other.made_from.items()}
-    facts = origin.facts | stage.get_facts()
-    identity = getattr(stage, "identity", None)
-    expected = facts if identity is None else facts | Run.from_json(identity).to_json()
-    for name, received in facts.items():
-        if expected[name] != received:
-            raise ManifestError(
-                f"{stage.output}: expected inputs with {name} = {expected[name]} like the run, received {received}"
-            )
-    return replace(origin, made_from=made_from, facts=facts, inputs=origin.inputs | other.inputs)
 
 
 def _is_complete(stage: Stage) -> bool:
@@ -166,5 +134,4 @@ def _is_complete(stage: Stage) -> bool:
     path = stage.get_path(MANIFEST)
     if not path.is_file() or find_faults(path)[1]:
         return False
-    manifest, origin = read_manifest(path), _trace_inputs(stage, accept_removed=True)
-    return (manifest.made_from, manifest.facts) == (origin.made_from, origin.facts)
+    return read_manifest(path).inputs == stage.trace_inputs(accept_removed=True)

@@ -11,9 +11,12 @@ from pydantic import AfterValidator
 from nfpi.config.base import NonNegativeFloat
 from nfpi.config.priors import PRIORS, PriorBlock, PriorConfig
 from nfpi.results.recorded.csv_files import write_rows
-from nfpi.runs import INITIAL_FILES, RESIDUALS
+from nfpi.runs import FIT, INITIAL_FILES, RESIDUALS
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.stages.base import Stage
+from nfpi.stages.needs import Needs
+from nfpi.stages.planned import Planned, Wildcards
+from nfpi.stages.train_flow import need_initial
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ class FitPrior(Stage):
     """
 
     command = "fit-prior"
+    places = (FIT,)
     outputs = {"prior": INITIAL_FILES["prior"], "iterations": "fixed_point.csv"}
     product = "prior"
     inputs = {"initial": (INITIAL_FILES["prior"], INITIAL_FILES["statistics"])}
@@ -44,9 +48,9 @@ class FitPrior(Stage):
     weight: NonNegativeFloat
     """λ of Eq. 4"""
 
-    def get_facts(self) -> dict[str, Any]:
-        """Return λ of the run."""
-        return {"lambda": self.weight}
+    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return the initial state."""
+        return {"initial": [need_initial(planned, wildcards)]}
 
     def run(self) -> None:
         """Fit the Gaussians to the statistics of an initial state by the prior's method."""

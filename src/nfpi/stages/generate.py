@@ -10,10 +10,12 @@ from tqdm import tqdm
 
 from nfpi.config.base import PositiveFloat, PositiveInt, Seed
 from nfpi.config.generation import Displacement, NfaConfig
-from nfpi.runs import IMAGE_SET_FILES, MODEL_FILES, VARIANTS
+from nfpi.runs import AUGMENTED, GENERATED, IMAGE_SET_FILES, MODEL_FILES, VARIANTS
 from nfpi.stages.base import Stage
+from nfpi.stages.needs import Needs
 from nfpi.stages.planned import Planned, Wildcards
-from nfpi.stages.prepare_data import list_meta_files
+from nfpi.stages.prepare_data import list_meta_files, need_splits
+from nfpi.stages.refit_prior import need_model
 
 if TYPE_CHECKING:
     from nfpi.augmentation import PrincipalAxes
@@ -55,7 +57,7 @@ class ImageStage(Stage):
             name=name,
             split=split,
             dtype=model.domain.dtype,
-            fingerprint=self.compute_fingerprint(),
+            resume_key=self.resume_key,
             **{**model.data["extra"], **extra},
         )
 
@@ -67,6 +69,7 @@ class Generate(ImageStage):
     """
 
     command = "generate"
+    places = (GENERATED,)
     product = "generated images"
     inputs = {"model": tuple(MODEL_FILES.values())}
     blocks = {"per_class": "generation.per_class", "batch_size": "generation.batch_size"}
@@ -75,6 +78,10 @@ class Generate(ImageStage):
     """scale of the deviations from the class means"""
     per_class: PositiveInt = 5000
     batch_size: PositiveInt = 1000
+
+    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return the model."""
+        return {"model": [need_model(wildcards)]}
 
     def run(self) -> None:
         """Sample images, and write them batch by batch; record how many were drawn again, and the saturated values."""
@@ -119,6 +126,7 @@ class Augment(ImageStage):
     """
 
     command = "augment"
+    places = (AUGMENTED,)
     product = "augmented images"
     inputs = {"data": list_meta_files("train"), "model": tuple(MODEL_FILES.values())}
 
@@ -133,6 +141,11 @@ class Augment(ImageStage):
         """Return the options of a job except paths."""
         displacement = "noise" if wildcards["variants"] == VARIANTS["noise"] else "mix"
         return super().select_options(planned, wildcards) | {"displacement": displacement}
+
+    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return the splits and the model."""
+        splits = need_splits(planned, wildcards["dataset"], wildcards["seed"])
+        return {"data": [splits], "model": [need_model(wildcards)]}
 
     def run(self) -> None:
         """Make variants class by class, and write them batch by batch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import NonNegativeFloat, Seed
-from nfpi.runs import MODEL_FILES
+from nfpi.config.flows import TrainedSettings
+from nfpi.runs import FLOW_RUN, MODEL_FILES, OWN
 from nfpi.stages.base import Stage
-from nfpi.stages.prepare_data import list_meta_files
+from nfpi.stages.needs import Needs
+from nfpi.stages.planned import Planned, Wildcards
+from nfpi.stages.prepare_data import list_meta_files, need_splits
 from nfpi.stages.train_flow import TrainFlow
 
 if TYPE_CHECKING:
@@ -34,10 +38,11 @@ class ImportModel(Stage):
     """
 
     command = "import-model"
+    places = (FLOW_RUN,)
     outputs = {name: TrainFlow.outputs[name] for name in MODEL_FILES}
     product = "model"
     inputs = {"data": list_meta_files("train", "test")}
-    common = ()  # the model may be of another run, on other splits
+    apart = ("model",)  # it may be of another run, on other splits
     blocks = {"revision": "flows.{flow}.revision", "averaged": "flows.{flow}.averaged"}
     uses = ("flow",)
 
@@ -54,13 +59,30 @@ class ImportModel(Stage):
     seed: Seed = 0
     """seed of the run: of noise and samples"""
 
-    def list_input_files(self) -> list[Path]:
-        """Return the descriptions of the splits, and the files of a model on this machine."""
-        return super().list_input_files() + (list_model_files(self.model) if self.revision is None else [])
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job, with the path of the model."""
+        model = planned.resolve(wildcards).flows[wildcards["flow"]]
+        assert isinstance(model, TrainedSettings)
+        return super().select_options(planned, wildcards) | {"model": Path(model.model)}
 
-    def get_facts(self) -> dict[str, Any]:
-        """Return seed and λ of the run."""
-        return {"seed": self.seed, "lambda": self.weight}
+    def list_inputs(self) -> dict[str, list[Path]]:
+        """Return the descriptions of the splits, and the files of a model on this machine."""
+        return super().list_inputs() | ({"model": list_model_files(self.model)} if self.revision is None else {})
+
+    @classmethod
+    def makes(cls, planned: Planned, wildcards: Wildcards) -> bool:
+        """Return whether the run's flow was trained elsewhere, and its Gaussians are not estimated again."""
+        return wildcards["prior"] == OWN
+
+    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return the splits, and the files of a model on this machine."""
+        needs: Needs = {"data": [need_splits(planned, wildcards["dataset"], wildcards["seed"])]}
+        return needs if self.revision is not None else needs | {"model": [*list_model_files(self.model)]}
+
+    def list_path_options(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
+        """Return the words of the command line that name the splits and the model."""
+        return [*super().list_path_options({"data": needs["data"]}), str(self.model)]
 
     def run(self) -> None:
         """Read the model, compare it with the data set, and write it with the seed of the run."""

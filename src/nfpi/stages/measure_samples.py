@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config.generation import QualityConfig
 from nfpi.config.metrics import find_network
 from nfpi.results.recorded.records import read_record
-from nfpi.runs import METRICS_FILE
+from nfpi.runs import MEASURED_SAMPLES, METRICS_FILE, REFERENCE_AUGMENTATION, Run
 from nfpi.runtime.divergence import raise_if_marked
 from nfpi.stages.base import Words
+from nfpi.stages.evaluate import Evaluate
+from nfpi.stages.generate import Generate
 from nfpi.stages.measuring import MeasuringStage
-from nfpi.stages.prepare_data import META, list_meta_files
+from nfpi.stages.needs import Job, Need, Needs
+from nfpi.stages.planned import Planned, Wildcards
+from nfpi.stages.prepare_data import META, list_meta_files, need_splits
+from nfpi.stages.test_classifier import TestClassifier, need_temperatures
+from nfpi.stages.train_classifier import TrainClassifier
 
 if TYPE_CHECKING:
     from nfpi.classifiers.features import Inception
@@ -34,12 +41,14 @@ class MeasureSamples(MeasuringStage):
     """
 
     command = "measure-samples"
+    places = (MEASURED_SAMPLES,)
     inputs = {
         "data": list_meta_files("train", "test"),
         "generated": (META,),
         "tested": (METRICS_FILE,),
         "reference": ("model.safetensors",),
     }
+    positional = "generated"
     uses = ("classifier",)
 
     generated: CliPositionalArg[Words[Path]]
@@ -55,10 +64,28 @@ class MeasureSamples(MeasuringStage):
         """Networks whose features are compared."""
         return sorted({network for network in map(find_network, self.metrics) if network is not None})
 
-    def list_input_files(self) -> list[Path]:
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except paths."""
+        return super().select_options(planned, {**wildcards, "augmentation": REFERENCE_AUGMENTATION})
+
+    def list_inputs(self) -> dict[str, list[Path]]:
         """Return the inputs, with the weights of Inception if it is used."""
         weights = self.quality.inception if "inception" in self.networks else None
-        return [*super().list_input_files(), *([weights] if weights is not None else [])]
+        return super().list_inputs() | ({"inception": [weights]} if weights is not None else {})
+
+    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return the splits, the images of all temperatures, the test that chose one, and the classifier."""
+        tested = Run.from_wildcards(wildcards)
+        reference = replace(tested, flow=None, prior=None, weight=None, augmentation=REFERENCE_AUGMENTATION)
+        needs: Needs = {
+            "data": [need_splits(planned, wildcards["dataset"], wildcards["seed"])],
+            "generated": need_temperatures(planned, Generate, wildcards),
+            "tested": [Need(Job.of(TestClassifier, wildcards))],
+            "reference": [Need(Job.of(TrainClassifier, reference.wildcards))],
+        }
+        weights = self.quality.inception if "inception" in self.networks else None
+        return needs | ({"inception": [weights]} if weights is not None else {})
 
     def run(self) -> None:
         """Measure the images of one temperature."""
@@ -120,3 +147,9 @@ class MeasureSamples(MeasuringStage):
         if self.quality.inception is None:
             raise ValueError(f"metrics: expected the network {reference.config.model} or inception, received {name}")
         return Inception.read(self.quality.inception, reference.device)
+
+
+def need_metrics(run: Run, file: str = METRICS_FILE) -> Need:
+    """Return what a job reads that reads the metrics, or another file, of a run."""
+    stage = Evaluate if run.classifier is None else MeasureSamples if run.measures_samples else TestClassifier
+    return Need(Job.of(stage, run.wildcards), file)

@@ -11,8 +11,9 @@ from nfpi.config.metrics import list_computed_metrics
 from nfpi.results.recorded.records import write_metrics
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.stages.base import Stage
+from nfpi.stages.needs import Needs
 from nfpi.stages.planned import Planned, Wildcards
-from nfpi.stages.prepare_data import list_meta_files
+from nfpi.stages.prepare_data import list_meta_files, need_splits
 
 if TYPE_CHECKING:
     import torch
@@ -98,13 +99,23 @@ class MeasuringStage(Stage):
         )
 
 
+UNKNOWN = {"unknown": list_meta_files("test")}
+"""input of stages that detect images of another data set"""
+
+
 class DetectingStage(MeasuringStage):
     """A stage that also measures how well a model tells images of another data set from those of its classes."""
 
-    other_inputs = {"unknown": list_meta_files("test")}
+    apart = ("unknown",)
 
     unknown: Path | None = None
     """folder of the splits of a data set whose test images are to be told from those of `data`"""
+
+    @staticmethod
+    def need_unknown(planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return the splits of the other data set, if any."""
+        name = planned.config.for_dataset(wildcards["dataset"]).evaluation.unknown
+        return {} if name is None else {"unknown": [need_splits(planned, name, wildcards["seed"])]}
 
     def read_unknown(self) -> ImageSet | None:
         """Read the test images of the other data set, converted to those of this one; None: there is no other."""

@@ -25,9 +25,17 @@ _NUMBERS = {"seed": int, "temperature": float, "weight": float}
 
 @dataclass(frozen=True)
 class Planned:
-    """The settings of a preset, from which :meth:`Stage.select_options` takes those of a job."""
+    """The settings of a preset, from which :meth:`Stage.select_options` takes those of a job.
+
+    Attributes:
+        config: the settings.
+        root: folder of the results, results/{preset}.
+        reference: the paper's numbers (csv); None: its path is unknown, as in results of another machine.
+    """
 
     config: Config
+    root: Path = Path()
+    reference: Path | None = None
     _resolved: dict[tuple[str, str], Config] = field(default_factory=dict)
     _digests: dict[Path, str] = field(default_factory=dict)
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from nfpi.config.base import EXECUTION, ConfigError, Name, PositiveInt
-from nfpi.config.datasets import DatasetConfig
-from nfpi.runs import IMAGE_SET_FILES
+from nfpi.config.datasets import SOURCES, DatasetConfig
+from nfpi.runs import IMAGE_SET_FILES, SPLITS
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Stage
+from nfpi.stages.needs import Job, Need
 from nfpi.stages.planned import Planned, Wildcards
 
 META = IMAGE_SET_FILES["meta"]
 """file of an image set with the digests of its other files"""
 _SPLITS = ("train", "validation", "test")
-_SPLIT_OUTPUTS = {
-    **{f"{split}_{name}": f"{split}/{file}" for split in _SPLITS for name, file in IMAGE_SET_FILES.items()},
-    "sources": "sources.npz",
-}
+_SPLIT_OUTPUTS = {f"{split}_{name}": f"{split}/{file}" for split in _SPLITS for name, file in IMAGE_SET_FILES.items()}
 
 
 def list_meta_files(*splits: str) -> tuple[str, ...]:
@@ -33,9 +32,9 @@ class PrepareData(Stage):
     """
 
     command = "prepare-data"
+    places = (SPLITS,)
     outputs = _SPLIT_OUTPUTS
     product = "data"
-    timed = ("sources",)
     replaces_folder = True
     blocks = {"name": "dataset", "dataset": "datasets.{dataset}"}
     uses = ("dataset",)
@@ -50,7 +49,36 @@ class PrepareData(Stage):
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
         """Return the options of a job except paths."""
         dataset = planned.config.get_dataset(wildcards["dataset"], wildcards["splits"])
-        return super().select_options(planned, wildcards) | {"dataset": dataset}
+        downloads = planned.root.parent / "downloads"
+        return super().select_options(planned, wildcards) | {"dataset": dataset, "download_folder": downloads}
+
+    @classmethod
+    def makes(cls, planned: Planned, wildcards: Wildcards) -> bool:
+        """Return whether the images are not encoded."""
+        return job_of_splits(planned, wildcards["dataset"], wildcards["splits"]).stage is cls
+
+    def list_path_options(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
+        """Return the words of the command line that name the folder of downloads."""
+        return ["--download-folder", self.download_folder.as_posix()]
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether the images, or the autoencoder, are files of the user, which no published digests verify."""
+        has_folder = self.dataset.folder is not None and not SOURCES[self.dataset.source].traits.get("published", False)
+        return has_folder or self.dataset.vae is not None or self.dataset.source == "imagefolder"
+
+    def find_absent(self) -> Path | None:
+        """Return the folder of the images or of the autoencoder if it is not on this machine."""
+        folders = filter(None, (self.dataset.folder, self.dataset.vae))
+        return next((folder for folder in folders if not folder.exists()), None)
+
+    def digest_sources(self, downloads: Path | None = None) -> dict[str, str]:
+        """Return the digest of the names and contents of the user's files."""
+        from nfpi.data.sources.files import list_source  # imports NumPy
+
+        if not self.reads_files:
+            return {}
+        return {"files": list_source(self.dataset).compute_digest(downloads or self.download_folder)}
 
     def run(self) -> None:
         """Write the train, validation and test splits."""
@@ -80,6 +108,17 @@ class EncodeData(PrepareData):
         encode_dataset(self.name, self.dataset, self.output, self.download_folder, device, self.workers)
 
 
+def job_of_splits(planned: Planned, dataset: str, splits: str) -> Job:
+    """Return the job that makes the splits of a data set."""
+    is_encoded = planned.config.datasets[dataset].vae is not None
+    return Job.of(EncodeData if is_encoded else PrepareData, {"dataset": dataset, "splits": splits})
+
+
+def need_splits(planned: Planned, dataset: str, seed: str) -> Need:
+    """Return what a job reads that reads the splits of a data set for the runs of a seed."""
+    return Need(job_of_splits(planned, dataset, planned.config.splits_of(dataset, int(seed))))
+
+
 class DownloadWeights(Stage):
     """Download the published weights of a classifier.
 
@@ -87,6 +126,7 @@ class DownloadWeights(Stage):
     """
 
     command = "download-weights"
+    places = ("../downloads",)
     outputs = {"weights": "{model}.safetensors"}
     product = "published weights"
     label = "{model}"

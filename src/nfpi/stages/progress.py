@@ -25,8 +25,8 @@ from nfpi.results.tables.table import format_measurement
 from nfpi.runs import LOGS_FOLDER, Run, parse_run_folder
 from nfpi.runtime.job_log import STATE_SUFFIX, read_last_lines, read_state
 from nfpi.stages.base import Command
+from nfpi.stages.keys import SettingsKeys
 from nfpi.stages.printing import print_rows
-from nfpi.stages.seals import SettingsSeals
 
 _HEADING = ("run", "state", "result", "time (h)", "detail")
 _SHOWN = ("nf_acc", "cnn_acc", "top1")
@@ -60,8 +60,8 @@ class ShowStatus(Command):
     def run(self) -> None:
         """Print the runs of each preset, as a table on a terminal and as tab-separated lines otherwise."""
         for index, root in enumerate(find_roots(self.results)):
-            seals = SettingsSeals()
-            runs = read_progress(root, seals)
+            chain = SettingsKeys()
+            runs = read_progress(root, chain)
             if index:
                 print()
             print(f"{root}: {_summarize(runs)}")
@@ -69,7 +69,7 @@ class ShowStatus(Command):
                 print_rows(
                     _HEADING, [_format_cells(run) for run in runs], styles=[_STYLES.get(run.state) for run in runs]
                 )
-            for reason in seals.unknown.values():
+            for reason in chain.unknown.values():
                 print(f"not compared with settings: {reason}", file=sys.stderr)
             if any(run.metrics.get("mismatch", 0.0) > MISMATCH_LIMIT for run in runs):
                 print(MISMATCH_ADVICE, file=sys.stderr)

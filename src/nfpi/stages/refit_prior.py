@@ -7,11 +7,13 @@ from typing import Any
 
 from nfpi.config.base import PositiveInt
 from nfpi.config.experiments import Refit
-from nfpi.runs import MODEL_FILES, split_refitted
+from nfpi.runs import FLOW_RUN, MODEL_FILES, OWN, Run, split_refitted
 from nfpi.runtime.divergence import Diverged
 from nfpi.stages.base import Stage
+from nfpi.stages.import_model import ImportModel
+from nfpi.stages.needs import Job, Need, Needs
 from nfpi.stages.planned import Planned, Wildcards
-from nfpi.stages.prepare_data import list_meta_files
+from nfpi.stages.prepare_data import list_meta_files, need_splits
 from nfpi.stages.train_flow import TrainFlow
 
 
@@ -23,6 +25,7 @@ class RefitPrior(Stage):
     """
 
     command = "refit-prior"
+    places = (FLOW_RUN,)
     outputs = {name: TrainFlow.outputs[name] for name in MODEL_FILES}
     product = "refitted model"
     label = TrainFlow.label
@@ -42,6 +45,18 @@ class RefitPrior(Stage):
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
         """Return the options of a job except paths."""
         return super().select_options(planned, {**wildcards, "refit": split_refitted(wildcards["prior"])[1] or ""})
+
+    @classmethod
+    def makes(cls, planned: Planned, wildcards: Wildcards) -> bool:
+        """Return whether the run's Gaussians are estimated again."""
+        return split_refitted(wildcards["prior"])[1] is not None
+
+    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return the splits, and the model before its Gaussians are estimated again."""
+        return {
+            "data": [need_splits(planned, wildcards["dataset"], wildcards["seed"])],
+            "model": [need_model(Run.from_wildcards(wildcards).of_training.wildcards)],
+        }
 
     def run(self) -> None:
         """Encode the training images, and write the model with the Gaussians of their latents."""
@@ -69,3 +84,10 @@ class RefitPrior(Stage):
             fault.context = {"seed": model.seed, "prior": model.config["prior"]["settings"]}
             raise
         refitted.write(self.get_path("config").parent)
+
+
+def need_model(wildcards: Wildcards) -> Need:
+    """Return what a job reads that reads the model of a run: trained, imported, or with Gaussians estimated again."""
+    prior, refit = split_refitted(wildcards["prior"])
+    stage = RefitPrior if refit is not None else ImportModel if prior == OWN else TrainFlow
+    return Need(Job.of(stage, wildcards), "model")

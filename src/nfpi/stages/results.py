@@ -15,10 +15,10 @@ from nfpi.results.tables.rows import list_table_rows
 from nfpi.runs import BASELINE
 from nfpi.runtime.faults import escape_controls
 from nfpi.runtime.files import write_atomically, written_together
-from nfpi.runtime.manifests import ManifestError, find_faults, find_manifests
+from nfpi.runtime.manifests import SUFFIX, ManifestError, find_faults, find_manifests
 from nfpi.stages.base import Command
+from nfpi.stages.keys import SettingsKeys, find_job
 from nfpi.stages.printing import print_rows
-from nfpi.stages.seals import SettingsSeals
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class WritePage(Command):
         from nfpi.page.write import write_page
 
         require_root(self.results)
-        logger.info("%s", write_page(self.results, SettingsSeals()))
+        logger.info("%s", write_page(self.results, SettingsKeys()))
 
 
 class ShowCosts(Command):
@@ -163,15 +163,25 @@ class Verify(Command):
         manifests = find_manifests(self.results)
         if not manifests:
             raise ManifestError(f"{self.results}: expected a folder of results, received one without a manifest")
-        files, faults, seals = 0, 0, SettingsSeals()
-        for path in manifests:
-            checked, found = find_faults(path)
-            found += filter(None, [seals.find_fault(path)])
+        files, faults, chain = 0, 0, SettingsKeys()
+        for path in manifests + self._list_missing(chain):
+            checked, found = find_faults(path) if path.exists() else (0, [])
+            found += [] if found else filter(None, [chain.find_fault(path)])
             files, faults = files + checked, faults + len(found)
             for fault in found:
                 print(escape_controls(fault))
         if faults:
             raise ManifestError(f"{self.results}: expected {files} intact files, received {faults} faults")
         print(f"{self.results}: {files} files of {len(manifests)} stages agree with their manifests")
-        for reason in seals.unknown.values():
+        for reason in chain.unknown.values():
             print(escape_controls(f"not compared with settings: {reason}"))
+
+    def _list_missing(self, chain: SettingsKeys) -> list[Path]:
+        """Return the manifests that files below the folder should have, but do not, by the settings above them."""
+        found = set()
+        for file in self.results.rglob("*"):
+            keys = chain.find_keys(file.parent) if file.is_file() and not file.name.endswith(SUFFIX) else None
+            if keys is not None:
+                job = find_job(keys.planned, file.absolute().relative_to(keys.planned.root).as_posix())
+                found.update([keys.planned.root / job.manifest] if job is not None else [])
+        return sorted(path for path in found if not path.exists())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,11 @@ from nfpi.config.base import Name, Seed
 from nfpi.config.experiments import TableSettings
 from nfpi.config.figures import FIGURES, FigureSettings
 from nfpi.results.tables.rows import RunIdentity, TableRow, list_runs_to_compare, list_table_rows
-from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
+from nfpi.runs import COLLECTED_FOLDER, FIGURES_FOLDER, METRICS_FILE, PREDICTIONS_FILE, TABLES_FOLDER, Layout, Run
 from nfpi.runtime.divergence import Diverged
 from nfpi.stages.base import Stage
+from nfpi.stages.measure_samples import need_metrics
+from nfpi.stages.needs import Job, Need, Needs
 from nfpi.stages.planned import Planned, Wildcards, keep_first_seed, list_metrics
 
 
@@ -37,10 +40,11 @@ class Collect(Stage):
     """
 
     command = "collect"
+    places = (COLLECTED_FOLDER,)
     outputs = {"metrics": "{name}.csv"}
     product = "collected metrics"
     label = "{name}"
-    common = None
+    many_runs = True
     blocks = {"name": "table"}
 
     name: Name
@@ -57,11 +61,19 @@ class Collect(Stage):
         """Return the options of a job except paths."""
         runs = dict.fromkeys(run for row in list_table_rows(planned.config, wildcards["table"]) for run in row.runs)
         of_first_seed = [run for run in runs if run.seed == planned.config.seeds[0]]
-        return super().select_options(planned, wildcards) | {"runs": of_first_seed}
+        return super().select_options(planned, wildcards) | {"runs": of_first_seed, "root": planned.root}
 
-    def list_input_files(self) -> list[Path]:
+    def list_inputs(self) -> dict[str, list[Path]]:
         """Return the metrics files of the runs."""
-        return [self.root / run.folder / METRICS_FILE for run in self.list_runs()]
+        return {"runs": [self.root / run.folder / METRICS_FILE for run in self.list_runs()]}
+
+    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return the metrics of the runs."""
+        return {"runs": [need_metrics(run) for run in self.list_runs()]}
+
+    def list_path_options(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
+        """Return the words of the command line that name the folder of the runs."""
+        return ["--root", self.root.as_posix()]
 
     def list_runs(self) -> list[Run]:
         """Return all runs."""
@@ -82,11 +94,13 @@ class MakeTable(Stage):
     """
 
     command = "table"
+    places = (TABLES_FOLDER,)
     outputs = {"csv": "{name}.csv", "markdown": "{name}.md", "latex": "{name}.tex", "html": "{name}.html"}
     product = "table"
     label = "{name}"
     version = 2
-    common = None
+    inputs = {"metrics": (), "reference": ()}
+    many_runs = True
     blocks = {"name": "table", "table": "tables.{table}"}
 
     name: Name
@@ -112,14 +126,28 @@ class MakeTable(Stage):
             "table": table.model_dump(mode="json", exclude={"experiments"}),
             "rows": keep_first_seed(list_table_rows(planned.config, wildcards["table"])),
             "code": planned.list_digests(wildcards, metrics=list_metrics(table)),
+            "root": planned.root,
         }
 
-    def list_input_files(self) -> list[Path]:
-        """Return the metrics, and the predictions that exist."""
-        rows = self.list_rows() if self.root is not None else []
-        runs = list_runs_to_compare(rows, TableSettings.model_validate(self.table).metrics)
+    def list_inputs(self) -> dict[str, list[Path]]:
+        """Return the metrics, the paper's numbers, and the predictions that exist."""
+        runs = self.list_runs_to_compare() if self.root is not None else []
         predictions = [Path(self.root or "") / run.folder / PREDICTIONS_FILE for run in runs]
-        return [self.metrics, *(path for path in predictions if path.is_file())]
+        return super().list_inputs() | {"predictions": [path for path in predictions if path.is_file()]}
+
+    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return the metrics, the paper's numbers, and the predictions."""
+        predictions = [need_metrics(run, PREDICTIONS_FILE) for run in self.list_runs_to_compare()]
+        metrics = Need(Job.of(Collect, wildcards), f"{self.name}.csv")
+        return {"metrics": [metrics], "reference": [planned.reference], "predictions": [*predictions]}
+
+    def list_path_options(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
+        """Return the words of the command line that name the inputs, and the folder of the runs."""
+        return [*super().list_path_options(needs), "--root", Path(self.root or "").as_posix()]
+
+    def list_runs_to_compare(self) -> list[Run]:
+        """Return the runs whose predictions are compared image by image."""
+        return list_runs_to_compare(self.list_rows(), TableSettings.model_validate(self.table).metrics)
 
     def list_rows(self) -> list[TableRow]:
         """Return the rows with their runs of all seeds."""
@@ -146,10 +174,10 @@ class MakeFigure(Stage):
     """
 
     command = "figure"
+    places = (FIGURES_FOLDER,)
     product = "figure"
     label = "{name}"
-    inputs = {"files": ()}
-    common = None
+    many_runs = True
 
     name: Annotated[str, AfterValidator(lambda name: FIGURES[name].name)]
     figure: dict[str, Any] = {}
@@ -168,6 +196,21 @@ class MakeFigure(Stage):
             "reads": {key: block.model_dump(mode="json") for key, block in figure.reads(planned.config).items()},
             "code": planned.digest_files([FIGURES[name].extension]),
         }
+
+    def list_inputs(self) -> dict[str, list[Path]]:
+        """Return the files that the figure is drawn from, by their role."""
+        return self.files
+
+    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return the files that the figure is drawn from, by their role."""
+        from nfpi.stages.keys import find_need  # which knows all stages
+
+        files = planned.config.figures[self.name].files(planned.config, Layout(planned.root))
+        return {role: [find_need(planned, Path(path)) for path in paths] for role, paths in files.items()}
+
+    def list_path_options(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
+        """Return the words of the command line that name the files."""
+        return ["--files", json.dumps({role: [*paths] for role, paths in needs.items()})]
 
     def list_output_paths(self) -> list[Path]:
         """Return the paths of pictures and table."""

@@ -11,13 +11,14 @@ from pydantic_settings import CliPositionalArg
 
 from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX
 from nfpi.results.recorded.records import read_record
-from nfpi.runs import METRICS_FILE
+from nfpi.runs import GENERATED_CLASSIFIER, METRICS_FILE, REAL_CLASSIFIER, Run, format_weight
 from nfpi.runtime.divergence import Diverged, raise_if_marked
 from nfpi.runtime.manifests import remove_temporary
-from nfpi.stages.base import MANIFEST, Words
-from nfpi.stages.measuring import DetectingStage, fit_to_validation
+from nfpi.stages.base import Stage, Words
+from nfpi.stages.measuring import UNKNOWN, DetectingStage, fit_to_validation
+from nfpi.stages.needs import MANIFEST, Job, Need, Needs
 from nfpi.stages.planned import Planned, Wildcards
-from nfpi.stages.prepare_data import list_meta_files
+from nfpi.stages.prepare_data import list_meta_files, need_splits
 from nfpi.stages.train_classifier import VALIDATION_CNN_ACC, VALIDATION_TOP1, TrainClassifier, name_validation_metric
 
 if TYPE_CHECKING:
@@ -38,7 +39,13 @@ class TestClassifier(DetectingStage):
     __test__: ClassVar[bool] = False  # keeps pytest from collecting it
 
     command = "test-classifier"
-    inputs = {"data": list_meta_files("validation", "test"), "candidates": ("model.safetensors", METRICS_FILE)}
+    places = (REAL_CLASSIFIER, GENERATED_CLASSIFIER)
+    inputs = {
+        "data": list_meta_files("validation", "test"),
+        "candidates": ("model.safetensors", METRICS_FILE),
+        **UNKNOWN,
+    }
+    positional = "candidates"
     blocks = {"real_labels": "datasets.{dataset}.real_labels"}
     uses = ("classifier",)
 
@@ -53,6 +60,19 @@ class TestClassifier(DetectingStage):
         options = super().select_options(planned, wildcards)
         is_real = "augmentation" in wildcards  # the path of a classifier of generated images names none
         return options | {"real_labels": is_real and options["real_labels"]}
+
+    @classmethod
+    def makes(cls, planned: Planned, wildcards: Wildcards) -> bool:
+        """Return whether the metrics are those of a classifier, not of samples."""
+        return not Run.from_wildcards(wildcards).measures_samples
+
+    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return the splits, and the classifiers trained at each temperature or on real images."""
+        needs: Needs = {"data": [need_splits(planned, wildcards["dataset"], wildcards["seed"])]}
+        if "augmentation" in wildcards:
+            trained: Needs = {"candidates": [Need(Job.of(TrainClassifier, wildcards))]}
+            return needs | trained | self.need_unknown(planned, wildcards)
+        return needs | {"candidates": need_temperatures(planned, TrainClassifier, wildcards)}
 
     def finish(self) -> None:
         """Remove the weights that are not to be kept."""
@@ -132,6 +152,13 @@ class TestClassifier(DetectingStage):
             metrics |= {"calibration_temperature": temperature, **self._measure_detection(scores, classifier)}
         metrics |= {**computed, validation_metric: validation_accuracy}
         return {name: value for name, value in metrics.items() if value is not None}
+
+
+def need_temperatures(planned: Planned, stage: type[Stage], wildcards: Wildcards) -> list[Need | Path | None]:
+    """Return what a job reads that reads the outputs of a stage at each temperature."""
+    temperatures = planned.config.for_dataset(wildcards["dataset"]).generation.temperatures
+    texts = dict.fromkeys(map(format_weight, temperatures))
+    return [Need(Job.of(stage, {**wildcards, "temperature": text})) for text in texts]
 
 
 def _read_validation_accuracies(candidates: list[Path]) -> dict[Path, float | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,19 @@ from nfpi.config.base import Augmentation, Name, PositiveInt, Seed
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.results.recorded.csv_files import write_log
 from nfpi.results.recorded.records import write_metrics
-from nfpi.runs import LOG_FILE, METRICS_FILE, VARIANTS, get_variants_folder
+from nfpi.runs import (
+    CANDIDATE,
+    LOG_FILE,
+    METRICS_FILE,
+    TRAINED_CLASSIFIER,
+    VARIANTS,
+    Run,
+    get_variants_folder,
+)
+from nfpi.stages.generate import Augment, Generate
+from nfpi.stages.needs import Job, Need, Needs
 from nfpi.stages.planned import Planned, Wildcards
-from nfpi.stages.prepare_data import META, list_meta_files
+from nfpi.stages.prepare_data import META, DownloadWeights, list_meta_files, need_splits
 from nfpi.stages.training import TrainingStage
 
 if TYPE_CHECKING:
@@ -31,6 +42,7 @@ class TrainClassifier(TrainingStage):
     """
 
     command = "train-classifier"
+    places = (TRAINED_CLASSIFIER, CANDIDATE)
     outputs = {"model": "model.safetensors", "metrics": METRICS_FILE, "history": LOG_FILE}
     product = "classifier"
     timed = ("metrics", "history")
@@ -89,10 +101,33 @@ class TrainClassifier(TrainingStage):
         """Weights that are not to be kept; test-classifier removes them."""
         return [] if self.classifier.keep else [self.get_path("model")]
 
-    def list_input_files(self) -> list[Path]:
+    def list_inputs(self) -> dict[str, list[Path]]:
         """Return the inputs, with the weights that the training begins with."""
         weights = self.classifier.weights
-        return [*super().list_input_files(), *([weights] if weights is not None else [])]
+        return super().list_inputs() | ({"weights": [weights]} if weights is not None else {})
+
+    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return the splits, generated images or variants, and the weights that the training begins with."""
+        needs: Needs = {"data": [need_splits(planned, wildcards["dataset"], wildcards["seed"])]}
+        if self.classifier.weights is not None:
+            needs["weights"] = [self.classifier.weights]
+        if "augmentation" not in wildcards:
+            return needs | {"generated": [Need(Job.of(Generate, wildcards))]}
+        if self.classifier.weights is None and self.classifier.pretrained:
+            name = self.classifier.model
+            needs["weights"] = [Need(Job.of(DownloadWeights, {"model": name}), f"{name}.safetensors")]
+        run, variants = Run.from_wildcards(wildcards), get_variants_folder(self.augmentation)
+        if variants is not None:
+            needs["augmented"] = [Need(Job.of(Augment, {**run.of_flow.wildcards, "variants": variants}))]
+        other = planned.config.fine_tuned_from(run)
+        if other is not None:
+            needs["start_from"] = [Need(Job.of(TrainClassifier, other.wildcards), self.outputs["model"])]
+        return needs
+
+    def list_path_options(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
+        """Return the words of the command line that name the inputs."""
+        weights = [word for path in needs.get("weights", ()) for word in ("--classifier.weights", path)]
+        return super().list_path_options(needs) + weights
 
     def run(self) -> None:
         """Train a classifier on the images given by `train_on`."""

@@ -12,9 +12,10 @@ from nfpi.config.flows import FLOWS, FlowConfig
 from nfpi.config.priors import LearnedMethod, PriorConfig
 from nfpi.config.training import TrainingConfig
 from nfpi.results.recorded.csv_files import write_log
-from nfpi.runs import INITIAL_FILES, LOG_FILE, MODEL_FILES, Run
+from nfpi.runs import FLOW_RUN, INITIAL, INITIAL_FILES, LOG_FILE, MODEL_FILES, OWN, Run, split_refitted
+from nfpi.stages.needs import Job, Need, Needs
 from nfpi.stages.planned import Planned, Wildcards
-from nfpi.stages.prepare_data import list_meta_files
+from nfpi.stages.prepare_data import list_meta_files, need_splits
 from nfpi.stages.training import TrainingStage
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class StartFlow(FlowStage):
     """
 
     command = "start-flow"
+    places = (INITIAL,)
     outputs = {**INITIAL_FILES, "history": LOG_FILE}
     product = "initial state"
     inputs = {"data": list_meta_files("train", "validation")}
@@ -78,9 +80,9 @@ class StartFlow(FlowStage):
             raise ValueError("flow: expected settings of training in --training, received them in --flow")
         return self
 
-    def get_facts(self) -> dict[str, Any]:
-        """Return the seed of the run, and λ = 0, as no Gaussians are fitted yet."""
-        return {"seed": self.seed, "lambda": 0.0}
+    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return the splits."""
+        return {"data": [need_splits(planned, wildcards["dataset"], wildcards["seed"])]}
 
     def run(self) -> None:
         """Initialise the flow and its Gaussians, and train the epochs before the fit."""
@@ -105,6 +107,11 @@ class StartFlow(FlowStage):
             initial.state.save(self.get_path("state"), header)
 
 
+def need_initial(planned: Planned, wildcards: Wildcards, file: str = "") -> Need:
+    """Return what a job reads that reads the initial state, or a file of it, that a run continues from."""
+    return Need(Job.of(StartFlow, {**wildcards, "start": planned.config.start_of(wildcards["prior"])}), file)
+
+
 class TrainFlow(FlowStage):
     """Train a flow under its prior, from an initial state.
 
@@ -112,6 +119,7 @@ class TrainFlow(FlowStage):
     """
 
     command = "train-flow"
+    places = (FLOW_RUN,)
     outputs = {**{name: f"model/{file}" for name, file in MODEL_FILES.items()}, "history": LOG_FILE}
     product = "model"
     inputs = {
@@ -141,9 +149,25 @@ class TrainFlow(FlowStage):
             return options | {"code": planned.list_digests(wildcards, "flow", "prior")}
         return options | {"learn": None, "weight": 0.0}
 
-    def get_facts(self) -> dict[str, Any]:
-        """Return λ of the run if the Gaussians are learned."""
-        return {"lambda": self.weight} if self.learn is not None else {}
+    @classmethod
+    def makes(cls, planned: Planned, wildcards: Wildcards) -> bool:
+        """Return whether the flow is trained here, and its Gaussians are not estimated again."""
+        prior, refit = split_refitted(wildcards["prior"])
+        return prior != OWN and refit is None
+
+    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return the splits, the initial state and the Gaussians, fitted or initial."""
+        from nfpi.stages.fit_prior import FitPrior  # which imports this module
+
+        prior = INITIAL_FILES["prior"]
+        is_fitted = planned.config.is_fitted(wildcards["prior"])
+        return {
+            "data": [need_splits(planned, wildcards["dataset"], wildcards["seed"])],
+            "initial": [need_initial(planned, wildcards)],
+            "prior": [
+                Need(Job.of(FitPrior, wildcards), prior) if is_fitted else need_initial(planned, wildcards, prior)
+            ],
+        }
 
     def run(self) -> None:
         """Train the remaining epochs under Gaussians that are fixed or learned along with the flow."""

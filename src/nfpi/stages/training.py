@@ -30,7 +30,7 @@ class TrainingStage(Stage):
         """
         from nfpi.runtime.checkpoints import Checkpoints
 
-        checkpoints = Checkpoints(self.output, self.compute_fingerprint(), minutes)
+        checkpoints = Checkpoints(self.output, self.resume_key, minutes)
         try:
             yield checkpoints
         except TrainingDiverged as fault:

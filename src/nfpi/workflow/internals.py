@@ -4,47 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from nfpi.config.base import ConfigError
-from nfpi.runtime.manifests import find_faults
-from nfpi.stages.base import MANIFEST
 from nfpi.workflow.jobs import Jobs, has_gpu
 from nfpi.workflow.slurm import make_executor_wait
-
-
-def keep_outputs() -> None:
-    """Make Snakemake keep the outputs of a job, and what it recorded of them, until the stage replaces them.
-
-    Snakemake removes outputs before a job and after its failure, since a command may leave incomplete ones, and records
-    the settings of a job that failed. A stage replaces all outputs at once, or leaves a manifest that does not agree
-    with them; only then are they removed after a failure.
-    """
-    from snakemake.jobs import Job
-
-    remove_outputs, postprocess = Job.cleanup, Job.postprocess
-
-    async def remove_logs(job: Any) -> None:
-        for log in job.log:
-            await log.remove()
-
-    async def remove_incomplete_outputs(job: Any, *arguments: Any) -> None:
-        manifest = Path(getattr(job.output, MANIFEST, ""))
-        if manifest.is_file() and find_faults(manifest)[1]:
-            await remove_outputs(job, *arguments)
-
-    async def record_success(job: Any, *arguments: Any, error: bool = False, **options: Any) -> None:
-        settings = job.dag.workflow.execution_settings
-        records = settings.keep_metadata
-        settings.keep_metadata = records and not error
-        try:
-            await postprocess(job, *arguments, error=error, **options)
-        finally:
-            settings.keep_metadata = records
-
-    Job.remove_existing_output, Job.cleanup, Job.postprocess = remove_logs, remove_incomplete_outputs, record_success
 
 
 def use_this_machine(workflow: Any, cores: int) -> None:
@@ -112,29 +77,20 @@ def list_requested_targets(workflow: Any) -> set[str]:
     return set(workflow.dag_settings.targets)
 
 
-def force_outdated(workflow: Any, find_fault: Callable[[Any, Any, str], str]) -> None:
-    """Make jobs run again whose products are outdated, whatever Snakemake remembers of them.
+def let_keys_decide() -> None:
+    """Let no time of a file decide whether a job runs.
 
-    Snakemake compares settings and inputs only with its own records in `.snakemake`, which may be lost and do not
-    move with the results. An input function that returns no file is the only code that it calls for each job of a plan
-    before it decides what is to be run. To be called after all rules are defined.
-
-    Args:
-        workflow: Snakemake's workflow.
-        find_fault: returns why the product of a rule, for some wildcards and with the manifest at some path, is
-            outdated; empty if it is not.
+    Copied or moved results have other times. What is to be made again is forced (:func:`force`), with all that depends
+    on it. Snakemake has no option for this: `--rerun-triggers` does not affect times of files.
     """
+    from snakemake.io import _IOFile
 
-    def make_input(rule: Any) -> Callable[[Any], list[str]]:
-        def force(wildcards: Any) -> list[str]:
-            manifest = rule.output.manifest.apply_wildcards(wildcards)
-            if find_fault(rule, wildcards, manifest):
-                workflow.dag.forcefiles.add(manifest)
-            return []
+    async def is_newer(file: Any, time: Any) -> bool:
+        return False
 
-        return force
+    _IOFile.is_newer = is_newer
 
-    if workflow.is_main_process:
-        for rule in workflow.rules:
-            if rule.output.get(MANIFEST):
-                rule.set_input(outdated=make_input(rule))
+
+def force(workflow: Any, path: str) -> None:
+    """Run the job with an output of this path, whatever Snakemake remembers of it; to be called by input functions."""
+    workflow.dag.forcefiles.add(path)

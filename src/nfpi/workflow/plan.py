@@ -5,31 +5,15 @@ Functions that Snakemake calls receive its wildcards, a mapping of strings. This
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from nfpi.config.resolution import Resolved
 from nfpi.config.settings import Config
-from nfpi.runs import (
-    FLOW_RUN,
-    GENERATED,
-    GENERATED_CLASSIFIER,
-    IMAGE_SET_FILES,
-    INITIAL,
-    SPLITS,
-    TRAINED_CLASSIFIER,
-    TRAINED_REFERENCE,
-    Layout,
-)
-from nfpi.stages.base import MANIFEST, Stage
-from nfpi.stages.generate import Generate
+from nfpi.runs import Layout
+from nfpi.stages.base import Stage
 from nfpi.stages.planned import Wildcards
-from nfpi.stages.prepare_data import PrepareData
-from nfpi.stages.test_classifier import TestClassifier
-from nfpi.stages.train_classifier import TrainClassifier
-from nfpi.stages.train_flow import StartFlow, TrainFlow
 
 
 def shorten_path(file: Path) -> str:
@@ -44,8 +28,6 @@ def shorten_path(file: Path) -> str:
 @dataclass(frozen=True)
 class Plan:
     """The settings of one call of Snakemake, and the paths that follow from them.
-
-    Methods that return files by name have nouns as names, since rules unpack their results: `**plan.model()`.
 
     Args:
         resolved: preset, folder of results and settings.
@@ -86,56 +68,3 @@ class Plan:
             **values: values of the placeholders in the names of its files.
         """
         return {name: f"{self.fill_path(template)}/{file}" for name, file in stage.get_output_files(**values).items()}
-
-    def splits(self, *splits: str) -> dict[str, Callable[[Wildcards], str]]:
-        """Make input functions, one for each file of some splits; each finds its file by a run's data set and seed.
-
-        Their names are `train_images`, `train_labels`, ..., and `data` for the manifest of all splits.
-        """
-        files = {f"{split}_{name}": f"{split}/{file}" for split in splits for name, file in IMAGE_SET_FILES.items()}
-        files["data"] = PrepareData.outputs[MANIFEST]
-        return {name: self._make_splits_input(file) for name, file in files.items()}
-
-    def _make_splits_input(self, file: str) -> Callable[[Wildcards], str]:
-        def find_file(wildcards: Wildcards) -> str:
-            splits = self.config.splits_of(wildcards["dataset"], int(wildcards["seed"]))
-            return f"{self.fill_path(SPLITS, wildcards, splits=splits)}/{file}"
-
-        return find_file
-
-    def model(self) -> dict[str, str]:
-        """Return the files of a trained model and, as `model`, its manifest."""
-        outputs = self.outputs(TrainFlow, FLOW_RUN)
-        return {"config": outputs["config"], "weights": outputs["weights"], "model": outputs[MANIFEST]}
-
-    def generated_images(self) -> dict[str, str]:
-        """Return the files of a set of generated images, by name."""
-        return {f"generated_{name}": file for name, file in self.outputs(Generate, GENERATED).items()}
-
-    def trained_classifier(self) -> dict[str, str]:
-        """Return the files of a classifier trained on real images, by name, without its log."""
-        outputs = self.outputs(TrainClassifier, TRAINED_CLASSIFIER)
-        return {name: outputs[name] for name in ("model", "metrics", MANIFEST)}
-
-    def reference_classifier(self) -> dict[str, str]:
-        """Return the weights of the classifier that generated images are measured by, and its manifest."""
-        outputs = self.outputs(TrainClassifier, TRAINED_REFERENCE)
-        return {"reference": outputs["model"], "trained": outputs[MANIFEST]}
-
-    def classifier_of_generated(self) -> dict[str, str]:
-        """Return the metrics of a tested classifier of generated images, and their manifest."""
-        outputs = self.outputs(TestClassifier, GENERATED_CLASSIFIER)
-        return {"metrics": outputs["metrics"], "tested": outputs[MANIFEST]}
-
-    def initial_file(self, name: str) -> Callable[[Wildcards], str]:
-        """Make an input function of a file of the initial state that a run continues from.
-
-        Args:
-            name: its name in `StartFlow.outputs`.
-        """
-
-        def find_file(wildcards: Wildcards) -> str:
-            folder = self.fill_path(INITIAL, wildcards, start=self.config.start_of(wildcards["prior"]))
-            return f"{folder}/{StartFlow.outputs[name]}"
-
-        return find_file

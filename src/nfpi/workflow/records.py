@@ -13,18 +13,18 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from nfpi.config.base import ConfigError
 from nfpi.config.settings import Config
 from nfpi.results.claims.rows import list_claimed_runs
-from nfpi.results.recorded.settings import StoredSettings, write_planned, write_settings
+from nfpi.results.recorded.settings import StoredSettings, write_keys, write_planned, write_settings
 from nfpi.results.tables.rows import list_table_rows
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import require_writable, write_atomically
 from nfpi.runtime.locks import acquire
-from nfpi.stages.seals import SettingsSeals
+from nfpi.stages.keys import SettingsKeys
 from nfpi.workflow.plan import Plan, shorten_path
 from nfpi.workflow.targets import CLAIMS
 from nfpi.workflow.terminal import OURS
@@ -70,14 +70,16 @@ def record_preset_file(plan: Plan) -> None:
         write_atomically(root / _PRESET_FILE, Path(os.path.relpath(file, root.resolve())).as_posix())
 
 
-def record_call(plan: Plan, requested: Collection[str]) -> None:
-    """Write the settings of the call, and for `nfpi status` the runs behind the requested tables, figures and claims.
+def record_call(plan: Plan, requested: Collection[str], keys: Mapping[str, str]) -> None:
+    """Write settings and keys of the call, and for `nfpi status` the runs behind requested tables, figures and claims.
 
     Args:
         plan: settings and paths of the call.
         requested: targets of the call; empty: all. If none of them is a table, the figure of a table or the claims, the
             list of an earlier call is kept.
+        keys: keys of the products, by the paths of their manifests below results/{preset}.
     """
+    write_keys(plan.layout.root, keys)
     write_settings(plan.layout.root, StoredSettings.of(plan.preset, plan.config))
     names = list_requested_tables(plan.config, requested)
     runs = [run for name in names for row in list_table_rows(plan.config, name) for run in row.runs]
@@ -112,7 +114,7 @@ def write_page_at_end(logger: logging.Logger, plan: Plan) -> None:
         from nfpi.page.write import write_page
 
         write_descriptions(root, describe_preset(plan.config))
-        logger.info(f"page:   {write_page(root, SettingsSeals())}", extra=OURS)
+        logger.info(f"page:   {write_page(root, SettingsKeys())}", extra=OURS)
     except Exception as error:
         logger.error(f"The page of results was not written: {format_error(error)}", extra=OURS)
 

@@ -1,23 +1,9 @@
-"""Detection of changes in the files that a user's data set was read from.
+"""The files that a user's data set is read from, and the digest that identifies them.
 
-`prepare_data` and `encode_data` write a record beside the splits: name, size and time of the last change of each file,
-and the SHA-256 of the files that were used. Its token is a short text that identifies this state of the files. Whenever
-the workflow plans, it computes the current token, which Snakemake compares with that of the run that last made the
-splits (:mod:`nfpi.workflow.sources`). The current token is:
-
-- names, sizes and times as recorded: the token of the record;
-- other names or sizes: a new token;
-- same names and sizes, other times: the files whose time differs are read, if they have a recorded SHA-256. If all
-  still have it, the token is that of the record, and the new times are stored, so that the files are not read again;
-  otherwise it is a new token.
-
-So copied or touched files keep the token of the record. The token is a param of these rules. Only Snakemake's main
-process computes it. The stage does not receive it: before the stage reads a file, it computes the token for the record
-itself. If files change between these two computations, the tokens differ, and the stage runs once more than needed. No
-change is missed, since the record has digests of what was read.
-
-Times are `ctime`, which, unlike `mtime`, programs cannot set: an archive or `cp -p` may replace images by others with
-the same size and `mtime`.
+The digest is that of the names and contents of all files, so that a copy elsewhere is the same data set. What is read
+once is remembered with size and time of the last change in a file beside the downloads; without it, files are read
+again. Times are `ctime`, which, unlike `mtime`, programs cannot set: an archive or `cp -p` may replace images by others
+with the same size and `mtime`.
 """
 
 from __future__ import annotations
@@ -25,8 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,79 +23,59 @@ from tqdm import tqdm
 from nfpi.config.datasets import SOURCES, DataError, DatasetConfig
 from nfpi.data.image_files import list_files
 from nfpi.data.sources.published import FASHION_MNIST_FILES, find_idx
-from nfpi.runtime.faults import format_error
-from nfpi.runtime.files import file_digest, sync, write_atomically
+from nfpi.runtime.files import file_digest, write_atomically
 
-RECORD = "sources.npz"
-"""name of the record in the folder of the splits"""
 FOLDER, VAE = "folder", "vae"
 AUTOENCODER_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
-_TIMES_FILE = ".sources-times.npy"
-_THREADS, _FILES_PER_BLOCK = 8, 256
+_THREADS = 8
 
 
 @dataclass(frozen=True, eq=False)
 class SourceFiles:
-    """State of the files of a data set, now or as recorded.
+    """The files of a data set.
 
     Args:
-        roots: path of `folder`, which may be an archive, and of `vae`; empty for a record.
+        roots: path of `folder`, which may be an archive, and of `vae`.
         names: `folder/…` or `vae/…`; only `folder` for an archive.
         status: (N, 2), int64: size in bytes, time of the last change in ns.
-        digests: (N, 32), uint8: SHA-256 of the files; zeros for files that were not read.
     """
 
     roots: dict[str, Path]
     names: list[str]
     status: np.ndarray
-    digests: np.ndarray
 
-    @property
-    def token(self) -> str:
-        """A short text that identifies names, sizes and times."""
-        digest = hashlib.sha256(_join_names(self.names) + b"\0" + self.status.tobytes()).hexdigest()
-        return f"{len(self.names)} files of {self.status[:, 0].sum()} bytes, {digest[:16]}"
+    def compute_digest(self, downloads: Path) -> str:
+        """Compute the digest of names and contents.
 
-    def compute_digests(self, indices: Sequence[int], label: str) -> Iterator[bytes]:
-        """Yield the SHA-256 digests of these files, in order, and keep them; each file is read at most once.
+        Args:
+            downloads: folder of the file of known digests.
 
         Raises:
-            DataError: a file cannot be read, or has changed since it was listed.
+            DataError: a file cannot be read.
         """
-        options = {"desc": label, "total": len(indices), "unit": "file", "leave": False, "disable": None, "delay": 1}
-        with ThreadPoolExecutor(_THREADS) as pool, tqdm(**options) as progress:
-            for start in range(0, len(indices), _FILES_PER_BLOCK):  # reading and hashing release the GIL
-                for digest in pool.map(self._compute_digest, indices[start : start + _FILES_PER_BLOCK]):
-                    progress.update()
-                    yield digest
+        place = hashlib.sha256(repr(sorted(self.roots.items())).encode()).hexdigest()
+        memory = downloads / f".digests-{place[:16]}.npz"
+        known = _read_known(memory)
+        rows = [status.tobytes() for status in self.status]
+        digests = [known.get((name, row), b"") for name, row in zip(self.names, rows, strict=True)]
+        missing = [index for index, digest in enumerate(digests) if not digest]
+        options = {"desc": "hash files", "total": len(missing), "unit": "file", "leave": False, "disable": None}
+        with ThreadPoolExecutor(_THREADS) as pool, tqdm(**options, delay=1) as progress:
+            # reading and hashing release the GIL
+            for index, digest in zip(missing, pool.map(self._read_digest, missing), strict=True):
+                digests[index] = digest
+                progress.update()
+        if missing:
+            _write_known(memory, self.names, self.status, digests)
+        return hashlib.sha256(_join_names(self.names) + b"\0" + b"".join(digests)).hexdigest()
 
-    def _compute_digest(self, index: int) -> bytes:
-        known: np.ndarray = self.digests[index]
-        if known.any():
-            return known.tobytes()
+    def _read_digest(self, index: int) -> bytes:
         root, _, rest = self.names[index].partition("/")
         path = self.roots[root] / rest
         try:
-            digest = bytes.fromhex(file_digest(path))
-            status = path.stat()
+            return bytes.fromhex(file_digest(path))
         except OSError as error:
             raise DataError(f"{path}: expected a file that can be read, received none ({error.strerror})") from None
-        if (status.st_size, status.st_ctime_ns) != tuple(self.status[index]):
-            raise DataError(f"{path}: expected a file that does not change, received one that has changed: try again")
-        known[:] = np.frombuffer(digest, np.uint8)
-        return digest
-
-    def write_record(self, folder: Path, used: Sequence[int]) -> None:
-        """Write the record into the (temporary) folder of the splits, with the digests of the files that were used.
-
-        Raises:
-            DataError: a file cannot be read, or has changed since it was listed.
-        """
-        for _ in self.compute_digests(used, "hash files"):
-            pass
-        names = np.frombuffer(_join_names(self.names), np.uint8)
-        np.savez(folder / RECORD, names=names, status=self.status, sha256=self.digests)
-        sync(folder / RECORD)
 
 
 def list_source(config: DatasetConfig) -> SourceFiles:
@@ -149,70 +114,27 @@ def list_source(config: DatasetConfig) -> SourceFiles:
         names += [f"{VAE}/{file}" for file in AUTOENCODER_FILES]
         status.append(_read_status([config.vae / file for file in AUTOENCODER_FILES]))
     numbers = np.concatenate([*status, np.empty((0, 2), np.int64)])
-    return SourceFiles(roots, names, numbers, np.zeros((len(names), 32), np.uint8))
+    return SourceFiles(roots, names, numbers)
 
 
-def read_record(folder: Path) -> SourceFiles | None:
-    """Read the record from the folder of the splits; None if there is none.
-
-    Raises:
-        DataError: the record is damaged.
-    """
-    file = folder / RECORD
-    if not file.is_file():
-        return None
+def _read_known(memory: Path) -> dict[tuple[str, bytes], bytes]:
+    """Read the known digests, by name and status; none if they cannot be read."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with np.load(memory, allow_pickle=False) as arrays:
             joined, status, digests = (arrays[name] for name in ("names", "status", "sha256"))
-        names = os.fsdecode(joined.tobytes()).split("\0") if joined.size else []
-        if status.shape != (len(names), 2) or digests.shape != (len(names), 32):
-            raise ValueError(f"{status.shape} and {digests.shape} for {len(names)} files")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
-        reason = format_error(error)
-        raise DataError(
-            f"{file}: expected a record of source files, received a damaged one ({reason}): remove it"
-        ) from None
-    return SourceFiles({}, names, status, digests)
-
-
-def compute_token(files: SourceFiles, folder: Path) -> str:
-    """Compute the token of files (see the top of this module), reading those whose time differs from the record's.
-
-    Args:
-        files: current state of the files.
-        folder: folder of the splits that are made from these files.
-
-    Raises:
-        DataError: the record is damaged, or a file cannot be read.
-    """
-    record = read_record(folder)
-    if record is None or record.names != files.names or not np.array_equal(record.status[:, 0], files.status[:, 0]):
-        return files.token
-    times = files.status[:, 1]
-    suspect = (times != record.status[:, 1]) & (times != _read_times(folder, len(times))) & record.digests.any(axis=1)
-    indices = np.flatnonzero(suspect).tolist()
-    for index, digest in zip(indices, files.compute_digests(indices, "compare images"), strict=True):
-        if digest != record.digests[index].tobytes():
-            return files.token
-    if indices:
-        _write_times(folder, times)
-    return record.token
-
-
-def _read_times(folder: Path, count: int) -> np.ndarray:
-    """Read the times of the files when they were last found to be unchanged."""
-    try:
-        times: np.ndarray = np.load(folder / _TIMES_FILE, allow_pickle=False)
+        names = os.fsdecode(joined.tobytes()).split("\0")
+        rows = zip(names, status, digests, strict=True)
+        return {(name, row.tobytes()): digest.tobytes() for name, row, digest in rows if len(digest) == 32}
     except Exception:  # NumPy parses the header as a Python literal, which fails in many ways
-        return np.zeros(count, np.int64)
-    return times if times.shape == (count,) and times.dtype == np.int64 else np.zeros(count, np.int64)
+        return {}
 
 
-def _write_times(folder: Path, times: np.ndarray) -> None:
+def _write_known(memory: Path, names: list[str], status: np.ndarray, digests: list[bytes]) -> None:
     buffer = io.BytesIO()
-    np.save(buffer, times)
-    with suppress(OSError):  # not writable, e.g. results of another user: the files are read again next time
-        write_atomically(folder / _TIMES_FILE, buffer.getvalue())
+    joined = np.frombuffer(_join_names(names), np.uint8)
+    np.savez(buffer, names=joined, status=status, sha256=np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32))
+    with suppress(OSError):  # not writable: the files are read again next time
+        write_atomically(memory, buffer.getvalue())
 
 
 def _join_names(names: list[str]) -> bytes:

@@ -20,9 +20,9 @@ from nfpi.runs import (
     Run,
     parse_run_folder,
 )
+from nfpi.runtime.chains import Chain
 from nfpi.runtime.job_log import LOG_SUFFIX, STATE_SUFFIX, JobState, read_state
 from nfpi.runtime.locks import read_holder
-from nfpi.runtime.seals import Seals
 
 _STATE = f"{LOG_SUFFIX}{STATE_SUFFIX}"
 _FLOW_FOLDERS = ("fit", "generated", "generated/*", *VARIANTS.values())
@@ -78,14 +78,14 @@ def _is_root(folder: Path) -> bool:
     return (folder / LOGS_FOLDER).is_dir() or (folder / PLANNED_FILE).is_file()
 
 
-def read_progress(root: Path, seals: Seals | None = None) -> list[Progress]:
+def read_progress(root: Path, chain: Chain | None = None) -> list[Progress]:
     """Return the progress of all requested runs, and of others that have results or logs.
 
     Args:
         root: results/{preset}.
-        seals: see :func:`find_runs`.
+        chain: see :func:`find_runs`.
     """
-    recorded = {item.run: item for item in find_runs(root, seals)}
+    recorded = {item.run: item for item in find_runs(root, chain)}
     logged = (
         parse_run_folder(path.relative_to(root / LOGS_FOLDER).as_posix()) for path in (root / LOGS_FOLDER).glob("**/")
     )

@@ -11,9 +11,9 @@ from typing import Any
 from nfpi.config.metrics import MISMATCH_LIMIT
 from nfpi.results.recorded.records import MetricsError, describe_divergence, read_record
 from nfpi.runs import COMMON_SPLITS, METRICS_FILE, SPLITS, SPLITS_OF_SEED, Run, parse_run_folder
+from nfpi.runtime.chains import Chain
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.manifests import SUFFIX, ManifestError, find_product
-from nfpi.runtime.seals import Seals
 
 OUTDATED = (
     "made with other settings or from other images than the present ones, as `nfpi verify` tells: `snakemake all` "
@@ -30,7 +30,7 @@ MISMATCH_ADVICE = (
 _NOT_SETTINGS = ("compared", "data.classes")
 """Dotted names of a record's `settings` that hold measurements or data, not settings."""
 _DATA = "data"
-"""Product of the stages that write the splits of a data set."""
+"""Input of the stages that measure a run: the splits of a data set."""
 _MANIFEST = f"metrics{SUFFIX}"
 
 
@@ -43,27 +43,22 @@ class RecordedRun:
         folder: path of the folder.
         record: contents of metrics.json; empty if it cannot be read.
         fault: one line that says why metrics.json cannot be read, or that it contradicts its manifest; else empty.
-        made_from: what the manifest of metrics.json says it was made from; empty without a manifest, as in evidence.
-        is_outdated: whether the metrics, or what they were made from, have another seal than they should have
-            (:class:`nfpi.runtime.seals.Seals`).
+        data: digest of the content of the data set that it was made from; empty without a manifest, as in evidence.
+        is_outdated: whether the metrics, or what they were made from, have another key than they should have
+            (:class:`nfpi.runtime.chains.Chain`).
     """
 
     run: Run
     folder: Path
     record: Mapping[str, Any] = field(default_factory=dict, repr=False)
     fault: str = ""
-    made_from: Mapping[str, str] = field(default_factory=dict, repr=False)
+    data: str = ""
     is_outdated: bool = False
 
     @property
     def metrics(self) -> dict[str, float]:
         """The metrics; empty if the run diverged or the file is damaged."""
         return dict(self.record.get("metrics", {}))
-
-    @property
-    def data(self) -> str:
-        """Digest of the data set that the run was made from; empty if unknown."""
-        return self.made_from.get(_DATA, "")
 
     @property
     def divergence(self) -> str:
@@ -98,18 +93,18 @@ class RecordedRun:
         return {str(name): str(value) for name, value in known.items() if value is not None}
 
 
-def find_runs(root: Path, seals: Seals | None = None) -> list[RecordedRun]:
+def find_runs(root: Path, chain: Chain | None = None) -> list[RecordedRun]:
     """Find all runs in a folder results/{preset}; in each data set, those without a flow come last.
 
     Damaged files do not raise; their runs have a `fault`.
 
     Args:
         root: the folder.
-        seals: says which runs are outdated; None: by their inputs only, not by their settings.
+        chain: says which runs are outdated; None: by their inputs only, not by their settings.
     """
-    seals = seals or Seals()
+    chain = chain or Chain()
     runs = [_read_run(path, run) for path, run in _find_metrics_files(root)]
-    runs = [replace(item, is_outdated=bool(seals.find_first_fault(item.folder / _MANIFEST))) for item in runs]
+    runs = [replace(item, is_outdated=bool(chain.find_first_fault(item.folder / _MANIFEST))) for item in runs]
     return sort_runs(runs)
 
 
@@ -134,8 +129,9 @@ def _find_metrics_files(root: Path) -> Iterator[tuple[Path, Run]]:
 def _read_run(path: Path, run: Run) -> RecordedRun:
     try:
         product = find_product(path)  # raises if the file does not match its manifest
-        made_from = product.manifest.made_from if product else {}
-        return RecordedRun(run, path.parent, read_record(path), made_from=made_from)
+        inputs = product.manifest.inputs if product else []
+        data = next((found.content for found in inputs if found.name == _DATA), "")
+        return RecordedRun(run, path.parent, read_record(path), data=data)
     except (ManifestError, MetricsError, OSError) as error:
         return RecordedRun(run, path.parent, fault=format_error(error))
 

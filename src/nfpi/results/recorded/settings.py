@@ -20,6 +20,8 @@ FILE = "settings.json"
 """File of the settings, from which :class:`nfpi.config.Config` is restored."""
 FORMAT = 1
 """Version of its format."""
+KEYS_FILE = "keys.json"
+"""File of the keys that the products of the call should have, for the processes of its jobs."""
 PLANNED_FILE = "planned.json"
 """File of the requested runs, which include those not started yet."""
 _MACHINE_SETTINGS = {"resources", "cluster", "extensions"}
@@ -87,6 +89,22 @@ def read_settings(folder: Path) -> StoredSettings:
         hint = f"; load its extensions: nfpi {options} …" if stored.extensions else ""
         raise FormatError(f"{path}: expected settings of this version, received {explain(error)}{hint}") from None
     return StoredSettings(stored.preset, config, tuple(stored.extensions))
+
+
+def write_keys(root: Path, keys: Mapping[str, str]) -> None:
+    """Write the keys of products, by the paths of their manifests below results/{preset}."""
+    write_atomically(root / KEYS_FILE, json.dumps(dict(keys), indent=0, ensure_ascii=False) + "\n")
+
+
+def read_keys(root: Path) -> dict[str, str]:
+    """Read the result of :func:`write_keys`; empty if there is none.
+
+    Raises:
+        FormatError: the file is damaged.
+        OSError: the file cannot be read.
+    """
+    path = root / KEYS_FILE
+    return dict(read_json_object(path)) if path.exists() else {}
 
 
 def write_planned(root: Path, runs: Iterable[Run]) -> None:

@@ -1,0 +1,220 @@
+"""The keys that products should have, by the settings of a preset."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from nfpi.config.base import ConfigError
+from nfpi.config.datasets import DataError
+from nfpi.results.recorded.settings import FILE, read_settings
+from nfpi.runtime.chains import Chain
+from nfpi.runtime.formats import FormatError
+from nfpi.runtime.manifests import Manifest, ManifestError, read_inputs
+from nfpi.stages.base import Stage
+from nfpi.stages.claims import JudgeClaims
+from nfpi.stages.evaluate import Evaluate
+from nfpi.stages.fit_prior import FitPrior
+from nfpi.stages.generate import Augment, Generate
+from nfpi.stages.import_model import ImportModel
+from nfpi.stages.measure_samples import MeasureSamples
+from nfpi.stages.needs import Job, Need, match_place
+from nfpi.stages.planned import Planned
+from nfpi.stages.prepare_data import DownloadWeights, EncodeData, PrepareData
+from nfpi.stages.refit_prior import RefitPrior
+from nfpi.stages.tables_and_figures import Collect, MakeFigure, MakeTable
+from nfpi.stages.test_classifier import TestClassifier
+from nfpi.stages.train_classifier import TrainClassifier
+from nfpi.stages.train_flow import StartFlow, TrainFlow
+
+PLACED: tuple[type[Stage], ...] = (
+    *(PrepareData, EncodeData, DownloadWeights, StartFlow, FitPrior, TrainFlow, ImportModel, RefitPrior, Evaluate),
+    *(Generate, Augment, TrainClassifier, TestClassifier, MeasureSamples, Collect, MakeTable, MakeFigure, JudgeClaims),
+)
+"""The stages that the jobs of the workflow execute."""
+_UNREADABLE = "unreadable"
+"""key of what is made from files that are missing or ill-formed, which no product has"""
+
+
+def find_job(planned: Planned, file: str) -> Job | None:
+    """Return the job that makes a file, given by its path below results/{preset}; None: there is none."""
+    for stage in PLACED:
+        for wildcards in match_place(stage, file):
+            with suppress(LookupError, ValueError):  # e.g. a data set that the preset no longer has
+                if stage.makes(planned, wildcards):
+                    return Job.of(stage, wildcards)
+    return None
+
+
+def find_need(planned: Planned, path: Path) -> Need | Path:
+    """Return a file as an output of a job, or as it is if no job makes it."""
+    file = Path(os.path.relpath(path, planned.root)).as_posix()
+    job = find_job(planned, file)
+    return path if job is None else Need(job, posixpath.relpath(file, job.place or "."))
+
+
+class Keys:
+    """Computes the keys of jobs from settings.
+
+    Args:
+        planned: the settings.
+        read: reads the manifest at a path; None: it is missing or damaged.
+        downloads: folder of downloads; None: files of the user are not read, but the keys count that manifests record.
+
+    Attributes:
+        errors: why the files of a data set cannot be read, in one line, by the job that reads them.
+        absent: files of the user that are not on this machine, with a manifest that recorded their key.
+    """
+
+    def __init__(
+        self, planned: Planned, read: Callable[[Path], Manifest | None], downloads: Path | None = None
+    ) -> None:
+        self.planned = planned
+        self.errors: dict[Job, str] = {}
+        self.absent: dict[Path, Path] = {}
+        self._read, self._downloads = read, downloads
+        self._keys: dict[Job, str | None] = {}
+
+    @property
+    def known(self) -> dict[str, str]:
+        """The keys computed so far, by the paths of the manifests below results/{preset}."""
+        return {job.manifest: key for job, key in self._keys.items() if key is not None}
+
+    def of(self, job: Job) -> str | None:
+        """Return the key that the product of a job should have; None: the settings do not tell."""
+        if job not in self._keys:
+            self._keys[job] = None
+            try:
+                stage = job.plan(self.planned)
+                inputs = dict(self._list_inputs(job, stage))
+            except (ConfigError, LookupError, AttributeError, ValueError):  # a job that the preset no longer has
+                return None
+            keys = {name: [key for key in found if key is not None] for name, found in inputs.items() if found}
+            if all(None not in found for found in inputs.values()):
+                self._keys[job] = stage.compute_key(keys)
+        return self._keys[job]
+
+    def find_changed_input(self, job: Job) -> str:
+        """Describe the first input of a job whose key is another than its manifest records; empty: there is none."""
+        manifest = self._read(self.planned.root / job.manifest)
+        if manifest is None:
+            return ""
+        for name, keys in self._list_inputs(job, job.plan(self.planned)):
+            before = manifest.list_keys(name)
+            if keys != before:
+                what = next((found.product for found in manifest.inputs if found.name == name), "") or name
+                return f"made from other {what}" if len(keys) == len(before) else f"made from {len(before)} {what}"
+        return ""
+
+    def _list_inputs(self, job: Job, stage: Stage) -> Iterator[tuple[str, list[str | None]]]:
+        """Yield the name and the keys of each input of a job; None: a key that neither settings nor a manifest tell."""
+        recorded = self._read(self.planned.root / job.manifest)
+        names = set()
+        for name, needs in stage.list_needs(self.planned, job.wildcards).items():
+            names.add(name)
+            items = dict.fromkeys(need.job if isinstance(need, Need) else need for need in needs)
+            before: list[str | None] = [*recorded.list_keys(name)] if recorded is not None else []
+            keys = [self.of(item) if isinstance(item, Job) else self._identify(name, item) for item in items]
+            if len(before) == len(keys):
+                keys = [old if key is None else key for key, old in zip(keys, before, strict=True)]
+            yield name, list(dict.fromkeys(keys))
+        yield from self._list_sources(job, stage, recorded, names)
+
+    def _list_sources(
+        self, job: Job, stage: Stage, recorded: Manifest | None, names: set[str]
+    ) -> Iterator[tuple[str, list[str | None]]]:
+        """Yield what the stage reads besides the files that it needs: the user's images."""
+        if not stage.reads_files:
+            return
+        known = [] if recorded is None else [found for found in recorded.inputs if found.name not in names]
+        missing = stage.find_absent() if self._downloads is not None else None
+        if missing is not None and known:
+            self.absent[missing] = self.planned.root / job.manifest
+        if self._downloads is None or (missing is not None and known):
+            for name in dict.fromkeys([found.name for found in known] or ["files"]):
+                yield name, [found.key for found in known if found.name == name] or [None]
+            return
+        try:
+            for name, key in stage.digest_sources(self._downloads).items():
+                yield name, [key]
+        except DataError as error:
+            self.errors[job] = str(error)
+            yield "files", [_UNREADABLE]
+
+    def _identify(self, name: str, file: Path | None) -> str | None:
+        """Return the key of a file of the user; None: it is not known, or not on this machine."""
+        if file is None or self._downloads is None:
+            return None
+        try:
+            found = read_inputs({name: [file]}, self.planned.root)
+        except ManifestError:  # the stage that reads it says so
+            return _UNREADABLE
+        return found[0].key if found else None
+
+
+class SettingsKeys(Chain):
+    """Chains whose products should have the keys that the settings in the nearest settings.json above them give.
+
+    Products elsewhere, and those that these settings do not plan, are compared with their inputs only.
+
+    Attributes:
+        unknown: why the settings in a folder cannot be read, in one line, by folder.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unknown: dict[Path, str] = {}
+        self._known: dict[Path, Keys | None] = {}
+
+    def plan(self, planned: Planned, downloads: Path) -> Keys:
+        """Let the settings of the present call count for its results, and return their keys."""
+        keys = Keys(planned, self.read, downloads)
+        self._known[planned.root.absolute()] = keys
+        return keys
+
+    def find_key(self, path: Path) -> str | None:
+        """Return the key that the product at the path of a manifest should have; None if that is unknown."""
+        keys, manifest = self.find_keys(path.parent), self.read(path)
+        job = None if keys is None else self.find_job(path, keys)
+        if keys is None or job is None or manifest is None:
+            return None
+        return keys.of(job) if manifest.stage == job.stage.command else ""  # no product has the latter
+
+    def find_fault(self, path: Path) -> str:
+        """Describe in one line why the outputs of a manifest should be made again; empty if they should not."""
+        if self.read(path) is not None:
+            return super().find_fault(path)
+        if path.is_file():
+            return f"{path}: expected a manifest, received a damaged one"
+        keys = self.find_keys(path.parent)
+        job = None if keys is None else self.find_job(path, keys)
+        if keys is None or job is None:
+            return ""
+        files = (keys.planned.root / file for file in job.outputs.values())
+        made = next((file for file in files if file.is_file()), None)
+        return "" if made is None else f"{made}: expected {path.name} beside it, received none"
+
+    @staticmethod
+    def find_job(path: Path, keys: Keys) -> Job | None:
+        """Return the job that makes the product at the path of a manifest; None: these settings plan none."""
+        return find_job(keys.planned, Path(os.path.relpath(path, keys.planned.root)).as_posix())
+
+    def find_keys(self, folder: Path) -> Keys | None:
+        """Return the keys of the settings that the products in a folder should be made with."""
+        folder = folder.absolute()
+        if folder not in self._known:
+            if (folder / FILE).is_file():
+                self._known[folder] = self._read_keys(folder)
+            else:
+                self._known[folder] = None if folder == folder.parent else self.find_keys(folder.parent)
+        return self._known[folder]
+
+    def _read_keys(self, root: Path) -> Keys | None:
+        try:
+            return Keys(Planned(read_settings(root).config, root), self.read)
+        except (FormatError, OSError) as error:
+            self.unknown[root] = str(error)
+            return None
