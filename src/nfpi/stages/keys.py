@@ -77,6 +77,8 @@ class Keys:
         self.absent: dict[Path, Path] = {}
         self._read, self._downloads = read, downloads
         self._keys: dict[Job, str | None] = {}
+        self._inputs: dict[Job, dict[str, list[str | None]]] = {}
+        """keys of the inputs of these jobs, by name"""
 
     @property
     def known(self) -> dict[str, str]:
@@ -89,7 +91,7 @@ class Keys:
             self._keys[job] = None
             try:
                 stage = job.plan(self.planned)
-                inputs = dict(self._list_inputs(job, stage))
+                inputs = self._inputs[job] = dict(self._list_inputs(job, stage))
             except (ConfigError, LookupError, AttributeError, ValueError):  # a job that the preset no longer has
                 return None
             keys = {name: [key for key in found if key is not None] for name, found in inputs.items() if found}
@@ -100,13 +102,14 @@ class Keys:
     def find_changed_input(self, job: Job) -> str:
         """Describe the first input of a job whose key is another than its manifest records; empty: there is none."""
         manifest = self._read(self.planned.root / job.manifest)
-        if manifest is None:
+        if manifest is None or self.of(job) is None:
             return ""
-        for name, keys in self._list_inputs(job, job.plan(self.planned)):
+        for name, keys in self._inputs[job].items():
             before = manifest.list_keys(name)
             if keys != before:
                 what = next((found.product for found in manifest.inputs if found.name == name), "") or name
-                return f"made from other {what}" if len(keys) == len(before) else f"made from {len(before)} {what}"
+                number = "" if len(keys) == len(before) else f"{len(before)} instead of {len(keys)} "
+                return f"made from {number or 'other '}{what}"
         return ""
 
     def _list_inputs(self, job: Job, stage: Stage) -> Iterator[tuple[str, list[str | None]]]:
@@ -120,6 +123,8 @@ class Keys:
             keys = [self.of(item) if isinstance(item, Job) else self._identify(name, item) for item in items]
             if len(before) == len(keys):
                 keys = [old if key is None else key for key, old in zip(keys, before, strict=True)]
+            elif recorded is not None:
+                keys = [_UNREADABLE if key is None else key for key in keys]
             yield name, list(dict.fromkeys(keys))
         yield from self._list_sources(job, stage, recorded, names)
 
@@ -134,8 +139,10 @@ class Keys:
         if missing is not None and known:
             self.absent[missing] = self.planned.root / job.manifest
         if self._downloads is None or (missing is not None and known):
-            for name in dict.fromkeys([found.name for found in known] or ["files"]):
-                yield name, [found.key for found in known if found.name == name] or [None]
+            for found in known:
+                yield found.name, [found.key]
+            if not known:
+                yield "files", [None if recorded is None else _UNREADABLE]
             return
         try:
             for name, key in stage.digest_sources(self._downloads).items():
@@ -185,12 +192,14 @@ class SettingsKeys(Chain):
 
     def find_fault(self, path: Path) -> str:
         """Describe in one line why the outputs of a manifest should be made again; empty if they should not."""
-        if self.read(path) is not None:
-            return super().find_fault(path)
-        if path.is_file():
-            return f"{path}: expected a manifest, received a damaged one"
         keys = self.find_keys(path.parent)
         job = None if keys is None else self.find_job(path, keys)
+        if self.read(path) is not None:
+            fault = super().find_fault(path)
+            changed = "" if fault or keys is None or job is None else keys.find_changed_input(job)
+            return fault or (changed and f"{path}: {changed}")
+        if path.is_file():
+            return f"{path}: expected a manifest, received a damaged one"
         if keys is None or job is None:
             return ""
         files = (keys.planned.root / file for file in job.outputs.values())
