@@ -120,8 +120,16 @@ except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
 
 
+def describe_present_results():
+    """Return the results of a call without jobs, whose settings count from now on."""
+    requested = list_requested_targets(workflow)
+    if plan.layout.root.is_dir() and not workflow.dryrun:
+        record_call(plan, requested, planning.keys.known)
+    return targets.describe(requested)
+
+
 if workflow.is_main_process:
-    show_at_end(logger, lambda: targets.describe(list_requested_targets(workflow)))
+    show_at_end(logger, describe_present_results)
 
 
 onstart:

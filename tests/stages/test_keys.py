@@ -237,7 +237,7 @@ def test_each_stage_that_rules_execute_has_a_place():
 
 PRIOR = """
 from helper import SCALE
-from nfpi import register_prior
+from nfpi.priors import register_prior
 
 @register_prior("mine")
 def fit_mine(statistics, initial, weight, settings):

@@ -103,11 +103,8 @@ def test_a_renamed_preset_and_moved_results_make_nothing_again(project):
 
 # ---- for the chained key: products that are not there, copies without dates, reverted settings --------------------
 
-OF_MISSING = pytest.mark.xfail(strict=True, reason="only what is there is compared with the settings")
-BY_DATES = pytest.mark.xfail(strict=True, reason="dates and Snakemake's records decide, not digests")
 
 
-@OF_MISSING
 @pytest.mark.parametrize(
     ("lost", "changes"),
     [
@@ -122,7 +119,6 @@ def test_changed_settings_of_what_is_not_there_are_noticed(project, lost, change
     assert "table" in list_rules(project, **changes)
 
 
-@OF_MISSING
 @pytest.mark.parametrize("command", [("verify",), ("evidence", "--output", "evidence")], ids=["verify", "evidence"])
 def test_an_edited_number_whose_manifest_is_missing_is_named(project, command, monkeypatch):
     run = project.folder / RUNS / "fpi/lambda=100/seed=0"
@@ -135,7 +131,6 @@ def test_an_edited_number_whose_manifest_is_missing_is_named(project, command, m
     assert main([name, "results/demo", *options]) == 1
 
 
-@BY_DATES
 def test_a_copy_without_dates_makes_nothing_again(project):
     for file in sorted((project.folder / "results").rglob("*"), reverse=True):
         if file.is_file():
@@ -145,7 +140,6 @@ def test_a_copy_without_dates_makes_nothing_again(project):
     assert list_rules(project) == set()
 
 
-@BY_DATES
 def test_a_setting_that_is_reverted_after_ctrl_c_makes_nothing_again(finished, tmp_path):
     project = finished.copy(tmp_path / "clone")
     project.write("overlay.yaml", SETTINGS | {"training": SETTINGS["training"] | {"epochs": 1000}})
@@ -160,7 +154,6 @@ def test_a_setting_that_is_reverted_after_ctrl_c_makes_nothing_again(finished, t
     assert list_rules(project) == set()
 
 
-@BY_DATES
 def test_after_a_failed_call_with_settings_that_are_reverted_nothing_is_outdated(finished, tmp_path):
     project = finished.copy(tmp_path / "clone")
     project.add_command("nfpi", "raise SystemExit(1)\n")

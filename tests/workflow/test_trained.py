@@ -66,7 +66,7 @@ def test_refits_and_augmentations_of_a_trained_model(project: Project) -> None:
 def test_a_model_that_is_not_there_is_named_in_one_line(project: Project) -> None:
     (project.folder / "theirs/model.safetensors").unlink()
     line = project.read_refusal("mine", overlay=make_table({}))
-    assert "flows.theirs.model: expected the folder of a model, or a released checkpoint, received theirs/model" in line
+    assert "flows.theirs.model: expected a file, received theirs/model.safetensors, which does not exist" in line
     line = project.read_refusal("mine", overlay=make_table({}, model={"kind": "trained", "model": "gone.ckpt"}))
     assert "gone.ckpt, which does not exist" in line
 

@@ -43,7 +43,7 @@ class ImportModel(Stage):
     product = "model"
     inputs = {"data": list_meta_files("train", "test")}
     apart = ("model",)  # it may be of another run, on other splits
-    blocks = {"revision": "flows.{flow}.revision", "averaged": "flows.{flow}.averaged"}
+    blocks = {"model": "flows.{flow}.model", "revision": "flows.{flow}.revision", "averaged": "flows.{flow}.averaged"}
     uses = ("flow",)
 
     model: CliPositionalArg[Path]

@@ -108,8 +108,8 @@ class Keys:
             before = manifest.list_keys(name)
             if keys != before:
                 what = next((found.product for found in manifest.inputs if found.name == name), "") or name
-                number = "" if len(keys) == len(before) else f"{len(before)} instead of {len(keys)} "
-                return f"made from {number or 'other '}{what}"
+                number = "" if len(keys) == len(before) else f", {len(before)} instead of {len(keys)}"
+                return f"the {what} that it is made from{number}"
         return ""
 
     def _list_inputs(self, job: Job, stage: Stage) -> Iterator[tuple[str, list[str | None]]]:
@@ -197,7 +197,7 @@ class SettingsKeys(Chain):
         if self.read(path) is not None:
             fault = super().find_fault(path)
             changed = "" if fault or keys is None or job is None else keys.find_changed_input(job)
-            return fault or (changed and f"{path}: {changed}")
+            return fault or (changed and f"{path}: expected the present inputs, received others: {changed}")
         if path.is_file():
             return f"{path}: expected a manifest, received a damaged one"
         if keys is None or job is None:

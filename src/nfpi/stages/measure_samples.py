@@ -49,6 +49,7 @@ class MeasureSamples(MeasuringStage):
         "reference": ("model.safetensors",),
     }
     positional = "generated"
+    blocks = {"inception": "quality.inception"}
     uses = ("classifier",)
 
     generated: CliPositionalArg[Words[Path]]

@@ -63,9 +63,8 @@ class PrepareData(Stage):
 
     @property
     def reads_files(self) -> bool:
-        """Whether the images, or the autoencoder, are files of the user, which no published digests verify."""
-        has_folder = self.dataset.folder is not None and not SOURCES[self.dataset.source].traits.get("published", False)
-        return has_folder or self.dataset.vae is not None or self.dataset.source == "imagefolder"
+        """Whether the images are files of the user, which no published digests verify."""
+        return self.dataset.folder is not None and not SOURCES[self.dataset.source].traits.get("published", False)
 
     def find_absent(self) -> Path | None:
         """Return the folder of the images or of the autoencoder if it is not on this machine."""

@@ -52,7 +52,11 @@ class TrainClassifier(TrainingStage):
         "augmented": (META,),
         "start_from": (),
     }
-    blocks = {"name": "classifier", "classifier": "classifiers.{classifier}"}
+    blocks = {
+        "name": "classifier",
+        "classifier": "classifiers.{classifier}",
+        "weights": "classifiers.{classifier}.weights",
+    }
     uses = ("classifier",)
 
     data: Path

@@ -20,6 +20,7 @@ from typing import Any
 
 from nfpi.config.base import ConfigError
 from nfpi.results.recorded.settings import read_keys
+from nfpi.runtime.chains import Chain
 from nfpi.runtime.files import open_regular
 from nfpi.runtime.manifests import Manifest, ManifestError, read_manifest
 from nfpi.stages.base import Stage
@@ -84,9 +85,11 @@ class Planning:
             job = Job.of(stage, {**wildcards, **values})
             if self.force is not None:
                 self._compare(job)
-            needs = job.plan(self.planned).list_needs(self.planned, job.wildcards)
-            found = {name: [self._list_files(need) for need in items] for name, items in needs.items()}
-            return {name: [file for files in lists for file in files] for name, lists in found.items()}
+            found: dict[str, list[str]] = {}
+            for name, needs in job.plan(self.planned).list_needs(self.planned, job.wildcards).items():
+                setting = stage.blocks.get(name, name).format_map(job.wildcards)
+                found[name] = [file for need in needs for file in self._list_files(need, job, setting)]
+            return found
 
         return find_files
 
@@ -147,10 +150,10 @@ class Planning:
     def _find_fault(self, job: Job, path: Path) -> str:
         key, manifest = self.keys.of(job), self._chain.read(path)
         if manifest is None:
-            return f"{path}: damaged" if path.exists() else ""
+            return describe_damage(path) if path.exists() else ""
         if key != manifest.key:
             return "settings or inputs"
-        return self._chain.find_fault(path) or find_edited(path, manifest)
+        return Chain.find_fault(self._chain, path) or find_edited(path, manifest)
 
     def _list_changes(self, job: Job) -> list[str]:
         """List what has changed since the product of a job was made; empty: nothing, or there is none."""
@@ -180,11 +183,19 @@ class Planning:
             }
         return self._commands[job]
 
-    def _list_files(self, need: Need | Path | None) -> list[str]:
-        """Return the files that a job needs: all outputs of the job that makes them, or the file of the user."""
+    def _list_files(self, need: Need | Path | None, job: Job, setting: str) -> list[str]:
+        """Return the files that a job needs: all outputs of the job that makes them, or the file of the user.
+
+        Raises:
+            ConfigError: the file of the user that a setting names is missing, and the job has no product yet.
+        """
         if isinstance(need, Need):
             return [_join(self.planned.root, file) for file in need.job.outputs.values()]
-        return [] if need is None else [self._name(need)]
+        if need is None or (not need.exists() and (self.planned.root / job.manifest).exists()):
+            return []
+        if not need.exists():
+            raise ConfigError(f"{setting}: expected a file, received {need}, which does not exist")
+        return [self._name(need)]
 
     def _name(self, need: Need | Path | None) -> str:
         """Return the path of what a job reads; a name without a folder would be taken for a target."""
@@ -192,6 +203,15 @@ class Planning:
             return _join(self.planned.root, need.job.locate(need.path))
         assert need is not None
         return (need if len(need.parts) > 1 else need.absolute()).as_posix()
+
+
+def describe_damage(path: Path) -> str:
+    """Describe why a manifest cannot be read; empty: it can."""
+    try:
+        read_manifest(path)
+    except (ManifestError, OSError) as error:
+        return str(error)
+    return ""
 
 
 def find_edited(path: Path, manifest: Manifest) -> str:
