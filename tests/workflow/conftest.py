@@ -28,7 +28,7 @@ from nfpi.config.presets import merge
 from nfpi.config.resolution import resolve
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.stages.commands import STAGES
-from nfpi.workflow import Plan
+from nfpi.workflow import Plan, Planning
 
 ROOT = Path(__file__).parents[2]
 STUBS = Path(__file__).parent / "stubs"
@@ -259,6 +259,11 @@ def make_images(folder: Path, side: int = 8, count: int = 3) -> Path:
 def make_plan(preset: str = "demo", **overrides: Any) -> Plan:
     """Make the plan of a call with these settings, without Snakemake."""
     return Plan(resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": preset, **overrides}))
+
+
+def make_planning(preset: str = "demo", **overrides: Any) -> Planning:
+    """Make the inputs and params of a call with these settings, as in the process of a job."""
+    return Planning(make_plan(preset, **overrides), ROOT / "workflow/reference/paper.csv")
 
 
 @pytest.fixture

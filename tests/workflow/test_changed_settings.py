@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nfpi.workflow.declarations import list_differences
+from nfpi.workflow.planning import list_differences
 
 
 @pytest.mark.parametrize(

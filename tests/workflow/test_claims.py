@@ -19,9 +19,9 @@ from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runs import Run
 from nfpi.stages.claims import JudgeClaims
 from nfpi.stages.planned import Planned
-from nfpi.workflow import Inputs, Targets
+from nfpi.workflow import Targets
 
-from .conftest import Job, Project, list_flow_jobs_of_run, list_jobs_of_run, make_plan
+from .conftest import Job, Project, list_flow_jobs_of_run, list_jobs_of_run, make_plan, make_planning
 
 REFERENCE = Path(__file__).parents[2] / "workflow/reference/paper.csv"
 CLAIMS: Job = ("claims", "results/mine")
@@ -41,9 +41,10 @@ def claim(first: str | float, **changes: Any) -> dict[str, Any]:
     return {"statement": "Ours is better", "comparisons": [{**rows, "smallest_effect": 0.5, **changes}]}
 
 
-def inputs_of(changes: dict[str, Any] | None = None, /, **claims: Any) -> Inputs:
+def inputs_of(changes: dict[str, Any] | None = None, /, **claims: Any) -> list[str]:
     only = dict.fromkeys(make_plan().config.claims)  # those of the preset are left out
-    return Inputs(make_plan(tables=MINE["tables"], claims=only | claims, **(changes or {})))
+    planning = make_planning(tables=MINE["tables"], claims=only | claims, **(changes or {}))
+    return planning.inputs(JudgeClaims)({})["runs"]
 
 
 def weights_in(files: list[str]) -> set[str]:
@@ -51,22 +52,9 @@ def weights_in(files: list[str]) -> set[str]:
 
 
 def test_the_runs_of_the_rows_that_are_named_are_asked_for() -> None:
-    assert weights_in(inputs_of(a=claim("max")).metrics_of_claims({})) == {"0", "1000"}
-    assert weights_in(inputs_of(a=claim("min"), b=claim(100)).metrics_of_claims({})) == {"0", "10", "100"}
-    assert weights_in(inputs_of(a=claim("best")).metrics_of_claims({})) == {"0", "10", "100", "1000"}
-
-
-def test_predictions_are_asked_for_where_a_test_needs_them() -> None:
-    of_one_seed = [
-        f"results/demo/{RUN.format('fpi', 1000)}/predictions.npz",
-        f"results/demo/{RUN.format('baseline', 0)}/predictions.npz",
-    ]
-    assert inputs_of(a=claim("max")).predictions_of_claims({}) == of_one_seed
-    assert inputs_of(a=claim("max", test="paired_t")).predictions_of_claims({}) == []
-    assert inputs_of(a=claim("max", metric="bits_per_dim")).predictions_of_claims({}) == []
-    more_seeds = {"seeds": [0, 1]}
-    assert inputs_of(more_seeds, a=claim("max")).predictions_of_claims({}) == []
-    assert len(inputs_of(more_seeds, a=claim("max", test="mcnemar")).predictions_of_claims({})) == 4
+    assert weights_in(inputs_of(a=claim("max"))) == {"0", "1000"}
+    assert weights_in(inputs_of(a=claim("min"), b=claim(100))) == {"0", "10", "100"}
+    assert weights_in(inputs_of(a=claim("best"))) == {"0", "10", "100", "1000"}
 
 
 def test_a_command_names_the_runs_of_one_seed_alone() -> None:

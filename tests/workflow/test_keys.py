@@ -6,6 +6,7 @@ The stages are real ones, made small.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -17,7 +18,7 @@ from nfpi.cli import main
 
 from .conftest import Project, clone_project
 from .test_killed import SETTINGS as KILLED
-from .test_killed import running, wait_for
+from .test_killed import list_processes_in, running, wait_for
 
 RUNS = "results/demo/digits/mef"
 SETTINGS = KILLED | {
@@ -101,10 +102,6 @@ def test_a_renamed_preset_and_moved_results_make_nothing_again(project):
     assert "Nothing to be done" in project.run_snakemake(*call, overlay=SETTINGS).stdout
 
 
-# ---- for the chained key: products that are not there, copies without dates, reverted settings --------------------
-
-
-
 @pytest.mark.parametrize(
     ("lost", "changes"),
     [
@@ -149,7 +146,8 @@ def test_a_setting_that_is_reverted_after_ctrl_c_makes_nothing_again(finished, t
         wait_for(
             lambda: log.exists() and log.stat().st_mtime_ns > before and "epoch_seconds" in log.read_text(), snakemake
         )
-        snakemake.send_signal(signal.SIGINT)
+        for process in list_processes_in(project.folder.resolve()):  # as a terminal does
+            os.kill(process, signal.SIGINT)
         snakemake.wait(60)
     assert list_rules(project) == set()
 

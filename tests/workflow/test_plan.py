@@ -8,7 +8,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from nfpi.runs import CANDIDATE, FLOW_RUN, GENERATED, SPLITS
+from nfpi.runs import CANDIDATE, FLOW_RUN, SPLITS
 from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.prepare_data import PrepareData
 from nfpi.stages.train_flow import StartFlow, TrainFlow
@@ -41,55 +41,9 @@ def test_outputs_of_a_rule_are_those_that_its_stage_declares(stage) -> None:
     assert made == {name: f"results/demo/some/{{dataset}}/{file}" for name, file in stage.outputs.items()}
 
 
-def test_splits_are_named_by_split_and_content() -> None:
-    splits = make_plan().splits("train", "test")
-    parts = [f"{split}_{part}" for split in ("train", "test") for part in ("images", "labels", "meta")]
-    assert list(splits) == [*parts, "data"]
-    assert splits["test_labels"](RUN) == "results/demo/digits/splits/test/labels.npy"
-    assert splits["data"](RUN) == "results/demo/digits/splits/data.manifest.json"
-
-
-def test_runs_of_each_seed_may_see_splits_of_their_own() -> None:
-    plan = make_plan(datasets={"digits": {"split_seed": "per_seed"}})
-    splits = plan.splits("test")
-    for seed in ("0", "7"):
-        folder = f"results/demo/digits/splits/seed={seed}"
-        assert splits["test_labels"](RUN | {"seed": seed}) == f"{folder}/test/labels.npy"
-        assert splits["data"](RUN | {"seed": seed}) == f"{folder}/data.manifest.json"
-        assert plan.config.get_dataset("digits", f"splits/seed={seed}").split_seed == int(seed)
-    assert splits["test_labels"](RUN | {"dataset": "cifar10"}) == "results/demo/cifar10/splits/test/labels.npy"
-
-
 def test_a_data_set_whose_seeds_have_their_own_splits_has_no_common_ones() -> None:
     with pytest.raises(ValidationError, match="split_seed"):
         make_plan(datasets={"digits": {"split_seed": "per_seed"}}).config.get_dataset("digits", "splits")
-
-
-def test_images_and_models_are_named_by_content() -> None:
-    plan = make_plan()
-    assert plan.generated_images()["generated_meta"] == f"results/demo/{GENERATED}/meta.json"
-    assert set(plan.model().values()) == {
-        f"results/demo/{FLOW_RUN}/{file}"
-        for file in ("model/config.json", "model/model.safetensors", "model.manifest.json")
-    }
-    assert set(plan.model().values()) <= set(plan.outputs(TrainFlow, FLOW_RUN).values())
-
-
-@pytest.mark.parametrize(
-    ("prior", "start"),
-    [
-        ("fpi", "data"),
-        ("mean_only", "identity"),
-        ("gmm", "random"),
-        ("baseline", "data"),
-        ("baseline-identity", "identity"),
-        ("baseline-random", "random"),
-    ],
-)
-def test_a_run_continues_the_initial_state_of_its_prior(prior: str, start: str) -> None:
-    wildcards = RUN | {"prior": prior}
-    initial = f"results/demo/digits/mef/initial/{start}/seed=0"
-    assert make_plan().initial_file("prior")(wildcards) == f"{initial}/prior.safetensors"
 
 
 def test_planning_imports_nothing_heavy_and_no_snakemake() -> None:

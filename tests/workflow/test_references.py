@@ -13,7 +13,7 @@ from nfpi.stages.measure_samples import MeasureSamples
 from nfpi.stages.planned import Planned
 from nfpi.stages.test_classifier import TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
-from nfpi.workflow import Inputs
+from nfpi.workflow import Patterns
 
 from .conftest import Job, Project, make_plan
 
@@ -58,8 +58,8 @@ def test_metrics_that_are_added_make_no_finished_run_again(fresh_project: Projec
     [("no_flow", "standard", True), ("mef/fpi/lambda=10000", "nfa", True), ("mef/fpi/lambda=10000", "standard", False)],
 )
 def test_the_rule_of_classifiers_of_real_images_claims_no_measured_samples(source, augmentation, is_claimed) -> None:
-    """Else it would call them outdated, as they have not the seal of its stage."""
-    constraints = Inputs(make_plan()).wildcard_constraints()
+    """Else it would call them outdated, as they have not the key of its stage."""
+    constraints = Patterns(make_plan().config).wildcard_constraints()
     constrained = re.sub(r"{(\w+)}", lambda name: f"{{{name[1]},{constraints[name[1]]}}}", REAL_CLASSIFIER)
     file = f"digits/{source}/seed=0/resnet18/augmentation={augmentation}/metrics.json"
     assert bool(re.match(regex_from_filepattern(f"{constrained}/metrics.json"), file)) == is_claimed

@@ -14,12 +14,11 @@ from PIL import Image
 
 from nfpi.cli import main
 from nfpi.config.base import ConfigError
-from nfpi.data.prepare import prepare_dataset
 from nfpi.data.sources import files
-from nfpi.runs import SPLITS
-from nfpi.workflow import Sources
+from nfpi.stages.prepare_data import PrepareData
+from nfpi.workflow import Planning
 
-from .conftest import Project, clone_project, make_images, make_plan
+from .conftest import Project, clone_project, make_images, make_plan, make_planning
 
 MINE = "mine/mef/baseline/lambda=0/seed=0"
 SEEN = {"dataset": "mine", "splits": "splits"}
@@ -68,6 +67,12 @@ def edit(images: Path) -> None:
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+def find_files(splits: str = "splits", **changes: Any) -> dict[str, list[str]]:
+    """Return the inputs of prepare_data, as in Snakemake's main process."""
+    planning = Planning(make_plan(**changes), Path("paper.csv"), force=lambda path: None)
+    return planning.inputs(PrepareData)({"dataset": "mine", "splits": splits})
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
     "added": lambda images: shutil.copy(images / "train/ant/0.bmp", images / "train/ant/3.bmp"),
     "removed": lambda images: (images / "test/ant/0.bmp").unlink(),
@@ -111,7 +116,9 @@ def test_changed_images_make_all_again_once(copied: tuple[Project, Path]) -> Non
     assert project.plan_jobs("own", overlay=settings(images)) == set()
 
 
-def test_an_unreadable_image_throws_nothing_away(fresh_project: Project, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_named_and_the_data_set_is_made_once_it_is_gone(
+    fresh_project: Project, tmp_path: Path
+) -> None:
     """The real stage reads the images; the others are stubs."""
     project, images = fresh_project, make_images(tmp_path / "images", count=6)
     stub = (project.tools / "nfpi").rename(project.tools / "stub")
@@ -119,24 +126,14 @@ def test_an_unreadable_image_throws_nothing_away(fresh_project: Project, tmp_pat
     project.add_command("nfpi", real.format(str(stub), "from nfpi.cli import main\nsys.exit(main())\n"))
     overlay = settings(images, validation_fraction=0.34)
     project.run_snakemake("own", overlay=overlay)
-    before = list_results(project)
     unreadable = images / "train/ant/damaged.bmp"
     unreadable.write_bytes(b"none")
     process = project.run_snakemake("own", overlay=overlay, check=False)
     assert len(re.findall(rf"^nfpi: error: {unreadable}: .*$", process.stdout, re.MULTILINE)) == 1, process.stdout
-    assert re.search(r"^ *changed: .*data\.manifest\.json: made from other files", process.stdout, re.MULTILINE)
-    assert list_results(project) == before
+    assert re.search(r"^ *changed: the files that it is made from$", process.stdout, re.MULTILINE)
     assert project.plan_jobs("own", overlay=overlay) == ALL
     unreadable.unlink()
     assert "Nothing to be done" in project.run_snakemake("own", overlay=overlay).stdout
-    assert list_results(project) == before
-
-
-def list_results(project: Project) -> dict[str, tuple[int, int]]:
-    """Inode and date of each product of the demo, by path."""
-    root = project.folder / "results/demo"
-    files = [*(root / "mine").rglob("[!.]*"), *(root / "metrics").iterdir(), *(root / "tables").iterdir()]
-    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files if path.is_file()}
 
 
 def test_a_change_that_is_undone_makes_nothing_again(copied: tuple[Project, Path]) -> None:
@@ -158,10 +155,11 @@ def test_a_change_of_what_is_expected_of_the_images_reads_them_again(
     assert project.plan_jobs("own", overlay=settings(images, **expected)) == ALL
 
 
-def test_a_record_that_is_gone_makes_the_data_set_again(copied: tuple[Project, Path]) -> None:
+def test_what_was_remembered_of_the_images_may_be_lost(copied: tuple[Project, Path]) -> None:
     project, images = copied
-    (project.folder / "results/demo/mine/splits/sources.npz").unlink()
-    assert ("prepare-data", "mine/splits") in project.plan_jobs("own", overlay=settings(images))
+    for file in (project.folder / "results/downloads").glob(".digests-*"):
+        file.write_bytes(b"damaged")
+    assert project.plan_jobs("own", overlay=settings(images)) == set()
 
 
 def test_an_archive_is_a_file_that_is_compared(fresh_project: Project, tmp_path: Path) -> None:
@@ -195,15 +193,30 @@ def test_an_archive_is_a_file_that_is_compared(fresh_project: Project, tmp_path:
 def test_an_ill_formed_folder_is_refused(tmp_path: Path, form: Callable[[Path], object], message: str) -> None:
     form(images := make_images(tmp_path / "images"))
     with pytest.raises(ConfigError, match=re.escape(f"datasets.mine: {images}")) as fault:
-        Sources(make_plan(**settings(images))).check_files(SEEN)
+        find_files(**settings(images))
     assert message in str(fault.value)
 
 
-def test_a_folder_without_images_is_refused_in_the_dry_run(copied: tuple[Project, Path]) -> None:
+def test_an_ill_formed_folder_is_refused_in_the_dry_run(copied: tuple[Project, Path]) -> None:
     project, images = copied
-    shutil.rmtree(images)
+    shutil.rmtree(images / "test/bee")
     line = project.read_refusal("own", overlay=settings(images))
     assert line.startswith(f"ConfigError: datasets.mine: {images}")
+    process = project.run_snakemake("own", overlay=settings(images), check=False)
+    assert process.returncode != 0
+    assert f"datasets.mine: {images}" in process.stdout
+
+
+def test_images_that_are_elsewhere_now_are_taken_to_be_the_same(copied: tuple[Project, Path]) -> None:
+    """As on a cluster to which only results were copied."""
+    project, images = copied
+    shutil.rmtree(images)
+    process = project.run_snakemake("own", "--dry-run", overlay=settings(images))
+    assert "Nothing to be done" in process.stdout
+    assert process.stdout.count(f"{images}: not on this machine, taken to be what") == 1
+    table = project.folder / "results/demo/tables/own.md"
+    table.unlink()
+    assert project.plan_jobs("own", overlay=settings(images)) == {("table", "tables/own")}
 
 
 @pytest.mark.parametrize("layout", ["train and test", "train and val", "class folders alone"])
@@ -213,7 +226,7 @@ def test_each_layout_of_a_folder_is_planned(tmp_path: Path, layout: str) -> None
         (images / "test").rename(images / "val")
     if layout == "class folders alone":
         images = images / "train"
-    assert Sources(make_plan(**settings(images))).check_files(SEEN) == []
+    assert find_files(results=str(tmp_path / "results"), **settings(images)) == {}
 
 
 def test_a_new_preset_is_planned_as_it_was_written(
@@ -230,45 +243,21 @@ def test_a_new_preset_is_planned_as_it_was_written(
     assert {("prepare-data", "pets/splits"), ("table", "tables/table2")} < planned
 
 
-def test_a_process_that_runs_a_job_lists_no_files(tmp_path: Path) -> None:
-    plan = make_plan(**settings(tmp_path / "nowhere"))
-    job = Sources(plan, is_main_process=False)
-    assert (job.check_files(SEEN), job.compute_content_token(SEEN)) == ([], "")
+def test_a_process_that_runs_a_job_reads_no_images(tmp_path: Path) -> None:
+    make_planning(**settings(tmp_path / "nowhere")).inputs(PrepareData)(SEEN)
     with pytest.raises(ConfigError, match="nowhere"):
-        Sources(plan).check_files(SEEN)
+        find_files(**settings(tmp_path / "nowhere"))
 
 
-def test_the_files_are_listed_once_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = []
-    list_source = files.list_source
-    monkeypatch.setattr(files, "list_source", lambda config: listed.append(config) or list_source(config))
-    sources = Sources(make_plan(**settings(make_images(tmp_path / "images"))))
-    tokens = {sources.compute_content_token(SEEN) for _ in range(3) if not sources.check_files(SEEN)}
-    assert (len(tokens), len(listed)) == (1, 1)
-
-
-def test_files_of_splits_of_many_seeds_are_listed_and_read_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images = make_images(tmp_path / "images", count=6)
-    plan = make_plan(
-        results=str(tmp_path / "results"), **settings(images, split_seed="per_seed", validation_fraction=0.34)
-    )
-    seen = [{"dataset": "mine", "splits": f"splits/seed={seed}"} for seed in range(3)]
-    for wildcards in seen:
-        prepare_dataset(
-            "mine",
-            plan.config.get_dataset(wildcards["dataset"], wildcards["splits"]),
-            Path(plan.fill_path(SPLITS, wildcards)),
-            tmp_path,
-        )
-    made = [Sources(plan).compute_content_token(wildcards) for wildcards in seen]
-    for file in images.glob("*/*/*.bmp"):
-        file.touch()
-    listed, read = [], []
-    list_source, file_digest = files.list_source, files.file_digest
-    monkeypatch.setattr(files, "list_source", lambda config: listed.append(config) or list_source(config))
+def test_images_of_many_seeds_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, read = make_images(tmp_path / "images"), []
+    file_digest = files.file_digest
     monkeypatch.setattr(files, "file_digest", lambda path: read.append(path) or file_digest(path))
-    sources = Sources(plan)
-    assert [sources.compute_content_token(wildcards) for wildcards in seen] == made
-    assert (len(listed), len(read), len(set(read))) == (1, 24, 24)
+    changes = {"results": str(tmp_path / "results"), **settings(images, split_seed="per_seed")}
+    for _ in range(2):
+        for seed in range(3):
+            find_files(f"splits/seed={seed}", **changes)
+    assert (len(read), len(set(read))) == (12, 12)
+    edit(images)
+    find_files("splits/seed=0", **changes)
+    assert len(read) == 13

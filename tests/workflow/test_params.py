@@ -16,35 +16,37 @@ from nfpi.stages.command_line import create_commands_model
 from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment, Generate
+from nfpi.stages.needs import Job
 from nfpi.stages.prepare_data import PrepareData
 from nfpi.stages.tables_and_figures import Collect, MakeFigure, MakeTable
 from nfpi.stages.test_classifier import TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import StartFlow, TrainFlow
-from nfpi.workflow import Declarations
+from nfpi.workflow import Planning
+from nfpi.workflow.planning import find_changes
 
-from .conftest import Project, make_plan
+from .conftest import ROOT, Project, make_plan, make_planning
 
 RUN = {"dataset": "digits", "flow": "mef", "prior": "fpi", "weight": "1000", "seed": "3"}
 NFGD = RUN | {"prior": "nfgd"}
 REAL = {"dataset": "digits", "source": "no_flow", "seed": "3", "classifier": "resnet18", "augmentation": "none"}
-JOBS: list[tuple[type[Stage], dict[str, str], list[str]]] = [
-    (PrepareData, {"dataset": "digits", "splits": "splits"}, []),
-    (StartFlow, {"dataset": "digits", "flow": "mef", "start": "data", "seed": "3"}, ["--data", "d"]),
-    (FitPrior, RUN, ["--initial", "i"]),
-    (TrainFlow, RUN, ["--data", "d", "--initial", "i", "--prior", "p"]),
-    (TrainFlow, NFGD, ["--data", "d", "--initial", "i"]),
-    (Evaluate, RUN, ["--data", "d", "--model", "m"]),
-    (Generate, RUN | {"temperature": "0.9"}, ["--model", "m"]),
-    (Augment, RUN | {"variants": "augmented_noise"}, ["--data", "d", "--model", "m"]),
-    (TrainClassifier, RUN | {"classifier": "resnet18", "temperature": "1"}, ["--data", "d", "--generated", "g"]),
-    (TrainClassifier, REAL, ["--data", "d"]),
-    (TestClassifier, RUN | {"classifier": "resnet18"}, ["--data", "d", "c"]),
-    (TestClassifier, REAL, ["--data", "d", "c"]),
-    (Collect, {"table": "table2"}, ["--root", "r"]),
-    (MakeTable, {"table": "table2"}, ["--root", "r", "--metrics", "m", "--reference", "p"]),
-    (JudgeClaims, {}, ["--root", "r", "--reference", "p"]),
-    (MakeFigure, {"name": "residuals"}, ["--files", "{}"]),
+JOBS: list[tuple[type[Stage], dict[str, str]]] = [
+    (PrepareData, {"dataset": "digits", "splits": "splits"}),
+    (StartFlow, {"dataset": "digits", "flow": "mef", "start": "data", "seed": "3"}),
+    (FitPrior, RUN),
+    (TrainFlow, RUN),
+    (TrainFlow, NFGD),
+    (Evaluate, RUN),
+    (Generate, RUN | {"temperature": "0.9"}),
+    (Augment, RUN | {"variants": "augmented_noise"}),
+    (TrainClassifier, RUN | {"classifier": "resnet18", "temperature": "1"}),
+    (TrainClassifier, REAL),
+    (TestClassifier, RUN | {"classifier": "resnet18"}),
+    (TestClassifier, REAL),
+    (Collect, {"table": "table2"}),
+    (MakeTable, {"table": "table2"}),
+    (JudgeClaims, {}),
+    (MakeFigure, {"name": "residuals"}),
 ]
 SETTINGS: dict[str, Any] = {
     "priors": {"nfgd": {"method": "gradient_descent"}},
@@ -57,23 +59,27 @@ SETTINGS: dict[str, Any] = {
 
 def select(params: dict[str, Any], wildcards: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the JSON objects of `--settings` and `--execution`."""
-    execution = params["execution"](wildcards, 1)
+    execution = params["execution"](wildcards)
     return json.loads(params["settings"](wildcards)[1]), json.loads(execution[1]) if execution else {}
 
 
-@pytest.mark.parametrize(("stage", "wildcards", "paths"), JOBS)
-def test_a_command_has_all_settings_of_its_seal(
-    stage: type[Stage], wildcards: dict[str, str], paths: list[str]
-) -> None:
-    params = Declarations(make_plan(**SETTINGS)).of(stage, **wildcards)
-    options = [*params["settings"]({}), *params["execution"]({}, 1), "--output", "o", *paths]
+@pytest.mark.parametrize(("stage", "wildcards"), JOBS)
+def test_a_command_has_all_settings_of_its_key(stage: type[Stage], wildcards: dict[str, str], tmp_path: Path) -> None:
+    planning = Planning(make_plan(**SETTINGS), ROOT / "workflow/reference/paper.csv", force=[].append)
+    params = planning.params(stage)
+    options = [word for name in ("settings", "execution", "paths") for word in params[name](wildcards)]
     commands = create_commands_model()(_cli_parse_args=[stage.command, *options])
     parsed = next(command for name in type(commands).model_fields if (command := getattr(commands, name)))
     assert isinstance(parsed, stage)
-    assert parsed.compute_seal() == parsed.seal != ""
-    planned = stage.plan(Declarations(make_plan(**SETTINGS)).planned, wildcards)
-    received, expected = (job.model_dump(mode="json", exclude=stage.paths) for job in (parsed, planned))
+    job = Job.of(stage, wildcards)
+    inputs = {name: keys for name, keys in planning.keys._list_inputs(job, parsed) if keys}
+    assert parsed.compute_key(inputs) == parsed.key == planning.keys.of(job) != ""
+    received, expected = (
+        job.model_dump(mode="json", exclude=stage.paths) for job in (parsed, job.plan(planning.planned))
+    )
     assert received == expected  # also what neither the result nor the job depends on is recorded
+    named = {name for name, files in parsed.list_inputs().items() if files}
+    assert named | {"predictions", "runs"} >= inputs.keys() - parsed.digest_sources().keys()
 
 
 @pytest.mark.parametrize(
@@ -119,54 +125,40 @@ def test_a_result_depends_on_the_settings_that_affect_it(
     stage: type[Stage], wildcards: dict[str, str], changed: dict[str, Any], affects: bool
 ) -> None:
     base: dict[str, Any] = {"priors": {"nfgd": {"method": "gradient_descent"}}}
-    before, after = (
-        stage.plan(Declarations(make_plan(**settings)).planned, wildcards) for settings in (base, base | changed)
-    )
+    before, after = (stage.plan(make_planning(**settings).planned, wildcards) for settings in (base, base | changed))
     assert (before.declaration != after.declaration) == affects
 
 
 def test_settings_of_a_data_set_override_the_common_ones() -> None:
-    of_cifar10 = RUN | {"dataset": "cifar10"}
-    plan = make_plan(datasets={"cifar10": {"source": "cifar10", "overrides": {"nfa": {"axes": 9}}}})
-    declarations = Declarations(plan)
-    wildcards = {"variants": "augmented"}
-    assert select(declarations.of(Augment, **wildcards), of_cifar10)[0]["nfa"]["axes"] == 9
-    assert select(declarations.of(Augment, **wildcards), RUN)[0]["nfa"]["axes"] == 16
+    of_cifar10 = RUN | {"dataset": "cifar10", "variants": "augmented"}
+    params = make_planning(datasets={"cifar10": {"source": "cifar10", "overrides": {"nfa": {"axes": 9}}}}).params(
+        Augment
+    )
+    assert select(params, of_cifar10)[0]["nfa"]["axes"] == 9
+    assert select(params, of_cifar10 | {"dataset": "digits"})[0]["nfa"]["axes"] == 16
 
 
-class Output:
-    """Outputs of a job as Snakemake passes them."""
-
-    def __init__(self, manifest: Path) -> None:
-        self.manifest = str(manifest)
+def find_changes_of(stage: type[Stage], settings: dict[str, Any], changed: dict[str, Any], manifest: Path) -> list[str]:
+    before, now = (stage.plan(make_planning(**values).planned, RUN) for values in (settings, changed))
+    write_manifest(manifest, stage.command, stage.product, [], key="k", settings=before.declaration)
+    return find_changes(now, manifest, RUN)
 
 
 def test_changed_settings_are_named_as_in_the_config(tmp_path: Path) -> None:
-    params = Declarations(make_plan(training={"epochs": 7})).of(TrainFlow)
-    declared = select(params, RUN)[0]
-    declared["training"]["epochs"] = 40
     manifest = tmp_path / "model.manifest.json"
-    output = Output(manifest)
-    assert params["changed"](RUN, output) == ""
-    about: dict[str, Any] = {"timed": [], "made_from": {}, "facts": {}, "digests": {}, "settings": declared}
-    write_manifest(manifest, "train-flow", "model", [], **about)
-    assert params["changed"](RUN, output) == "\nchanged: training.epochs: 40 → 7"
+    epochs = [{"training": {"epochs": number}} for number in (40, 7)]
+    assert find_changes_of(TrainFlow, *epochs, manifest) == ["training.epochs: 40 → 7"]
+    alphas = [{"priors": {"fpi": {"alpha": number}}} for number in (10, 7)]
+    assert find_changes_of(FitPrior, *alphas, manifest) == ["priors.fpi.alpha: 10.0 → 7.0"]
     manifest.write_text("damaged")
-    assert params["changed"](RUN, output) == ""
-    fit = Declarations(make_plan(priors={"fpi": {"alpha": 7}})).of(FitPrior)
-    before = FitPrior.plan(Declarations(make_plan(priors={"fpi": {"alpha": 10}})).planned, RUN)
-    write_manifest(manifest, "fit-prior", "prior", [], **about | {"settings": before.declaration})
-    assert fit["changed"](RUN, output) == "\nchanged: priors.fpi.alpha: 10.0 → 7.0"
+    assert find_changes(TrainFlow.plan(make_planning().planned, RUN), manifest, RUN) == []
 
 
-def test_a_dry_run_names_the_settings_that_changed(finished_project: Project, tmp_path: Path) -> None:
-    project = finished_project.copy(tmp_path / "copy")
-    folder = "results/demo/digits/mef/fpi/lambda=1000/seed=0"
-    trainings = [call["arguments"] for call in project.read_calls() if call["stage"] == "train-flow"]
-    (given,) = [arguments for arguments in trainings if folder in arguments]
-    about: dict[str, Any] = {"timed": [], "made_from": {}, "facts": {}, "digests": {}}
-    settings = json.loads(given[given.index("--settings") + 1])
-    manifest = project.folder / folder / TrainFlow.outputs["manifest"]
-    write_manifest(manifest, "train-flow", "model", [], settings=settings, **about)
-    text = project.run_snakemake("table2", "--dry-run", "--config", "training={epochs: 12}").stdout
-    assert re.findall(r"^ *changed: .*$", text, re.MULTILINE) == ["changed: training.epochs: 40 → 12"]
+def test_a_dry_run_names_what_changed(finished_project: Project) -> None:
+    text = finished_project.run_snakemake("table2", "--dry-run", "--config", "training={epochs: 12}").stdout
+    changes = re.findall(r"^ *changed: (.*)$", text, re.MULTILINE)
+    assert changes.count("training.epochs: 40 → 12") == 5
+    others = {change.partition(",")[0] for change in changes} - {"training.epochs: 40 → 12"}
+    assert others  # the stubs do not tell which inputs they had
+    assert all(re.fullmatch(r"the \w+ that it is made from", change) for change in others)
+    assert not re.search("[0-9a-f]{16}", "".join(changes))
