@@ -5,28 +5,29 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from nfpi.runtime.chains import Chain
 from nfpi.runtime.files import file_digest, note_digest, note_written, open_regular, write_atomically
 from nfpi.runtime.manifests import (
-    SUFFIX,
+    Input,
     ManifestError,
-    Origin,
     compute_digest,
     find_faults,
     find_manifests,
     find_product,
+    read_inputs,
     read_manifest,
     remove_temporary,
-    trace_inputs,
     write_manifest,
 )
 
 
-def make(folder: Path, product: str, content: str = "1", made_from: dict[str, str] | None = None) -> Path:
+def make(folder: Path, product: str, content: str = "1", inputs: Sequence[Input] = ()) -> Path:
     """A product of one file, and of a log with a time; its file."""
     write_atomically(folder / "part/file.txt", content)
     write_atomically(folder / "log.csv", str(folder))
@@ -35,10 +36,9 @@ def make(folder: Path, product: str, content: str = "1", made_from: dict[str, st
         "make-it",
         product,
         [folder / "part/file.txt", folder / "log.csv"],
+        key="key",
         timed=[folder / "log.csv"],
-        made_from=made_from or {},
-        facts={"seed": 3},
-        digests={},
+        inputs=inputs,
     )
     return folder / "part/file.txt"
 
@@ -96,10 +96,10 @@ def test_a_file_that_is_not_a_manifest_is_refused(tmp_path, text):
 def test_another_format_is_refused(tmp_path):
     make(tmp_path, "data")
     path = tmp_path / "data.manifest.json"
-    record = {**json.loads(path.read_text()), "format": 2}
+    record = {**json.loads(path.read_text()), "format": 1}
     del record["sha256"]
     path.write_text(json.dumps(record | {"sha256": compute_digest(record)}))
-    with pytest.raises(ManifestError, match="received 2"):
+    with pytest.raises(ManifestError, match="received 1"):
         read_manifest(path)
 
 
@@ -193,24 +193,53 @@ def test_a_file_without_a_manifest_is_taken_as_it_is(tmp_path, caplog):
     (tmp_path / "file.txt").write_text("1")
     assert find_product(tmp_path / "file.txt") is None
     digest = file_digest(tmp_path / "file.txt")
-    assert trace_inputs([tmp_path / "file.txt"], common=()) == Origin({"other files": digest}, {}, {})
+    files = {"weights": [tmp_path / "file.txt", tmp_path / "missing"]}
+    assert read_inputs(files, tmp_path) == [Input(name="weights", key=digest, content=digest)]
+    assert not caplog.text
+    read_inputs(files, tmp_path, warn=True)
     assert "no manifest lists this file" in caplog.text
 
 
-def test_what_a_product_was_made_from_is_handed_on(tmp_path):
+def test_the_files_of_one_product_are_one_input(tmp_path):
     data = make(tmp_path / "data", "data")
-    origin, content = trace_inputs([data], common=("data",)), content_of(tmp_path / "data", "data")
-    assert origin == Origin({"data": content}, {"seed": 3}, {tmp_path / f"data/data{SUFFIX}": content})
-    model = make(tmp_path / "model", "model", made_from=origin.made_from)
-    assert trace_inputs([data, model], common=("data", "model")).made_from.keys() == {"data", "model"}
+    files = {"data": [data, tmp_path / "data/log.csv"], "again": [data]}
+    known = {"product": "data", "path": "../data/data.manifest.json", "key": "key"}
+    content = content_of(tmp_path / "data", "data")
+    expected = [Input(name=name, content=content, **known) for name in ("data", "again")]
+    assert read_inputs(files, tmp_path / "model") == expected
+    every = compute_digest(read_manifest(tmp_path / "data/data.manifest.json").files)
+    assert read_inputs({"data": [data]}, tmp_path / "model", with_times=True)[0].content == every
 
 
 def test_inputs_that_do_not_belong_together_are_both_named(tmp_path):
     data, other = make(tmp_path / "data", "data"), make(tmp_path / "other", "data", "2")
-    model = make(tmp_path / "model", "model", made_from=trace_inputs([other], common=("data",)).made_from)
-    with pytest.raises(ManifestError, match="model"):
-        trace_inputs([data, model], common=("data",))
-    assert set(trace_inputs([data, model], common=None).made_from) == {"data", "model"}
+    model = make(tmp_path / "model", "model", inputs=read_inputs({"data": [other]}, tmp_path / "model"))
+    images = make(tmp_path / "images", "images", inputs=read_inputs({"model": [model]}, tmp_path / "images"))
+    for made in (model, images):
+        inputs = read_inputs({"data": [data], "model": [made]}, tmp_path)
+        with pytest.raises(ManifestError, match=f"{tmp_path}/data, received what was made from another"):
+            Chain().check_together(inputs, tmp_path, ("data",))
+        Chain().check_together(read_inputs({"data": [other], "model": [made]}, tmp_path), tmp_path, ("data",))
+
+
+def test_another_input_in_the_place_of_the_first_is_noticed(tmp_path):
+    data = make(tmp_path / "data", "data")
+    make(tmp_path / "model", "model", inputs=read_inputs({"data": [data]}, tmp_path / "model"))
+    path = tmp_path / "model/model.manifest.json"
+    assert Chain().find_first_fault(path) == ""
+    make(tmp_path / "data", "data", "2")
+    assert "made from the data of" in Chain().find_first_fault(path)
+    (tmp_path / "data/data.manifest.json").unlink()
+    assert Chain().find_first_fault(path) == "", "as in a copy of a part"
+
+
+def test_a_forged_manifest_may_name_itself(tmp_path):
+    item = Input(name="data", product="data", path="data.manifest.json", key="key", content="content")
+    make(tmp_path, "data", inputs=[item])
+    assert "made from the data of" in Chain().find_first_fault(tmp_path / "data.manifest.json")
+    Chain().check_together(
+        [item.model_copy(update={"path": f"{tmp_path.name}/data.manifest.json"})], tmp_path.parent, ()
+    )
 
 
 def test_manifests_are_found_below_a_folder(tmp_path):
@@ -231,9 +260,7 @@ def test_a_digest_is_of_what_was_meant_to_be_written(tmp_path):
     write_manifest(
         tmp_path / "data.manifest.json",
         *("make-it", "data", [file]),
-        timed=[],
-        made_from={},
-        facts={},
+        key="key",
         digests=written.digests,
     )
     with pytest.raises(ManifestError):

@@ -65,7 +65,10 @@ def _adopt(path: Path, old: dict[Path, dict[str, Any]], planned: Planned) -> boo
         keys.setdefault(item.name, []).append(item.key)
     files = [path.parent / file for file in record["files"] if file != "sources.npz"]
     timed = [path.parent / stage.outputs[name].format(**job.wildcards) for name in stage.timed]
-    about: dict[str, Any] = {"settings": record["settings"], "temporary": [path.parent / file for file in record["temporary"]]}
+    about: dict[str, Any] = {
+        "settings": record["settings"],
+        "temporary": [path.parent / file for file in record["temporary"]],
+    }
     write_manifest(
         path,
         stage.command,

@@ -9,7 +9,7 @@ from nfpi.stages.base import Command, Stage
 _MODULES = (
     *("prepare_data", "train_flow", "import_model", "fit_prior", "refit_prior", "evaluate", "generate"),
     *("train_classifier", "test_classifier", "measure_samples", "tables_and_figures", "claims"),
-    *("model_use", "new", "targets", "check_device", "progress", "results", "evidence"),
+    *("model_use", "new", "targets", "check_device", "progress", "results", "evidence", "adopt"),
 )
 """Modules of this package that define subcommands, in the order in which the command line lists them."""
 
@@ -28,7 +28,7 @@ STAGES = tuple(command for command in COMMANDS if issubclass(command, Stage))
 GROUPS = {
     "use a model": ("calibrate", "classify", "score", "sample", "augment-folder", "import-model", "export"),
     "prepare runs": ("new", "targets", "check-device", "schema"),
-    "look at results": ("status", "log", "page", "costs", "compare", "verify", "evidence", "tables"),
+    "look at results": ("status", "log", "page", "costs", "compare", "verify", "evidence", "tables", "adopt"),
 }
 """Subcommands by purpose; the others are stages of the workflow."""
 
