@@ -70,13 +70,13 @@ def train(
     model: torch.nn.Module | None = None,
     variants: Variants | None = None,
     folder: Path | None = None,
-    fingerprint: str = "f",
+    resume_key: str = "f",
     **changes: object,
 ) -> TrainedClassifier:
     torch.manual_seed(0)
     config = ClassifierConfig(**(CONFIG.model_dump() | changes))
     data = ClassifierData(images, validation, config, standard=config.standard, variants=variants)
-    checkpoints = Checkpoints(folder, fingerprint, config.checkpoint_minutes) if folder is not None else None
+    checkpoints = Checkpoints(folder, resume_key, config.checkpoint_minutes) if folder is not None else None
     return train_classifier(model or Small(images.shape[0]), data, seed, device, checkpoints)
 
 
@@ -525,11 +525,11 @@ def test_a_finished_training_is_not_repeated(make_images, device, tmp_path, monk
     assert steps == []
 
 
-def test_a_checkpoint_of_another_fingerprint_is_not_used(make_images, device, tmp_path, monkeypatch):
+def test_a_checkpoint_of_another_resume_key_is_not_used(make_images, device, tmp_path, monkeypatch):
     images = make_images()
-    train(device, images, images, folder=tmp_path, checkpoint_minutes=1e-9, fingerprint="a")
+    train(device, images, images, folder=tmp_path, checkpoint_minutes=1e-9, resume_key="a")
     steps = note_steps(monkeypatch, torch.optim.SGD)
-    train(device, images, images, folder=tmp_path, fingerprint="b")
+    train(device, images, images, folder=tmp_path, resume_key="b")
     assert len(steps) == 12
 
 

@@ -31,7 +31,6 @@ from nfpi.data import (
 )
 from nfpi.data.autoencoder import decode, encode, load_autoencoder
 from nfpi.data.image_files import read_image
-from nfpi.data.sources.files import read_record
 from nfpi.runtime.signals import Interrupted
 from nfpi.stages.prepare_data import EncodeData
 
@@ -424,9 +423,7 @@ def test_stopped_encoding_resumes(config, splits, sets, tmp_path, monkeypatch, b
     assert len(done) == sum(whole)
     for file in splits.glob("*/*"):
         assert (tmp_path / "splits" / file.relative_to(splits)).read_bytes() == file.read_bytes(), file
-    one, other = (read_record(folder) for folder in (splits, tmp_path / "splits"))
-    assert np.array_equal(one.digests, other.digests)
-    assert {path.name for path in (tmp_path / "splits").iterdir()} == {*SPLITS, "sources.npz"}
+    assert {path.name for path in (tmp_path / "splits").iterdir()} == {*SPLITS}
     assert [path.name for path in tmp_path.iterdir()] == ["splits"]
 
 
@@ -442,7 +439,7 @@ def test_the_stage_leaves_exactly_what_it_declares(config, splits, tmp_path):
     _nfpi("encode-data", "--name", "digits", *dataset, "--output", tmp_path / "splits")
     files = {path.relative_to(tmp_path / "splits").as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert files == set(EncodeData.outputs.values())
-    for file in files - {"data.manifest.json", "sources.npz"}:
+    for file in files - {"data.manifest.json"}:
         assert (tmp_path / "splits" / file).read_bytes() == (splits / file).read_bytes()
 
 

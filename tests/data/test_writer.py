@@ -26,8 +26,8 @@ def arrays() -> tuple[np.ndarray, np.ndarray]:
     return generator.integers(0, 256, (LENGTH, *SHAPE), np.uint8), generator.integers(0, 2, LENGTH)
 
 
-def writer_of(folder: Path, fingerprint: str | None = FINGERPRINT) -> ImageSetWriter:
-    return ImageSetWriter(folder, LENGTH, SHAPE, ["a", "b"], name="toy", split="train", fingerprint=fingerprint)
+def writer_of(folder: Path, resume_key: str | None = FINGERPRINT) -> ImageSetWriter:
+    return ImageSetWriter(folder, LENGTH, SHAPE, ["a", "b"], name="toy", split="train", resume_key=resume_key)
 
 
 def write_until(folder: Path, arrays: tuple[np.ndarray, np.ndarray], stop: int, error: BaseException) -> None:
@@ -41,10 +41,10 @@ def write_until(folder: Path, arrays: tuple[np.ndarray, np.ndarray], stop: int, 
         raise error
 
 
-def finish(folder: Path, arrays: tuple[np.ndarray, np.ndarray], fingerprint: str | None = FINGERPRINT) -> int:
+def finish(folder: Path, arrays: tuple[np.ndarray, np.ndarray], resume_key: str | None = FINGERPRINT) -> int:
     """Write what is missing, and see that all is there; the number of images that were."""
     images, labels = arrays
-    with writer_of(folder, fingerprint) as writer:
+    with writer_of(folder, resume_key) as writer:
         missing = np.flatnonzero(~writer.written)
         writer.put(missing, images[missing], labels[missing])
     found = read_image_set(folder)
@@ -95,11 +95,11 @@ def test_an_old_set_stays_until_then(tmp_path, arrays):
     assert finish(tmp_path / "set", others) == 11
 
 
-@pytest.mark.parametrize("fingerprint", [OTHER, None])
-def test_a_set_of_other_settings_is_not_used(tmp_path, arrays, fingerprint):
+@pytest.mark.parametrize("resume_key", [OTHER, None])
+def test_a_set_of_other_settings_is_not_used(tmp_path, arrays, resume_key):
     with pytest.raises(Interrupted):
         write_until(tmp_path / "set", arrays, 11, Interrupted("SIGTERM"))
-    assert finish(tmp_path / "set", arrays, fingerprint) == 0
+    assert finish(tmp_path / "set", arrays, resume_key) == 0
 
 
 def test_after_an_error_nothing_is_left(tmp_path, arrays):
@@ -124,8 +124,8 @@ def test_recorded_rows_survive_a_kill_and_a_second_writer_is_refused(tmp_path, a
     process = fork.Process(target=write_and_die, args=(tmp_path / "set", arrays, ready))
     process.start()
     ready.wait()
-    for fingerprint in (FINGERPRINT, OTHER, None):
-        with pytest.raises(LockedError), writer_of(tmp_path / "set", fingerprint):
+    for resume_key in (FINGERPRINT, OTHER, None):
+        with pytest.raises(LockedError), writer_of(tmp_path / "set", resume_key):
             pytest.fail("began")
     process.kill()
     process.join()

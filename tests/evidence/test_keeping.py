@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,8 @@ from nfpi.results.recorded.records import MetricsError
 from nfpi.results.recorded.runs import find_runs
 from nfpi.results.recorded.settings import StoredSettings, read_settings
 from nfpi.runs import Run
-from nfpi.runtime.manifests import write_manifest
-from nfpi.runtime.seals import Seals
+from nfpi.runtime.chains import Chain
+from nfpi.runtime.manifests import Input, write_manifest
 
 from .conftest import Results
 
@@ -176,12 +177,13 @@ def test_predictions_of_other_images_are_refused(results: Results):
         results.gather()
 
 
-def write_run_manifest(results: Results, run: Run, **made_from: str) -> None:
+def write_run_manifest(results: Results, run: Run, **contents: str) -> None:
     """Write the manifest of a run that `evaluate` would write."""
     folder = results.root / run.folder
     outputs = [folder / "metrics.json", folder / "predictions.npz"]
     path = folder / "metrics.manifest.json"
-    write_manifest(path, "evaluate", "metrics", outputs, timed=[], made_from=made_from, facts={}, digests={})
+    inputs = [Input(name=name, product=name, path="absent", key="key", content=contents[name]) for name in contents]
+    write_manifest(path, "evaluate", "metrics", outputs, key="key", inputs=inputs)
 
 
 def test_runs_of_one_data_set_made_from_other_images_are_refused_by_name_and_nothing_is_written(results: Results):
@@ -220,14 +222,25 @@ def test_runs_whose_manifests_name_no_data_set_are_accepted(results: Results):
     assert results.gather().seeds == [0, 1]
 
 
+class Expecting(Chain):
+    """A chain of products that should all have one key."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.key = key
+
+    def find_key(self, path: Path) -> str:
+        return self.key
+
+
 def test_a_run_that_was_not_made_again_after_a_change_of_the_settings_is_refused(results: Results):
     results.make_runs(0)
     write_run_manifest(results, FLOW)
     assert results.gather().runs == 6
     with pytest.raises(EvidenceError, match=rf"{FLOW.folder}: made with other settings") as fault:
-        results.gather(seals=Seals(lambda path, manifest: "of the present settings"))
+        results.gather(chain=Expecting("of the present settings"))
     assert len(str(fault.value).splitlines()) == 1
-    assert results.gather(seals=Seals(lambda path, manifest: "other"), with_other_settings=True).runs == 6
+    assert results.gather(chain=Expecting("other"), with_other_settings=True).runs == 6
 
 
 def test_a_table_of_the_evidence_that_does_not_fit_the_new_settings_is_named_with_the_folder(results: Results):

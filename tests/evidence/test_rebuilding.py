@@ -33,7 +33,7 @@ def read(results: Results) -> RebuiltResults:
     return RebuiltResults.read(results.evidence, REFERENCE)
 
 
-def seal(folder: Path, name: str) -> None:
+def record_checksum(folder: Path, name: str) -> None:
     """List a file anew, as one who changes it on purpose would."""
     sums = folder / "SHA256SUMS"
     lines = [line for line in sums.read_text().splitlines() if not line.endswith(f"  {name}")]
@@ -86,7 +86,7 @@ def test_runs_that_are_not_made_are_missing_in_the_table(results: Results):
 def test_folders_made_on_several_machines_say_so(kept: Results):
     path = kept.evidence / "runs.csv"
     path.write_text(path.read_text().replace("a machine", "another machine", 1))
-    seal(kept.evidence, "runs.csv")
+    record_checksum(kept.evidence, "runs.csv")
     assert "2 devices (a machine, another machine)" in read(kept).describe()
 
 
@@ -102,7 +102,7 @@ def test_runs_of_other_settings_than_those_beside_them_are_marked(results: Resul
 
 @pytest.mark.parametrize("folder", find_evidence(COMMITTED), ids=lambda folder: folder.name)
 def test_the_committed_runs_were_trained_with_the_settings_beside_them(folder):
-    """Some of it is older than manifests with seals."""
+    """Some of it is older than keys."""
     assert RebuiltResults.read(folder, REFERENCE).differing == {}
 
 
@@ -135,7 +135,7 @@ def test_a_file_that_is_damaged_or_gone_is_named(one_seed: Results, name):
 def test_truncated_files_are_refused_even_if_their_checksum_is_right(one_seed: Results, name):
     path = one_seed.evidence / name
     path.write_bytes(path.read_bytes()[:-30])
-    seal(one_seed.evidence, name)
+    record_checksum(one_seed.evidence, name)
     with pytest.raises(ValueError, match=name):
         read(one_seed)
 
@@ -161,7 +161,7 @@ def test_a_row_that_belongs_to_no_run_is_refused_even_if_the_checksum_is_right(o
     path = one_seed.evidence / "runs.csv"
     assert change[0] in path.read_text()
     path.write_text(path.read_text().replace(*change, 1))
-    seal(one_seed.evidence, "runs.csv")
+    record_checksum(one_seed.evidence, "runs.csv")
     with pytest.raises(ValueError, match=r"runs\.csv"):
         read(one_seed)
 
@@ -169,7 +169,7 @@ def test_a_row_that_belongs_to_no_run_is_refused_even_if_the_checksum_is_right(o
 def test_predictions_that_contradict_the_metrics_are_refused(one_seed: Results):
     path = one_seed.evidence / "runs.csv"
     path.write_text(path.read_text().replace("nf_acc,85.0", "nf_acc,95.0"))
-    seal(one_seed.evidence, "runs.csv")
+    record_checksum(one_seed.evidence, "runs.csv")
     with pytest.raises(ValueError, match=r"expected 95\.00 % correct as in its metrics"):
         read(one_seed).make_table("table2")
 
@@ -184,7 +184,7 @@ def test_predictions_that_contradict_the_metrics_are_refused(one_seed: Results):
 def test_settings_of_another_version_are_refused(kept: Results, change, expected):
     path = kept.evidence / "settings.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    seal(kept.evidence, "settings.json")
+    record_checksum(kept.evidence, "settings.json")
     with pytest.raises(FormatError, match=re.escape(expected)):
         read(kept)
 
@@ -197,7 +197,7 @@ def test_the_extensions_that_settings_need_are_named(results: Results):
     text = json.loads(results.stored.to_text())
     text["settings"]["priors"]["fpi"] = {"method": "of_mine"}
     path.write_text(json.dumps(text))
-    seal(results.evidence, "settings.json")
+    record_checksum(results.evidence, "settings.json")
     with pytest.raises(FormatError, match=r"of_mine.*load its extensions: nfpi --extensions mine\.py …"):
         read(results)
 
@@ -220,7 +220,10 @@ def test_the_commands_keep_and_rebuild(results: Results, tmp_path, capsys, caplo
     caplog.set_level("INFO")
     results.make_runs(0)
     (results.root / "settings.json").write_text(results.stored.to_text())
-    assert main(["evidence", str(results.root), "--output", str(results.evidence)]) == 0
+    command = ["evidence", str(results.root), "--output", str(results.evidence)]
+    assert main(command) == 1
+    assert "metrics.manifest.json" in capsys.readouterr().err
+    assert main([*command, "--with-other-settings", "true"]) == 0
     assert "6 runs" in caplog.text
     document = tmp_path / "README.md"
     document.write_text("# Mine\n\n<!-- evidence: mine/table2 short -->\n<!-- end -->\n")

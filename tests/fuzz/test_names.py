@@ -116,9 +116,9 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def write_manifest(path: Path, name: str, content: str) -> None:
-    record = {"format": MANIFEST_FORMAT, "stage": "make-it", "product": "data", "content": "", "made_from": {}}
+    record = {"format": MANIFEST_FORMAT, "stage": "make-it", "product": "data", "content": "", "key": ""}
     record |= {"files": {name: hashlib.sha256(content.encode()).hexdigest()}, "temporary": [name]}
-    record |= {"facts": {}, "settings": {}}
+    record |= {"inputs": [], "settings": {}}
     path.write_text(json.dumps(record | {"sha256": compute_digest(record)}))
 
 

@@ -34,7 +34,7 @@ from nfpi.page.products import (
 from nfpi.page.write import read_page, write_page
 from nfpi.results.recorded.runs import OUTDATED, find_runs
 from nfpi.runs import Run
-from nfpi.runtime.manifests import SUFFIX, read_manifest, write_manifest
+from nfpi.runtime.manifests import SUFFIX, Input, read_manifest, write_manifest
 from nfpi.workflow import Plan
 from nfpi.workflow.records import write_page_at_end
 
@@ -216,7 +216,7 @@ def test_a_number_that_is_not_what_a_stage_wrote_is_not_shown(results):
     folder = results.locate_run(FITTED)
     outputs = [folder / name for name in ("metrics.json", "predictions.npz")]
     manifest = folder / f"metrics{SUFFIX}"
-    write_manifest(manifest, "evaluate", "metrics", outputs, timed=[], made_from={}, facts={}, digests={})
+    write_manifest(manifest, "evaluate", "metrics", outputs, key="key")
     assert "95 %" in text_of(write_page(results.root))
     path = folder / "metrics.json"
     path.write_text(path.read_text().replace('"nf_acc": 95.0', '"nf_acc": 97.0', 1))
@@ -231,7 +231,7 @@ def test_a_table_that_is_not_what_a_stage_wrote_is_not_shown(results):
     name = "tables/table2.csv"
     path = results.root / name
     manifest = path.with_name(f"{path.stem}{SUFFIX}")
-    write_manifest(manifest, "table", "table", [path], timed=[], made_from={}, facts={}, digests={})
+    write_manifest(manifest, "table", "table", [path], key="key")
     assert f"{name}: expected what table wrote" not in text_of(write_page(results.root))
     *_, last = path.read_text().splitlines(keepends=True)
     path.write_text(path.read_text() + last)
@@ -255,7 +255,7 @@ def prepare_splits(results: Results, first_class: str) -> str:
     first, *_ = read_image_set(splits / "test", verify=False).classes
     meta.write_text(meta.read_text().replace(first, first_class))
     path = splits / f"data{SUFFIX}"
-    write_manifest(path, "prepare-data", "data", [meta], timed=[], made_from={}, facts={}, digests={})
+    write_manifest(path, "prepare-data", "data", [meta], key="key")
     return read_manifest(path).content
 
 
@@ -263,9 +263,10 @@ def record_data(results: Results, run: Run, data: str, splits: str = "splits") -
     """Write the manifest of the metrics of a run made from this data set."""
     folder = results.locate_run(run)
     outputs = [folder / name for name in ("metrics.json", "predictions.npz")]
-    about = {"made_from": {"data": data}, "inputs": {results.root / f"animals/{splits}/data{SUFFIX}": data}}
     manifest = folder / f"metrics{SUFFIX}"
-    write_manifest(manifest, "evaluate", "metrics", outputs, timed=[], facts={}, digests={}, **about)
+    where = Path(os.path.relpath(results.root / f"animals/{splits}/data{SUFFIX}", folder)).as_posix()
+    inputs = [Input(name="data", product="data", path=where, key="key", content=data)]
+    write_manifest(manifest, "evaluate", "metrics", outputs, key="key", inputs=inputs)
 
 
 @pytest.fixture
@@ -436,8 +437,7 @@ def test_by_hand(results, capsys):
 
 def test_the_manifest_of_a_table_is_not_among_its_files(results):
     folder = results.root / "tables"
-    common = {"timed": [], "made_from": {}, "facts": {}, "digests": {}}
-    write_manifest(folder / "table2.manifest.json", "table", "table", sorted(folder.iterdir()), **common)
+    write_manifest(folder / "table2.manifest.json", "table", "table", sorted(folder.iterdir()), key="key")
     (table,) = read_page(results.root)["tables"]
     assert table.files == [f"tables/table2.{form}" for form in ("csv", "html", "md", "tex")]
 

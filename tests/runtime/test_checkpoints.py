@@ -33,21 +33,21 @@ def tensors(step: int) -> dict[str, torch.Tensor]:
     }
 
 
-def checkpoints_of(folder: Path, *steps: int, fingerprint: str = FINGERPRINT) -> Checkpoints:
-    checkpoints = Checkpoints(folder, fingerprint)
+def checkpoints_of(folder: Path, *steps: int, resume_key: str = FINGERPRINT) -> Checkpoints:
+    checkpoints = Checkpoints(folder, resume_key)
     for step in steps:
         checkpoints.save(step, tensors(step), HEADER)
     return checkpoints
 
 
-def step_found(folder: Path, fingerprint: str = FINGERPRINT) -> int | None:
+def step_found(folder: Path, resume_key: str = FINGERPRINT) -> int | None:
     """The step of the state that is found, which is compared with what was saved at that step."""
-    loaded = Checkpoints(folder, fingerprint).load()
+    loaded = Checkpoints(folder, resume_key).load()
     if loaded is None:
         return None
     found, header = loaded
     step = header["step"]
-    assert header == {**HEADER, "step": step, "fingerprint": fingerprint}
+    assert header == {**HEADER, "step": step, "resume_key": resume_key}
     expected = tensors(step)
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -73,7 +73,7 @@ def test_the_newest_state_comes_back_as_it_was(tmp_path):
 def test_two_states_are_kept_and_all_are_cleared(tmp_path):
     checkpoints = checkpoints_of(tmp_path, *range(1, 6))
     assert len(names(tmp_path)) == 2
-    checkpoints_of(tmp_path, 1, 2, fingerprint=OTHER)
+    checkpoints_of(tmp_path, 1, 2, resume_key=OTHER)
     checkpoints.clear()
     assert names(tmp_path) == set()
     assert str(checkpoints) == "none"
@@ -148,7 +148,7 @@ def test_a_state_of_another_processor_or_torch_is_resumed_with_a_warning(tmp_pat
 
 
 def test_a_state_of_other_settings_is_neither_used_nor_replaced(tmp_path, caplog):
-    checkpoints_of(tmp_path, 1, 2, fingerprint=OTHER)
+    checkpoints_of(tmp_path, 1, 2, resume_key=OTHER)
     assert step_found(tmp_path) is None
     assert "of other settings, not used" in caplog.text
     checkpoints_of(tmp_path, 5, 6)

@@ -101,7 +101,7 @@ def test_a_job_refuses_settings_that_were_edited_while_it_waited(
     wait_until(lambda: [job["JobState"] for job in project.list_jobs()] == ["PENDING"])
     project.write("mine.yaml", settings | {"priors": {"fpi": {"max_iterations": 80}}})
     closed_partition()
-    assert "expected the settings of the call that planned this job" in run.wait_for_end()
+    assert "expected the settings and inputs of the call that planned this job" in run.wait_for_end()
     assert not (project.folder / fit).exists()
     project.write("mine.yaml", settings)
     project.submit(*call, IDRPROJ="abc")

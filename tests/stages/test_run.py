@@ -43,7 +43,7 @@ RUN_FILES = {
 
 def test_the_first_stages_share_their_results(started_run):
     images = {f"{split}/{name}" for split in ("train", "validation", "test") for name in IMAGE_SET}
-    assert list_files(started_run.splits) == images | {"data.manifest.json", "sources.npz"}
+    assert list_files(started_run.splits) == images | {"data.manifest.json"}
     meta = read_json(started_run.splits / "train/meta.json")
     assert set(meta["counts"].values()) == {20}
     assert meta["extra"]["flip"] is False

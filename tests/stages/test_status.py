@@ -21,7 +21,7 @@ from nfpi.results.recorded.settings import read_planned, write_planned
 from nfpi.runs import Run
 from nfpi.runtime.job_log import STATE_SUFFIX
 from nfpi.runtime.locks import locked, read_holder
-from nfpi.runtime.manifests import SUFFIX, write_manifest
+from nfpi.runtime.manifests import SUFFIX, Input, write_manifest
 
 from .conftest import call
 
@@ -235,8 +235,12 @@ def test_an_outdated_run_is_counted_apart(root, capsys) -> None:
     images.parent.mkdir(parents=True)
 
     def record(path: Path, product: str, output: Path, **inputs: str) -> str:
-        about = {"made_from": {}, "inputs": {root / f"digits/splits/{name}{SUFFIX}": inputs[name] for name in inputs}}
-        write_manifest(path, "a-stage", product, [output], timed=[], facts={}, digests={}, **about)
+        where = Path(os.path.relpath(root / "digits/splits", path.parent)).as_posix()
+        known = [
+            Input(name=name, product=name, path=f"{where}/{name}{SUFFIX}", key="key", content=inputs[name])
+            for name in inputs
+        ]
+        write_manifest(path, "a-stage", product, [output], key="key", inputs=known)
         return json.loads(path.read_text())["content"]
 
     splits = root / f"digits/splits/data{SUFFIX}"

@@ -73,7 +73,7 @@ class Chain:
         known: dict[str, tuple[str, Path]] = {}
         for item in inputs:
             where = _normalize(folder / item.path)
-            for found in (item, *self._list_all_inputs(where)):
+            for _, found in ((where, item), *self.walk(where)) if not item.apart else ():
                 content, first = known.setdefault(found.product, (found.content, where.parent))
                 if found.product in kinds and found.content != content:
                     raise ManifestError(
@@ -81,12 +81,12 @@ class Chain:
                         "another one"
                     )
 
-    def _list_all_inputs(self, path: Path, above: tuple[Path, ...] = ()) -> Iterator[Input]:
-        """Yield the direct and indirect inputs of a product."""
+    def walk(self, path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, Input]]:
+        """Yield the direct and indirect inputs of a product that are of its run, with the paths of their manifests."""
         for place, recorded in self._list_inputs(path):
-            yield recorded
-            if place not in above:  # a forged manifest may name itself
-                yield from self._list_all_inputs(place, (*above, place))
+            if not recorded.apart and place not in above:  # a forged manifest may name itself
+                yield place, recorded
+                yield from self.walk(place, (*above, place))
 
     def _list_inputs(self, path: Path) -> Iterator[tuple[Path, Input]]:
         """Yield the products that a product was made from, with the paths of their manifests."""

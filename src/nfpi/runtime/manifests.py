@@ -44,6 +44,7 @@ class Input(BaseModel):
         path: path of the product's manifest from the folder of the reading stage's manifest; empty as above.
         key: key of the product; digest of a file that no manifest lists.
         content: digest of the product's content, or of that file.
+        apart: whether it is of another run or data set than the other inputs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -53,6 +54,7 @@ class Input(BaseModel):
     path: str = ""
     key: str
     content: str
+    apart: bool = False
 
 
 class Manifest(BaseModel):
@@ -281,6 +283,7 @@ def read_inputs(
     folder: Path,
     *,
     with_times: bool = False,
+    apart: Collection[str] = (),
     accept_removed: bool = False,
     warn: bool = False,
 ) -> list[Input]:
@@ -290,6 +293,7 @@ def read_inputs(
         files: all inputs of the stage, by name.
         folder: folder of the stage's manifest.
         with_times: whether `content` includes files with times, which a stage copies that collects metrics.
+        apart: names of inputs of another run or data set than the others.
         accept_removed: see :func:`find_product`.
         warn: whether to log a warning for each file that no manifest lists.
 
@@ -312,6 +316,8 @@ def read_inputs(
                 item = Input(name=name, key=digest, content=digest)
             else:  # the stage says that it is missing
                 continue
+            if name in apart:
+                item = item.model_copy(update={"apart": True})
             if item not in found:
                 found.append(item)
     return found

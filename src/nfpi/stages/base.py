@@ -164,9 +164,9 @@ class Stage(Command):
             ManifestError: a file is damaged.
             OSError: a file cannot be read.
         """
-        options = {"with_times": self.many_runs, "accept_removed": accept_removed, "warn": warn}
         sources = [Input(name=name, key=key, content=key) for name, key in self.digest_sources().items()]
-        return read_inputs(self.list_inputs(), self.output, **options) + sources
+        options = {"with_times": self.many_runs, "accept_removed": accept_removed, "warn": warn}
+        return read_inputs(self.list_inputs(), self.output, apart=self.apart, **options) + sources
 
     @cached_property
     def traced(self) -> list[Input]:

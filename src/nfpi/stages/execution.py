@@ -9,6 +9,7 @@ from pathlib import Path
 from nfpi import __version__
 from nfpi.config.base import ConfigError
 from nfpi.config.extensions import list_loaded_digests
+from nfpi.runs import Run
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.divergence import Diverged
 from nfpi.runtime.files import note_written, remove_remains, require_writable, written_together
@@ -112,12 +113,34 @@ def _check_inputs(stage: Stage) -> None:
         if fault:
             raise ManifestError(f"{fault}: `snakemake` with its target makes it again")
     if not stage.many_runs:
-        chain.check_together([found for found in stage.traced if found.name not in stage.apart], stage.output, ONE_RUN)
+        chain.check_together(stage.traced, stage.output, ONE_RUN)
+    _check_identity(stage, chain)
     if stage.key and stage.key != stage.own_key:
         raise ConfigError(
             f"{stage.output}: expected the settings and inputs of the call that planned this job, received changed "
             "ones: set them back, or call snakemake again; by hand, leave out --key"
         )
+
+
+def _check_identity(stage: Stage, chain: Chain) -> None:
+    """Check that the inputs are of the seed and the λ of the stage's run, if it has one.
+
+    Raises:
+        ManifestError: an input is of another run.
+    """
+    identity = getattr(stage, "identity", None)
+    run = {} if identity is None else Run.from_json(identity).to_json()
+    places = [stage.output / found.path for found in stage.traced if found.path and not found.apart] if run else []
+    for place in dict.fromkeys([*places, *(below for path in places for below, _ in chain.walk(path))]):
+        manifest = chain.read(place)
+        settings = {} if manifest is None else manifest.settings
+        weight = settings.get("weight") if "learn" not in settings else None  # whose Gaussians are an input
+        known = {"seed": settings.get("seed"), "lambda": weight, **(settings.get("identity") or {})}
+        for name in ("seed", "lambda"):
+            if name in run and known[name] not in (None, run[name]):
+                raise ManifestError(
+                    f"{stage.output}: expected inputs with {name} = {run[name]} like the run, received {known[name]}"
+                )
 
 
 def _identify_manifest(stage: Stage) -> tuple[int, int] | None:

@@ -48,6 +48,11 @@ class FitPrior(Stage):
     weight: NonNegativeFloat
     """λ of Eq. 4"""
 
+    @classmethod
+    def makes(cls, planned: Planned, wildcards: Wildcards) -> bool:
+        """Return whether the run's Gaussians are fitted."""
+        return planned.config.is_fitted(wildcards["prior"])
+
     def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
         """Return the initial state."""
         return {"initial": [need_initial(planned, wildcards)]}

@@ -1,16 +1,14 @@
-"""Records of the files that a data set was made from, and when they are the same still."""
+"""The files that a data set is made from, and when they are the same still."""
 
 import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from nfpi.config.datasets import DatasetConfig
-from nfpi.data import DataError, SourceImages, prepare_dataset, register_source
-from nfpi.data.sources.files import SourceFiles, compute_token, list_source, read_record
-from nfpi.runtime.files import file_digest
+from nfpi.data import DataError, SourceImages, register_source
+from nfpi.data.sources.files import SourceFiles, list_source
 
 
 def _config(folder: Path, **settings) -> DatasetConfig:
@@ -18,84 +16,70 @@ def _config(folder: Path, **settings) -> DatasetConfig:
 
 
 @pytest.fixture
-def splits(image_folder, tmp_path) -> Path:
-    prepare_dataset("set", _config(image_folder), tmp_path / "splits", tmp_path)
-    return tmp_path / "splits"
-
-
-@pytest.fixture
 def read(monkeypatch) -> list[str]:
-    """Names of the files that are read to be compared."""
+    """Names of the files that are read."""
     names = []
-    digest = SourceFiles._compute_digest
-    monkeypatch.setattr(SourceFiles, "_compute_digest", lambda self, i: names.append(self.names[i]) or digest(self, i))
+    digest = SourceFiles._read_digest
+    monkeypatch.setattr(SourceFiles, "_read_digest", lambda self, i: names.append(self.names[i]) or digest(self, i))
     return names
 
 
-def test_a_record_names_each_file_with_its_size_and_digest(image_folder, splits):
-    record = read_record(splits)
-    names = record.names
-    assert len(names) == len(record.digests) == 30 + 12
-    for name, (size, _), digest in zip(names, record.status, record.digests, strict=True):
-        file = image_folder.parent / name.replace("folder", image_folder.name, 1)
-        assert (file.stat().st_size, file_digest(file)) == (size, digest.tobytes().hex())
+def compute(folder: Path, downloads: Path) -> str:
+    return list_source(_config(folder)).compute_digest(downloads)
 
 
-def test_files_that_stay_are_not_read(image_folder, splits, read):
-    assert compute_token(list_source(_config(image_folder)), splits) == read_record(splits).token
-    assert read == []
+def test_files_that_stay_are_read_once(image_folder, tmp_path, read):
+    digests = {compute(image_folder, tmp_path) for _ in range(3)}
+    assert (len(digests), len(read)) == (1, 30 + 12)
 
 
-def test_a_touched_file_is_read_once(image_folder, splits, read):
+def test_only_touched_files_are_read_again(image_folder, tmp_path, read):
+    before = compute(image_folder, tmp_path)
+    read.clear()
     (image_folder / "train/bee/3.png").touch()
-    for _ in range(2):
-        assert compute_token(list_source(_config(image_folder)), splits) == read_record(splits).token
+    assert [compute(image_folder, tmp_path) for _ in range(2)] == [before] * 2
     assert read == ["folder/train/bee/3.png"]
 
 
-def test_a_copy_is_read_once(image_folder, splits, tmp_path, read):
-    copy = shutil.copytree(image_folder, tmp_path / "copy")
-    for _ in range(2):
-        for folder in (copy, image_folder):
-            assert compute_token(list_source(_config(folder)), splits) == read_record(splits).token
-    assert len(read) == 42
+def test_a_copy_has_the_same_digest(image_folder, tmp_path):
+    assert compute(shutil.copytree(image_folder, tmp_path / "copy"), tmp_path) == compute(image_folder, tmp_path)
 
 
-def test_equal_sizes_and_dates_hide_no_change(image_folder, splits):
+def test_equal_sizes_and_dates_hide_no_change(image_folder, tmp_path):
+    before = compute(image_folder, tmp_path)
     file = image_folder / "train/bee/3.png"
     status, content = file.stat(), bytearray(file.read_bytes())
     content[-20] ^= 1
     file.write_bytes(content)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-    files = list_source(_config(image_folder))
-    assert compute_token(files, splits) == files.token != read_record(splits).token
+    assert compute(image_folder, tmp_path) != before
 
 
-def test_the_next_record_has_the_token_that_announced_it(image_folder, splits, tmp_path):
-    (image_folder / "train/bee/3.png").unlink()
-    announced = compute_token(list_source(_config(image_folder)), splits)
-    assert announced != read_record(splits).token
-    prepare_dataset("set", _config(image_folder), splits, tmp_path)
-    assert read_record(splits).token == announced == compute_token(list_source(_config(image_folder)), splits)
+@pytest.mark.parametrize("change", ["removed", "renamed"])
+def test_names_are_part_of_the_digest(image_folder, tmp_path, change):
+    before, file = compute(image_folder, tmp_path), image_folder / "train/bee/3.png"
+    file.unlink() if change == "removed" else file.rename(file.with_name("99.png"))
+    assert compute(image_folder, tmp_path) != before
 
 
 @pytest.mark.parametrize("keep", [0, 100, -1])
-def test_a_damaged_record_is_named(image_folder, splits, keep):
-    file = splits / "sources.npz"
-    file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(DataError, match=r"sources\.npz:.*a damaged one"):
-        compute_token(list_source(_config(image_folder)), splits)
+def test_a_damaged_memory_costs_reading_only(image_folder, tmp_path, read, keep):
+    before = compute(image_folder, tmp_path)
+    (memory,) = tmp_path.glob(".digests-*")
+    memory.write_bytes(memory.read_bytes()[:keep])
+    read.clear()
+    assert compute(image_folder, tmp_path) == before
+    assert len(read) == 42
+    memory.unlink()
+    memory.mkdir()  # nothing can be written there
+    assert compute(image_folder, tmp_path) == before
 
 
-def test_a_file_that_changes_while_the_data_set_is_read_is_an_error(image_folder, tmp_path, monkeypatch):
-    def load(config, download_folder):
-        (image_folder / "train/bee/3.png").touch()
-        return SourceImages(["a"], {"train": (np.zeros((40, 2, 2, 1), np.uint8), np.zeros(40, np.int64))})
-
-    monkeypatch.setattr("nfpi.data.prepare.load_source", load)
-    with pytest.raises(DataError, match=r"3\.png:.*one that has changed"):
-        prepare_dataset("set", _config(image_folder), tmp_path / "splits", tmp_path)
-    assert not (tmp_path / "splits").exists()
+def test_a_file_that_cannot_be_read_is_named(image_folder, tmp_path):
+    source = list_source(_config(image_folder))
+    (image_folder / "train/bee/3.png").unlink()
+    with pytest.raises(DataError, match=r"3\.png: expected a file that can be read"):
+        source.compute_digest(tmp_path)
 
 
 def test_what_is_downloaded_or_published_has_no_files_of_its_own(tmp_path):
