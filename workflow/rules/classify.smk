@@ -56,9 +56,9 @@ rule train_classifier_on_real:
     output:
         **plan.outputs(TrainClassifier, TRAINED_CLASSIFIER),
     log:
-        jobs.log("train_classifier", REAL_CLASSIFIER),
+        jobs.log("train_classifier", TRAINED_CLASSIFIER),
     benchmark:
-        jobs.benchmark("train_classifier", REAL_CLASSIFIER)
+        jobs.benchmark("train_classifier", TRAINED_CLASSIFIER)
     priority: jobs.priority("train_classifier")
     conda:
         ENVIRONMENT

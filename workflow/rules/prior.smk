@@ -5,9 +5,9 @@ rule fit_prior:
     output:
         **plan.outputs(FitPrior, FIT),
     log:
-        jobs.log("fit_prior", FLOW_RUN),
+        jobs.log("fit_prior", FIT),
     benchmark:
-        jobs.benchmark("fit_prior", FLOW_RUN)
+        jobs.benchmark("fit_prior", FIT)
     wildcard_constraints:
         prior=patterns.fitted_priors(),
     priority: jobs.priority("fit_prior")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -14,18 +12,7 @@ import pandas as pd
 from nfpi.results.recorded.records import MetricsError, read_record
 from nfpi.results.recorded.times import format_duration, read_benchmark
 from nfpi.results.tables.table import Table, make_number_column, make_text_column
-from nfpi.runs import (
-    AUGMENTED,
-    BENCHMARKS_FOLDER,
-    COMMON_SPLITS,
-    FLOW_RUN,
-    GENERATED,
-    INITIAL,
-    METRICS_FILE,
-    TRAINED_CLASSIFIER,
-    Run,
-    get_variants_folder,
-)
+from nfpi.runs import BENCHMARKS_FOLDER, METRICS_FILE
 
 COLUMNS = {
     "table": "str",
@@ -45,9 +32,6 @@ COLUMNS = {
 ALL = "all"
 """Entry in the rows that sum over all tables, stages or devices."""
 
-_TRAINED = TRAINED_CLASSIFIER.rpartition("/")[2]
-_TRAINING = FLOW_RUN.replace("{prior}", "{trained_under}")
-"""Folder of the training that a flow's run uses."""
 _MIB_PER_GIB = 1024
 
 
@@ -65,17 +49,15 @@ def read_jobs(root: Path) -> pd.DataFrame:
         measured = read_benchmark(path)
         seconds, cpu_seconds, memory = (measured.get(name, math.nan) for name in ("s", "cpu_time", "max_rss"))
         numbers = (seconds / 3600, cpu_seconds / 3600, memory / _MIB_PER_GIB)
-        rows.append((path.stem, folder, *numbers, _find_device(root, folder, path.stem, read_device)))
+        rows.append((path.stem, folder, *numbers, _find_device(root, folder, read_device)))
     jobs = pd.DataFrame(rows, columns=["stage", "folder", "hours", "cpu_hours", "memory", "device"])
     return jobs.sort_values(["folder", "stage"], ignore_index=True)
 
 
-def _find_device(root: Path, folder: str, stage: str, read: Callable[[Path], str]) -> str:
+def _find_device(root: Path, folder: str, read: Callable[[Path], str]) -> str:
     """Return the device in the metrics that a job wrote, or else in those of its folder, its parent or grandparent."""
     place = root / folder
-    # on real images, training and test of a classifier have a metrics.json each
-    own = [place / _TRAINED] if stage == "train_classifier" else []
-    folders = [*own, place, *(parent for parent in list(place.parents)[:2] if parent.is_relative_to(root))]
+    folders = [place, *(parent for parent in list(place.parents)[:2] if parent.is_relative_to(root))]
     return next(filter(None, map(read, folders)), "")
 
 
@@ -86,54 +68,23 @@ def _read_device(folder: Path) -> str:
         return ""
 
 
-def compile_needed_jobs(runs: Iterable[Run], starts: Mapping[str, str]) -> re.Pattern[str]:
-    """Compile an expression of the jobs, as `folder/stage`, that runs depend on, for any seed and temperature.
-
-    Args:
-        runs: all runs of a table.
-        starts: initial state of each prior, as in paths: `data`, `isotropic`, `identity`, `random`.
-    """
-    needed: set[str] = set()
-    for run in runs:
-        templates = [f"{{dataset}}/{COMMON_SPLITS}/*"]
-        if run.flow is not None:
-            templates += [
-                f"{INITIAL}/*",
-                f"{_TRAINING}/fit_prior",
-                f"{_TRAINING}/train_flow",
-                f"{_TRAINING}/import_model",
-                f"{FLOW_RUN}/refit_prior",
-            ]
-        templates.append(f"{FLOW_RUN}/evaluate" if run.classifier is None else f"{run.template}/*")
-        if run.classifier is not None and run.augmentation is None:
-            templates.append(f"{GENERATED}/*")
-        variants = get_variants_folder(run.augmentation or "")
-        if variants is not None:
-            templates.append(f"{AUGMENTED}/*")
-        trained_under = run.of_training.prior or ""
-        values = run.wildcards | {"start": starts.get(trained_under, "data"), "variants": variants or ""}
-        values |= {"trained_under": trained_under, "seed": "*", "temperature": "*"}
-        needed |= {template.format(**values) for template in templates}
-    return re.compile("|".join(map(fnmatch.translate, sorted(needed))))
-
-
 # ---- the table of costs --------------------------------------------------------------------------------------
 
 
-def sum_costs(jobs: pd.DataFrame, tables: Mapping[str, re.Pattern[str]]) -> pd.DataFrame:
+def sum_costs(jobs: pd.DataFrame, tables: Mapping[str, Collection[str]]) -> pd.DataFrame:
     """Sum the costs of jobs by table, stage and device, and of all jobs, each counted once.
 
     Args:
         jobs: all jobs (:func:`read_jobs`).
-        tables: the jobs that each table depends on (:func:`compile_needed_jobs`), by its name.
+        tables: the jobs that each table depends on, as `folder/stage`, by its name.
 
     Returns:
         A frame with the columns :data:`COLUMNS`: for each table, and for `all`, one row per stage and device, and one
         for all stages.
     """
     names, parts = jobs["folder"] + "/" + jobs["stage"], []
-    for table, needed in {**tables, ALL: re.compile(".*")}.items():
-        of_table = jobs[names.map(needed.fullmatch).notna()]
+    for table, needed in {**tables, ALL: names}.items():
+        of_table = jobs[names.isin(list(needed))]
         by_stage = _sum(of_table, table).sort_values(["hours", "stage", "device"], ascending=[False, True, True])
         parts += [by_stage, _sum(of_table.assign(stage=ALL, device=ALL), table)]
     return pd.concat([pd.DataFrame(columns=list(COLUMNS)), *parts], ignore_index=True).astype(COLUMNS)

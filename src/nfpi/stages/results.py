@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 
 from pydantic_settings import CliPositionalArg
@@ -11,14 +10,15 @@ from pydantic_settings import CliPositionalArg
 from nfpi.results.differences import compare_results
 from nfpi.results.recorded.progress import require_root
 from nfpi.results.recorded.settings import FILE, read_settings
-from nfpi.results.tables.rows import list_table_rows
-from nfpi.runs import BASELINE
 from nfpi.runtime.faults import escape_controls
 from nfpi.runtime.files import write_atomically, written_together
 from nfpi.runtime.manifests import SUFFIX, ManifestError, find_faults, find_manifests
 from nfpi.stages.base import Command
-from nfpi.stages.keys import SettingsKeys, find_job
+from nfpi.stages.keys import SettingsKeys, find_job, list_needed_jobs
+from nfpi.stages.needs import Job
+from nfpi.stages.planned import Planned
 from nfpi.stages.printing import print_rows
+from nfpi.stages.tables_and_figures import MakeTable
 
 logger = logging.getLogger(__name__)
 
@@ -88,18 +88,14 @@ class ShowCosts(Command):
             logger.info("wrote %s", self.output / "costs.{csv,md}")
 
 
-def find_needed_jobs(root: Path) -> dict[str, re.Pattern[str]]:
-    """Return the jobs that each table of the preset depends on; empty if the settings are not known."""
-    from nfpi.results.costs import compile_needed_jobs
-
+def find_needed_jobs(root: Path) -> dict[str, set[str]]:
+    """Return the jobs that each table of the preset depends on, as `folder/stage`; empty without settings."""
     if not (root / FILE).is_file():
         return {}
-    config, found = read_settings(root).config, {}
-    starts = {prior: config.start_of(prior) for prior in (*BASELINE.values(), *config.priors)}
-    for name in config.tables:
-        runs = [run for row in list_table_rows(config, name) for run in row.runs]
-        fine_tuned = filter(None, map(config.fine_tuned_from, runs))
-        found[name] = compile_needed_jobs([*runs, *fine_tuned], starts)
+    planned, found = Planned(read_settings(root).config, root), {}
+    for name in planned.config.tables:
+        jobs = list_needed_jobs(planned, Job.of(MakeTable, {"table": name}))
+        found[name] = {job.locate(job.stage.command.replace("-", "_")) for job in jobs}
     return found
 
 
