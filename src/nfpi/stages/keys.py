@@ -135,6 +135,11 @@ class Keys:
             before: list[str | None] = [*recorded.list_keys(name)] if recorded is not None else []
             keys = [self.of(item) if isinstance(item, Job) else self._identify(name, item) for item in items]
             if len(before) == len(keys):
+                missing = [
+                    item for item, key in zip(items, keys, strict=True) if key is None and isinstance(item, Path)
+                ]
+                if self._downloads is not None:
+                    self.absent |= dict.fromkeys(missing, self.planned.root / job.manifest)
                 keys = [old if key is None else key for key, old in zip(keys, before, strict=True)]
             elif recorded is not None:
                 keys = [_UNREADABLE if key is None else key for key in keys]
