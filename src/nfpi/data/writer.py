@@ -48,8 +48,8 @@ def replace_folder(
 ) -> Iterator[Path]:
     """Create a temporary folder beside `folder`, which replaces it when the block ends without an error.
 
-    After an error the temporary folder is removed and `folder` is unchanged. With a resume_key, the temporary folder
-    is kept if a signal stops the block or the process is killed, and the next call with the same resume_key resumes
+    After an error the temporary folder is removed and `folder` is unchanged. With a resume key, the temporary folder
+    is kept if a signal stops the block or the process is killed, and the next call with the same resume key resumes
     it.
 
     Args:
@@ -141,8 +141,8 @@ class LabelledRows:
 
     All disk space is allocated in advance, because a full disk would kill a process that writes to a memory map.
 
-    With a resume_key, labels and checksums of the written rows are saved every minute (:meth:`save_progress`), and an
-    object with the same path and resume_key in a later process restores the rows whose checksums match.
+    With a resume key, labels and checksums of the written rows are saved every minute (:meth:`save_progress`), and an
+    object with the same path and resume key in a later process restores the rows whose checksums match.
 
     Args:
         path: npy file, in an existing folder.
@@ -239,7 +239,7 @@ class LabelledRows:
             array = _open_allocated(self.path, "r+")
         except (FileNotFoundError, ValueError):
             return False
-        if array.shape != shape or array.dtype != dtype:  # written since by a process with another resume_key
+        if array.shape != shape or array.dtype != dtype:  # written since by a process with another resume key
             return False
         self.array, self.counts = array, dict(saved[1]["counts"])
         labels, sums = (saved[0][name].numpy() for name in ("labels", "sums"))

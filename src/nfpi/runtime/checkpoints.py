@@ -40,7 +40,7 @@ class Checkpoints:
     a file holds the SHA-256 of its other bytes; if it does not match, the file is damaged and the previous one is used.
 
     The files are not declared as outputs, because Snakemake deletes the outputs of a job that failed. A stage that
-    succeeds removes them. Their names contain the first digits of the resume_key, so that a job with other settings
+    succeeds removes them. Their names contain the first digits of the resume key, so that a job with other settings
     neither uses nor replaces them. States of another version of this package are removed, because their meaning may
     have changed.
 
@@ -104,7 +104,7 @@ class Checkpoints:
             try:
                 tensors, header = _deserialize(path.read_bytes())
                 if header["resume_key"] != self._resume_key:
-                    raise ValueError("another resume_key")
+                    raise ValueError("another resume key")
                 version = header.pop("version")
                 if version != __version__:
                     raise ValueError(f"of nfpi {version}")

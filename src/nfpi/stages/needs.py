@@ -70,7 +70,10 @@ class Job:
 
     def plan(self, planned: Planned) -> Stage:
         """Create the stage with the options that settings give it, without paths."""
-        return self.stage.plan(planned, self.wildcards)
+        if self not in planned.known:
+            planned.known[self] = self.stage.plan(planned, self.wildcards)
+        stage: Stage = planned.known[self]
+        return stage
 
 
 @dataclass(frozen=True)

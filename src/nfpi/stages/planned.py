@@ -31,11 +31,13 @@ class Planned:
         config: the settings.
         root: folder of the results, results/{preset}.
         reference: the paper's numbers (csv); None: its path is unknown, as in results of another machine.
+        known: the stages of jobs, which are asked for more than once.
     """
 
     config: Config
     root: Path = Path()
     reference: Path | None = None
+    known: dict[Any, Any] = field(default_factory=dict, repr=False)
     _resolved: dict[tuple[str, str], Config] = field(default_factory=dict)
     _digests: dict[Path, str] = field(default_factory=dict)
 
