@@ -18,7 +18,7 @@ from nfpi.config.base import Settings
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT, PRIORS, compute_weight
 from nfpi.data import ImageSet, read_image_folder, read_image_set
 from nfpi.model import TrainedFlow
-from nfpi.model.settings import choose_prior, choose_weight
+from nfpi.model.fitting import choose_prior, choose_weight
 from nfpi.runtime.allocation import DeviceError
 from nfpi.runtime.divergence import Diverged
 from nfpi.training import loop
