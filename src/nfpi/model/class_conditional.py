@@ -20,22 +20,10 @@ from nfpi.data.store import ImageSet, digest_images
 from nfpi.evaluation import collect_statistics
 from nfpi.flows.bijection import ImageFlow
 from nfpi.linalg import precise_dtype
+from nfpi.model import inference
 from nfpi.model.files import Calibration, check_classes, find_domain, read_model, write_model
-from nfpi.model.fitting import Scalars, estimate_again, parse_settings, train_model, warn_unless_followed
-from nfpi.model.inference import (
-    Images,
-    Labels,
-    check_images,
-    check_labels,
-    check_latents,
-    choose_batch_size,
-    decode_batches,
-    device_of,
-    draw_seed,
-    encode_batches,
-    make_sets,
-    strict_inference,
-)
+from nfpi.model.fitting import FitSettings, estimate_again, parse_settings, train_model, warn_unless_followed
+from nfpi.model.inference import Images, Labels
 from nfpi.priors.following import Following, measure_following
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.statistics import ClassStatistics
@@ -60,7 +48,7 @@ class ClassConditionalFlow:
 
     Images are arrays or tensors (N, H, W, C) as they are stored: uint8, where grey images may also be (N, H, W), or
     float16 latents of an autoencoder. Labels (N,) are indices of classes in [0, K) or their names. Methods raise
-    ValueError for images and labels that are not those of the model.
+    ValueError for images and labels that are not those of the model, see :mod:`nfpi.model.inference`.
 
     Attributes:
         flow: f, an :class:`nfpi.flows.ImageFlow`, with the averaged weights of its training.
@@ -165,23 +153,13 @@ class ClassConditionalFlow:
             ValueError: images, labels or a setting are invalid.
             Diverged: the fit of the Gaussians or the training diverged; the message says what to change.
         """
-        given = {"weight": weight, "relative_weight": relative_weight, "flip": flip, "name": name, "seed": seed}
-        scalars = parse_settings(Scalars, given)
-        train, held_out = make_sets(
-            images, labels, classes, validation, flip=scalars.flip, name=scalars.name, seed=scalars.seed
+        given: dict[str, Any] = {"epochs": epochs, "flow": flow, "training": training, "prior": prior}
+        given |= {"weight": weight, "relative_weight": relative_weight, "flip": flip, "name": name, "seed": seed}
+        settings = parse_settings(FitSettings, given)
+        train, held_out = inference.make_sets(
+            images, labels, classes, validation, flip=settings.flip, name=settings.name, seed=settings.seed
         )
-        trained = train_model(
-            train,
-            held_out,
-            scalars,
-            flow=flow,
-            training=training,
-            prior=prior,
-            epochs=epochs,
-            device=device,
-            progress=progress,
-        )
-        model = cls.from_training(**trained)
+        model = cls.from_training(**train_model(train, held_out, settings, device, progress))
         found = model.measure_following(train.images, train.labels)
         model._record_following(found)
         warn_unless_followed(found.mismatch)
@@ -234,6 +212,27 @@ class ClassConditionalFlow:
         names = [str(name) for name in (range(prior.num_classes) if classes is None else classes)]
         data: dict[str, Any] = {"name": None, "classes": names, "dtype": "uint8", "extra": {}}
         return cls(flow, prior, make_release_config(checkpoint, averaged, data))
+
+    @classmethod
+    def read(cls, folder: Path | str) -> Self:
+        """Read a model from a folder written by :meth:`write`, onto the CPU.
+
+        Raises:
+            FormatError: `folder` is a file; a file in it is missing, damaged, or of another format; or the weights are
+                a pickle.
+            ConfigError: the kind of flow is not known, perhaps because its extension was not loaded.
+            Diverged: the files record a fit that diverged.
+        """
+        return cls(*read_model(Path(folder)))
+
+    def write(self, folder: Path | str) -> None:
+        """Write config.json and model.safetensors, together or not at all, as the stages of the workflow do.
+
+        Raises:
+            ValueError: :meth:`read` would refuse the files, e.g. because weights are float64, or the prior has more
+                classes than there are names.
+        """
+        write_model(Path(folder), self.flow, self.prior, self.config, self.digests)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Path | str, **options: Any) -> Self:
@@ -296,8 +295,7 @@ class ClassConditionalFlow:
 
         Args:
             repo_id: id of the repository, `owner/name`; created if it does not exist.
-            metrics: metrics of :meth:`evaluate`, for the card.
-            license: licence of the weights, for the card.
+            metrics, license: for the card, as for :meth:`save_pretrained`.
             options: options of :meth:`huggingface_hub.ModelHubMixin.push_to_hub`: `private`, `token`, `branch`, …
 
         Returns:
@@ -324,27 +322,6 @@ class ClassConditionalFlow:
         from nfpi.model.hub import make_card
 
         return make_card(self, metrics, license)
-
-    @classmethod
-    def read(cls, folder: Path | str) -> Self:
-        """Read a model from a folder written by :meth:`write`, onto the CPU.
-
-        Raises:
-            FormatError: `folder` is a file; a file in it is missing, damaged, or of another format; or the weights are
-                a pickle.
-            ConfigError: the kind of flow is not known, perhaps because its extension was not loaded.
-            Diverged: the files record a fit that diverged.
-        """
-        return cls(*read_model(Path(folder)))
-
-    def write(self, folder: Path | str) -> None:
-        """Write config.json and model.safetensors, together or not at all, as the stages of the workflow do.
-
-        Raises:
-            ValueError: :meth:`read` would refuse the files, e.g. because weights are float64, or the prior has more
-                classes than there are names.
-        """
-        write_model(Path(folder), self.flow, self.prior, self.config, self.digests)
 
     # ---- what the model is ----------------------------------------------------------------------------------
 
@@ -383,7 +360,7 @@ class ClassConditionalFlow:
     @property
     def device(self) -> torch.device:
         """Device that the model computes on."""
-        return device_of(self.flow)
+        return inference.device_of(self.flow)
 
     def to(self, device: torch.device | str) -> Self:
         """Move the model to a device, and return it."""
@@ -407,29 +384,21 @@ class ClassConditionalFlow:
     # ---- classification and densities -----------------------------------------------------------------------
 
     def log_prob(self, images: Images, labels: Labels | None = None) -> np.ndarray:
-        """Return log p(x | y) of each image under its class, or under every class.
-
-        Args:
-            images: (N, H, W, C).
-            labels: (N,); None: all classes.
+        """Return log p(x | y) of each image under its class or, without labels, under every class.
 
         Returns:
             (N,), or (N, K) without labels; float64, nats. The density is that of x in [−1, 1]^D.
 
         Raises:
-            ValueError: images or labels are not those of this model, see :mod:`nfpi.model.inference`.
             FloatingPointError: a density is not finite.
         """
         array = self._check_images(images)
-        chosen = None if labels is None else check_labels(labels, self.classes, len(array))
+        chosen = None if labels is None else inference.check_labels(labels, self.classes, len(array))
         found, _ = self.measure(array)
         return found if chosen is None else found[np.arange(len(array)), chosen]
 
     def measure(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
         """Return log p(x | y) of each image under every class, and its distance to the nearest class Gaussian.
-
-        Args:
-            images: (N, H, W, C).
 
         Returns:
             (N, K), in nats; and min_y (z − μ_y)ᵀ Σ_y⁻¹ (z − μ_y) / D, (N,), about 1 for images of the classes; float64.
@@ -439,9 +408,10 @@ class ClassConditionalFlow:
         """
         array = self._check_images(images)
         found, distance = np.empty((len(array), self.num_classes)), np.empty(len(array))
-        self._place_prior()
-        with strict_inference(self.flow):
-            for rows, z, log_abs_det in encode_batches(self.flow, self.domain, array):
+        if self.prior.mean.device != self.device:  # only the flow was moved
+            self.to(self.device)
+        with inference.strict_inference(self.flow):
+            for rows, z, log_abs_det in inference.encode_batches(self.flow, self.domain, array):
                 log_prob = self.prior.log_prob(z)
                 found[rows] = (log_prob + log_abs_det[:, None]).cpu().numpy()
                 distance[rows] = self.prior.compute_distances(log_prob).amin(1).cpu().numpy()
@@ -463,7 +433,7 @@ class ClassConditionalFlow:
             labels: (N,).
 
         Raises:
-            ValueError: images or labels are not those of this model, or all are training images.
+            ValueError: all are training images.
         """
         array, indices = self.leave_out_training_images(images, labels)
         log_prob, distance = self.measure(array)
@@ -486,9 +456,6 @@ class ClassConditionalFlow:
         """Return log p(y | x) = log p(x | y) / τ − log Σ_k p(x | k)^(1/τ) under equal class frequencies.
 
         τ is the temperature of :meth:`calibrate`; 1 for a model that is not calibrated.
-
-        Args:
-            images: (N, H, W, C).
 
         Returns:
             (N, K), float64, nats.
@@ -580,19 +547,15 @@ class ClassConditionalFlow:
 
         How many are left out is logged. An image is known by its pixels; a mirrored or otherwise changed one is not.
 
-        Args:
-            images: (N, H, W, C).
-            labels: (N,).
-
         Returns:
             the other M images, (M, H, W, C), and the indices of their classes, (M,). All, if the training images are
             not known (`digests`).
 
         Raises:
-            ValueError: images or labels are not those of this model, or none is left.
+            ValueError: none is left.
         """
         array = self._check_images(images)
-        indices = check_labels(labels, self.classes, len(array))
+        indices = inference.check_labels(labels, self.classes, len(array))
         if self.digests is None:
             logger.warning("the training images of this model are not known: none is left out")
             return array, indices
@@ -606,11 +569,7 @@ class ClassConditionalFlow:
         return array[~seen], indices[~seen]
 
     def evaluate(self, images: Images, labels: Labels) -> dict[str, Any]:
-        """Measure the model on labelled images.
-
-        Args:
-            images: (N, H, W, C); training images are left out (:meth:`leave_out_training_images`).
-            labels: (N,).
+        """Measure the model on labelled images; training images are left out (:meth:`leave_out_training_images`).
 
         Returns:
             `n`, the number of images measured; `nf_acc` and `nf_top5`, percentages of those whose class is the
@@ -620,7 +579,7 @@ class ClassConditionalFlow:
             `worst_class`, the name of this class.
 
         Raises:
-            ValueError: images or labels are not those of this model, or all are training images.
+            ValueError: all are training images.
         """
         from nfpi.results.metrics import compute_metrics, per_class_accuracy
         from nfpi.results.statistics.intervals import wilson_interval
@@ -645,16 +604,13 @@ class ClassConditionalFlow:
     def encode(self, images: Images) -> np.ndarray:
         """Return the latents z = f(x).
 
-        Args:
-            images: (N, H, W, C).
-
         Returns:
             (N, D), float32; flattened in the order (C, H, W), like the means (K, D) of the prior.
         """
         array = self._check_images(images)
         found = np.empty((len(array), math.prod(self.flow.shape)), np.float32)
-        with strict_inference(self.flow):
-            for rows, z, _ in encode_batches(self.flow, self.domain, array):
+        with inference.strict_inference(self.flow):
+            for rows, z, _ in inference.encode_batches(self.flow, self.domain, array):
                 found[rows] = z.flatten(1).cpu().numpy()
         return found
 
@@ -673,9 +629,9 @@ class ClassConditionalFlow:
             ValueError: the latents have another size.
             FloatingPointError: an inverse is not finite.
         """
-        checked = check_latents(latents, self.flow.shape)
-        with strict_inference(self.flow):
-            return np.concatenate(list(decode_batches(self.flow, self.domain, checked)))
+        checked = inference.check_latents(latents, self.flow.shape)
+        with inference.strict_inference(self.flow):
+            return np.concatenate(list(inference.decode_batches(self.flow, self.domain, checked)))
 
     def sample(self, labels: Labels, temperature: float = 1.0, generator: torch.Generator | None = None) -> np.ndarray:
         """Draw images f⁻¹(z), z ~ N(μ_y, T² Σ_y).
@@ -696,15 +652,15 @@ class ClassConditionalFlow:
         """
         if not (math.isfinite(temperature) and temperature >= 0):
             raise ValueError(f"temperature: expected a number of at least 0, received {temperature!r}")
-        indices = torch.from_numpy(check_labels(labels, self.classes))
-        with strict_inference(self.flow):
+        indices = torch.from_numpy(inference.check_labels(labels, self.classes))
+        with inference.strict_inference(self.flow):
             drawn = sample_images(
                 self.flow,
                 self.prior,
                 indices,
                 temperature=float(temperature),
-                seed=draw_seed(generator),
-                batch_size=choose_batch_size(self.flow),
+                seed=inference.draw_seed(generator),
+                batch_size=inference.choose_batch_size(self.flow),
                 domain=self.domain,
                 device=self.device,
             )
@@ -732,17 +688,17 @@ class ClassConditionalFlow:
             ValueError: a setting is unknown or out of range, or a class has only one image.
             FloatingPointError: variants are still infinite or NaN after several draws.
         """
-        config = parse_settings(NfaConfig, {"batch_size": choose_batch_size(self.flow), **settings})
+        config = parse_settings(NfaConfig, {"batch_size": inference.choose_batch_size(self.flow), **settings})
         array = self._check_images(images)
-        indices = check_labels(labels, self.classes, len(array))
+        indices = inference.check_labels(labels, self.classes, len(array))
         image_set = ImageSet(array, indices, {"name": self.data["name"], "classes": self.classes, "extra": {}})
         found = np.empty((len(array), config.variants, *self.shape), array.dtype)
-        with strict_inference(self.flow):
+        with inference.strict_inference(self.flow):
             for places, variants in augment_images(
                 self.flow,
                 image_set,
                 config,
-                seed=draw_seed(generator),
+                seed=inference.draw_seed(generator),
                 domain=self.domain,
                 device=self.device,
             ):
@@ -765,7 +721,7 @@ class ClassConditionalFlow:
             labels: (N,).
 
         Raises:
-            ValueError: images or labels are not those of this model, or a class has too few images.
+            ValueError: a class has too few images.
         """
         return measure_following(self.prior, self._collect_statistics(images, labels))
 
@@ -780,8 +736,8 @@ class ClassConditionalFlow:
             how: `moments`: means and variances of each class; `prior`: by the method of the prior with its λ.
 
         Raises:
-            ValueError: images or labels are not those of this model; a class has too few images; or the method of the
-                prior is not known, or learns the Gaussians along with the flow.
+            ValueError: a class has too few images; or the method of the prior is not known, or learns the Gaussians
+                along with the flow.
             Diverged: the fit diverged.
         """
         array = self._check_images(images)
@@ -820,12 +776,12 @@ class ClassConditionalFlow:
 
     def _collect_statistics(self, images: Images, labels: Labels) -> ClassStatistics:
         array = self._check_images(images)
-        indices = check_labels(labels, self.classes, len(array))
-        with strict_inference(self.flow):
+        indices = inference.check_labels(labels, self.classes, len(array))
+        with inference.strict_inference(self.flow):
             statistics = collect_statistics(
                 self.flow,
                 ImageSet(array, indices, self.data),
-                batch_size=choose_batch_size(self.flow),
+                batch_size=inference.choose_batch_size(self.flow),
                 seed=self.seed,
                 domain=self.domain,
                 device=self.device,
@@ -835,11 +791,7 @@ class ClassConditionalFlow:
         return statistics
 
     def _check_images(self, images: Images) -> np.ndarray:
-        return check_images(images, self.flow.shape, self.domain.dtype)
-
-    def _place_prior(self) -> None:
-        if self.prior.mean.device != self.device:  # only the flow was moved
-            self.to(self.device)
+        return inference.check_images(images, self.flow.shape, self.domain.dtype)
 
     def _compute_bits(self, log_prob: np.ndarray) -> np.ndarray:
         dimensions = math.prod(self.flow.shape)

@@ -51,14 +51,21 @@ _TRAINING: dict[str, dict[str, Any]] = {
 """training settings that differ for a kind of flow"""
 
 
-class Scalars(Settings):
-    """Scalar arguments of a fit."""
+class FitSettings(Settings):
+    """Arguments of :meth:`nfpi.ClassConditionalFlow.fit` besides images and device.
+
+    Those of the type Any are validated by :func:`train_model`.
+    """
 
     weight: NonNegativeFloat | None
     relative_weight: NonNegativeFloat | None
     flip: bool
     name: str | None
     seed: Seed
+    epochs: Any
+    flow: Any
+    training: Any
+    prior: Any
 
 
 # ---- settings --------------------------------------------------------------------------------------------------------
@@ -228,41 +235,35 @@ def parse_settings(model: type[S], values: Mapping[str, Any], where: str = "") -
 
 
 def train_model(
-    train: ImageSet,
-    held_out: ImageSet | None,
-    scalars: Scalars,
-    *,
-    flow: str | Mapping[str, Any] | None,
-    training: Mapping[str, Any] | None,
-    prior: str | Mapping[str, Any] | None,
-    epochs: int | None,
-    device: torch.device | str | None,
-    progress: bool,
+    train: ImageSet, held_out: ImageSet | None, settings: FitSettings, device: torch.device | str | None, progress: bool
 ) -> dict[str, Any]:
     """Initialise a flow on images, fit the class Gaussians to its latents, and train it under them.
 
     Args:
         train: the training images.
         held_out: images to validate on, if any.
-        scalars: λ, seed and more.
-        flow, training, prior, epochs, device, progress: see :meth:`nfpi.ClassConditionalFlow.fit`.
+        settings, device, progress: see :meth:`nfpi.ClassConditionalFlow.fit`.
 
     Returns:
         The arguments of :meth:`nfpi.ClassConditionalFlow.from_training`.
+
+    Raises:
+        ValueError: a setting is invalid.
+        Diverged: the fit of the Gaussians or the training diverged.
     """
     channels, height, width = train.shape
-    block = choose_flow(flow, height, width)
-    changes = {**block.training, **(training or {})}
-    config = choose_training(changes, epochs, block.kind, max(height, width), len(train))
-    if config.augmentation == "flip" and not scalars.flip:
+    block = choose_flow(settings.flow, height, width)
+    changes = {**block.training, **(settings.training or {})}
+    config = choose_training(changes, settings.epochs, block.kind, max(height, width), len(train))
+    if config.augmentation == "flip" and not settings.flip:
         raise ValueError("flip: expected True with augmentation 'flip', which otherwise has no effect")
-    method = choose_prior(prior)
+    method = choose_prior(settings.prior)
     dimensions = channels * height * width
-    strength = choose_weight(scalars.weight, scalars.relative_weight, method, len(train.classes), dimensions)
+    strength = choose_weight(settings.weight, settings.relative_weight, method, len(train.classes), dimensions)
     with _training_device(device, config.precision) as place:
         data = TrainingData(train, held_out, config, place.device)
         description = describe_flow(block, train.shape)
-        state, fitted, record = _fit_and_train(data, description, method, strength, scalars.seed, place, progress)
+        state, fitted, record = _fit_and_train(data, description, method, strength, settings.seed, place, progress)
     return {
         "state": state,
         "prior": fitted,

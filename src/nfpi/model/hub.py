@@ -51,9 +51,6 @@ def save_with_card(model: ClassConditionalFlow, folder: Path, **facts: Any) -> N
 
 def make_card(model: ClassConditionalFlow, metrics: Mapping[str, Any] | None, license: str | None) -> ModelCard:
     """Make the card of a model, see :meth:`nfpi.ClassConditionalFlow.generate_model_card`."""
-    known = _select_metrics(metrics or {})
-    if metrics and not known:
-        raise ValueError(f"metrics: expected some of {', '.join(_METRICS_ON_CARD)}, received {', '.join(metrics)}")
     metrics, license = _complete_card(model.config, metrics, license).values()
     known = _select_metrics(metrics)
     name = model.data["name"] or "images"
@@ -62,7 +59,7 @@ def make_card(model: ClassConditionalFlow, metrics: Mapping[str, Any] | None, li
     results = [
         EvalResult(**about, dataset_split="test", metric_type=on_hub, metric_value=round(known[key], 4))
         for key, on_hub in _NAMES_ON_HUB.items()
-        if math.isfinite(known.get(key, math.nan))
+        if key in known
     ]
     data = ModelCardData(
         license=license,
@@ -79,7 +76,7 @@ def make_card(model: ClassConditionalFlow, metrics: Mapping[str, Any] | None, li
         title=title,
         model=model,
         config={"training": {}, **model.config},
-        method=_describe_method(model.config),
+        how=_describe_fit(model.config.get("prior", {}).get("method", "")),
         mismatch_limit=MISMATCH_LIMIT,
         size=model.flow.settings.model_dump(mode="json"),
         parameters=sum(parameter.numel() for parameter in model.flow.parameters()),
@@ -95,7 +92,10 @@ def _complete_card(config: Mapping[str, Any], metrics: Mapping[str, Any] | None,
     if metrics is None:
         kept = saved.get("metrics", {})
     else:
-        kept = {name: value for name, value in _select_metrics(metrics).items() if math.isfinite(value)}
+        numbers = _select_metrics(metrics)
+        if metrics and not numbers:
+            raise ValueError(f"metrics: expected some of {', '.join(_METRICS_ON_CARD)}, received {', '.join(metrics)}")
+        kept = {name: value for name, value in numbers.items() if math.isfinite(value)}
         kept |= {name: kind(metrics[name]) for name, kind in (("n", int), ("worst_class", str)) if name in metrics}
     return {"metrics": kept, "license": saved.get("license") if license is None else license}
 
@@ -172,18 +172,8 @@ def _format_metrics(split: str, values: Mapping[str, Any]) -> list[str]:
     return [split, str(values.get("n", "")), *(cells.get(name, "") for name in _METRICS_ON_CARD)]
 
 
-def _describe_method(config: Mapping[str, Any]) -> str:
-    """Describe how the Gaussians were obtained, as the end of a sentence."""
-    prior = config.get("prior", {})
-    if "refit" in prior:
-        return ", estimated again from the latents of the training images"
-    method = prior.get("method")
-    if config.get("start") == "release":
-        return ", read from a checkpoint of the paper's code"
-    if method is None:
-        return ", kept at their initial values" if prior else ""
-    how = "obtained"  # by a method of an extension that is not loaded
-    if method in PRIORS:
-        how = "learned along with f" if PRIORS[method].traits["learned"] else "fitted"
-    end = f", which did not converge in {prior['iterations']} iterations" if prior.get("converged") is False else ""
-    return f", {how} by the method `{method}`{end}"
+def _describe_fit(method: str) -> str:
+    """Describe how a method obtains the Gaussians, as a participle."""
+    if method not in PRIORS:
+        return "obtained"  # by a method of an extension that is not loaded
+    return "learned along with f" if PRIORS[method].traits["learned"] else "fitted"

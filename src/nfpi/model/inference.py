@@ -1,4 +1,4 @@
-"""Images into a model, and back: validation of what users pass, and deterministic passes in batches of bounded memory.
+"""Images into a model, and back: validation of what users pass, and deterministic passes in bounded memory.
 
 A flow models the density of dequantised images x = image + u. Training and the workflow's evaluation draw a new u for
 every image. The methods of `ClassConditionalFlow` use this module instead, in which all images share one draw u
@@ -113,7 +113,7 @@ def check_labels(labels: Labels, classes: Sequence[str], count: int | None = Non
         if low < 0 or high >= len(classes):
             raise ValueError(f"{what}: expected 0 to {len(classes) - 1}, received {low if low < 0 else high}")
         return array.astype(np.int64)
-    if not are_class_names(array):
+    if not _are_names(array):
         raise ValueError(f"{what}: expected indices or names of classes, received {array.dtype}")
     index_of = {name: index for index, name in enumerate(classes)}
     unknown = next((name for name in array.tolist() if name not in index_of), None)
@@ -123,7 +123,7 @@ def check_labels(labels: Labels, classes: Sequence[str], count: int | None = Non
     return np.array([index_of[name] for name in array.tolist()], np.int64)
 
 
-def are_class_names(labels: np.ndarray) -> bool:
+def _are_names(labels: np.ndarray) -> bool:
     """Return whether labels (N,) are class names instead of indices."""
     return labels.dtype.kind in "UT" or (
         labels.dtype.kind == "O" and all(isinstance(name, str) for name in labels.ravel().tolist())
