@@ -554,19 +554,18 @@ class ClassConditionalFlow:
         Raises:
             ValueError: none is left.
         """
-        array = self._check_images(images)
-        indices = inference.check_labels(labels, self.classes, len(array))
+        given = self._make_set(images, labels)
         if self.digests is None:
             logger.warning("the training images of this model are not known: none is left out")
-            return array, indices
-        seen = np.isin(digest_images(array), self.digests)
+            return given.images, given.labels
+        seen = np.isin(digest_images(given.images), self.digests)
         if seen.all():
             raise ValueError(
-                f"images: expected some that the model was not trained on, received {len(array)} of its training images"
+                f"images: expected some that the model was not trained on, received {len(given)} of its training images"
             )
         if seen.any():
-            logger.warning("left out %d of %d images, on which the model was trained", seen.sum(), len(array))
-        return array[~seen], indices[~seen]
+            logger.warning("left out %d of %d images, on which the model was trained", seen.sum(), len(given))
+        return given.images[~seen], given.labels[~seen]
 
     def evaluate(self, images: Images, labels: Labels) -> dict[str, Any]:
         """Measure the model on labelled images; training images are left out (:meth:`leave_out_training_images`).
@@ -689,14 +688,12 @@ class ClassConditionalFlow:
             FloatingPointError: variants are still infinite or NaN after several draws.
         """
         config = parse_settings(NfaConfig, {"batch_size": inference.choose_batch_size(self.flow), **settings})
-        array = self._check_images(images)
-        indices = inference.check_labels(labels, self.classes, len(array))
-        image_set = ImageSet(array, indices, {"name": self.data["name"], "classes": self.classes, "extra": {}})
-        found = np.empty((len(array), config.variants, *self.shape), array.dtype)
+        given = self._make_set(images, labels)
+        found = np.empty((len(given), config.variants, *self.shape), given.images.dtype)
         with inference.strict_inference(self.flow):
             for places, variants in augment_images(
                 self.flow,
-                image_set,
+                given,
                 config,
                 seed=inference.draw_seed(generator),
                 domain=self.domain,
@@ -706,9 +703,6 @@ class ClassConditionalFlow:
         return found
 
     # ---- the Gaussians among the latents --------------------------------------------------------------------
-    #
-    # Unlike densities, latents get new dequantisation noise for each image here, from the model's seed: under a shared
-    # noise, the variance of a constant pixel would be 0.
 
     def measure_following(self, images: Images, labels: Labels) -> Following:
         """Measure how the latents of images lie in the Gaussians of their classes.
@@ -723,7 +717,7 @@ class ClassConditionalFlow:
         Raises:
             ValueError: a class has too few images.
         """
-        return measure_following(self.prior, self._collect_statistics(images, labels))
+        return measure_following(self.prior, self._collect_statistics(self._make_set(images, labels)))
 
     def refit(self, images: Images, labels: Labels, how: Refit = "moments") -> Self:
         """Return a model with the same flow, and with Gaussians estimated again from the latents of images.
@@ -740,11 +734,11 @@ class ClassConditionalFlow:
                 along with the flow.
             Diverged: the fit diverged.
         """
-        array = self._check_images(images)
-        statistics = self._collect_statistics(array, labels)
+        given = self._make_set(images, labels)
+        statistics = self._collect_statistics(given)
         model = self.refit_to(statistics, how)
         if self.digests is not None:
-            model.digests = np.union1d(self.digests, digest_images(array))
+            model.digests = np.union1d(self.digests, digest_images(given.images))
         model._record_following(measure_following(model.prior, statistics))
         return model
 
@@ -774,13 +768,16 @@ class ClassConditionalFlow:
         """Record β and mismatch of the training images in the config."""
         self.config["following"] = {"beta": found.beta, "mismatch": found.mismatch}
 
-    def _collect_statistics(self, images: Images, labels: Labels) -> ClassStatistics:
-        array = self._check_images(images)
-        indices = inference.check_labels(labels, self.classes, len(array))
+    def _collect_statistics(self, images: ImageSet) -> ClassStatistics:
+        """Collect the statistics of the latents of at least two images of each class.
+
+        Unlike for densities, each image gets new dequantisation noise, from the model's seed: under a shared noise, the
+        variance of a constant pixel would be 0.
+        """
         with inference.strict_inference(self.flow):
             statistics = collect_statistics(
                 self.flow,
-                ImageSet(array, indices, self.data),
+                images,
                 batch_size=inference.choose_batch_size(self.flow),
                 seed=self.seed,
                 domain=self.domain,
@@ -792,6 +789,10 @@ class ClassConditionalFlow:
 
     def _check_images(self, images: Images) -> np.ndarray:
         return inference.check_images(images, self.flow.shape, self.domain.dtype)
+
+    def _make_set(self, images: Images, labels: Labels) -> ImageSet:
+        array = self._check_images(images)
+        return ImageSet(array, inference.check_labels(labels, self.classes, len(array)), self.data)
 
     def _compute_bits(self, log_prob: np.ndarray) -> np.ndarray:
         dimensions = math.prod(self.flow.shape)
