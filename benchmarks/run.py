@@ -29,8 +29,8 @@ from nfpi.figures.style import STYLE
 from nfpi.runtime.device import describe_device, make_device
 
 _STAGES = {
-    "train-flow": "nfpi.model.trained, nfpi.training.flow",
-    "evaluate": "nfpi.model.trained, nfpi.evaluation, nfpi.results.metrics, nfpi.sampling",
+    "train-flow": "nfpi.model.class_conditional, nfpi.training.flow",
+    "evaluate": "nfpi.model.class_conditional, nfpi.evaluation, nfpi.results.metrics, nfpi.sampling",
 }
 """stages → modules that they import when they run"""
 _FIT = """

@@ -119,7 +119,7 @@ def load_release_checkpoint(path: Path | str, averaged: bool = True) -> tuple[Ma
 
 
 def make_release_config(checkpoint: Path | str, averaged: bool, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the config of a model (:class:`nfpi.model.TrainedFlow`) that was read from a released checkpoint.
+    """Make the config of a model (:class:`nfpi.ClassConditionalFlow`) that was read from a released checkpoint.
 
     Args:
         checkpoint: the checkpoint file.

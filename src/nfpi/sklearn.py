@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nfpi.flows.dequantization import GREY_LEVELS
-from nfpi.model.class_conditional import ClassConditionalFlow
+from nfpi.model import ClassConditionalFlow
 
 
 class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types

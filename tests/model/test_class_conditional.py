@@ -12,7 +12,7 @@ import torch
 from nfpi import ClassConditionalFlow
 from nfpi.data import ImageSet
 from nfpi.evaluation import evaluate_flow
-from nfpi.model import inference
+from nfpi.model import TrainedFlow, inference
 
 from .conftest import SMALL
 
@@ -220,3 +220,7 @@ def test_read_only_images_are_copied(fitted, images, monkeypatch):
     assert (fitted.predict(locked) == expected).all()
     assert given
     assert all(given)
+
+
+def test_the_former_name_is_an_alias():
+    assert TrainedFlow is ClassConditionalFlow

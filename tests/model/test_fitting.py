@@ -17,8 +17,7 @@ from nfpi import ClassConditionalFlow
 from nfpi.config.base import Settings
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT, PRIORS, compute_weight
 from nfpi.data import ImageSet, read_image_folder, read_image_set
-from nfpi.model import TrainedFlow
-from nfpi.model.settings import choose_prior, choose_weight
+from nfpi.model.fitting import choose_prior, choose_weight
 from nfpi.runtime.allocation import DeviceError
 from nfpi.runtime.divergence import Diverged
 from nfpi.training import loop
@@ -69,7 +68,7 @@ def test_a_fit_is_the_stages_in_one_call(tmp_path):
     run = SmallRun(tmp_path / "digits-run", weight=100, seed=3)
     run.begin()
     run.train()
-    trained = TrainedFlow.read(run.model)
+    trained = ClassConditionalFlow.read(run.model)
     train, validation = (read_image_set(run.splits / split) for split in ("train", "validation"))
     config = trained.config
     model = ClassConditionalFlow.fit(

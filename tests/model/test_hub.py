@@ -26,7 +26,6 @@ from huggingface_hub.errors import HTTPError
 
 from nfpi import ClassConditionalFlow
 from nfpi.config.priors import PRIORS
-from nfpi.model import TrainedFlow
 from nfpi.priors import GaussianPrior
 from nfpi.runtime.formats import FormatError
 
@@ -46,7 +45,7 @@ def test_a_saved_model_is_the_same_model(fitted, images, folder):
     model = ClassConditionalFlow.from_pretrained(folder)
     assert (model.log_prob(images.images) == fitted.log_prob(images.images)).all()
     assert model.config == fitted.config
-    assert TrainedFlow.read(str(folder)).classes == fitted.classes
+    assert ClassConditionalFlow.read(str(folder)).classes == fitted.classes
 
 
 def test_a_folder_without_a_card_is_a_model_too(fitted, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.model.inputs import check_images, check_labels, check_latents
+from nfpi.model.inference import check_images, check_labels, check_latents
 
 GREY, COLOUR = (1, 8, 8), (3, 8, 8)
 CLASSES = ["ant", "bee", "cat"]

@@ -10,7 +10,7 @@ import yaml
 
 from nfpi.config.flows import FLOWS
 from nfpi.flows import build_flow
-from nfpi.model.settings import choose_default_settings, choose_flow, choose_num_levels, choose_prior, choose_training
+from nfpi.model.fitting import choose_default_settings, choose_flow, choose_num_levels, choose_prior, choose_training
 
 PRESETS = Path(__file__).parents[2] / "presets"
 

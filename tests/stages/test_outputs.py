@@ -165,7 +165,7 @@ def test_there_is_nothing_to_export_of_a_fit_that_diverged(diverged_run, tmp_pat
 LAST_WRITTEN = {
     "start-flow": "nfpi.training.state.save_tensors",
     "fit-prior": "nfpi.priors.files.save_prior",
-    "train-flow": "nfpi.model.trained.write_atomically",
+    "train-flow": "nfpi.model.files.write_atomically",
     "evaluate": "nfpi.stages.measuring.write_metrics",
     "train-classifier": "nfpi.stages.train_classifier.write_metrics",
     "test-classifier": "nfpi.stages.measuring.write_metrics",

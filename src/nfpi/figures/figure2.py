@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from nfpi.data.store import ImageSet
-    from nfpi.model.trained import TrainedFlow
+    from nfpi.model import ClassConditionalFlow
 
 
 class AugmentationFigure(FlowFigure):
@@ -71,10 +71,10 @@ def draw(settings: AugmentationFigure, inputs: FigureInputs) -> Drawn:
     """
     from nfpi.config.datasets import DataError
     from nfpi.data.store import read_image_set
-    from nfpi.model.trained import TrainedFlow
+    from nfpi.model import ClassConditionalFlow
     from nfpi.runtime.device import make_device
 
-    model = TrainedFlow.read(inputs.folder("model"))
+    model = ClassConditionalFlow.read(inputs.folder("model"))
     train = read_image_set(inputs.folder("train"))
     if model.classes != train.classes:
         raise DataError(
@@ -88,7 +88,7 @@ def draw(settings: AugmentationFigure, inputs: FigureInputs) -> Drawn:
 
 
 def augment_random_images(
-    model: TrainedFlow,
+    model: ClassConditionalFlow,
     image_set: ImageSet,
     settings: AugmentationFigure,
     nfa: NfaConfig,

@@ -71,7 +71,7 @@ def to_pixels(images: torch.Tensor, data: Mapping[str, Any], device: torch.devic
 
     Args:
         images: (R, C, channels, H, W), R rows of C images; uint8, or float16 latents of an autoencoder.
-        data: description of a model's training images, see :class:`nfpi.model.trained.TrainedFlow`.
+        data: description of a model's training images, see :class:`nfpi.ClassConditionalFlow`.
         device: device of the autoencoder.
 
     Returns:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-    from nfpi.model.trained import TrainedFlow
+    from nfpi.model import ClassConditionalFlow
 
 
 class SamplesFigure(FlowFigure):
@@ -52,16 +52,16 @@ def draw(settings: SamplesFigure, inputs: FigureInputs) -> Drawn:
     Raises:
         Diverged: the fit of the flow's Gaussians diverged.
     """
-    from nfpi.model.trained import TrainedFlow
+    from nfpi.model import ClassConditionalFlow
     from nfpi.runtime.device import make_device
 
-    model = TrainedFlow.read(inputs.folder("model"))
+    model = ClassConditionalFlow.read(inputs.folder("model"))
     images = sample_grid(model, settings, make_device().device)
     classes = model.classes[: images.shape[1]]
     return Drawn({"samples": draw_samples(images, settings.temperatures, classes, settings.noises)})
 
 
-def sample_grid(model: TrainedFlow, settings: SamplesFigure, device: torch.device) -> np.ndarray:
+def sample_grid(model: ClassConditionalFlow, settings: SamplesFigure, device: torch.device) -> np.ndarray:
     """Sample images of each class at each temperature, with the same noise at all temperatures.
 
     Args:

@@ -1,6 +1,6 @@
 from .class_conditional import ClassConditionalFlow as ClassConditionalFlow
-from .trained import CONFIG as CONFIG
-from .trained import WEIGHTS as WEIGHTS
-from .trained import TrainedFlow as TrainedFlow
+from .class_conditional import TrainedFlow as TrainedFlow
+from .files import CONFIG as CONFIG
+from .files import WEIGHTS as WEIGHTS
 
 __all__ = ["CONFIG", "WEIGHTS", "ClassConditionalFlow", "TrainedFlow"]

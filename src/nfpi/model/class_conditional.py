@@ -1,50 +1,67 @@
-"""`nfpi.ClassConditionalFlow`: a flow that classifies, scores, samples and augments images."""
+"""`nfpi.ClassConditionalFlow`: a trained flow with its class Gaussians, to fit, use, save and share."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 
 from nfpi.augmentation import augment_images
+from nfpi.config.experiments import Refit
 from nfpi.config.generation import NfaConfig
+from nfpi.data.domain import Domain
 from nfpi.data.store import ImageSet, digest_images
+from nfpi.evaluation import collect_statistics
+from nfpi.flows.bijection import ImageFlow
 from nfpi.linalg import precise_dtype
-from nfpi.model.calibration import Calibration
-from nfpi.model.fitting import FittedFlow
-from nfpi.model.hub import SharedFlow
-from nfpi.model.inference import (
-    choose_batch_size,
-    decode_batches,
-    device_of,
-    encode_batches,
-    strict_inference,
-)
-from nfpi.model.inputs import Images, Labels, check_images, check_labels, check_latents, draw_seed
-from nfpi.model.settings import parse_settings
+from nfpi.model import inference
+from nfpi.model.files import Calibration, check_classes, find_domain, read_model, write_model
+from nfpi.model.fitting import FitSettings, estimate_again, parse_settings, train_model, warn_unless_followed
+from nfpi.model.inference import Images, Labels
+from nfpi.priors.following import Following, measure_following
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.priors.statistics import ClassStatistics
 from nfpi.release import load_release_checkpoint, make_release_config
 from nfpi.sampling import sample_images
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
+    from nfpi.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
 
-class ClassConditionalFlow(FittedFlow, SharedFlow):
+@dataclass(eq=False, repr=False)
+class ClassConditionalFlow:
     """A normalizing flow f with a Gaussian for each class: log p(x | y) = log N(f(x); μ_y, Σ_y) + log |det ∂f/∂x|.
 
     x is a dequantised image in [−1, 1]. Densities are deterministic: all images get the same draw of the
     dequantisation noise, see :mod:`nfpi.model.inference`. Everything is computed in batches of bounded memory on the
     device of the model (:meth:`to`), and returned as NumPy arrays.
 
+    Images are arrays or tensors (N, H, W, C) as they are stored: uint8, where grey images may also be (N, H, W), or
+    float16 latents of an autoencoder. Labels (N,) are indices of classes in [0, K) or their names. Methods raise
+    ValueError for images and labels that are not those of the model, see :mod:`nfpi.model.inference`.
+
     Attributes:
-        flow: f, an :class:`nfpi.flows.ImageFlow`.
+        flow: f, an :class:`nfpi.flows.ImageFlow`, with the averaged weights of its training.
         prior: the K Gaussians in D = C·H·W dimensions, a :class:`nfpi.priors.GaussianPrior`, float64 (float32
             on MPS).
-        config: description of data, training and prior, as JSON values.
+        config: description of the model as JSON values: `data` (name, classes, dtype, extra), `training`, `seed`,
+            `start` (initial Gaussians), `step` (number of training steps), `prior` (method, λ and settings), after
+            `fit` or `refit` `following` (β and mismatch of the training images, see
+            :class:`nfpi.priors.following.Following`), after `fit` with held-out images `validation` (their metrics),
+            `card` (metrics and licence that the model was saved with), and after `calibrate` `calibration`
+            (:class:`nfpi.model.files.Calibration`).
+        digests: digests of its training images (:func:`nfpi.data.store.digest_images`), each once, sorted; None: not
+            known, as for models of earlier versions and released checkpoints.
 
     Examples:
         >>> import numpy as np
@@ -63,31 +80,120 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
         True
     """
 
-    def to(self, device: torch.device | str) -> Self:
-        """Move the model to a device, and return it."""
-        device = torch.device(device)
-        self.flow.to(device)
-        prior, dtype = self.prior, precise_dtype(device)
-        if prior.mean.device.type != "mps":  # which has no float64: cast before a move to it, after a move from it
-            prior = prior.to(dtype=dtype)
-        self.prior = prior.to(device).to(dtype=dtype)
-        return self
+    flow: ImageFlow
+    prior: GaussianPrior
+    config: dict[str, Any]
+    digests: np.ndarray | None = None
 
-    @property
-    def device(self) -> torch.device:
-        """Device that the model computes on."""
-        return device_of(self.flow)
+    def __post_init__(self) -> None:
+        check_classes(self.classes, self.flow, self.prior)
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape (H, W, C) of an image."""
-        channels, height, width = self.flow.shape
-        return height, width, channels
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(flow={self.flow.kind!r}, image={self.shape}, num_classes={self.num_classes})"
 
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, K."""
-        return self.prior.num_classes
+    # ---- fitting, reading and writing -----------------------------------------------------------------------
+
+    @classmethod
+    def fit(
+        cls,
+        images: Images,
+        labels: Labels,
+        *,
+        weight: float | None = None,
+        relative_weight: float | None = None,
+        validation: float | tuple[Any, Any] | None = None,
+        epochs: int | None = None,
+        classes: Sequence[str] | None = None,
+        flow: str | Mapping[str, Any] | None = None,
+        training: Mapping[str, Any] | None = None,
+        prior: str | Mapping[str, Any] | None = None,
+        flip: bool = False,
+        name: str | None = None,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        progress: bool = True,
+    ) -> Self:
+        """Initialise a flow on images, fit the class Gaussians to its latents, and train it under them.
+
+        Calls the same functions as the stages of the workflow, without writing files. Called on a model, it returns a
+        new one, and leaves that model as it is.
+
+        Fits in several threads run one after the other. A fit uses torch's global random generator and restores it at
+        the end, so other threads must not use it meanwhile.
+
+        One more pass over the training images measures whether the flow follows its Gaussians
+        (:meth:`measure_following`): `following` of the model's config, with a warning if it does not.
+
+        Args:
+            images: (N, H, W, C), uint8. Grey images may be (N, H, W), unless W is 1 to 4.
+            labels: (N,), indices of classes or their names.
+            weight: λ of Eq. 4, how strongly the Gaussians repel each other; at 0, the fixed point keeps the initial
+                Gaussians, as in the workflow. None: that of the relative weight.
+            relative_weight: s₀ in place of λ, which has the same effect for every number of classes and pixels, see
+                :func:`nfpi.config.priors.compute_weight`; None: 1, unless `weight` is given.
+            validation: share of the images to hold out, or (images, labels); the model's card has the scores on them.
+            epochs: passes over the training images; None: those of `training`, by default at least 20, and so many that
+                there are at least 800 steps.
+            classes: names of the K classes that labels index; None: the names in `labels`, sorted, or
+                "0" … "K − 1".
+            flow: kind of flow ("matrix_exponential", "glow", "transformer") or its settings, as under `flows:` in
+                config.yaml; None: "matrix_exponential". The settings of a kind given by its name depend on the size of
+                the images, see :func:`nfpi.model.fitting.choose_default_settings`.
+            training: settings that differ from those of :func:`nfpi.model.fitting.choose_training`. As no files are
+                written, `checkpoint_minutes`, `tracking` and `sample_every_epochs` have no effect.
+            prior: method of the Gaussians or its settings, as under `priors:` in config.yaml; None: the fixed point.
+            flip: whether mirrored images still belong to their class, for augmentations that mirror; the
+                augmentation "flip" requires True.
+            name: name of the data set, for the model's card.
+            seed: seed of all random numbers.
+            device: device to train on; None: a GPU if available.
+            progress: whether to show a progress bar; if the output is no terminal, it is renewed every ten seconds.
+
+        Raises:
+            ValueError: images, labels or a setting are invalid.
+            Diverged: the fit of the Gaussians or the training diverged; the message says what to change.
+        """
+        given: dict[str, Any] = {"epochs": epochs, "flow": flow, "training": training, "prior": prior}
+        given |= {"weight": weight, "relative_weight": relative_weight, "flip": flip, "name": name, "seed": seed}
+        settings = parse_settings(FitSettings, given)
+        train, held_out = inference.make_sets(
+            images, labels, classes, validation, flip=settings.flip, name=settings.name, seed=settings.seed
+        )
+        model = cls.from_training(**train_model(train, held_out, settings, device, progress))
+        found = model.measure_following(train.images, train.labels)
+        model._record_following(found)
+        warn_unless_followed(found.mismatch)
+        return model
+
+    @classmethod
+    def from_training(
+        cls,
+        state: TrainingState,
+        prior: GaussianPrior,
+        *,
+        start: str | None,
+        prior_record: dict[str, Any],
+        training: dict[str, Any],
+        data: dict[str, Any],
+        digests: np.ndarray,
+        **further: Any,
+    ) -> Self:
+        """Make a model from the final state of a training, with averaged weights.
+
+        Args:
+            state: state of the training, with the Gaussians if it learned them.
+            prior: the Gaussians of the training, if they were fixed.
+            start: kind of initial Gaussians.
+            prior_record: method, λ and settings of the Gaussians.
+            training: settings of the training.
+            data: description of the training images, see :func:`nfpi.model.files.describe_images`.
+            digests: digests of the training images.
+            further: further entries of the config.
+        """
+        final = state.learner.prior if state.learner is not None else prior
+        facts: dict[str, Any] = {"seed": state.seed, "start": start, "step": state.step}
+        facts |= {"prior": prior_record, "training": training, "data": data}
+        return cls(state.averaged_flow, final, {**facts, **further}, np.unique(digests))
 
     @classmethod
     def from_release(cls, checkpoint: Path | str, classes: Sequence[str] | None = None, averaged: bool = True) -> Self:
@@ -107,32 +213,192 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
         data: dict[str, Any] = {"name": None, "classes": names, "dtype": "uint8", "extra": {}}
         return cls(flow, prior, make_release_config(checkpoint, averaged, data))
 
+    @classmethod
+    def read(cls, folder: Path | str) -> Self:
+        """Read a model from a folder written by :meth:`write`, onto the CPU.
+
+        Raises:
+            FormatError: `folder` is a file; a file in it is missing, damaged, or of another format; or the weights are
+                a pickle.
+            ConfigError: the kind of flow is not known, perhaps because its extension was not loaded.
+            Diverged: the files record a fit that diverged.
+        """
+        return cls(*read_model(Path(folder)))
+
+    def write(self, folder: Path | str) -> None:
+        """Write config.json and model.safetensors, together or not at all, as the stages of the workflow do.
+
+        Raises:
+            ValueError: :meth:`read` would refuse the files, e.g. because weights are float64, or the prior has more
+                classes than there are names.
+        """
+        write_model(Path(folder), self.flow, self.prior, self.config, self.digests)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Path | str, **options: Any) -> Self:
+        """Read a model from a folder, without the network, or from a repository of the Hugging Face hub.
+
+        Args:
+            pretrained_model_name_or_path: folder written by :meth:`save_pretrained` or the workflow; or, if it does not
+                exist, id of a repository.
+            options: options of :func:`huggingface_hub.snapshot_download`: `revision`, `cache_dir`, `force_download`,
+                `local_files_only`, `token`.
+
+        Returns:
+            the model, on the CPU.
+
+        Raises:
+            FormatError: as for :meth:`read`; or the repository does not exist, or is neither reachable nor cached.
+            ConfigError, Diverged: as for :meth:`read`.
+        """
+        name = pretrained_model_name_or_path
+        if isinstance(name, Path) or Path(name).exists():
+            return cls.read(name)
+        from nfpi.model.hub import download_model
+
+        return cls.read(download_model(name, **options))
+
+    def save_pretrained(
+        self,
+        save_directory: Path | str,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        license: str | None = None,
+        config: object = None,
+        model_card_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write config.json, model.safetensors and README.md, the model's card, into a folder.
+
+        An existing README.md is kept, with a warning, as it may have been edited: delete it for a new card. The
+        workflow's `model/` is such a folder, without a card.
+
+        Args:
+            save_directory: the folder.
+            metrics: metrics of :meth:`evaluate` on test images, for the card.
+            license: licence of the weights, for the card, e.g. "mit".
+            config: ignored, as the model writes its own; an argument of :class:`huggingface_hub.ModelHubMixin`.
+            model_card_kwargs: further arguments of :meth:`generate_model_card`.
+
+        Raises:
+            ValueError: the metrics are not those of :meth:`evaluate`, or :meth:`from_pretrained` would refuse the
+                model; nothing is written.
+        """
+        from nfpi.model.hub import save_with_card
+
+        facts = {"metrics": metrics, "license": license, **(model_card_kwargs or {})}
+        save_with_card(self, Path(save_directory), **facts)
+
+    def push_to_hub(
+        self, repo_id: str, *, metrics: Mapping[str, Any] | None = None, license: str | None = None, **options: Any
+    ) -> str:
+        """Upload the files of :meth:`save_pretrained` to a repository of the Hugging Face hub.
+
+        Args:
+            repo_id: id of the repository, `owner/name`; created if it does not exist.
+            metrics, license: for the card, as for :meth:`save_pretrained`.
+            options: options of :meth:`huggingface_hub.ModelHubMixin.push_to_hub`: `private`, `token`, `branch`, …
+
+        Returns:
+            URL of the commit.
+
+        Raises:
+            ConnectionError: the hub is out of reach.
+        """
+        from nfpi.model.hub import push_model
+
+        return push_model(self, repo_id, {"metrics": metrics, "license": license}, options)
+
+    def generate_model_card(self, *, metrics: Mapping[str, Any] | None = None, license: str | None = None) -> ModelCard:
+        """Make the model's card from its config: description, scores and limits.
+
+        Args:
+            metrics: some or all of the metrics of :meth:`evaluate` on test images; None: those of the card that the
+                model was saved with, if any.
+            license: identifier of the licence of the weights, e.g. "mit"; None: as for `metrics`, or "not stated".
+
+        Raises:
+            ValueError: `metrics` has entries but none of these metrics, or one of them is not a number.
+        """
+        from nfpi.model.hub import make_card
+
+        return make_card(self, metrics, license)
+
+    # ---- what the model is ----------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Description of the training images: name, classes, dtype, extra."""
+        data: dict[str, Any] = self.config["data"]
+        return data
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the K classes."""
+        return list(self.data["classes"])
+
+    @property
+    def domain(self) -> Domain:
+        """Domain of the training images: pixels, or latents of an autoencoder."""
+        return find_domain(self.config)
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return int(self.config["seed"])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (H, W, C) of an image."""
+        channels, height, width = self.flow.shape
+        return height, width, channels
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, K."""
+        return self.prior.num_classes
+
+    @property
+    def device(self) -> torch.device:
+        """Device that the model computes on."""
+        return inference.device_of(self.flow)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the model to a device, and return it."""
+        device = torch.device(device)
+        self.flow.to(device)
+        prior, dtype = self.prior, precise_dtype(device)
+        if prior.mean.device.type != "mps":  # which has no float64: cast before a move to it, after a move from it
+            prior = prior.to(dtype=dtype)
+        self.prior = prior.to(device).to(dtype=dtype)
+        return self
+
+    def require_classes(self, classes: list[str], where: Path) -> None:
+        """Check that images, stored at `where`, have the classes that the model was trained on.
+
+        Raises:
+            ValueError: they have other classes.
+        """
+        if classes != self.classes:
+            raise ValueError(f"{where}: expected the classes of the model, {self.classes}, received {classes}")
+
     # ---- classification and densities -----------------------------------------------------------------------
 
     def log_prob(self, images: Images, labels: Labels | None = None) -> np.ndarray:
-        """Return log p(x | y) of each image under its class, or under every class.
-
-        Args:
-            images: (N, H, W, C).
-            labels: (N,); None: all classes.
+        """Return log p(x | y) of each image under its class or, without labels, under every class.
 
         Returns:
             (N,), or (N, K) without labels; float64, nats. The density is that of x in [−1, 1]^D.
 
         Raises:
-            ValueError: images or labels are not those of this model, see :mod:`nfpi.model.inputs`.
             FloatingPointError: a density is not finite.
         """
         array = self._check_images(images)
-        chosen = None if labels is None else check_labels(labels, self.classes, len(array))
+        chosen = None if labels is None else inference.check_labels(labels, self.classes, len(array))
         found, _ = self.measure(array)
         return found if chosen is None else found[np.arange(len(array)), chosen]
 
     def measure(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
         """Return log p(x | y) of each image under every class, and its distance to the nearest class Gaussian.
-
-        Args:
-            images: (N, H, W, C).
 
         Returns:
             (N, K), in nats; and min_y (z − μ_y)ᵀ Σ_y⁻¹ (z − μ_y) / D, (N,), about 1 for images of the classes; float64.
@@ -142,9 +408,10 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
         """
         array = self._check_images(images)
         found, distance = np.empty((len(array), self.num_classes)), np.empty(len(array))
-        self._place_prior()
-        with strict_inference(self.flow):
-            for rows, z, log_abs_det in encode_batches(self.flow, self.domain, array):
+        if self.prior.mean.device != self.device:  # only the flow was moved
+            self.to(self.device)
+        with inference.strict_inference(self.flow):
+            for rows, z, log_abs_det in inference.encode_batches(self.flow, self.domain, array):
                 log_prob = self.prior.log_prob(z)
                 found[rows] = (log_prob + log_abs_det[:, None]).cpu().numpy()
                 distance[rows] = self.prior.compute_distances(log_prob).amin(1).cpu().numpy()
@@ -166,7 +433,7 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
             labels: (N,).
 
         Raises:
-            ValueError: images or labels are not those of this model, or all are training images.
+            ValueError: all are training images.
         """
         array, indices = self.leave_out_training_images(images, labels)
         log_prob, distance = self.measure(array)
@@ -189,9 +456,6 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
         """Return log p(y | x) = log p(x | y) / τ − log Σ_k p(x | k)^(1/τ) under equal class frequencies.
 
         τ is the temperature of :meth:`calibrate`; 1 for a model that is not calibrated.
-
-        Args:
-            images: (N, H, W, C).
 
         Returns:
             (N, K), float64, nats.
@@ -283,37 +547,28 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
 
         How many are left out is logged. An image is known by its pixels; a mirrored or otherwise changed one is not.
 
-        Args:
-            images: (N, H, W, C).
-            labels: (N,).
-
         Returns:
             the other M images, (M, H, W, C), and the indices of their classes, (M,). All, if the training images are
             not known (`digests`).
 
         Raises:
-            ValueError: images or labels are not those of this model, or none is left.
+            ValueError: none is left.
         """
-        array = self._check_images(images)
-        indices = check_labels(labels, self.classes, len(array))
+        given = self._make_set(images, labels)
         if self.digests is None:
             logger.warning("the training images of this model are not known: none is left out")
-            return array, indices
-        seen = np.isin(digest_images(array), self.digests)
+            return given.images, given.labels
+        seen = np.isin(digest_images(given.images), self.digests)
         if seen.all():
             raise ValueError(
-                f"images: expected some that the model was not trained on, received {len(array)} of its training images"
+                f"images: expected some that the model was not trained on, received {len(given)} of its training images"
             )
         if seen.any():
-            logger.warning("left out %d of %d images, on which the model was trained", seen.sum(), len(array))
-        return array[~seen], indices[~seen]
+            logger.warning("left out %d of %d images, on which the model was trained", seen.sum(), len(given))
+        return given.images[~seen], given.labels[~seen]
 
     def evaluate(self, images: Images, labels: Labels) -> dict[str, Any]:
-        """Measure the model on labelled images.
-
-        Args:
-            images: (N, H, W, C); training images are left out (:meth:`leave_out_training_images`).
-            labels: (N,).
+        """Measure the model on labelled images; training images are left out (:meth:`leave_out_training_images`).
 
         Returns:
             `n`, the number of images measured; `nf_acc` and `nf_top5`, percentages of those whose class is the
@@ -323,7 +578,7 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
             `worst_class`, the name of this class.
 
         Raises:
-            ValueError: images or labels are not those of this model, or all are training images.
+            ValueError: all are training images.
         """
         from nfpi.results.metrics import compute_metrics, per_class_accuracy
         from nfpi.results.statistics.intervals import wilson_interval
@@ -348,16 +603,13 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
     def encode(self, images: Images) -> np.ndarray:
         """Return the latents z = f(x).
 
-        Args:
-            images: (N, H, W, C).
-
         Returns:
             (N, D), float32; flattened in the order (C, H, W), like the means (K, D) of the prior.
         """
         array = self._check_images(images)
         found = np.empty((len(array), math.prod(self.flow.shape)), np.float32)
-        with strict_inference(self.flow):
-            for rows, z, _ in encode_batches(self.flow, self.domain, array):
+        with inference.strict_inference(self.flow):
+            for rows, z, _ in inference.encode_batches(self.flow, self.domain, array):
                 found[rows] = z.flatten(1).cpu().numpy()
         return found
 
@@ -376,9 +628,9 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
             ValueError: the latents have another size.
             FloatingPointError: an inverse is not finite.
         """
-        checked = check_latents(latents, self.flow.shape)
-        with strict_inference(self.flow):
-            return np.concatenate(list(decode_batches(self.flow, self.domain, checked)))
+        checked = inference.check_latents(latents, self.flow.shape)
+        with inference.strict_inference(self.flow):
+            return np.concatenate(list(inference.decode_batches(self.flow, self.domain, checked)))
 
     def sample(self, labels: Labels, temperature: float = 1.0, generator: torch.Generator | None = None) -> np.ndarray:
         """Draw images f⁻¹(z), z ~ N(μ_y, T² Σ_y).
@@ -399,15 +651,15 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
         """
         if not (math.isfinite(temperature) and temperature >= 0):
             raise ValueError(f"temperature: expected a number of at least 0, received {temperature!r}")
-        indices = torch.from_numpy(check_labels(labels, self.classes))
-        with strict_inference(self.flow):
+        indices = torch.from_numpy(inference.check_labels(labels, self.classes))
+        with inference.strict_inference(self.flow):
             drawn = sample_images(
                 self.flow,
                 self.prior,
                 indices,
                 temperature=float(temperature),
-                seed=draw_seed(generator),
-                batch_size=choose_batch_size(self.flow),
+                seed=inference.draw_seed(generator),
+                batch_size=inference.choose_batch_size(self.flow),
                 domain=self.domain,
                 device=self.device,
             )
@@ -435,30 +687,117 @@ class ClassConditionalFlow(FittedFlow, SharedFlow):
             ValueError: a setting is unknown or out of range, or a class has only one image.
             FloatingPointError: variants are still infinite or NaN after several draws.
         """
-        config = parse_settings(NfaConfig, {"batch_size": choose_batch_size(self.flow), **settings})
-        array = self._check_images(images)
-        indices = check_labels(labels, self.classes, len(array))
-        image_set = ImageSet(array, indices, {"name": self.data["name"], "classes": self.classes, "extra": {}})
-        found = np.empty((len(array), config.variants, *self.shape), array.dtype)
-        with strict_inference(self.flow):
+        config = parse_settings(NfaConfig, {"batch_size": inference.choose_batch_size(self.flow), **settings})
+        given = self._make_set(images, labels)
+        found = np.empty((len(given), config.variants, *self.shape), given.images.dtype)
+        with inference.strict_inference(self.flow):
             for places, variants in augment_images(
                 self.flow,
-                image_set,
+                given,
                 config,
-                seed=draw_seed(generator),
+                seed=inference.draw_seed(generator),
                 domain=self.domain,
                 device=self.device,
             ):
                 found[places] = variants.permute(0, 1, 3, 4, 2).numpy()
         return found
 
-    def _check_images(self, images: Images) -> np.ndarray:
-        return check_images(images, self.flow.shape, self.domain.dtype)
+    # ---- the Gaussians among the latents --------------------------------------------------------------------
 
-    def _place_prior(self) -> None:
-        if self.prior.mean.device != self.device:  # only the flow was moved
-            self.to(self.device)
+    def measure_following(self, images: Images, labels: Labels) -> Following:
+        """Measure how the latents of images lie in the Gaussians of their classes.
+
+        If the mismatch of training images exceeds 0.1 bits/dim (`nfpi.config.metrics.MISMATCH_LIMIT`), the flow
+        does not follow its Gaussians: their samples lie where there are few images.
+
+        Args:
+            images: (N, H, W, C), at least two of each class; of the training images, without augmentation.
+            labels: (N,).
+
+        Raises:
+            ValueError: a class has too few images.
+        """
+        return measure_following(self.prior, self._collect_statistics(self._make_set(images, labels)))
+
+    def refit(self, images: Images, labels: Labels, how: Refit = "moments") -> Self:
+        """Return a model with the same flow, and with Gaussians estimated again from the latents of images.
+
+        The two models share the flow; this one keeps its Gaussians.
+
+        Args:
+            images: (N, H, W, C), at least two of each class: the training images, without augmentation.
+            labels: (N,).
+            how: `moments`: means and variances of each class; `prior`: by the method of the prior with its λ.
+
+        Raises:
+            ValueError: a class has too few images; or the method of the prior is not known, or learns the Gaussians
+                along with the flow.
+            Diverged: the fit diverged.
+        """
+        given = self._make_set(images, labels)
+        statistics = self._collect_statistics(given)
+        model = self.refit_to(statistics, how)
+        if self.digests is not None:
+            model.digests = np.union1d(self.digests, digest_images(given.images))
+        model._record_following(measure_following(model.prior, statistics))
+        return model
+
+    def refit_to(self, statistics: ClassStatistics, how: Refit = "moments") -> Self:
+        """Return a model with the same flow, and with Gaussians estimated again from latents.
+
+        What the config says of the former Gaussians is left out: `validation`, `following`, `calibration` and the
+        card's metrics.
+
+        Args:
+            statistics: statistics of the latents of the training images, with covariances if the prior has full ones.
+            how: `moments`: means and variances, or covariances, of each class; `prior`: by the method of the prior with
+                its λ.
+
+        Raises:
+            ValueError: `how` is neither; the method of the prior is not known, or learns the Gaussians along with the
+                flow; or a class has too few latents.
+            Diverged: the fit diverged.
+        """
+        prior, record = estimate_again(self.config, statistics, how)
+        former = ("validation", "following", "calibration")
+        kept = {name: value for name, value in self.config.items() if name not in former}
+        kept |= {"card": {**self.config["card"], "metrics": {}}} if "card" in self.config else {}
+        return replace(self, prior=prior.to("cpu"), config={**kept, "prior": record})
+
+    def _record_following(self, found: Following) -> None:
+        """Record β and mismatch of the training images in the config."""
+        self.config["following"] = {"beta": found.beta, "mismatch": found.mismatch}
+
+    def _collect_statistics(self, images: ImageSet) -> ClassStatistics:
+        """Collect the statistics of the latents of at least two images of each class.
+
+        Unlike for densities, each image gets new dequantisation noise, from the model's seed: under a shared noise, the
+        variance of a constant pixel would be 0.
+        """
+        with inference.strict_inference(self.flow):
+            statistics = collect_statistics(
+                self.flow,
+                images,
+                batch_size=inference.choose_batch_size(self.flow),
+                seed=self.seed,
+                domain=self.domain,
+                device=self.device,
+                covariance=self.prior.is_full,
+            )
+        statistics.check_counts()
+        return statistics
+
+    def _check_images(self, images: Images) -> np.ndarray:
+        return inference.check_images(images, self.flow.shape, self.domain.dtype)
+
+    def _make_set(self, images: Images, labels: Labels) -> ImageSet:
+        array = self._check_images(images)
+        return ImageSet(array, inference.check_labels(labels, self.classes, len(array)), self.data)
 
     def _compute_bits(self, log_prob: np.ndarray) -> np.ndarray:
         dimensions = math.prod(self.flow.shape)
         return self.domain.bits_per_dim(torch.from_numpy(-log_prob), dimensions).numpy()
+
+
+TrainedFlow = ClassConditionalFlow
+"""Deprecated name, of the time when stages of the workflow had a class of their own."""

@@ -1,34 +1,38 @@
-"""Initial state, fit of the Gaussians and training of a flow in one call, in memory."""
+"""A fit in memory: settings that suit the images, training of the flow, and Gaussians estimated again."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import RLock
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
-from nfpi.config.base import NonNegativeFloat, Seed, Settings
+from nfpi.config.base import NonNegativeFloat, Seed, Settings, explain
+from nfpi.config.experiments import Refit
+from nfpi.config.flows import FLOWS, FlowBlock
 from nfpi.config.metrics import MISMATCH_LIMIT
-from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock
+from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT, PRIORS, LearnedMethod, PriorBlock, compute_weight, get_alpha
+from nfpi.config.training import TrainingConfig, choose_batch_size, choose_epochs
 from nfpi.data.store import ImageSet, digest_images
 from nfpi.flows.registry import describe_flow
-from nfpi.model.inputs import Images, Labels, make_sets
-from nfpi.model.refitting import RefittableFlow
-from nfpi.model.settings import choose_flow, choose_prior, choose_training, choose_weight, parse_settings
-from nfpi.model.trained import describe_images
+from nfpi.model.files import describe_images
+from nfpi.priors.following import estimate_moments
 from nfpi.priors.gaussian import GaussianPrior
-from nfpi.priors.registry import describe_prior, fit_prior
+from nfpi.priors.registry import describe_prior, fit_prior, initial_prior
+from nfpi.priors.statistics import ClassStatistics
+from nfpi.runs import BASELINE, REFITS
 from nfpi.runtime.device import Device, make_device, restored_settings
 from nfpi.runtime.precision import full_precision, standard_defaults
 from nfpi.training.batches import TrainingData
 from nfpi.training.flow import continue_training, start_training
 from nfpi.training.state import TrainingState
 
-Validation = float | tuple[Any, Any] | None
-"""Share of the images to hold out, (images, labels), or None."""
+S = TypeVar("S", bound=Settings)
 logger = logging.getLogger(__name__)
 _FIT = RLock()
 """held by a running fit, as fits change settings and generators of torch that all threads share"""
@@ -37,114 +41,240 @@ _ADVICE = (
     "means and variances of their latents (expected at most %g), so samples lie where there are few images; more "
     "epochs, smaller batches or a smaller weight may help, or refit(images, labels)"
 )
+_SMALL, _MEDIUM = 16, 32
+"""largest lengths of an image's longer side, in pixels, for two levels (small) and for three (medium)"""
+
+_TRAINING: dict[str, dict[str, Any]] = {
+    "glow": {"learning_rate": 0.003},
+    "transformer": {"learning_rate": 0.003},
+}
+"""training settings that differ for a kind of flow"""
 
 
-class _Plain(Settings):
-    """Scalar arguments of a fit."""
+class FitSettings(Settings):
+    """Arguments of :meth:`nfpi.ClassConditionalFlow.fit` besides images and device.
+
+    Those of the type Any are validated by :func:`train_model`.
+    """
 
     weight: NonNegativeFloat | None
     relative_weight: NonNegativeFloat | None
     flip: bool
     name: str | None
     seed: Seed
+    epochs: Any
+    flow: Any
+    training: Any
+    prior: Any
 
 
-class FittedFlow(RefittableFlow):
-    """A trained flow that can be fitted to images in memory; base class of :class:`nfpi.ClassConditionalFlow`."""
+# ---- settings --------------------------------------------------------------------------------------------------------
 
-    @classmethod
-    def fit(
-        cls,
-        images: Images,
-        labels: Labels,
-        *,
-        weight: float | None = None,
-        relative_weight: float | None = None,
-        validation: Validation = None,
-        epochs: int | None = None,
-        classes: Sequence[str] | None = None,
-        flow: str | Mapping[str, Any] | None = None,
-        training: Mapping[str, Any] | None = None,
-        prior: str | Mapping[str, Any] | None = None,
-        flip: bool = False,
-        name: str | None = None,
-        seed: int = 0,
-        device: torch.device | str | None = None,
-        progress: bool = True,
-    ) -> Self:
-        """Initialise a flow on images, fit the class Gaussians to its latents, and train it under them.
 
-        Calls the same functions as the stages of the workflow, without writing files. Called on a model, it returns a
-        new one, and leaves that model as it is.
+def choose_num_levels(height: int, width: int) -> int:
+    """Return the number of levels of a flow for images of this size.
 
-        Fits in several threads run one after the other. A fit uses torch's global random generator and restores it at
-        the end, so other threads must not use it meanwhile.
+    Two for sides of up to 16 pixels, three up to 32, and one more whenever the longer side doubles; but at most the
+    number of times that height and width can both be halved.
 
-        One more pass over the training images measures whether the flow follows its Gaussians
-        (:meth:`measure_following`): `following` of the model's config, with a warning if it does not.
-
-        Args:
-            images: (N, H, W, C), uint8. Grey images may be (N, H, W), unless W is 1 to 4.
-            labels: (N,), indices of classes or their names.
-            weight: λ of Eq. 4, how strongly the Gaussians repel each other; at 0, the fixed point keeps the initial
-                Gaussians, as in the workflow. None: that of the relative weight.
-            relative_weight: s₀ in place of λ, which has the same effect for every number of classes and pixels, see
-                :func:`nfpi.config.priors.compute_weight`; None: 1, unless `weight` is given.
-            validation: share of the images to hold out, or (images, labels); the model's card has the scores on them.
-            epochs: passes over the training images; None: those of `training`, by default at least 20, and so many that
-                there are at least 800 steps.
-            classes: names of the K classes that labels index; None: the names in `labels`, sorted, or
-                "0" … "K − 1".
-            flow: kind of flow ("matrix_exponential", "glow", "transformer") or its settings, as under `flows:` in
-                config.yaml; None: "matrix_exponential". The settings of a kind given by its name depend on the size of
-                the images, see :func:`nfpi.model.settings.choose_default_settings`.
-            training: settings that differ from those of :func:`nfpi.model.settings.choose_training`. As no files are
-                written, `checkpoint_minutes`, `tracking` and `sample_every_epochs` have no effect.
-            prior: method of the Gaussians or its settings, as under `priors:` in config.yaml; None: the fixed point.
-            flip: whether mirrored images still belong to their class, for augmentations that mirror; the
-                augmentation "flip" requires True.
-            name: name of the data set, for the model's card.
-            seed: seed of all random numbers.
-            device: device to train on; None: a GPU if available.
-            progress: whether to show a progress bar; if the output is no terminal, it is renewed every ten seconds.
-
-        Raises:
-            ValueError: images, labels or a setting are invalid.
-            Diverged: the fit of the Gaussians or the training diverged; the message says what to change.
-        """
-        given = {"weight": weight, "relative_weight": relative_weight, "flip": flip, "name": name, "seed": seed}
-        plain = parse_settings(_Plain, given)
-        seed = plain.seed
-        train, held_out = make_sets(images, labels, classes, validation, flip=plain.flip, name=plain.name, seed=seed)
-        channels, height, width = train.shape
-        block = choose_flow(flow, height, width)
-        changes = {**block.training, **(training or {})}
-        config = choose_training(changes, epochs, block.kind, max(height, width), len(train))
-        if config.augmentation == "flip" and not plain.flip:
-            raise ValueError("flip: expected True with augmentation 'flip', which otherwise has no effect")
-        method = choose_prior(prior)
-        dimensions = channels * height * width
-        strength = choose_weight(plain.weight, plain.relative_weight, method, len(train.classes), dimensions)
-        with _training_device(device, config.precision) as place:
-            data = TrainingData(train, held_out, config, place.device)
-            description = describe_flow(block, train.shape)
-            state, fitted, record = _fit_and_train(data, description, method, strength, seed, place, progress)
-        model = cls.from_training(
-            state,
-            fitted,
-            start=method.start,
-            prior_record=record,
-            training=config.model_dump() | {"precision": place.precision},
-            data=describe_images(train) | {"n": len(train)},
-            digests=digest_images(train.images),
-            threads=place.threads,
-            **_describe_validation(state, held_out),
+    Raises:
+        ValueError: height or width is odd.
+    """
+    wanted, side = (2, _SMALL) if max(height, width) <= _SMALL else (3, _MEDIUM)
+    while max(height, width) > side:
+        wanted, side = wanted + 1, 2 * side
+    possible = next(level for level in range(wanted + 1) if level == wanted or (height | width) & (1 << level))
+    if not possible:
+        raise ValueError(
+            f"images: expected an even height and width, as each level halves them, received {height}×{width}: "
+            "crop, pad or resize the images"
         )
-        found = model.measure_following(train.images, train.labels)
-        model._record_following(found)
-        if found.mismatch is not None and found.mismatch > MISMATCH_LIMIT:
-            logger.warning(_ADVICE, found.mismatch, MISMATCH_LIMIT)
-        return model
+    return possible
+
+
+def choose_default_settings(kind: str, height: int, width: int) -> dict[str, Any]:
+    """Return the settings of a flow of this kind for images of this size.
+
+    The matrix-exponential flow is that of the preset `demo` for 8×8 images, of `cifar10_small` for 32×32 and of
+    `fashion_mnist_small` for 28×28; for other sizes, :func:`choose_num_levels` gives the number of levels.
+    Kinds that extensions add have their own defaults.
+    """
+    small = max(height, width) <= _SMALL
+    match kind:
+        case "matrix_exponential":
+            levels = choose_num_levels(height, width)
+            blocks = [2, 2] if small else [2, 1] + (levels - 2) * [1]
+            return {
+                "kind": kind,
+                "num_flows": ([4, 4] + (levels - 2) * [2])[:levels],
+                "num_blocks": blocks[:levels],
+                "hidden_channels": levels * [64 if small else 48],
+            }
+        case "glow":
+            levels = choose_num_levels(height, width)
+            return {"kind": kind, "num_flows": levels * [8], "hidden_channels": levels * [64]}
+        case "transformer":
+            size = {"patch_size": 4, "num_flows": 16, "depth": 1, "width": 64, "channel_couplings": 1}
+            return {"kind": kind, **size}
+    return {"kind": kind}
+
+
+def choose_flow(flow: str | Mapping[str, Any] | None, height: int, width: int) -> FlowBlock:
+    """Return the settings of the flow of a fit.
+
+    Args:
+        flow: name of a kind; or settings, as under `flows:` in config.yaml; None: the matrix-exponential flow.
+        height, width: size of the images.
+
+    Raises:
+        ValueError: the kind or a setting is unknown, a setting is out of range, or the default settings need an even
+            height and width.
+    """
+    if flow is None or isinstance(flow, str):
+        kind = FLOWS[flow or FLOWS.default].name
+        flow = choose_default_settings(kind, height, width)
+    block: FlowBlock = _parse_block(FLOWS, flow, "flow")
+    return block
+
+
+def choose_training(
+    training: Mapping[str, Any] | None, epochs: int | None, kind: str, side: int, num_images: int
+) -> TrainingConfig:
+    """Return the training settings of a fit.
+
+    Defaults: batch size and epochs by the number of images (:func:`nfpi.config.training.choose_batch_size`,
+    :func:`nfpi.config.training.choose_epochs`); a warm-up of 100 steps, but at most a quarter of all; augmentation
+    `shift` if the longer side exceeds 16 pixels, otherwise none; one evaluation, at the end; `fit_after_epochs` 0 for a
+    single epoch, otherwise 1; a learning rate of 0.003 for Glow and transformer flows. The others are those of
+    :class:`TrainingConfig`.
+
+    Args:
+        training: settings that differ from the defaults, as under `training:` in config.yaml.
+        epochs: number of epochs; None: that of the settings.
+        kind: kind of flow.
+        side: longer side of the images, in pixels.
+        num_images: number of training images.
+
+    Raises:
+        ValueError: a setting is unknown or out of range.
+    """
+    given = {**_TRAINING.get(kind, {}), **(training or {})}
+    given |= {} if epochs is None else {"epochs": epochs}
+    checked = parse_settings(TrainingConfig, {**given, "fit_after_epochs": 0}, "training: ")
+    batch_size = checked.batch_size if "batch_size" in given else choose_batch_size(num_images)
+    epochs = checked.epochs if "epochs" in given else choose_epochs(num_images, batch_size)
+    defaults = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "warmup_steps": min(100, epochs * -(-num_images // batch_size) // 4),
+        "augmentation": "none" if side <= _SMALL else "shift",
+        "evaluate_every": epochs,
+        "fit_after_epochs": 0 if epochs == 1 else 1,
+    }
+    return parse_settings(TrainingConfig, {**defaults, **given}, "training: ")
+
+
+def choose_prior(prior: str | Mapping[str, Any] | None) -> PriorBlock:
+    """Return the settings of the prior of a fit.
+
+    Args:
+        prior: name of a method; or settings, as under `priors:` in config.yaml; None: the fixed-point iteration.
+
+    Raises:
+        ValueError: the method or a setting is unknown, or a setting is out of range.
+    """
+    block: PriorBlock = _parse_block(PRIORS, {"method": prior} if isinstance(prior, str) else prior or {}, "prior")
+    return block
+
+
+def choose_weight(
+    weight: float | None, relative_weight: float | None, prior: PriorBlock, num_classes: int, num_dimensions: int
+) -> float:
+    """Return λ of a fit.
+
+    Args:
+        weight: λ; None: that of the relative weight.
+        relative_weight: s₀; None: :data:`nfpi.config.priors.DEFAULT_RELATIVE_WEIGHT`.
+        prior: settings of the prior.
+        num_classes: K.
+        num_dimensions: D.
+
+    Raises:
+        ValueError: both are given, or λ is not given and the prior has no α.
+    """
+    if weight is not None and relative_weight is not None:
+        raise ValueError("weight, relative_weight: expected one of them, received both")
+    if weight is not None or not PRIORS[prior.method].traits["uses_weight"]:
+        return weight or 0.0
+    alpha = get_alpha(prior)
+    if alpha is None:
+        raise ValueError(f"weight: expected λ, since prior '{prior.method}' has no alpha, received none")
+    chosen = DEFAULT_RELATIVE_WEIGHT if relative_weight is None else relative_weight
+    return compute_weight(chosen, alpha, num_classes, num_dimensions)
+
+
+def _parse_block(registry: Any, block: Any, what: str) -> Any:
+    """Validate a block of config.yaml; raises ValueError in one line that begins with `what`."""
+    try:
+        return registry.validate(dict(block))
+    except ValidationError as error:
+        raise ValueError(f"{what}: {explain(error)}") from None
+    except PydanticCustomError as error:
+        raise ValueError(f"{what}: {error}") from None
+
+
+def parse_settings(model: type[S], values: Mapping[str, Any], where: str = "") -> S:
+    """Validate settings; raises ValueError in one line, which begins with `where`, for a wrong key or value."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise ValueError(f"{where}{explain(error)}") from None
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+def train_model(
+    train: ImageSet, held_out: ImageSet | None, settings: FitSettings, device: torch.device | str | None, progress: bool
+) -> dict[str, Any]:
+    """Initialise a flow on images, fit the class Gaussians to its latents, and train it under them.
+
+    Args:
+        train: the training images.
+        held_out: images to validate on, if any.
+        settings, device, progress: see :meth:`nfpi.ClassConditionalFlow.fit`.
+
+    Returns:
+        The arguments of :meth:`nfpi.ClassConditionalFlow.from_training`.
+
+    Raises:
+        ValueError: a setting is invalid.
+        Diverged: the fit of the Gaussians or the training diverged.
+    """
+    channels, height, width = train.shape
+    block = choose_flow(settings.flow, height, width)
+    changes = {**block.training, **(settings.training or {})}
+    config = choose_training(changes, settings.epochs, block.kind, max(height, width), len(train))
+    if config.augmentation == "flip" and not settings.flip:
+        raise ValueError("flip: expected True with augmentation 'flip', which otherwise has no effect")
+    method = choose_prior(settings.prior)
+    dimensions = channels * height * width
+    strength = choose_weight(settings.weight, settings.relative_weight, method, len(train.classes), dimensions)
+    with _training_device(device, config.precision) as place:
+        data = TrainingData(train, held_out, config, place.device)
+        description = describe_flow(block, train.shape)
+        state, fitted, record = _fit_and_train(data, description, method, strength, settings.seed, place, progress)
+    return {
+        "state": state,
+        "prior": fitted,
+        "start": method.start,
+        "prior_record": record,
+        "training": config.model_dump() | {"precision": place.precision},
+        "data": describe_images(train) | {"n": len(train)},
+        "digests": digest_images(train.images),
+        "threads": place.threads,
+        **_describe_validation(state, held_out),
+    }
 
 
 def _fit_and_train(
@@ -196,3 +326,41 @@ def _training_device(device: torch.device | str | None, precision: str) -> Itera
         gpus = [chosen.device] if chosen.device.type == "cuda" else []
         with torch.random.fork_rng(devices=gpus), torch.enable_grad():
             yield chosen
+
+
+# ---- Gaussians of a trained flow -------------------------------------------------------------------------------------
+
+
+def estimate_again(
+    config: Mapping[str, Any], statistics: ClassStatistics, how: Refit
+) -> tuple[GaussianPrior, dict[str, Any]]:
+    """Estimate the Gaussians of a model again, see :meth:`nfpi.ClassConditionalFlow.refit_to`.
+
+    Args:
+        config: config of the model.
+        statistics: statistics of the latents of the training images.
+        how: `moments` or `prior`.
+
+    Returns:
+        the Gaussians, and their record, `prior` of the new config.
+    """
+    if how not in REFITS:
+        raise ValueError(f"how: expected {' or '.join(REFITS)}, received {how!r}")
+    record: dict[str, Any] = {**config.get("prior", {}), "refit": how}
+    if how == "moments":
+        kept = {name: value for name, value in record.items() if name not in ("iterations", "converged")}
+        return estimate_moments(statistics), kept
+    if "method" in record:
+        block = PRIORS.validate(record["settings"])
+        initial = initial_prior(statistics, block.start, config["seed"])
+        fitted = fit_prior(block, statistics, initial, record["lambda"])
+        return fitted.prior, record | fitted.record
+    if config.get("start") in BASELINE:  # λ = 0 keeps the initial Gaussians
+        return initial_prior(statistics, config["start"], config["seed"]), record
+    raise ValueError("refit: expected moments for a model whose prior has no known method, received prior")
+
+
+def warn_unless_followed(mismatch: float | None) -> None:
+    """Warn if the latents of the training images do not follow the Gaussians; None: the mismatch is not known."""
+    if mismatch is not None and mismatch > MISMATCH_LIMIT:
+        logger.warning(_ADVICE, mismatch, MISMATCH_LIMIT)

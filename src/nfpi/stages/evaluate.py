@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from nfpi.evaluation import FlowScores
-    from nfpi.model.trained import TrainedFlow
+    from nfpi.model import ClassConditionalFlow
     from nfpi.priors.following import Following
 
 logger = logging.getLogger(__name__)
@@ -75,12 +75,12 @@ class Evaluate(DetectingStage):
         """
         from nfpi.data.store import read_image_set
         from nfpi.evaluation import collect_statistics, evaluate_priors
-        from nfpi.model.trained import TrainedFlow
+        from nfpi.model import ClassConditionalFlow
         from nfpi.priors.following import estimate_moments, measure_following
         from nfpi.runtime.device import make_device
 
         began = time.monotonic()
-        model, device = TrainedFlow.read(self.model), make_device().device
+        model, device = ClassConditionalFlow.read(self.model), make_device().device
         flow, batches = model.flow.to(device), self._choose_batches(model, device)
         train, images = (read_image_set(self.data / split) for split in ("train", "test"))
         of_train = collect_statistics(flow, train, covariance=model.prior.is_full, **batches)
@@ -115,7 +115,7 @@ class Evaluate(DetectingStage):
         logger.info("NF-Acc %.2f %%, %.4f bits/dim on %d test images", test.nf_acc, test.bits_per_dim, test.n)
 
     def _measure_detection(
-        self, model: TrainedFlow, test: FlowScores, validation: FlowScores, device: torch.device
+        self, model: ClassConditionalFlow, test: FlowScores, validation: FlowScores, device: torch.device
     ) -> dict[str, float]:
         """Return how well images of the other data set, if any, are told from test images by each score."""
         from nfpi.evaluation import measure_unknown
@@ -134,7 +134,7 @@ class Evaluate(DetectingStage):
             }
         )
 
-    def _score_validation(self, model: TrainedFlow, device: torch.device) -> FlowScores | None:
+    def _score_validation(self, model: ClassConditionalFlow, device: torch.device) -> FlowScores | None:
         """Evaluate the flow on the validation split; None: it is empty."""
         from nfpi.data.store import MAY_BE_EMPTY, read_image_set
         from nfpi.evaluation import evaluate_flow
@@ -144,7 +144,7 @@ class Evaluate(DetectingStage):
             return None
         return evaluate_flow(model.flow, model.prior, images, **self._choose_batches(model, device))
 
-    def _choose_batches(self, model: TrainedFlow, device: torch.device) -> dict[str, Any]:
+    def _choose_batches(self, model: ClassConditionalFlow, device: torch.device) -> dict[str, Any]:
         """Return the arguments that determine the batches and their noise, the same for every pass over a split."""
         return {
             "batch_size": self.evaluation.batch_size,
@@ -154,7 +154,7 @@ class Evaluate(DetectingStage):
         }
 
     def _measure_following(
-        self, model: TrainedFlow, found: Following, test: FlowScores, under_moments: Sequence[FlowScores]
+        self, model: ClassConditionalFlow, found: Following, test: FlowScores, under_moments: Sequence[FlowScores]
     ) -> dict[str, float]:
         """Return the metrics that tell whether the latents follow the prior.
 
@@ -191,7 +191,7 @@ class Evaluate(DetectingStage):
         return own | self.compute_metrics(scores, temperature)
 
 
-def _measure_sampling_time(model: TrainedFlow, count: int, device: torch.device) -> float:
+def _measure_sampling_time(model: ClassConditionalFlow, count: int, device: torch.device) -> float:
     """Return the wall-clock seconds per 1000 samples, measured on a batch of `count` after a warm-up batch."""
     from nfpi.sampling import balanced_labels, sample_images
 

@@ -20,7 +20,7 @@ from nfpi.stages.refit_prior import need_model
 if TYPE_CHECKING:
     from nfpi.augmentation import PrincipalAxes
     from nfpi.data.writer import ImageSetWriter
-    from nfpi.model.trained import TrainedFlow
+    from nfpi.model import ClassConditionalFlow
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,9 @@ class ImageStage(Stage):
     """folder of the model"""
     seed: Seed = 0
 
-    def open_writer(self, model: TrainedFlow, count: int, name: str, split: str, **extra: Any) -> ImageSetWriter:
+    def open_writer(
+        self, model: ClassConditionalFlow, count: int, name: str, split: str, **extra: Any
+    ) -> ImageSetWriter:
         """Return a writer of the images.
 
         Args:
@@ -87,11 +89,11 @@ class Generate(ImageStage):
         """Sample images, and write them batch by batch; record how many were drawn again, and the saturated values."""
         import numpy as np
 
-        from nfpi.model.trained import TrainedFlow
+        from nfpi.model import ClassConditionalFlow
         from nfpi.runtime.device import make_device
         from nfpi.sampling import balanced_labels, compute_saturated_share, sample_images
 
-        model, device = TrainedFlow.read(self.model), make_device().device
+        model, device = ClassConditionalFlow.read(self.model), make_device().device
         labels = balanced_labels(model.prior.num_classes, self.per_class)
         about = {"temperature": self.temperature, "seed": self.seed}
         with self.open_writer(model, len(labels), model.data["name"], "generated", **about) as writer:
@@ -157,10 +159,10 @@ class Augment(ImageStage):
 
         from nfpi.augmentation import augment_images
         from nfpi.data.store import read_image_set
-        from nfpi.model.trained import TrainedFlow
+        from nfpi.model import ClassConditionalFlow
         from nfpi.runtime.device import make_device
 
-        model = TrainedFlow.read(self.model)
+        model = ClassConditionalFlow.read(self.model)
         train = read_image_set(self.data / "train")
         model.require_classes(train.classes, self.data)
         device, variants = make_device().device, self.nfa.variants

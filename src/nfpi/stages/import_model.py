@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from nfpi.data.store import ImageSet
-    from nfpi.model.trained import TrainedFlow
+    from nfpi.model import ClassConditionalFlow
 
 
 def list_model_files(model: Path) -> list[Path]:
@@ -103,13 +103,15 @@ class ImportModel(Stage):
         config = {name: value for name, value in model.config.items() if name != "unseen"}
         replace(model, config={**config, "seed": self.seed, **unseen}).write(self.get_path("config").parent)
 
-    def _read_model(self, images: ImageSet) -> TrainedFlow:
+    def _read_model(self, images: ImageSet) -> ClassConditionalFlow:
+        from nfpi.model import ClassConditionalFlow
         from nfpi.model.hub import download_model
-        from nfpi.model.trained import TrainedFlow
 
         if self.revision is not None:
-            return TrainedFlow.read(download_model(str(self.model), revision=self.revision))
-        return TrainedFlow.read(self.model) if self.model.is_dir() else _read_release(self.model, self.averaged, images)
+            return ClassConditionalFlow.read(download_model(str(self.model), revision=self.revision))
+        if self.model.is_dir():
+            return ClassConditionalFlow.read(self.model)
+        return _read_release(self.model, self.averaged, images)
 
     def _check_unseen(self, digests: np.ndarray, train: ImageSet, test: ImageSet) -> int:
         """Return the number of test images, after checking that none is a training image of the model.
@@ -133,7 +135,7 @@ class ImportModel(Stage):
         return len(test)
 
 
-def _read_release(checkpoint: Path, averaged: bool, images: ImageSet) -> TrainedFlow:
+def _read_release(checkpoint: Path, averaged: bool, images: ImageSet) -> ClassConditionalFlow:
     """Read a released checkpoint as a model with the classes of these images.
 
     Raises:
@@ -141,9 +143,10 @@ def _read_release(checkpoint: Path, averaged: bool, images: ImageSet) -> Trained
         ValueError: the images have another size or number of classes.
     """
     from nfpi.evaluation import check_shapes
-    from nfpi.model.trained import TrainedFlow, describe_images
+    from nfpi.model import ClassConditionalFlow
+    from nfpi.model.files import describe_images
     from nfpi.release import load_release_checkpoint, make_release_config
 
     flow, prior = load_release_checkpoint(checkpoint, averaged)
     check_shapes(flow, prior, images)
-    return TrainedFlow(flow, prior, make_release_config(checkpoint, averaged, describe_images(images)))
+    return ClassConditionalFlow(flow, prior, make_release_config(checkpoint, averaged, describe_images(images)))

@@ -22,7 +22,7 @@ from nfpi.stages.base import Command, Words
 from nfpi.stages.printing import format_lines, print_rows
 
 if TYPE_CHECKING:
-    from nfpi.model.class_conditional import ClassConditionalFlow
+    from nfpi.model import ClassConditionalFlow
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class ModelCommand(Command):
 
     def _read_model(self) -> ClassConditionalFlow:
         """Load a model of grey or colour pixels on the best device; files listed in a manifest are verified."""
-        from nfpi.model.class_conditional import ClassConditionalFlow
+        from nfpi.model import ClassConditionalFlow
         from nfpi.runtime.device import make_device
 
         for file in self._list_model_files():

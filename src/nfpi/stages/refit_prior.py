@@ -62,10 +62,10 @@ class RefitPrior(Stage):
         """Encode the training images, and write the model with the Gaussians of their latents."""
         from nfpi.data.store import read_image_set
         from nfpi.evaluation import collect_statistics
-        from nfpi.model.trained import TrainedFlow
+        from nfpi.model import ClassConditionalFlow
         from nfpi.runtime.device import make_device
 
-        model, device = TrainedFlow.read(self.model), make_device().device
+        model, device = ClassConditionalFlow.read(self.model), make_device().device
         train = read_image_set(self.data / "train")
         model.require_classes(train.classes, self.data)
         statistics = collect_statistics(

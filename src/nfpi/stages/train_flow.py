@@ -172,7 +172,8 @@ class TrainFlow(FlowStage):
     def run(self) -> None:
         """Train the remaining epochs under Gaussians that are fixed or learned along with the flow."""
         from nfpi.data.store import digest_images
-        from nfpi.model.trained import TrainedFlow, describe_images
+        from nfpi.model import ClassConditionalFlow
+        from nfpi.model.files import describe_images
         from nfpi.priors.files import load_prior
         from nfpi.priors.registry import describe_prior
         from nfpi.training.flow import continue_training
@@ -197,7 +198,7 @@ class TrainFlow(FlowStage):
         further: dict[str, Any] = {"devices": device.processes.count, "threads": device.threads}
         if len(state.precisions) > 1:  # it changed when the training was resumed; `training.precision` is the last
             further["precisions"] = state.precisions
-        model = TrainedFlow.from_training(
+        model = ClassConditionalFlow.from_training(
             state,
             prior,
             start=header.get("start"),
