@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import nfpi.runtime.device
-from nfpi.runtime.device import Device, describe_device, make_device
+from nfpi.runtime.device import Device, make_device
 
 HEAVY = (
     *("lightning_fabric", "timm", "torchvision", "sklearn", "pandas", "scipy.stats"),
@@ -105,10 +105,6 @@ def test_threads_wait_without_spinning_unless_the_user_wishes_it(given, found):
     if "OPENMP DISPLAY ENVIRONMENT BEGIN" not in done.stderr:
         pytest.skip("this OpenMP does not report its settings")
     assert f"OMP_WAIT_POLICY = '{found}'" in done.stderr
-
-
-def test_a_processor_is_named_with_its_threads():
-    assert f"({torch.get_num_threads()} threads)" in describe_device(torch.device("cpu"))
 
 
 def test_the_training_loop_imports_nothing_heavy():
