@@ -165,11 +165,9 @@ def test_latents_of_another_size_are_refused():
 def test_labels_of_another_shape_are_refused_and_leave_no_trace(shape, covariance):
     z, y = _latents()
     statistics = ClassStatistics.from_latents(z, y, covariance=covariance)
-    message = rf"^labels:.*shape {re.escape(str(shape))}$"
-    with pytest.raises(ValueError, match=message):
-        statistics.update(z, torch.zeros(shape, dtype=torch.long))
-    with pytest.raises(ValueError, match=message):
-        ClassStatistics.from_latents(z, torch.zeros(shape, dtype=torch.long))
+    for use in (statistics.update, ClassStatistics.from_latents):
+        with pytest.raises(ValueError, match=rf"^labels:.*shape {re.escape(str(shape))}$"):
+            use(z, torch.zeros(shape, dtype=torch.long))
     _assert_moments(statistics, z, y)
 
 
@@ -208,14 +206,8 @@ def test_one_class_in_one_dimension(covariance):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            (torch.zeros(4), torch.zeros(4, dtype=torch.long)),
-            r"latents:.*shape \(4,\)",
-        ),
-        (
-            (torch.zeros(2, 0), torch.zeros(2, dtype=torch.long)),
-            r"statistics.*1 and 0",
-        ),
+        ((torch.zeros(4), torch.zeros(4, dtype=torch.long)), r"latents:.*shape \(4,\)"),
+        ((torch.zeros(2, 0), torch.zeros(2, dtype=torch.long)), "statistics.*1 and 0"),
         ((torch.zeros(2, 3), torch.zeros(2, dtype=torch.long), 0), "statistics:.*0 and 3"),
         ((torch.zeros(2, 3), -torch.ones(2, dtype=torch.long)), "labels:.*-1"),
     ],
@@ -227,17 +219,8 @@ def test_latents_without_classes_or_dimensions_are_refused(arguments, message):
 
 @pytest.mark.parametrize("other", [(2, 4, False), (3, 5, False), (3, 4, True)])
 def test_statistics_of_another_kind_are_not_merged(other):
-    kind = f"{'with' if other[2] else 'without'} covariances"
-    received = re.escape(f"received (K, D) = {other[:2]} {kind}")
-    with pytest.raises(ValueError, match=f"{received}"):
+    with pytest.raises(ValueError, match=re.escape(str(other[:2]))):
         ClassStatistics.empty(3, 4).merge(ClassStatistics.empty(*other))
-
-
-def test_moments_that_do_not_fit_the_counts_are_refused():
-    with pytest.raises(ValueError, match=r"mean:.*\(3, 4\)"):
-        ClassStatistics(count=torch.ones(2), mean=torch.zeros(3, 4), variance=torch.ones(2, 4))
-    with pytest.raises(ValueError, match="covariance"):
-        ClassStatistics(count=torch.ones(2), mean=torch.zeros(2, 4))
 
 
 @pytest.mark.parametrize(
@@ -248,12 +231,11 @@ def test_moments_that_do_not_fit_the_counts_are_refused():
         ({"variance": torch.ones(4)}, r"variance:.*\(4,\)"),
         ({"covariance": torch.ones(2, 3, 3)}, r"covariance:.*\(2, 3, 3\)"),
         ({"covariance": torch.ones(1, 4, 4)}, r"covariance:.*\(1, 4, 4\)"),
-        (
-            {"covariance": torch.ones(2, 3, 3), "variance": None},
-            r"covariance:.*\(2, 3, 3\)",
-        ),
+        ({"covariance": torch.ones(2, 3, 3), "variance": None}, r"covariance:.*\(2, 3, 3\)"),
         ({"covariance": torch.ones(2, 4), "variance": None}, r"covariance:.*\(2, 4\)"),
+        ({"variance": None}, ".*covariance.*"),
         ({"mean": torch.zeros(2)}, r"mean:.*\(2,\)"),
+        ({"mean": torch.zeros(3, 4)}, r"mean:.*\(3, 4\)"),
         ({"mean": torch.zeros(2, 0), "variance": torch.zeros(2, 0)}, r"mean:.*\(2, 0\)"),
         ({"count": torch.ones(1)}, r"mean:.*\(2, 4\)"),
         ({"count": torch.ones(2, 1)}, r"count:.*\(2, 1\)"),
@@ -262,10 +244,9 @@ def test_moments_that_do_not_fit_the_counts_are_refused():
     ],
 )
 def test_moments_are_not_broadcast(changes, message):
+    moments = {"count": torch.full((2,), 5), "mean": torch.zeros(2, 4), "variance": torch.ones(2, 4)}
     with pytest.raises(ValueError, match=f"^{message}$"):
-        ClassStatistics(
-            **{"count": torch.full((2,), 5), "mean": torch.zeros(2, 4), "variance": torch.ones(2, 4)} | changes
-        )
+        ClassStatistics(**moments | changes)
 
 
 def test_covariance_that_is_not_finite_fails_the_check():
@@ -274,5 +255,5 @@ def test_covariance_that_is_not_finite_fails_the_check():
     covariance = ClassStatistics.from_latents(z, y, covariance=True).covariance
     covariance[1, 0, 2] = torch.nan
     statistics = ClassStatistics(torch.bincount(y), torch.zeros(3, 4), covariance=covariance)
-    with pytest.raises(ValueError, match=r"^covariance: a number is not finite$"):
+    with pytest.raises(ValueError, match=r"^covariance: "):
         statistics.check()
