@@ -25,9 +25,7 @@ def test_what_begins_anew_asks_for_more_each_time(cluster, attempt, times):
     assert (asked["mem_mb"], asked["runtime"]) == (16000 * times, 60 * times)
 
 
-@pytest.mark.parametrize(
-    "stage", ["encode_data", "start_flow", "train_flow", "generate", "augment", "train_classifier"]
-)
+@pytest.mark.parametrize("stage", ["encode_data", "train_flow", "generate", "augment", "train_classifier"])
 def test_what_goes_on_from_a_checkpoint_asks_for_the_same(stage):
     assert compute_job_resources(stage, ON_GPU, Cluster(), 1) == compute_job_resources(stage, ON_GPU, Cluster(), 5)
 

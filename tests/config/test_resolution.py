@@ -37,7 +37,7 @@ def test_the_user_chooses_the_preset_and_the_folder(project):
 
 
 def test_a_single_seed_needs_no_brackets(project):
-    assert project.resolve_config({"seeds": 3}).seeds == [3]
+    assert project.resolve_config({"seeds": 2**63 - 1}).seeds == [2**63 - 1]
 
 
 # ---- a data set's own settings ------------------------------------------------------------------------------
@@ -61,12 +61,6 @@ def test_overrides_hold_for_their_data_set_only(project):
     assert other.priors == config.priors
     assert config.for_dataset("digits") == config
     assert config.classifiers["resnet18"].epochs == 30
-
-
-def test_an_override_may_choose_another_backbone(project):
-    overrides = {"flows": {"mef": {"kind": "transformer", "width": 64}}}
-    flow = project.resolve_config(datasets={"digits": {"overrides": overrides}}).for_dataset("digits").flows["mef"]
-    assert (flow.kind, flow.width) == ("transformer", 64)
 
 
 def test_another_backbone_of_a_data_set_is_not_trained_with_the_settings_of_the_common_one(project):
@@ -93,21 +87,14 @@ def test_a_training_is_that_of_all_then_of_the_backbone_then_of_the_data_set(pro
     assert of("other", "glow") == (3.0, 0.5, 3, 64)
 
 
-def test_a_folder_may_name_the_home_and_variables(project, monkeypatch):
-    monkeypatch.setenv("NFPI_TEST_SCRATCH", "/scratch/me")
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [("$NFPI_TEST/x", "/5$each/x"), ("~/${NFPI_TEST}", "/home/me//5$each"), ("plain", "plain")],
+)
+def test_a_folder_may_name_the_home_and_variables(project, monkeypatch, folder, expected):
+    monkeypatch.setenv("NFPI_TEST", "/5$each")
     monkeypatch.setenv("HOME", "/home/me")
-    monkeypatch.setenv("NFPI_TEST_PRICE", "/data/5$each")
-    datasets = {
-        "fourth": {"folder": "$NFPI_TEST_PRICE"},
-        "digits": {"folder": "$NFPI_TEST_SCRATCH/digits"},
-        "other": {"folder": "~/${NFPI_TEST_SCRATCH}"},
-        "third": {"folder": "plain"},
-    }
-    config = project.resolve_config(datasets=datasets)
-    assert config.datasets["digits"].folder == Path("/scratch/me/digits")
-    assert config.datasets["other"].folder == Path("/home/me//scratch/me")
-    assert config.datasets["third"].folder == Path("plain")
-    assert config.datasets["fourth"].folder == Path("/data/5$each")
+    assert project.resolve_config(datasets={"digits": {"folder": folder}}).datasets["digits"].folder == Path(expected)
 
 
 # ---- the runs of experiments ---------------------------------------------------------------------------------
@@ -159,19 +146,15 @@ def test_a_seed_has_a_run_of_the_flow_and_one_of_the_classifier(project):
 
 def test_the_weight_of_a_figure_is_lambda_in_files_and_in_the_json_of_stages(project):
     figures = {"samples": {"dataset": "other", "lambda": "1e4"}}
-    config = project.resolve_config(
-        figures=figures, datasets={"digits": {}, "other": {"overrides": {"nfa": {"axes": 3}}}}
-    )
+    datasets = {"digits": {}, "other": {"overrides": {"nfa": {"axes": 3}}}}
+    config = project.resolve_config(figures=figures, datasets=datasets)
     figure = config.figures["samples"]
     assert figure.weight == 1e4
     dumped = json.loads(json.dumps(figure.model_dump(mode="json")))
     assert dumped["lambda"] == 1e4
     assert type(figure).model_validate(dumped) == figure
     assert config.for_dataset("other").figures["samples"] == figure
-    layout = Layout(Path("results"))
-    assert (
-        figure.list_model_files(config, layout)[0] == "results/other/mef/fpi/lambda=10000/seed=1999/model/config.json"
-    )
+    assert "lambda=10000/" in figure.list_model_files(config, Layout(Path("results")))[0]
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------
@@ -238,32 +221,28 @@ FAULTS = [
     ({"classifiers": {"resnet18": {}, "swin": {}, "model": {}}}, "classifiers.model: "),
     # values
     ({"training": {"epochs": "many"}}, "training.epochs: "),
-    ({"training": {"epochs": 4.5}}, "training.epochs: "),
-    ({"training": 3}, "training: "),
     ({"training": {"learning_rate": math.inf}}, "training.learning_rate: "),
-    ({"training": {"ema_decay": 1}}, "training.ema_decay: "),
     ({"training": {"epochs": 10, "fit_after_epochs": 10}}, "training: fit_after_epochs must be smaller than epochs"),
     (overriding(training={"fit_after_epochs": 900}), "datasets.digits.overrides: training: fit_after_epochs "),
-    ({"priors": {"fpi": {"update": "exakt"}}}, "priors.fpi.update: "),
     (beside_fpi("nfgd", method="gradient_descent", power=0), "priors.nfgd.power: "),
     (beside_fpi("nfgd", method="gradient_descent", every="step", objective="released"), "priors.nfgd: objective: "),
     ({"flows": {"mef": {"num_flows": [8]}}}, "flows.mef: num_flows, num_blocks, hidden_channels: "),
     ({"flows": {"mef": {}, "t": {"kind": "transformer", "width": 10, "num_heads": 4}}}, "flows.t: num_heads: "),
     ({"datasets": {"digits": {"image_size": 16}}}, "datasets.digits: image_size: "),
-    ({"classifiers": {"a": {"standard": {"rand_augment": "m9"}}}}, "classifiers.a.standard.rand_augment: "),
     ({"classifiers": {"resnet18": {}, "a": {"model": "eva02", "pretrained": True}}}, "classifiers.a: start_from and "),
     ({"classifiers": {"a": REAL | {"model": "swin", "pretrained": True}}}, "classifiers.a: pretrained: "),
     ({"classifiers": {"a": REAL | {"start_from": "a"}}}, "classifiers.a.start_from: "),
     ({"classifiers": {"a": REAL | {"start_from": "b"}, "b": {"train_on": "both"}}}, "classifiers.a.start_from: "),
     ({"classifiers": {"a": REAL | {"start_from": "b"}, "b": REAL | {"keep": False}}}, "classifiers.a.start_from: "),
     ({"seeds": [1, 0, 1]}, "seeds: expected each value once"),
+    ({"seeds": [1, 2**63]}, "seeds.1: "),
+    ({"datasets": {"digits": {"split_seed": 2**32}}}, "datasets.digits.split_seed: "),
     ({"results": "a\nb"}, "results: "),
     ({"results": "./-n"}, "results: "),
     # experiments
     ({"tables": {"mine": {}}}, "tables.mine.experiments: "),
     ({"tables": experiment(lambdas=[0, -1])}, "tables.table2.experiments.0.lambdas.1: "),
     ({"tables": experiment(lambdas=[math.inf])}, "tables.table2.experiments.0.lambdas.0: "),
-    ({"tables": experiment(lambdas=["large"])}, "tables.table2.experiments.0.lambdas.0: "),
     ({"tables": experiment(lambdas=[])}, "tables.table2: lambdas: expected at least one for prior 'fpi' on 'digits'"),
     ({"tables": experiment(**WITHOUT_PRIOR, refit="moments")}, "without a prior "),
     ({"tables": experiment(**WITHOUT_PRIOR, augmentation="nfa")}, "without a prior "),
@@ -315,14 +294,6 @@ def test_a_fault_is_of_the_preset_if_it_is_there_without_the_users_settings(proj
         project.resolve(overrides, presets={"small": preset})
 
 
-@pytest.mark.parametrize("overrides", [{}, {"seeds": [3]}])
-def test_a_fault_of_config_yaml_names_this_file(project, overrides):
-    with pytest.raises(
-        ConfigError, match=rf"^{re.escape(str(project.folder))}/config\.yaml: unknown key 'training\.epohcs'"
-    ):
-        project.resolve(overrides, training={"epohcs": 3})
-
-
 def test_the_options_that_gave_a_fault_are_named(project):
     arguments = {"overrides": {"seeds": []}, "overrides_name": "--configfile mine.yaml"}
     config = project.write("config.yaml", {"preset": "small"})
@@ -354,19 +325,6 @@ def test_null_leaves_tables_and_figures_out(project):
     settings = {"figures": {"*": None, "figure1": {"dataset": "digits"}}}
     assert list(project.resolve_config(settings, figures=figures).figures) == ["figure1"]
     assert project.resolve_config(figures={"*": None}).figures == {}
-
-
-@pytest.mark.parametrize(
-    ("changes", "key"),
-    [
-        ({"seeds": [1, 2**63]}, "seeds.1"),
-        ({"datasets": {"digits": {"split_seed": 2**32}}}, "datasets.digits.split_seed"),
-    ],
-)
-def test_a_seed_that_tables_cannot_hold_is_refused(project, changes, key):
-    with pytest.raises(ConfigError, match=rf"^--config: {key}: .*, received \d+$"):
-        project.resolve_config(changes)
-    assert project.resolve_config({"seeds": [2**63 - 1]}).seeds == [2**63 - 1]
 
 
 # ---- nothing is chosen where nothing is held out --------------------------------------------------------------
@@ -404,11 +362,10 @@ def test_a_choice_where_nothing_is_held_out_is_refused(project, experiment):
     ],
 )
 def test_what_is_not_measured_on_the_validation_split_chooses_nothing(project, best_by, experiment, fault):
-    classifiers = {"resnet18": {}, "swin": {"model": "swin", "train_on": "real"}}
     experiments = [{"dataset": "digits", "lambdas": [1, 2], "classifier": None} | experiment]
     table = {"best_by": best_by, "experiments": experiments}
     with pytest.raises(ConfigError, match=rf"tables\.t.*best_by: .*{fault}"):
-        project.resolve_config(tables={"t": table}, classifiers=classifiers)
+        project.resolve_config(tables={"t": table})
 
 
 @pytest.mark.parametrize("best_by", ["nf_acc", "bits_per_dim", "ece", "cnn_acc"])
@@ -417,6 +374,5 @@ def test_weights_may_be_chosen_by_what_is_measured_on_the_validation_split(proje
         {"dataset": "digits", "lambdas": [1, 2], "classifier": "resnet18"},
         {"dataset": "digits", "lambdas": [0], "classifier": None},  # nothing to choose
     ]
-    datasets = {"digits": {"overrides": {"training": {"epochs": 3}}}}
-    config = project.resolve_config(tables={"t": {"best_by": best_by, "experiments": experiments}}, datasets=datasets)
+    config = project.resolve_config(tables={"t": {"best_by": best_by, "experiments": experiments}})
     assert config.tables["t"].best_by == best_by
