@@ -79,9 +79,7 @@ def test_only_what_failed_sets_the_status(monkeypatch, tmp_path, capsys, verdict
 
 def test_the_settings_are_found_from_anywhere(monkeypatch, tmp_path):
     found = []
-    monkeypatch.setattr(
-        "nfpi.checks.questions.answer_questions", lambda resolved, *_: found.append(resolved) or iter(())
-    )
+    monkeypatch.setattr("nfpi.checks.questions.answer_questions", lambda one, *_: found.append(one) or iter(()))
     monkeypatch.chdir(tmp_path)
     assert main(["check-device", "--preset", "paper"]) == 0
     assert main(["check-device", "--config-file", str(ROOT / "config.yaml"), "--config", '{"preset": "paper"}']) == 0

@@ -120,8 +120,5 @@ def test_a_card_that_cannot_compute_is_an_error(card):
     card(torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(torch.OutOfMemoryError):
         make_device()
-
-
-def test_a_card_that_computes_is_taken(card):
     card()
     assert make_device().device == torch.device("cuda", 0)

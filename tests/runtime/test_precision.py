@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nfpi.runtime.device import Device, make_device
+from nfpi.runtime.device import Device
 from nfpi.runtime.precision import (
     choose_convolution_format,
     choose_precision,
@@ -75,12 +75,6 @@ def test_a_cpu_trains_in_float32_unless_bfloat16_is_asked_for():
     for precision in ("16-mixed", "tf32"):
         with pytest.raises(ValueError, match=rf"^precision: .*CPU.*32-true, bf16-mixed.*{precision}$"):
             choose_precision(precision, CPU)
-
-
-@pytest.mark.parametrize(("wanted", "found"), [("auto", "32-true"), ("bf16-mixed", "bf16-mixed")])
-def test_a_device_knows_what_it_trains_in(monkeypatch, wanted, found):
-    monkeypatch.setenv("NFPI_DEVICE", "cpu")
-    assert make_device(wanted).precision == found
 
 
 # ---- steps of a training, and all else ----------------------------------------------------------------------
