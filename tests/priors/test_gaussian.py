@@ -126,21 +126,21 @@ def test_variance_of_full_covariances_is_their_diagonal():
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_check_names_the_class_whose_mean_is_not_finite(kind, value):
-    prior = _prior(kind)
+@pytest.mark.parametrize(
+    ("kind", "tensor", "place", "value"),
+    [
+        *((kind, "mean", (1, 3), value) for kind in KINDS for value in (torch.nan, torch.inf)),
+        *(("diagonal", "variance", (1, 0), value) for value in (0.0, -1.0, torch.nan, torch.inf)),
+        # above the diagonal, where Cholesky's decomposition does not look
+        *(("full", "covariance", (1, 0, 3), value) for value in (0.5, torch.nan)),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_check_names_the_class_and_what_is_wrong_in_it(kind, tensor, place, value, dtype):
+    prior = _prior(kind).to(dtype=dtype)
     prior.check()
-    prior.mean[1, 3] = value
-    with pytest.raises(ValueError, match=r"prior: mean.*class 1"):
-        prior.check()
-
-
-@pytest.mark.parametrize("value", [0.0, -1.0, torch.nan, torch.inf])
-def test_check_names_the_class_whose_variance_is_none(value):
-    prior = _prior("diagonal")
-    prior.variance[2, 0] = value
-    with pytest.raises(ValueError, match=r"prior: variance.*class 2"):
+    getattr(prior, tensor)[place] = value
+    with pytest.raises(ValueError, match=rf"prior: {tensor}.*class 1"):
         prior.check()
 
 
@@ -170,16 +170,6 @@ def test_check_names_the_class_whose_covariance_is_not_definite():
 def test_tensors_that_hold_no_gaussians_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         GaussianPrior(**{"mean": torch.zeros(3, 4)} | arguments)
-
-
-@pytest.mark.parametrize("value", [0.5, torch.nan])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_check_names_the_class_whose_covariance_is_not_symmetric(value, dtype):
-    prior = _prior("full").to(dtype=dtype)
-    prior.check()
-    prior.covariance[1, 0, 3] += value  # above the diagonal, where Cholesky's decomposition does not look
-    with pytest.raises(ValueError, match="prior: covariance of class 1"):
-        prior.check()
 
 
 @pytest.mark.parametrize("kind", KINDS)
