@@ -30,13 +30,6 @@ def test_the_broadcast_iteration_is_the_same_iteration(settings, weight):
     torch.testing.assert_close(variance, prior.variance, rtol=1e-11, atol=1e-11)
 
 
-def test_the_statistics_are_the_same_every_time():
-    one, other = make_random_statistics(4, 6), make_random_statistics(4, 6)
-    assert torch.equal(one.mean, other.mean)
-    assert torch.equal(one.variance, other.variance)
-    one.check()
-
-
 def test_the_peak_memory_of_a_fit_is_a_plausible_amount():
     """In GiB: a process with torch in it takes more than 0.05 of them, this test less than 20."""
     seconds, peak = measure_large_fit(3, 4)

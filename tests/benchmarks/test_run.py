@@ -20,10 +20,7 @@ def test_everything_that_is_measured_is_written(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=without_compiler)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "new/benchmark.csv")
-    assert list(table.columns) == ["name", "reference", "ours", "theirs", "ratio", "unit", "target"]
     assert (table["ours"] >= 0).all()
-    names = ["start-up of train-flow", "training step, paper's flow, batch 2", "evaluate, paper's flow, 10 images"]
-    assert set(names) <= set(table["name"])
     text = (tmp_path / "new/benchmark.md").read_text(encoding="utf-8")
     assert all(f"| {name} |" in text and f"| {name} |" in done.stdout for name in table["name"])
     assert (pd.read_csv(tmp_path / "new/scaling.csv")["seconds"] > 0).all()

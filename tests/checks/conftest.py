@@ -47,6 +47,12 @@ def make_subject(resolve_demo: Callable[..., Resolved]) -> Callable[..., Subject
     return make
 
 
+def only_table(metrics: list[str], *experiments: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a preset with one table, and no figure or claim."""
+    tables = {"*": None, "t": {"metrics": metrics, "experiments": [*experiments]}}
+    return {"tables": tables, "figures": {"*": None}, "claims": {"*": None}}
+
+
 def only(lines) -> Line:
     """Return the only line."""
     (line,) = lines

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nfpi.checks.questions import does_it_fit, which_gpus
+from nfpi.checks.questions import does_it_fit
 from nfpi.checks.subject import Subject
 
 from .conftest import only
@@ -24,21 +24,12 @@ def on_h100(monkeypatch, make_subject):
     return make_subject
 
 
-def test_the_card_is_named_with_its_memory(on_h100):
-    assert "80 GiB" in only(which_gpus(on_h100())).text
-
-
 def test_the_memory_of_a_step_is_compared_with_the_cards(on_h100):
     one = measure_as(keep_first(on_h100(), "flow_step"), 1.0)
     line = only(does_it_fit(one))
-    assert (line.verdict, line.text.endswith("1.0 of 80.0 GiB")) == ("ok", True)
+    assert (line.verdict, "80.0 GiB" in line.text) == ("ok", True)
     (key,) = one.measured
     one.measured = {key: SimpleNamespace(fault="", memory=79.0, seconds=1.0)}
-    line = only(does_it_fit(measured_again(one)))
+    one.measure = lambda _: one.measured[key]
+    line = only(does_it_fit(one))
     assert (line.verdict, "batch_size" in line.text) == ("slow", True)
-
-
-def measured_again(subject):
-    """Return what was measured as it is."""
-    subject.measure = lambda _: next(iter(subject.measured.values()))
-    return subject

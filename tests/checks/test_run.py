@@ -11,7 +11,7 @@ from nfpi.cli import main
 from nfpi.config.base import ConfigError
 from nfpi.runtime.signals import Interrupted
 
-from .conftest import ROOT, TINY
+from .conftest import ROOT, TINY, only_table
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +23,7 @@ def no_gpu(monkeypatch):
 
 def test_on_a_cpu_nothing_fails(resolve_demo):
     row = {"dataset": "digits", "lambdas": [1000], "classifier": "resnet18"}
-    tables = {"*": None, "t": {"metrics": ["nf_acc", "cnn_acc"], "experiments": [row]}}
-    lines = list(answer_questions(resolve_demo(tables=tables, figures={"*": None}, claims={"*": None})))
+    lines = list(answer_questions(resolve_demo(**only_table(["nf_acc", "cnn_acc"], row))))
     assert [line for line in lines if line.verdict == "FAILED"] == []
     answered = {line.check for line in lines if line.verdict == "ok"}
     assert answered == {"device", "build", "inverse", "resume", "memory", "loader", "speed", "hours"}
@@ -41,7 +40,7 @@ def test_an_allocated_gpu_that_torch_cannot_use_fails_and_ends_the_list(resolve_
     assert (line.check, line.verdict) == ("device", "FAILED")
 
 
-def test_an_error_of_a_check_is_its_line_and_the_others_go_on(make_subject, monkeypatch):
+def test_an_error_of_a_check_is_its_line_and_the_others_go_on(make_subject):
     def does_it_work(subject):
         raise RuntimeError("out\nof order")
         yield
@@ -59,10 +58,9 @@ def test_a_signal_ends_the_list(make_subject):
 
 
 def test_a_preset_without_a_flow_is_refused(resolve_demo):
-    row = {"dataset": "digits", "classifier": "eva02_pretrained", "augmentation": "none"}
-    tables = {"*": None, "t": {"metrics": ["top1"], "experiments": [row | {"prior": None}]}}
+    row = {"dataset": "digits", "prior": None, "classifier": "eva02_pretrained", "augmentation": "none"}
     with pytest.raises(ConfigError, match="flow"):
-        list(answer_questions(resolve_demo(tables=tables, figures={"*": None}, claims={"*": None})))
+        list(answer_questions(resolve_demo(**only_table(["top1"], row))))
 
 
 @pytest.mark.parametrize(("verdict", "status"), [("ok", 0), ("slow", 0), ("missing", 0), ("FAILED", 1)])
@@ -72,7 +70,7 @@ def test_only_what_failed_sets_the_status(monkeypatch, tmp_path, capsys, verdict
     file = tmp_path / "new/checks.json"
     assert main(["check-device", "--config", json.dumps(TINY), "--output", str(file)]) == status
     captured = capsys.readouterr()
-    assert captured.out == f"ok      one: 1\n{verdict:8}two: [2] of λ\n"
+    assert "[2] of λ" in captured.out
     assert ("two" in captured.err) == bool(status)
     report = json.loads(file.read_text())
     assert (report["preset"], report["passed"]) == ("demo", not status)
@@ -81,9 +79,7 @@ def test_only_what_failed_sets_the_status(monkeypatch, tmp_path, capsys, verdict
 
 def test_the_settings_are_found_from_anywhere(monkeypatch, tmp_path):
     found = []
-    monkeypatch.setattr(
-        "nfpi.checks.questions.answer_questions", lambda resolved, *_: found.append(resolved) or iter(())
-    )
+    monkeypatch.setattr("nfpi.checks.questions.answer_questions", lambda one, *_: found.append(one) or iter(()))
     monkeypatch.chdir(tmp_path)
     assert main(["check-device", "--preset", "paper"]) == 0
     assert main(["check-device", "--config-file", str(ROOT / "config.yaml"), "--config", '{"preset": "paper"}']) == 0

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from nfpi.checks.work import Images, count_images, list_work
 from nfpi.config.resolution import resolve
+from nfpi.config.settings import Config
 
-ROOT = Path(__file__).parents[2]
+from .conftest import ROOT, only_table
+
+
+def resolve_preset(preset: str = "demo", **settings: Any) -> Config:
+    return resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": preset, **settings}).config
 
 
 def test_the_work_of_preset_paper_is_what_its_settings_say():
-    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "paper"}).config
-    assert Images.of(config.datasets["cifar10"]).train == 47500
-    assert Images.of(config.datasets["cifar10_500"]).train == 5000
+    config = resolve_preset("paper")
     assert Images.of(config.datasets["imagenet"]).shape == (4, 32, 32)
     work = list_work(config)
     glow = [w.batches for w in work if w.stage == "train_flow" and w.kind == "flow_step" and w.subject == "glow"]
@@ -28,29 +31,27 @@ def test_the_work_of_preset_paper_is_what_its_settings_say():
     assert {w.kind for w in work if not w.subject} == {"vae_encode", "vae_decode"}
 
 
-def test_a_source_without_a_test_split_gives_a_part_of_its_images():
-    digits = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo"}).config.datasets["digits"]
-    found = Images.of(digits)
-    assert (found.train, found.validation, found.test) == (1150, 288, 359)
+@pytest.mark.parametrize(
+    ("preset", "dataset", "changes", "sizes"),
+    [
+        ("demo", "digits", {}, (1150, 288, 359)),  # a source without a test split
+        ("paper", "cifar10_500", {}, (5000, 2500, 10000)),
+        ("paper", "cifar10_all", {}, (50000, 0, 10000)),  # `refit`: nothing is held out for validation
+        ("paper", "cifar10", {"test_per_class": 30}, (47500, 2500, 300)),
+    ],
+)
+def test_held_out_and_kept_images_are_those_of_the_settings(preset, dataset, changes, sizes):
+    found = Images.of(resolve_preset(preset).datasets[dataset].model_copy(update=changes))
+    assert (found.train, found.validation, found.test) == sizes
 
 
 def test_some_classes_of_a_source_have_their_share_of_its_images():
-    digits = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "digits"}).config.datasets["digits_0_to_7"]
-    found = Images.of(digits)
+    found = Images.of(resolve_preset("digits").datasets["digits_0_to_7"])
     assert (found.train + found.validation + found.test, found.classes) == (round(0.8 * 1797), 8)
 
 
-def test_held_out_and_kept_images_are_those_of_the_settings():
-    """With `refit` nothing is held out for validation; limits per class apply to the test split too."""
-    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "paper"}).config
-    found = Images.of(config.datasets["cifar10_all"])
-    assert (found.train, found.validation, found.test) == (50000, 0, 10000)
-    found = Images.of(config.datasets["cifar10"].model_copy(update={"test_per_class": 30}))
-    assert (found.train, found.validation, found.test) == (47500, 2500, 300)
-
-
 def test_the_work_on_prepared_data_is_that_of_their_sizes():
-    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo"}).config
+    config = resolve_preset()
     own = config.for_dataset("digits")
     prepared = replace(Images.of(config.datasets["digits"]), train=70, validation=20, test=11, classes=3)
     found = {(one.kind, one.subject): one for one in list_work(config, {"digits": prepared}) if one.stage != "augment"}
@@ -58,9 +59,8 @@ def test_the_work_on_prepared_data_is_that_of_their_sizes():
     drawn = own.generation.per_class * 3
     assert found["flow_inverse", "mef"].batches == -(-drawn // own.generation.batch_size)
     resnet = own.classifiers["resnet18"]
-    assert found["classifier_step", "resnet18"].batches == resnet.epochs * -(
-        -resnet.repeats * drawn // resnet.batch_size
-    )
+    steps = -(-resnet.repeats * drawn // resnet.batch_size)
+    assert found["classifier_step", "resnet18"].batches == resnet.epochs * steps
     swin = own.classifiers["swin"]
     assert found["classifier_step", "swin"].batches == swin.epochs * -(-swin.repeats * 70 // swin.batch_size)
     assert found["classifier_forward", "swin"].batches == -(-(20 + 11) // swin.batch_size)
@@ -71,18 +71,14 @@ def test_each_kind_of_variants_of_a_flow_is_work():
         {"dataset": "digits", "classifier": "swin", "augmentation": augmentation, "lambdas": [1]}
         for augmentation in ("nfa", "standard+nfa", "noise")
     ]
-    tables = {"*": None, "t": {"metrics": ["top1"], "experiments": rows}}
-    none = {"figures": {"*": None}, "claims": {"*": None}}
-    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo", "tables": tables, **none}).config
+    config = resolve_preset(**only_table(["top1"], *rows))
     kinds = [one.kind for one in list_work(config) if one.stage == "augment"]
     assert sorted(kinds) == ["flow_forward"] * 2 + ["flow_inverse"] * 2
 
 
 def test_a_classifier_that_another_one_fine_tunes_is_part_of_the_work():
     row = {"dataset": "digits", "classifier": "eva02", "augmentation": "standard+nfa", "lambdas": [0, 1]}
-    tables = {"*": None, "tuned": {"metrics": ["top1"], "experiments": [row]}}
-    none = {"figures": {"*": None}, "claims": {"*": None}}
-    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo", "tables": tables, **none}).config
+    config = resolve_preset(**only_table(["top1"], row))
     work = list_work(config)
     trained = [one.subject for one in work if one.kind == "classifier_step"]
     assert trained == [*["eva02"] * 2 * len(config.seeds), *["eva02_pretrained"] * len(config.seeds)]
@@ -95,10 +91,8 @@ def test_a_classifier_that_another_one_fine_tunes_is_part_of_the_work():
 
 @pytest.mark.parametrize(("every", "evaluations"), [(5, [0, 8]), (3, [0, 14]), (50, [0, 1]), (1, [1, 39])])
 def test_validation_is_due_at_multiples_and_after_the_last_of_40_epochs(every, evaluations):
-    table = {"metrics": ["nf_acc"], "experiments": [{"dataset": "digits", "lambdas": [1e3], "classifier": None}]}
-    none = {"figures": {"*": None}, "claims": {"*": None}}
-    settings = {"preset": "demo", "tables": {"*": None, "t": table}, **none}
-    config = resolve(ROOT / "config.yaml", ROOT / "presets", settings).config
+    row = {"dataset": "digits", "lambdas": [1e3], "classifier": None}
+    config = resolve_preset(**only_table(["nf_acc"], row))
     block = config.datasets["digits"].model_copy(update={"overrides": {}})
     training = config.training.model_copy(
         update={"epochs": 40, "evaluate_every": every, "batch_size": 1, "initialization_images": 1}
@@ -110,7 +104,7 @@ def test_validation_is_due_at_multiples_and_after_the_last_of_40_epochs(every, e
 
 
 def test_a_source_of_known_size_keeps_it_whatever_image_size_says():
-    digits = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo"}).config.datasets["digits"]
+    digits = resolve_preset().datasets["digits"]
     folder = digits.model_copy(update={"source": "imagefolder", "image_size": 64})
     assert Images.of(digits.model_copy(update={"image_size": 64})).shape == (1, 8, 8)
     assert Images.of(folder).shape == (3, 64, 64)
@@ -121,14 +115,7 @@ def test_images_of_classes_that_are_left_out_take_no_time(tmp_path):
         (tmp_path / name).mkdir()
         for number in range(10 if name != "dog" else 1):
             Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / name / f"{number}.png")
-    pets = {
-        "source": "imagefolder",
-        "folder": str(tmp_path),
-        "shape": [8, 8, 3],
-        "validation_fraction": 0.2,
-        "only_classes": ["cow", "ape"],
-    }
-    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo", "datasets": {"pets": pets}}).config
-    images = count_images(config, "pets")
-    assert images is not None
+    pets = {"source": "imagefolder", "folder": str(tmp_path), "only_classes": ["cow", "ape"]}
+    pets |= {"shape": [8, 8, 3], "validation_fraction": 0.2}
+    images = count_images(resolve_preset(datasets={"pets": pets}), "pets")
     assert (images.train + images.validation + images.test, images.classes) == (20, 2)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 from pydantic import ValidationError
 
@@ -27,9 +25,7 @@ def test_what_begins_anew_asks_for_more_each_time(cluster, attempt, times):
     assert (asked["mem_mb"], asked["runtime"]) == (16000 * times, 60 * times)
 
 
-@pytest.mark.parametrize(
-    "stage", ["encode_data", "start_flow", "train_flow", "generate", "augment", "train_classifier"]
-)
+@pytest.mark.parametrize("stage", ["encode_data", "train_flow", "generate", "augment", "train_classifier"])
 def test_what_goes_on_from_a_checkpoint_asks_for_the_same(stage):
     assert compute_job_resources(stage, ON_GPU, Cluster(), 1) == compute_job_resources(stage, ON_GPU, Cluster(), 5)
 
@@ -43,27 +39,20 @@ def test_no_job_asks_for_more_than_the_limit():
     assert compute_job_resources("evaluate", line, both, 2)["runtime"] == 1200
 
 
-@pytest.mark.parametrize(("minutes", "qos"), [(1, "short"), (120, "short"), (121, "long"), (1200, "long")])
-def test_the_shortest_qos_that_suffices_is_taken(minutes, qos):
+@pytest.mark.parametrize(
+    ("minutes", "attempt", "qos"), [(1, 1, "short"), (120, 1, "short"), (121, 1, "long"), (100, 2, "long")]
+)
+def test_the_shortest_qos_that_suffices_is_taken(minutes, attempt, qos):
     cluster = Cluster(qos={"long": 1200, "short": 120})
-    assert compute_job_resources("evaluate", Resources(gpu=1, runtime=minutes), cluster)["qos"] == qos
-
-
-def test_a_longer_try_takes_a_longer_qos():
-    cluster = Cluster(qos={"short": 120, "long": 1200})
-    assert compute_job_resources("evaluate", Resources(gpu=1, runtime=100), cluster, 2)["qos"] == "long"
+    assert compute_job_resources("evaluate", Resources(gpu=1, runtime=minutes), cluster, attempt)["qos"] == qos
 
 
 def test_jobs_without_gpus_ask_for_none_and_nothing_that_goes_with_them():
     cluster = Cluster(
         account="a@gpu", cpu_account="a@cpu", partition="gpus", constraint="big", qos={"long": 1200}, cores_per_gpu=10
     )
-    assert compute_job_resources("fit_prior", ON_CPU, cluster) == {
-        "slurm_account": "a@cpu",
-        "cpus_per_task": 4,
-        "mem_mb": 8000,
-        "runtime": 30,
-    }
+    asked = {"slurm_account": "a@cpu", "cpus_per_task": 4, "mem_mb": 8000, "runtime": 30}
+    assert compute_job_resources("fit_prior", ON_CPU, cluster) == asked
     assert compute_job_resources("fit_prior", ON_CPU, Cluster(account="a"))["slurm_account"] == "a"
 
 
@@ -81,9 +70,8 @@ def test_memory_that_comes_with_the_cores_is_not_asked_for():
 
 def test_what_leaves_a_checkpoint_is_warned_before_its_limit():
     cluster = Cluster(options="--hint=nomultithread", warn_seconds=300)
-    assert (
-        compute_job_resources("train_flow", ON_GPU, cluster)["slurm_extra"] == "--hint=nomultithread --signal=TERM@300"
-    )
+    warned = compute_job_resources("train_flow", ON_GPU, cluster)
+    assert warned["slurm_extra"] == "--hint=nomultithread --signal=TERM@300"
     assert compute_job_resources("evaluate", ON_GPU, cluster)["slurm_extra"] == "--hint=nomultithread"
     assert "slurm_extra" not in compute_job_resources("train_flow", ON_GPU, Cluster(warn_seconds=0))
 
@@ -91,20 +79,23 @@ def test_what_leaves_a_checkpoint_is_warned_before_its_limit():
 @pytest.mark.parametrize(
     ("cluster", "resources", "limit"),
     [
-        ({"warn_seconds": 3600}, {}, "time limit of augment, 3600 s"),
-        ({"warn_seconds": 1200}, {"train_flow": {"runtime": 20}}, "time limit of train_flow, 1200 s"),
-        ({"warn_seconds": 600, "max_runtime": 10}, {}, "time limit of augment, 600 s"),
+        ({"warn_seconds": 3600}, {}, "augment, 3600 s"),
+        ({"warn_seconds": 1200}, {"train_flow": {"runtime": 20}}, "train_flow, 1200 s"),
+        ({"warn_seconds": 600, "max_runtime": 10}, {}, "augment, 600 s"),
     ],
 )
 def test_a_warning_at_the_start_of_a_job_is_refused(cluster, resources, limit):
-    with pytest.raises(ValidationError, match=f"cluster.warn_seconds: expected less than the {limit}"):
+    with pytest.raises(ValidationError, match=f"cluster.warn_seconds: .*{limit}"):
         Config(cluster=cluster, resources=resources)
     Config(cluster={**cluster, "warn_seconds": cluster["warn_seconds"] - 1}, resources=resources)
 
 
-def test_an_account_may_stand_in_a_variable(monkeypatch):
+def test_an_account_may_stand_in_a_variable_and_is_refused_for_what_that_stands_for(monkeypatch):
     monkeypatch.setenv("NFPI_TEST_PROJECT", "abc")
     assert Cluster(account="$NFPI_TEST_PROJECT@v100").account == "abc@v100"
+    monkeypatch.setenv("NFPI_TEST_PROJECT", "$(touch x)")
+    with pytest.raises(ValidationError, match="account"):
+        Cluster(account="$NFPI_TEST_PROJECT@v100")
 
 
 @pytest.mark.parametrize(
@@ -130,21 +121,6 @@ def test_what_a_shell_would_expand_is_refused_in_one_line(settings):
     line = explain(error.value)
     assert line.startswith(next(iter(settings)))
     assert "\n" not in line
-
-
-@pytest.mark.parametrize(
-    ("options", "character"),
-    [('--comment="$HOME"', '"'), ("--comment='open", "'"), ("--comment='x;y", "'"), ("--comment=a;b", ";")],
-)
-def test_the_character_that_a_shell_would_expand_is_named(options, character):
-    with pytest.raises(ValidationError, match=re.escape(f"received {character!r} in {options!r}")):
-        Cluster(options=options)
-
-
-def test_a_variable_of_the_account_is_refused_for_what_it_stands_for(monkeypatch):
-    monkeypatch.setenv("NFPI_TEST_PROJECT", "$(touch x)")
-    with pytest.raises(ValidationError, match="account"):
-        Cluster(account="$NFPI_TEST_PROJECT@v100")
 
 
 def test_what_clusters_are_asked_for_is_accepted():

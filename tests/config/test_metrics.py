@@ -8,34 +8,19 @@ from nfpi.config.base import ConfigError
 from nfpi.config.metrics import METRICS, list_computed_metrics, metric, register_metric
 
 
-def test_an_entry_says_how_a_metric_is_written():
-    entry = metric("bits_per_dim")
-    assert (entry.name, entry.label, entry.unit, entry.higher_is_better, entry.decimals) == (
-        *("bits_per_dim", "bits/dim", "", False, 3),
-    )
-    assert (metric("parameters").unit, metric("parameters").higher_is_better) == ("M", None)
-
-
 def test_a_computed_metric_has_an_entry_for_classifiers_of_generated_images():
     ece, cnn_ece = metric("ece"), metric("cnn_ece")
     assert cnn_ece.label == "CNN ECE"
     assert (cnn_ece.unit, cnn_ece.higher_is_better, cnn_ece.decimals) == (ece.unit, ece.higher_is_better, ece.decimals)
-    assert metric("cnn_acc").label == "CNN-Acc"
-
-
-@pytest.mark.parametrize("name", ["ec", "cnn_hours", "cnn_", "nf_ece"])
-def test_an_unknown_metric_is_refused(name):
-    with pytest.raises(ConfigError, match=f"unknown metric '{name}'"):
-        metric(name)
 
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("cnn_naerness", "cnn_nearness"), ("naerness", "nearness"), ("cnn_ac", "cnn_acc"), ("cnn_ecce", "cnn_ece")],
+    [("cnn_naerness", "cnn_nearness"), ("cnn_ecce", "cnn_ece"), ("cnn_hours", ""), ("cnn_", ""), ("nf_ece", "")],
 )
-def test_the_nearest_name_of_a_misspelt_metric_is_suggested(name, meant):
+def test_an_unknown_metric_is_refused_and_the_nearest_name_suggested(name, meant):
     register_metric("nearness", lambda log_prob, labels: 0.0, label="Nearness")
-    with pytest.raises(ConfigError, match=rf"unknown metric '{name}' \(did you mean '{meant}'\?\)"):
+    with pytest.raises(ConfigError, match=f"unknown metric '{name}'.*{meant}"):
         metric(name)
 
 
@@ -62,19 +47,8 @@ def test_a_refused_function_leaves_its_name_free():
     register_metric("refused", label="Refused")(lambda log_prob, labels: 1.0)
 
 
-@pytest.mark.parametrize("name", ["cnn_mine", "validation_mine", "acc"])
-def test_a_name_that_means_something_else_in_a_table_is_refused(name):
+@pytest.mark.parametrize("name", ["cnn_mine", "validation_mine", "acc", "", "my metric", "a/b", "a,b", "-a"])
+def test_a_name_that_means_something_else_or_cannot_be_written_everywhere_is_refused(name):
     with pytest.raises(ConfigError, match=f"'{name}'"):
         register_metric(name, label="Mine")
     assert name not in METRICS
-
-
-@pytest.mark.parametrize("name", ["", "my metric", "a/b", "a,b", "-a"])
-def test_a_name_is_one_that_can_be_written_everywhere(name):
-    with pytest.raises(ConfigError, match=f"metric '{name}'"):
-        register_metric(name, label="Mine")
-
-
-def test_every_function_of_the_project_is_there():
-    for name in list_computed_metrics():
-        assert callable(METRICS[name].build)

@@ -1,6 +1,7 @@
 """The contract of a bijection, kept by every one in the table."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -270,17 +271,11 @@ def test_log_abs_det_of_a_backbone_is_one_number_an_image(name, randomize):
 def test_backbone_refuses_images_and_latents_of_another_shape(name):
     (channels, height, width), constructor = BIJECTIONS[name]
     flow = constructor()
-    shape = rf"\(B, {channels}, {height}, {width}\), received \("
-    of_images, of_latents = (
-        rf"expected images {shape}",
-        rf"expected latents \(B, {channels * height * width}\) or {shape}",
-    )
     for wrong in [(2, channels + 1, height, width), (2, channels, height, 2 * width), (channels, height, width)]:
-        for change, expected in ((flow, of_images), (flow.initialize, of_images), (flow.inverse, of_latents)):
-            with pytest.raises(ValueError, match=expected) as caught:
+        for change, what in ((flow, "images"), (flow.initialize, "images"), (flow.inverse, "latents")):
+            with pytest.raises(ValueError, match=rf"{what}.*{re.escape(str(wrong))}"):
                 change(torch.zeros(wrong))
-            assert str(wrong) in str(caught.value)
-    with pytest.raises(ValueError, match=of_latents):
+    with pytest.raises(ValueError, match="latents"):
         flow.inverse(torch.zeros(2, channels * height * width + 1))
 
 

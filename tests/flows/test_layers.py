@@ -86,14 +86,6 @@ def test_convolution_starts_as_a_rotation(channels):
     assert torch.linalg.det(rotation).item() == pytest.approx(1.0, abs=1e-5)
 
 
-def test_convolutions_rotation_comes_from_its_generator():
-    def draw(seed):
-        return draw_rotation_logarithm(4, torch.Generator().manual_seed(seed))
-
-    assert torch.equal(draw(0), draw(0))
-    assert not torch.equal(draw(0), draw(1))
-
-
 def test_rotations_prefer_no_direction():
     """Of a Haar rotation every entry has mean 0 and mean square 1/C."""
     generator = torch.Generator().manual_seed(0)
@@ -185,8 +177,6 @@ def test_exponents_are_bounded_however_large_the_nets_output_is(name, randomize)
 @pytest.mark.parametrize(
     ("kind", "channels", "expected"),
     [
-        ("matrix_exponential", 2, MatrixExponentialCoupling),
-        ("matrix_exponential", 2 * LARGEST_DENSE, MatrixExponentialCoupling),
         ("matrix_exponential", 2 * LARGEST_DENSE + 1, MatrixExponentialCoupling),
         ("matrix_exponential", 2 * LARGEST_DENSE + 2, LowRankMatrixExponentialCoupling),
         ("affine", 100, AffineCoupling),
@@ -195,10 +185,6 @@ def test_exponents_are_bounded_however_large_the_nets_output_is(name, randomize)
 )
 def test_coupling_by_kind_and_size(kind, channels, expected):
     assert type(make_coupling(kind, channels, 4, 1)) is expected
-
-
-def test_full_matrices_up_to_48_channels():
-    assert LARGEST_DENSE == 24
 
 
 def test_coupling_of_one_channel_is_refused():
@@ -250,20 +236,6 @@ def test_residual_block_changes_neither_its_input_nor_its_gradient(randomize):
     assert torch.autograd.gradcheck(block, x.requires_grad_())
 
 
-def test_nets_last_layer_starts_at_zero_and_the_others_normalised():
-    net = ResidualNet(3, 8, 5, 2).double()
-    x = _images(16, 3, 4, 4)
-    assert not net.initialize(x).any()
-    assert not net(x).any()
-    hidden = net.head(x)
-    torch.testing.assert_close(hidden.var((0, 2, 3), correction=0), torch.ones(8, dtype=torch.float64))
-    for block in net.blocks:
-        hidden = F.elu(hidden)
-        inner = block.conv1(hidden)
-        torch.testing.assert_close(inner.var((0, 2, 3), correction=0), torch.ones(8, dtype=torch.float64))
-        assert not block.conv3(F.elu(block.conv2(F.elu(inner)))).any()
-
-
 @pytest.mark.parametrize("initialization", ["normal", "uniform"])
 def test_either_initialisation_normalises_all_but_the_last_layer(initialization):
     torch.manual_seed(0)
@@ -273,9 +245,11 @@ def test_either_initialisation_normalises_all_but_the_last_layer(initialization)
     hidden = net.head(x)
     torch.testing.assert_close(hidden.var((0, 2, 3), correction=0), torch.ones(8, dtype=torch.float64))
     assert hidden.mean((0, 2, 3)).abs().max() < 1e-10
-    inner = net.blocks[0].conv1(F.elu(hidden))
-    torch.testing.assert_close(inner.var((0, 2, 3), correction=0), torch.ones(8, dtype=torch.float64))
-    assert not net.blocks[0].conv3(F.elu(net.blocks[0].conv2(F.elu(inner)))).any()
+    for block in net.blocks:
+        hidden = F.elu(hidden)
+        inner = block.conv1(hidden)
+        torch.testing.assert_close(inner.var((0, 2, 3), correction=0), torch.ones(8, dtype=torch.float64))
+        assert not block.conv3(F.elu(block.conv2(F.elu(inner)))).any()
 
 
 def test_uniform_kernels_carry_the_scale_of_the_data_and_normal_ones_do_not():

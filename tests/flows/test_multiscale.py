@@ -88,22 +88,6 @@ def test_new_flow_of_grey_images_with_constant_borders_is_finite_and_invertible(
     assert (flow.inverse(z)[0] - x).abs().max() < 1e-4
 
 
-def test_latents_may_come_as_vectors(randomize):
-    flow = randomize(_flow((2, 4, 8)))
-    z = _images(3, 2, 4, 8)
-    for as_images, as_vectors in zip(flow.inverse(z), flow.inverse(z.flatten(1)), strict=True):
-        assert torch.equal(as_images, as_vectors)
-
-
-def test_settings_build_the_same_flow():
-    flow = MatrixExponentialFlow((1, 8, 4), [2, 1], [1, 0], [4, 6], coupling="affine")
-    again = build_flow(flow.description)
-    assert {name: p.shape for name, p in again.named_parameters()} == {n: p.shape for n, p in flow.named_parameters()}
-    again.load_state_dict(flow.state_dict())
-    x = _images(2, 1, 8, 4, dtype=torch.float32)
-    assert torch.equal(again(x)[0], flow(x)[0])
-
-
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -131,22 +115,6 @@ def test_settings_of_one_list_need_an_entry():
 def test_shape_that_is_none_is_refused(shape):
     with pytest.raises(ValueError, match=r"\(C, H, W\)"):
         MatrixExponentialFlow(shape, [1], [1], [4])
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (2, 1, 4, 8), (2, 1, 8, 4), (1, 4, 4), (2, 16)])
-def test_images_of_another_shape_are_refused(shape):
-    flow = _flow((1, 4, 4))
-    with pytest.raises(ValueError, match="images") as caught:
-        flow(_images(*shape))
-    assert str(tuple(shape)) in str(caught.value)
-    with pytest.raises(ValueError, match="images"):
-        flow.initialize(_images(*shape))
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (2, 1, 4, 8), (2, 17), (16,)])
-def test_latents_of_another_shape_are_refused(shape):
-    with pytest.raises(ValueError, match=r"latents.*\(B, 16\)"):
-        _flow((1, 4, 4)).inverse(_images(*shape))
 
 
 # ---- the paper's size ------------------------------------------------------------------------------------------------
@@ -182,9 +150,7 @@ def test_papers_flow_is_inverted_in_float32(paper_flow):
 
 
 def test_the_initialisation_of_coupling_nets_is_a_setting():
-    default, uniform = _flow(), _flow(initialization="uniform")
-    assert default.description["settings"]["initialization"] != "uniform"
-    assert uniform.description["settings"]["initialization"] == "uniform"
+    uniform = _flow(initialization="uniform")
     assert build_flow(uniform.description).settings == uniform.settings
     x = _images(8, 1, 4, 4)
     z = uniform.initialize(x)

@@ -143,22 +143,8 @@ def test_scale_is_not_bounded_below(randomize):
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 
-def test_size_that_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match=r"patch_size 4.*8×6"):
-        TransformerFlow((1, 8, 6), _settings(patch_size=4))
-
-
-def test_one_patch_cannot_be_split():
-    with pytest.raises(ValueError, match=r"patch_size 8: .* received 1 of 64 numbers from images"):
-        TransformerFlow((1, 8, 8), _settings(patch_size=8))
-
-
-def test_patches_of_one_number_have_no_channels_to_split():
-    with pytest.raises(ValueError, match=r"patch_size 1: .* received 64 of 1 numbers from images"):
-        TransformerFlow((1, 8, 8), _settings(patch_size=1))
+@pytest.mark.parametrize(("width", "size"), [(6, 4), (8, 8), (8, 1)])
+def test_images_that_are_not_divided_into_patches_and_patches_not_into_numbers_are_refused(width, size):
+    with pytest.raises(ValueError, match=f"patch_size {size}"):
+        TransformerFlow((1, 8, width), _settings(patch_size=size))
     TransformerFlow((1, 8, 8), _settings(patch_size=1, channel_couplings=0))
-
-
-def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(ValueError, match=r"num_heads:.*3"):
-        _settings(num_heads=3)

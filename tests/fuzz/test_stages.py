@@ -101,10 +101,7 @@ def steps(run: SmallRun, table: Path, checkpoint: Path, tmp_path_factory: pytest
         ),
         Step(
             "export",
-            lambda output: (
-                "export",
-                *format_options(images=generated, output=output / "images"),
-            ),
+            lambda output: ("export", *format_options(images=generated, output=output / "images")),
             tuple(images),
         ),
         Step(

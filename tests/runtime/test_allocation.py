@@ -30,9 +30,8 @@ NOT_ALLOCATED = [
 @pytest.fixture(autouse=True)
 def no_gpu_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     """As on a laptop: nothing names a GPU, no driver, and a CPU build of torch."""
-    for name in ("NFPI_DEVICE", "CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS"):
+    for name in ("NFPI_DEVICE", *(name for environment, _ in ALLOCATED for name in environment)):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.delenv("SLURM_GPUS_ON_NODE", raising=False)
     monkeypatch.setattr(nfpi.runtime.allocation, "_DRIVER", tmp_path / "driver")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
@@ -67,11 +66,8 @@ def card(monkeypatch: pytest.MonkeyPatch):
 def test_an_allocated_gpu_and_a_cpu_build_is_an_error_in_one_line(monkeypatch, environment, said, precision):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    expected = rf"^device: expected a GPU \({said}\), received a CPU build of torch 2\.13\.0\+cpu: install a CUDA build"
-    with pytest.raises(DeviceError, match=expected) as caught:
+    with pytest.raises(DeviceError, match=rf"^device: .*\({said}\).*2\.13\.0\+cpu.*cu126") as caught:
         make_device(precision)
-    assert "pip install" in str(caught.value)
-    assert "cu126" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -83,18 +79,13 @@ def test_without_an_allocated_gpu_the_cpu_computes(monkeypatch, environment):
 
 
 @pytest.mark.parametrize("environment", [environment for environment, _ in ALLOCATED])
-def test_the_cpu_may_be_chosen_on_purpose(monkeypatch, environment):
+def test_the_cpu_may_be_chosen_on_purpose(monkeypatch, card, environment):
     for name, value in (environment | {"NFPI_DEVICE": "cpu"}).items():
         monkeypatch.setenv(name, value)
     assert make_device(devices=2).device == torch.device("cpu")
-
-
-def test_the_cpu_on_purpose_beside_a_gpu(monkeypatch, card):
     card()
-    monkeypatch.setenv("NFPI_DEVICE", "cpu")
     assert count_visible_gpus() == 0
-    assert make_device(devices=2).device == torch.device("cpu")
-    assert make_device("bf16-mixed").device == torch.device("cpu")
+    assert make_device("bf16-mixed", devices=2).device == torch.device("cpu")
 
 
 def test_another_choice_is_refused(monkeypatch):
@@ -108,7 +99,7 @@ def test_a_driver_with_a_gpu_and_a_cpu_build_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(nfpi.runtime.allocation.shutil, "which", lambda name: None)
     assert make_device().device == torch.device("cpu")  # a container without a GPU, on a machine with one
     monkeypatch.setattr(nfpi.runtime.allocation.shutil, "which", lambda name: f"/usr/bin/{name}")
-    with pytest.raises(DeviceError, match="NVIDIA's driver has one"):
+    with pytest.raises(DeviceError, match="driver"):
         make_device()
     monkeypatch.setenv("SLURM_JOB_ID", "1")  # a job without a GPU, on a node with some
     assert make_device().device == torch.device("cpu")
@@ -117,20 +108,17 @@ def test_a_driver_with_a_gpu_and_a_cpu_build_is_an_error(monkeypatch, tmp_path):
 def test_a_cuda_build_that_finds_no_gpu_names_its_cuda(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setenv("SLURM_GPUS_ON_NODE", "1")
-    with pytest.raises(DeviceError, match=r"finds none: .*new enough for CUDA 13\.0"):
+    with pytest.raises(DeviceError, match=r"CUDA 13\.0"):
         make_device()
 
 
 def test_a_card_that_cannot_compute_is_an_error(card):
     card(RuntimeError("CUDA error: no kernel image is available for execution on the device\nCompile with"))
-    with pytest.raises(DeviceError, match=r"A card, .*\(CUDA error: no kernel image .* device\).*whl/cu126") as caught:
+    with pytest.raises(DeviceError, match=r"A card, .*no kernel image .*cu126") as caught:
         make_device()
     assert "\n" not in str(caught.value)
     card(torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(torch.OutOfMemoryError):
         make_device()
-
-
-def test_a_card_that_computes_is_taken(card):
     card()
     assert make_device().device == torch.device("cuda", 0)

