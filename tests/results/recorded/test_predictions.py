@@ -52,17 +52,13 @@ def test_equal_predictions_are_equal_files(tmp_path):
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
-def test_nan_is_refused(tmp_path):
-    with pytest.raises(MetricsError, match="received NaN"):
-        write_predictions(tmp_path / "predictions.npz", LABELS, LOG_PROB * math.nan)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_positive_infinity_is_refused_for_any_class(tmp_path):
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_are_not_finite_are_refused(tmp_path, value):
     log_prob = LOG_PROB.clone()
-    log_prob[0, 1] = math.inf
-    with pytest.raises(MetricsError, match="received NaN or infinity"):
+    log_prob[0, 1] = value
+    with pytest.raises(MetricsError):
         write_predictions(tmp_path / "predictions.npz", LABELS, log_prob)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_divergence_is_raised_again(tmp_path):
