@@ -108,12 +108,6 @@ def test_seeds_of_runs_that_are_in_no_table_any_more_are_not_planned(results: Re
     assert FLOW in {item.run for item in read_kept(results.evidence).runs}
 
 
-def test_runs_that_are_not_made_are_left_out_and_counted(results: Results):
-    results.make_runs(0, without=(1e4,))
-    done = results.gather()
-    assert (done.runs, done.missing) == (4, 2)
-
-
 def test_a_run_of_other_settings_is_refused_and_nothing_changes(results: Results):
     results.make_runs(0)
     results.gather()
@@ -237,9 +231,8 @@ def test_a_run_that_was_not_made_again_after_a_change_of_the_settings_is_refused
     results.make_runs(0)
     write_run_manifest(results, FLOW)
     assert results.gather().runs == 6
-    with pytest.raises(EvidenceError, match=rf"{FLOW.folder}: made with other settings") as fault:
+    with pytest.raises(EvidenceError, match=FLOW.folder):
         results.gather(chain=Expecting("of the present settings"))
-    assert len(str(fault.value).splitlines()) == 1
     assert results.gather(chain=Expecting("other"), with_other_settings=True).runs == 6
 
 
