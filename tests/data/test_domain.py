@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nfpi.data import DataError, choose_domain
-from nfpi.data.domain import LatentDomain, PixelDomain
+from nfpi.data.domain import PixelDomain
 from nfpi.flows.dequantization import dequantize, quantize
 
 SHAPE = (4, 3, 2)
@@ -93,15 +93,6 @@ def test_a_scale_is_a_positive_number(meta, scale):
     meta["extra"]["scale"] = scale
     with pytest.raises(DataError, match=r"toy: .*scale"):
         choose_domain(meta, grey_noise=0.0, latent_noise=0.05)
-
-
-def test_the_dtype_chooses_the_domain(meta, spread):
-    latents = choose_domain(meta, grey_noise=0.1, latent_noise=0.2)
-    assert isinstance(latents, LatentDomain)
-    assert (latents.noise, latents.dtype) == (0.2, "float16")
-    assert torch.equal(latents.spread, spread)
-    pixels = choose_domain({"name": "toy", "dtype": "uint8", "extra": {}}, grey_noise=0.1, latent_noise=0.2)
-    assert pixels == PixelDomain(0.1)
 
 
 @pytest.mark.parametrize(

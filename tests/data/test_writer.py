@@ -80,11 +80,6 @@ def test_counts_of_a_stopped_process_are_kept(tmp_path, arrays):
         writer.put(np.arange(7, LENGTH), images[7:], labels[7:])
 
 
-def test_the_message_says_how_far_it_came(tmp_path, arrays):
-    with pytest.raises(Interrupted, match=rf"kept 11 of {LENGTH} images for {tmp_path}/set"):
-        write_until(tmp_path / "set", arrays, 11, Interrupted("SIGTERM"))
-
-
 def test_an_old_set_stays_until_then(tmp_path, arrays):
     finish(tmp_path / "set", arrays)
     before = (tmp_path / "set/images.npy").read_bytes()
