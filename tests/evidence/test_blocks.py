@@ -82,7 +82,6 @@ def test_a_number_that_is_changed_by_hand_is_found(document, rebuilt):
     ("text", "expected"),
     [
         ("<!-- evidence: mine/table2 -->\n", r"README\.md:1"),
-        ("<!-- evidence: mine/table2 long -->\n<!-- end -->\n", r"README\.md:1"),
         (
             "<!-- evidence: mine/table2 -->\n<!-- evidence: mine/table2 short -->\n<!-- end -->\n",
             r"README\.md:2.*2",

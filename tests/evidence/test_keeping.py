@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from nfpi.config.settings import Config
@@ -53,17 +52,6 @@ def test_checksums_are_those_of_the_usual_command(results: Results):
     before = {path.name: path.read_bytes() for path in results.evidence.iterdir()}
     results.gather()
     assert {path.name: path.read_bytes() for path in results.evidence.iterdir()} == before
-
-
-def test_the_table_of_runs_can_be_read_by_other_programs(results: Results):
-    results.make_runs(0)
-    results.gather()
-    frame = pd.read_csv(results.evidence / "runs.csv")
-    found = frame[(frame["lambda"] == 1e4) & (frame["metric"] == "nf_acc")]
-    assert found["value"].tolist() == [85.0]
-    diverged = frame[frame["status"].str.startswith("diverged")]
-    assert diverged["lambda"].tolist() == [1e9, 1e9]
-    assert json.loads(diverged["record"].iloc[0])["diverged"]["quantity"] == "variance"
 
 
 def test_the_settings_rebuild_the_config_without_paths_of_the_machine(results: Results, tmp_path):

@@ -37,6 +37,14 @@ def record_checksum(folder: Path, name: str) -> None:
     sums.write_text("\n".join([*lines, f"{file_digest(folder / name)}  {name}"]) + "\n")
 
 
+def edit_runs(folder: Path, old: str, new: str) -> None:
+    """Change runs.csv, and list it anew."""
+    path = folder / "runs.csv"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    record_checksum(folder, "runs.csv")
+
+
 @pytest.fixture
 def kept(results: Results) -> Results:
     """Evidence of two seeds, the results of which are gone."""
@@ -141,18 +149,13 @@ def test_a_file_without_a_checksum_is_refused(one_seed: Results, name):
     ],
 )
 def test_a_row_that_belongs_to_no_run_is_refused_even_if_the_checksum_is_right(one_seed: Results, change):
-    path = one_seed.evidence / "runs.csv"
-    assert change[0] in path.read_text()
-    path.write_text(path.read_text().replace(*change, 1))
-    record_checksum(one_seed.evidence, "runs.csv")
+    edit_runs(one_seed.evidence, *change)
     with pytest.raises(ValueError, match=r"runs\.csv"):
         read(one_seed)
 
 
 def test_predictions_that_contradict_the_metrics_are_refused(one_seed: Results):
-    path = one_seed.evidence / "runs.csv"
-    path.write_text(path.read_text().replace("nf_acc,85.0", "nf_acc,95.0"))
-    record_checksum(one_seed.evidence, "runs.csv")
+    edit_runs(one_seed.evidence, "nf_acc,85.0", "nf_acc,95.0")
     with pytest.raises(ValueError, match=r"95\.00 %"):
         read(one_seed).make_table("table2")
 

@@ -87,21 +87,14 @@ def test_every_run_has_curves_beside_its_log(results):
     assert [log.with_name(CURVES) for log in find_logs(results)] == pictures
 
 
-def test_only_curves_older_than_their_log_are_drawn_again(results):
+@pytest.mark.parametrize("later", ["log.csv", "metrics.json"])  # of a training that diverged
+def test_only_curves_older_than_their_log_or_a_divergence_are_drawn_again(results, later):
     write_curves(results)
     assert write_curves(results) == []
-    log = results / FLOW / "log.csv"
-    later = (results / FLOW / CURVES).stat().st_mtime + 1
-    os.utime(log, (later, later))
-    assert write_curves(results) == [results / FLOW / CURVES]
-
-
-def test_curves_drawn_before_a_divergence_was_recorded_are_drawn_again(results):
-    write_curves(results)
-    record = results / FLOW / "metrics.json"
-    mark_diverged([record], TrainingDiverged("the loss is not finite at step 40", 40, "loss"))
-    later = (results / FLOW / CURVES).stat().st_mtime + 1
-    os.utime(record, (later, later))
+    path, time = results / FLOW / later, (results / FLOW / CURVES).stat().st_mtime + 1
+    if later == "metrics.json":
+        mark_diverged([path], TrainingDiverged("not finite at step 40", 40, "loss"))
+    os.utime(path, (time, time))
     assert write_curves(results) == [results / FLOW / CURVES]
 
 

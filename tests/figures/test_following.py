@@ -81,15 +81,6 @@ def test_flows_of_one_data_set_have_markers_of_their_own():
     assert points == {"o": {0.1, 1.5}, "s": {0.05, 0.75}}
 
 
-def test_the_legend_of_many_flows_is_not_cut_off():
-    flows = ("mef", "mef_50", "glow", "transformer")
-    gains = [compute_gains(table.assign(flow=flow)) for table in (TABLE, OTHER) for flow in flows]
-    figure = draw_gains(pd.concat(gains))
-    figure.canvas.draw()
-    legend, whole = figure.legends[0].get_window_extent(), figure.bbox
-    assert (whole.x0 <= legend.x0, legend.x1 <= whole.x1, legend.y1 <= whole.y1) == (True, True, True)
-
-
 @pytest.mark.parametrize("left_out", [[], ["cnn_acc"], ["nf_acc"]], ids=["both", "NF-Acc", "CNN-Acc"])
 def test_tables_are_read_from_their_files(left_out, tmp_path):
     for name, frame in {"a": TABLE, "b": OTHER}.items():

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from nfpi.figures import COLUMN_WIDTH, Drawn, save_drawn
 from nfpi.figures.figure2 import draw_augmentations
 from nfpi.figures.samples import draw_samples
 
@@ -62,17 +61,6 @@ def test_notes_stand_below_their_images():
     first, second = axes.get_yticks()
     assert first + 128 < notes["Δ 1"][1] < second - 128
     assert notes["Δ 4"][0] == axes.get_xticks()[2]
-
-
-@pytest.mark.parametrize("names", [list("0123456789"), ["automobile"] * 10], ids=["short", "long"])
-def test_ten_classes_fit_a_column(names, tmp_path):
-    figure = draw_samples(pictures(3, 10), [0.5, 0.7, 1.0], names)
-    save_drawn(Drawn({"figure": figure}), tmp_path, "figure")
-    box = figure.get_tightbbox()
-    assert box.x0 >= -0.05
-    assert box.x1 <= COLUMN_WIDTH + 0.05
-    first, second, *_ = (label.get_window_extent() for label in figure.axes[0].get_xticklabels())
-    assert names[0] == "automobile" or first.x1 < second.x0
 
 
 def test_large_images_are_not_enlarged():

@@ -10,8 +10,7 @@ from nfpi.config.figures import FIGURES, FigureSettings
 from nfpi.figures import Drawn, FigureError, FigureInputs, draw_figure, register_figure, save_drawn
 from nfpi.figures.figure2 import AugmentationFigure
 from nfpi.figures.samples import SamplesFigure
-from nfpi.results.recorded.predictions import read_predictions
-from nfpi.runtime.divergence import Diverged, mark_diverged
+from nfpi.runtime.divergence import Diverged
 
 
 class Line(FigureSettings):
@@ -67,18 +66,6 @@ def test_a_fit_that_diverged_is_said_in_every_file(tmp_path):
     save_drawn(drawn, tmp_path, "line")
     names = {"left.png", "left.pdf", "right.png", "right.pdf", "line.csv"}
     assert {file.name for file in tmp_path.iterdir()} == names
-
-
-def test_predictions_of_a_run_that_diverged_are_drawn_as_a_notice(tmp_path):
-    mark_diverged([tmp_path / "metrics.json", tmp_path / "predictions.npz"], Diverged(4, 1, "variance", 1e6))
-
-    def draw(settings: Line, inputs: FigureInputs) -> Drawn:
-        read_predictions(inputs.file("predictions"))
-        raise AssertionError("expected no predictions")
-
-    register_figure("line", Line)(draw)
-    drawn = draw_figure("line", Line(), FigureInputs({"predictions": [tmp_path / "predictions.npz"]}))
-    assert "diverged at iteration 4" in drawn.pictures["left"].texts[0].get_text()
 
 
 @pytest.mark.parametrize(

@@ -139,21 +139,19 @@ def test_a_known_effect_is_found_at_the_lambda_that_validation_chooses(judge):
     assert pd.isna(row["seeds_needed"])
 
 
-def test_the_opposite_effect_contradicts(judge):
-    row = only(judge(effect(-4.0)))
-    assert (row["verdict"], row["claim_verdict"]) == ("does not hold", "not replicated")
-
-
-def test_the_direction_less_turns_signs_around(judge):
-    row = only(judge(effect(-4.0), comparison(direction="less")))
-    assert (row["verdict"], row["claim_verdict"]) == ("holds", "replicated")
-    assert row["difference"] < 0
-
-
-def test_no_effect_is_not_replicated_where_one_that_matters_is_excluded(judge):
-    row = only(judge(effect(0.0), comparison(smallest_effect=3.0)))
-    assert (row["verdict"], row["claim_verdict"]) == ("does not hold", "not replicated")
-    assert only(judge(effect(0.0), comparison(smallest_effect=3.0, direction="not_less")))["verdict"] == "holds"
+@pytest.mark.parametrize(
+    ("size", "changes", "verdict", "of_claim"),
+    [
+        (-4.0, {}, "does not hold", "not replicated"),
+        (-4.0, {"direction": "less"}, "holds", "replicated"),
+        (0.0, {"smallest_effect": 3.0}, "does not hold", "not replicated"),
+        (0.0, {"smallest_effect": 3.0, "direction": "not_less"}, "holds", "replicated"),
+    ],
+)
+def test_other_effects_and_directions(judge, size, changes, verdict, of_claim):
+    row = only(judge(effect(size), comparison(**changes)))
+    assert (row["verdict"], row["claim_verdict"]) == (verdict, of_claim)
+    assert row["difference"] < 0 or size == 0
 
 
 def test_one_seed_decides_nothing_over_seeds(judge):
@@ -417,13 +415,10 @@ def test_an_effect_of_any_size_needs_seeds_for_the_one_that_was_found(judge):
 
 
 def test_values_beside_one_seeds_images_are_of_that_seed(judge):
-    labels = np.zeros(100, dtype=np.int32)
+    def read(run: Run) -> Predictions:
+        return predictions(np.zeros(100, np.int32), np.arange(100) >= (10 if run.prior == "fpi" else 30))
 
-    def predictions(run: Run) -> Predictions:
-        predicted = (np.arange(100) < (10 if run.prior == "fpi" else 30)).astype(np.int32)
-        return Predictions(labels, predicted, np.zeros(100, np.float32), np.zeros((100, 2), np.float16))
-
-    row = only(judge(effect(4.0), comparison(test="mcnemar"), predictions=predictions))
+    row = only(judge(effect(4.0), comparison(test="mcnemar"), predictions=read))
     assert (row["test"], row["seeds"], row["difference"]) == ("McNemar", 1, 20)
     assert row["first_value"] == effect(4.0)("fpi", 100, 0)["nf_acc"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +80,17 @@ def metrics(make_metric_rows, make_frame) -> pd.DataFrame:
     return make_frame(*runs)
 
 
+@pytest.fixture
+def tabulate(make_rows, make_frame, reference) -> Callable[..., pd.DataFrame]:
+    """Make the table of an experiment of data set `digits`, changed as wished, from runs' rows of metrics."""
+
+    def make(*runs, table=NF_ACC, seeds=(0,), **experiment):
+        rows = make_rows({"dataset": "digits"} | experiment, seeds=seeds)
+        return accuracy_table(make_frame(*runs), table, reference, rows)
+
+    return make
+
+
 @pytest.fixture(scope="module")
 def rows(make_rows):
     return make_rows(
@@ -141,29 +153,26 @@ def test_the_interval_is_students_over_seeds_and_wilsons_of_one_accuracy(table, 
         ("nf_acc", (-30.0, 120.0), (None, None)),  # not a share of anything
     ],
 )
-def test_an_interval_ends_where_values_do(make_metric_rows, make_frame, reference, make_rows, name, values, bounds):
-    rows = make_rows({"dataset": "digits_8x8", "lambdas": [1e3], "classifier": None}, seeds=[0, 1])
-    found = [
-        make_metric_rows(flow_run("digits_8x8", "fpi", 1000, seed), **{name: number})
-        for seed, number in enumerate(values)
-    ]
-    (row,) = accuracy_table(make_frame(*found), TableSettings(metrics=[name]), reference, rows).to_dict("records")
+def test_an_interval_ends_where_values_do(make_metric_rows, tabulate, name, values, bounds):
+    runs = [make_metric_rows(flow_run("digits", weight=1, seed=seed), **{name: values[seed]}) for seed in (0, 1)]
+    frame = tabulate(*runs, table=TableSettings(metrics=[name]), seeds=(0, 1), lambdas=[1], classifier=None)
+    (row,) = frame.to_dict("records")
     expected = stats.t.interval(0.95, 1, np.mean(values), stats.sem(values))
     for bound, limit, unlimited in zip(("low", "high"), bounds, expected, strict=True):
         assert row[f"{name}_{bound}"] == pytest.approx(unlimited if limit is None else limit)
 
 
-def test_one_value_that_is_no_share_of_the_images_has_no_interval(make_metric_rows, make_frame, reference, make_rows):
-    rows = make_rows({"dataset": "digits_8x8", "lambdas": [1e3], "classifier": None})
-    metrics = make_frame(make_metric_rows(flow_run("digits_8x8", "fpi", 1000), ece=3.0, nf_acc=100.0))
-    (row,) = accuracy_table(metrics, TableSettings(metrics=["ece", "nf_acc"]), reference, rows).to_dict("records")
+def test_one_value_that_is_no_share_of_the_images_has_no_interval(make_metric_rows, tabulate):
+    run = flow_run("digits", weight=1)
+    of_both = TableSettings(metrics=["ece", "nf_acc"])
+    (row,) = tabulate(make_metric_rows(run, ece=3.0, nf_acc=100.0), table=of_both, lambdas=[1]).to_dict("records")
     assert math.isnan(row["ece_low"])
     assert math.isnan(row["ece_high"])
     assert 98 < row["nf_acc_low"] < row["nf_acc_high"] == 100
-    metrics = make_frame(make_metric_rows(flow_run("digits_8x8", "fpi", 1000), nf_acc=250.0))
-    (row,) = accuracy_table(metrics, NF_ACC, reference, rows).to_dict("records")
-    assert row["nf_acc"] == 250
-    assert math.isnan(row["nf_acc_low"])
+    for impossible in (-20.0, 250.0):
+        (row,) = tabulate(make_metric_rows(run, nf_acc=impossible), lambdas=[1]).to_dict("records")
+        assert row["nf_acc"] == impossible
+        assert math.isnan(row["nf_acc_low"])
 
 
 def test_the_order_of_the_metrics_does_not_matter(metrics, reference, rows, table):
@@ -180,10 +189,9 @@ def test_one_seed_has_no_deviation(table):
     assert math.isnan(row["nf_acc_std"])
 
 
-def test_no_validation_no_best(make_metric_rows, make_frame, reference, make_rows):
-    metrics = make_frame(make_metric_rows(flow_run("digits", weight=1), nf_acc=99.0))
+def test_no_validation_no_best(make_metric_rows, tabulate):
     table = TableSettings(metrics=["nf_acc"], best_only=True)
-    frame = accuracy_table(metrics, table, reference, make_rows({"dataset": "digits", "lambdas": [1, 2]}))
+    frame = tabulate(make_metric_rows(flow_run("digits", weight=1), nf_acc=99.0), table=table, lambdas=[1, 2])
     assert frame["best"].tolist() == [False, False]
 
 
@@ -237,17 +245,13 @@ def test_the_papers_numbers_are_those_of_its_backbone(make_metric_rows, make_fra
 
 
 @pytest.mark.parametrize(("prior", "expected"), [("fpi", 77.0), ("mean_only", 77.0), ("unit", 55.0), ("gmm", 80.0)])
-def test_zero_is_read_from_the_run_of_the_priors_start(
-    make_metric_rows, make_frame, reference, make_rows, prior, expected
-):
-    metrics = make_frame(
+def test_zero_is_read_from_the_run_of_the_priors_start(make_metric_rows, tabulate, prior, expected):
+    runs = [
         make_metric_rows(flow_run(prior=BASELINE["data"], weight=0), nf_acc=77.0),
         make_metric_rows(flow_run(prior=BASELINE["identity"], weight=0), nf_acc=55.0),
         make_metric_rows(flow_run(prior="gmm", weight=0), nf_acc=80.0),  # a learned prior has its own
-    )
-    frame = accuracy_table(
-        metrics, NF_ACC, reference, make_rows({"dataset": "cifar10", "prior": prior, "lambdas": [0]})
-    )
+    ]
+    frame = tabulate(*runs, dataset="cifar10", prior=prior, lambdas=[0])
     assert frame.loc[0, "prior"] == prior
     assert frame.loc[0, "nf_acc"] == expected
     assert frame["paper_nf_acc"].notna().tolist() == [prior in ("fpi", "mean_only")]
@@ -274,16 +278,12 @@ def test_an_experiment_without_classifier_has_no_cnn(metrics, reference, make_ro
     assert frame["nf_acc"].notna().all()
 
 
-def test_a_metric_is_that_of_the_run_that_measured_it(make_metric_rows, make_frame, reference, make_rows):
+def test_a_metric_is_that_of_the_run_that_measured_it(make_metric_rows, tabulate):
     run = flow_run("digits", weight=1)
-    metrics = make_frame(
-        make_metric_rows(run, nf_acc=99.0, ece=3.0, hours=0.5),
-        make_metric_rows(taught(run), cnn_acc=90.0, cnn_ece=5.0, temperature=0.9),
-    )
+    of_flow = make_metric_rows(run, nf_acc=99.0, ece=3.0, hours=0.5)
+    of_classifier = make_metric_rows(taught(run), cnn_acc=90.0, cnn_ece=5.0, temperature=0.9)
     names = ["ece", "cnn_ece", "temperature", "hours"]
-    frame = accuracy_table(
-        metrics, TableSettings(metrics=names), reference, make_rows({"dataset": "digits", "lambdas": [1]})
-    )
+    frame = tabulate(of_flow, of_classifier, table=TableSettings(metrics=names), lambdas=[1])
     assert frame.loc[0, names].tolist() == [3.0, 5.0, 0.9, 0.5]
 
 
@@ -427,48 +427,38 @@ def test_csv_gives_back_the_same_table_whatever_it_shows(metrics, reference, row
 # ---- the choice of λ -----------------------------------------------------------------------------------------
 
 
-def test_weights_are_chosen_by_the_metric_that_the_table_names(make_metric_rows, make_frame, reference, make_rows):
+def test_weights_are_chosen_by_the_metric_that_the_table_names(make_metric_rows, tabulate):
     runs = []
     for weight, nf_acc, cnn_acc, bits in ((1, 99.0, 80.0, 3.0), (2, 95.0, 85.0, 2.0), (3, 90.0, 70.0, 1.0)):
         run = flow_run("digits", weight=weight)
         runs.append(make_metric_rows(run, nf_acc=50.0, validation_nf_acc=nf_acc, validation_bits_per_dim=bits))
         runs.append(make_metric_rows(taught(run), cnn_acc=100.0 - cnn_acc, validation_cnn_acc=cnn_acc))
-    rows, metrics = make_rows({"dataset": "digits", "lambdas": [1, 2, 3]}), make_frame(*runs)
-    for best_by, chosen, value in (
-        *((None, 1, 99.0), ("nf_acc", 1, 99.0)),
-        *(("cnn_acc", 2, 85.0), ("bits_per_dim", 3, 1.0)),
-    ):
-        frame = accuracy_table(metrics, TableSettings(best_by=best_by, best_only=True), reference, rows)
-        (row,) = frame.to_dict("records")
+    for best_by, chosen, value in ((None, 1, 99.0), ("cnn_acc", 2, 85.0), ("bits_per_dim", 3, 1.0)):
+        table = TableSettings(best_by=best_by, best_only=True)
+        (row,) = tabulate(*runs, table=table, lambdas=[1, 2, 3]).to_dict("records")
         assert (row["lambda"], row["validation"], row["candidates"]) == (chosen, value, 3)
         assert row["chosen_by"] == f"validation_{best_by or 'nf_acc'}"
 
 
-def test_the_test_split_has_no_part_in_the_choice(make_metric_rows, make_frame, reference, make_rows):
-    rows = make_rows({"dataset": "digits", "lambdas": [1, 2]})
-
-    def chosen(first, second):
-        runs = [flow_run("digits", weight=weight) for weight in (1, 2)]
-        values = [{"nf_acc": first, "validation_nf_acc": 90.0}, {"nf_acc": second, "validation_nf_acc": 91.0}]
-        metrics = make_frame(*(make_metric_rows(run, **of_run) for run, of_run in zip(runs, values, strict=True)))
-        return accuracy_table(metrics, NF_ACC, reference, rows)["best"].tolist()
+def test_the_test_split_has_no_part_in_the_choice(make_metric_rows, tabulate):
+    def chosen(*accuracies):
+        runs = [
+            make_metric_rows(flow_run("digits", weight=weight), nf_acc=value, validation_nf_acc=90.0 + weight)
+            for weight, value in enumerate(accuracies, start=1)
+        ]
+        return tabulate(*runs, lambdas=[1, 2])["best"].tolist()
 
     assert chosen(1.0, 99.0) == chosen(99.0, 1.0) == [False, True]
 
 
-def test_a_choice_without_validation_values_is_refused(make_metric_rows, make_frame, reference, make_rows):
-    metrics = make_frame(
-        *(make_metric_rows(flow_run("digits", weight=w), nf_acc=90.0, validation_nf_acc=90.0) for w in (1, 2))
-    )
-    rows = make_rows({"dataset": "digits", "lambdas": [1, 2]})
+def test_a_choice_without_validation_values_is_refused(make_metric_rows, tabulate):
+    runs = [make_metric_rows(flow_run("digits", weight=w), nf_acc=90.0, validation_nf_acc=90.0) for w in (1, 2)]
     with pytest.raises(TableError, match=r"lambda=1/.*validation_ece"):
-        accuracy_table(metrics, TableSettings(best_by="ece"), reference, rows)
+        tabulate(*runs, table=TableSettings(best_by="ece"), lambdas=[1, 2])
 
 
 @pytest.mark.parametrize(("lost", "best"), [((), [False, True]), ((2, 1), [True, False]), ((2,), [False, True])])
-def test_a_weight_that_diverged_in_most_seeds_is_not_chosen(
-    make_metric_rows, make_frame, reference, make_rows, lost, best
-):
+def test_a_weight_that_diverged_in_most_seeds_is_not_chosen(make_metric_rows, tabulate, lost, best):
     runs = []
     for seed in range(3):
         runs.append(make_metric_rows(flow_run("digits", weight=1, seed=seed), nf_acc=90.0, validation_nf_acc=90.0))
@@ -476,8 +466,7 @@ def test_a_weight_that_diverged_in_most_seeds_is_not_chosen(
         runs.append(
             make_metric_rows(flow_run("digits", weight=2, seed=seed), status, nf_acc=95.0, validation_nf_acc=95.0)
         )
-    rows = make_rows({"dataset": "digits", "lambdas": [1, 2]}, seeds=(0, 1, 2))
-    frame = accuracy_table(make_frame(*runs), NF_ACC, reference, rows)
+    frame = tabulate(*runs, seeds=(0, 1, 2), lambdas=[1, 2])
     assert frame["best"].tolist() == best
     assert frame["validation"].tolist() == [90.0, 95.0]
     assert frame["status"].tolist() == ["ok", f"{len(lost)} of 3 seeds diverged" if lost else "ok"]
@@ -495,14 +484,13 @@ def test_intervals_and_notes_consider_overlapping_splits(metrics, reference, row
     assert ["Nadeau" in to_markdown(table, "") for table in tables] == [False, True]
 
 
-def test_a_table_has_the_mismatch_where_a_flow_has_it(make_metric_rows, make_frame, make_rows, reference, tmp_path):
+def test_a_table_has_the_mismatch_where_a_flow_has_it(make_metric_rows, tabulate, tmp_path):
     """Its notes need it, whether or not the table shows this metric."""
-    rows = make_rows({"dataset": "cifar10", "lambdas": [0, 3e5]}, seeds=(0, 1))
+    experiment = {"dataset": "cifar10", "lambdas": [0, 3e5], "seeds": (0, 1)}
     runs = [make_metric_rows(flow_run(prior="baseline", weight=0), nf_acc=70.0)]
-    assert "mismatch" not in accuracy_table(make_frame(*runs), BOTH, reference, rows)
+    assert "mismatch" not in tabulate(*runs, table=BOTH, **experiment)
     runs += [make_metric_rows(flow_run(seed=seed), nf_acc=90.0, mismatch=1.0 + seed) for seed in (0, 1)]
-    runs += [make_metric_rows(taught(flow_run(seed=seed)), cnn_acc=80.0) for seed in (0, 1)]
-    frame = accuracy_table(make_frame(*runs), BOTH, reference, rows)
+    frame = tabulate(*runs, table=BOTH, **experiment)
     assert frame["mismatch"].tolist() == pytest.approx([math.nan, 1.5], nan_ok=True)
     assert list_metrics(frame.columns) == BOTH.metrics
     write_csv(frame, tmp_path / "table.csv")
@@ -510,16 +498,12 @@ def test_a_table_has_the_mismatch_where_a_flow_has_it(make_metric_rows, make_fra
 
 
 @pytest.mark.parametrize(("images", "is_few"), [(4, True), (99, True), (100, False)])
-def test_a_choice_on_few_validation_images_is_noted(
-    make_metric_rows, make_frame, make_rows, reference, tmp_path, images, is_few
-):
+def test_a_choice_on_few_validation_images_is_noted(make_metric_rows, tabulate, tmp_path, images, is_few):
     runs = [make_metric_rows(flow_run("digits", weight=w), nf_acc=90.0, validation_nf_acc=90.0 + w) for w in (1, 2)]
     for row in (row for rows in runs for row in rows if row["metric"] == "validation_nf_acc"):
         row["n"] = images
-    rows = make_rows({"dataset": "digits", "lambdas": [1, 2]})
-    frame = accuracy_table(make_frame(*runs), BOTH, reference, rows)
+    frame = tabulate(*runs, table=BOTH, lambdas=[1, 2])
     assert frame["images"].tolist() == [360, 360]
     write_csv(frame, tmp_path / "table.csv")
     assert (f"{images} validation images" in to_markdown(read_table(tmp_path / "table.csv"), "")) == is_few
-    alone = accuracy_table(make_frame(runs[0]), BOTH, reference, rows)
-    assert "validation_images" not in alone  # nothing was chosen
+    assert "validation_images" not in tabulate(runs[0], table=BOTH, lambdas=[1, 2])  # nothing was chosen

@@ -74,17 +74,6 @@ def test_a_claim_on_such_a_metric_needs_its_runs_too(make_config):
     assert all(row.sample_runs for row in list_table_rows(Config.model_validate(settings), "t"))
 
 
-def test_rows_survive_json(make_rows):
-    rows = make_rows(
-        {**FLOW, "lambdas": [1e3, 0]},
-        {"dataset": "digits", "prior": None, "classifier": "swin", "augmentation": "none"},
-        {**FLOW, "flow": "glow", "lambdas": [10], "classifier": "swin", "augmentation": "standard+nfa"},
-        seeds=(3, 4),
-    )
-    assert [TableRow.model_validate_json(row.model_dump_json()) for row in rows] == rows
-    assert rows[1].model_dump(mode="json")["lambda"] == 1e3
-
-
 PER_SEED = {"split_seed": "per_seed"}
 
 
@@ -128,7 +117,6 @@ A, B = {"label": "A"}, {"label": "B"}
     [
         [ALONE | A, ALONE | A],
         [ALONE | A, GENERATED | A],
-        [ALONE | A, ALONE | A | {"prior": "mean_only"}],
         [ALONE | A | {"lambdas": [0, 10]}, ALONE | A | {"lambdas": [10, 20]}],
         [ALONE, ALONE],
         [REAL | A, REAL | A | {"augmentation": "standard"}],
