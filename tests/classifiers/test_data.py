@@ -62,15 +62,6 @@ def assert_equal(one: list, other: list) -> None:
 # ---- batches of an epoch ------------------------------------------------------------------------------------
 
 
-def test_an_epoch_has_every_image_once_with_its_label(make_images):
-    train = make_images((3, 6, 6))
-    images, labels = (torch.cat(parts) for parts in zip(*stream(data_of(train)), strict=True))
-    assert labels.tolist() != train.labels.tolist()
-    seen = {(image.numpy().tobytes(), label) for image, label in zip(images, labels.tolist(), strict=True)}
-    stored = train.images.transpose(0, 3, 1, 2)
-    assert seen == {(image.tobytes(), label) for image, label in zip(stored, train.labels.tolist(), strict=True)}
-
-
 def test_an_epoch_of_repeats_is_passes_over_all_images_one_after_another(make_images):
     """60 images three times: batches of 8 reach over the end of a pass, and the passes differ in their order."""
     train = make_images((3, 6, 6))

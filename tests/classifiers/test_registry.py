@@ -355,17 +355,6 @@ def test_a_registered_model_is_trained_resumed_and_tested(tiny, make_images, tmp
     assert scores.log_prob.shape == (60, 3)
 
 
-def test_a_registered_class_is_a_builder_too(registered):
-    @register_classifier("linear")
-    class Linear(nn.Linear):
-        def __init__(self, num_classes: int, in_channels: int, image_size: int, settings: Settings) -> None:
-            super().__init__(in_channels * image_size**2, num_classes)
-
-    config = ClassifierConfig(model="linear")
-    assert build_classifier(config, 3, 1, 8).weight.shape == (3, 64)
-    assert get_preprocessing(config) == Preprocessing()
-
-
 def test_a_builder_that_makes_something_else_is_refused(registered):
     register_classifier("nothing")(lambda *_: None)
     with pytest.raises(ValueError, match="nothing"):

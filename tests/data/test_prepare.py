@@ -95,12 +95,14 @@ def test_limits_hold_a_class_and_do_not_touch_validation(tmp_path):
     assert np.array_equal(sets["validation"].images, free["validation"].images)
 
 
-def test_an_own_validation_split_is_kept(tmp_path):
+def test_an_own_validation_split_is_kept_and_not_for_a_refit(tmp_path):
     folder = _marked_folder(tmp_path, (30, 30))
     (folder / "test").rename(folder / "val")
     export_imagefolder(read_image_set(tmp_path / "sets" / "train"), folder / "test")
     sets = _prepare(tmp_path, source="imagefolder", folder=folder)
     assert [len(sets[split]) for split in SPLITS] == [60, 8, 60]
+    with pytest.raises(DataError, match="refit:"):
+        _prepare(tmp_path, source="imagefolder", folder=folder, refit=True)
 
 
 def test_refit_trains_on_the_validation_images_too(tmp_path):
@@ -119,14 +121,6 @@ def test_refit_changes_no_test_image(tmp_path):
     refit = _prepare(tmp_path, "refit", source="digits", refit=True)
     assert np.array_equal(refit["test"].images, sets["test"].images)
     assert len(refit["train"]) == len(sets["train"]) + len(sets["validation"])
-
-
-def test_refit_is_refused_where_the_source_has_a_validation_split(tmp_path):
-    folder = _marked_folder(tmp_path, (30, 30))
-    (folder / "test").rename(folder / "val")
-    export_imagefolder(read_image_set(tmp_path / "sets" / "train"), folder / "test")
-    with pytest.raises(DataError, match="refit:"):
-        _prepare(tmp_path, source="imagefolder", folder=folder, refit=True)
 
 
 def test_meta_tells_name_split_and_seed(tmp_path):

@@ -100,16 +100,14 @@ def test_fashion_mnist_lies_in_the_folder_or_where_torchvision_puts_it(tmp_path,
     ],
 )
 def test_damaged_idx_files_are_refused(tmp_path, content):
-    (tmp_path / "file").write_bytes(content)
-    with pytest.raises(DataError, match=f"^{tmp_path}/file: "):
-        read_idx(tmp_path / "file")
-
-
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(bytes(1000), mtime=0)[:-12]])
-def test_damaged_gzip_files_are_refused(tmp_path, content):
-    (tmp_path / "file.gz").write_bytes(content)
-    with pytest.raises(DataError, match=r"file\.gz"):
-        read_idx(tmp_path / "file.gz")
+    for name, damaged in (
+        ("file", content),
+        ("file.gz", gzip.compress(content)),
+        ("cut.gz", gzip.compress(content)[:-9]),
+    ):
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(DataError, match=f"^{tmp_path}/{name}: "):
+            read_idx(tmp_path / name)
 
 
 @pytest.mark.parametrize(

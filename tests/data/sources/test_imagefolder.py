@@ -53,19 +53,6 @@ def test_export_of_grey_images_and_odd_class_names(tmp_path):
     assert np.array_equal(read, images[::-1])
 
 
-def _write_greys(folder, *sizes):
-    for name, size in zip("ab", sizes, strict=True):
-        (folder / name).mkdir(parents=True)
-        Image.new("L", size).save(folder / name / "1.png")
-
-
-def test_images_of_two_sizes_name_the_argument(tmp_path):
-    _write_greys(tmp_path / "png", (4, 4), (6, 5))
-    with pytest.raises(DataError, match=r"1\.png:.*6×5"):
-        read_image_folder(tmp_path / "png")
-    assert read_image_folder(tmp_path / "png", size=np.int64(4))[0].shape == (2, 4, 4, 1)
-
-
 def test_splits_and_classes(image_folder):
     source = _load(image_folder)
     assert source.classes == CLASSES
@@ -290,17 +277,6 @@ def test_folders_inside_class_folders_and_links_to_such_are_named_in_one_line(im
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert str(image_folder) in warning
     assert re.search(r"'(train/)?ant/cycle', '(train/)?ant/more'$", warning)
-
-
-def test_folders_beside_the_splits_are_named_in_one_line(image_folder, caplog):
-    _load(image_folder)
-    assert not [record for record in caplog.records if record.levelname == "WARNING"]
-    for name in ("valid", "a", "b", "c", ".hidden"):
-        (image_folder / name).mkdir()
-    _load(image_folder)
-    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert str(image_folder) in warning
-    assert warning.endswith("'a', 'b', 'c', …")
 
 
 @pytest.mark.parametrize("place", ["train/dragonfly", "validation"])
