@@ -103,6 +103,15 @@ def test_settings_that_a_model_does_not_have_are_refused_in_one_line(model, arch
     assert "\n" not in explain(error.value)
 
 
+def test_images_of_eva02_are_seen_as_in_its_pretraining():
+    seen = get_preprocessing(ClassifierConfig(model="eva02"))
+    assert seen.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
+    assert seen.std == pytest.approx((0.26862954, 0.26130258, 0.27577711))
+    assert seen.squash
+    for model in ("resnet18", "swin"):
+        assert get_preprocessing(ClassifierConfig(model=model)).mean == (0.5, 0.5, 0.5)
+
+
 @pytest.mark.parametrize(
     ("normalization", "mean", "std"),
     [

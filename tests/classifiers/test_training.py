@@ -24,6 +24,7 @@ from nfpi.data import ImageSet
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import Device, make_device
 from nfpi.runtime.divergence import TrainingDiverged
+from nfpi.training.optimizers import make_schedule
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY_EVA02 = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "drop_path_rate": 0.3}
@@ -241,6 +242,11 @@ def test_the_learning_rate_makes_a_half_wave_after_a_linear_warm_up(make_images,
     falling = [0.01 * (1 + math.cos(math.pi * (t - w) / (n - w))) / 2 for t in range(w, n)]
     assert [step["lr"] for step in steps] == pytest.approx(rising + falling)
     assert {step["weight_decay"] for step in steps} == {0.05}
+
+
+def test_weights_are_tested_as_they_are_in_spite_of_a_warm_up():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1)
+    make_schedule(optimizer, ClassifierConfig(schedule="cosine", epochs=0, warmup_epochs=3), 5)
 
 
 def test_a_fault_of_a_model_is_no_divergence(make_images, device):

@@ -147,6 +147,12 @@ def test_the_working_directory_is_not_replaced(place, tmp_path, monkeypatch):
     assert (folder / "inside").is_dir()
 
 
+def test_a_file_is_not_replaced_by_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="received a file"), replace_folder(tmp_path / "file", []):
+        pass
+
+
 @pytest.mark.parametrize(
     ("changes", "match"),
     [

@@ -53,6 +53,12 @@ def test_export_of_grey_images_and_odd_class_names(tmp_path):
     assert np.array_equal(read, images[::-1])
 
 
+def test_export_refuses_latents(tmp_path):
+    write_image_set(tmp_path / "set", np.zeros((1, 4, 4, 4), np.float16), np.array([0]), ["a"])
+    with pytest.raises(DataError, match="received float16 with 4"):
+        export_imagefolder(read_image_set(tmp_path / "set"), tmp_path / "png")
+
+
 def test_splits_and_classes(image_folder):
     source = _load(image_folder)
     assert source.classes == CLASSES
@@ -277,6 +283,17 @@ def test_folders_inside_class_folders_and_links_to_such_are_named_in_one_line(im
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert str(image_folder) in warning
     assert re.search(r"'(train/)?ant/cycle', '(train/)?ant/more'$", warning)
+
+
+def test_folders_beside_the_splits_are_named_in_one_line(image_folder, caplog):
+    _load(image_folder)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    for name in ("valid", "a", "b", "c", ".hidden"):
+        (image_folder / name).mkdir()
+    _load(image_folder)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert str(image_folder) in warning
+    assert warning.endswith("'a', 'b', 'c', …")
 
 
 @pytest.mark.parametrize("place", ["train/dragonfly", "validation"])
