@@ -8,9 +8,6 @@ from collections.abc import Callable
 import pytest
 import torch
 
-import nfpi.classifiers.models
-from nfpi.classifiers import build_classifier
-from nfpi.config.classifiers import ClassifierConfig
 from nfpi.runtime.device import Device, make_device
 from nfpi.runtime.divergence import TrainingDiverged
 
@@ -67,21 +64,3 @@ def test_the_scale_is_resumed_too(make_images, half, tmp_path, monkeypatch, cut_
     resumed = train(device, images, images, model=Small(), folder=tmp_path, **settings)
     assert_same(whole, resumed)
     assert scaler.get_scale() == expected.get_scale()
-
-
-def test_a_resnet_takes_images_in_the_order_of_its_device(monkeypatch):
-    seen: list[tuple[bool, bool]] = []
-    for place, order in (
-        ("cpu", torch.channels_last),
-        ("meta", torch.channels_last),
-        ("meta", torch.contiguous_format),
-    ):
-        monkeypatch.setattr(nfpi.classifiers.models, "choose_convolution_format", lambda device, order=order: order)
-        model = build_classifier(ClassifierConfig(), 3, 3, 8).to(place).eval()
-        model.conv1.register_forward_pre_hook(
-            lambda _, inputs: seen.append(
-                (inputs[0].is_contiguous(), inputs[0].is_contiguous(memory_format=torch.channels_last))
-            )
-        )
-        assert model(torch.zeros(2, 3, 8, 8, device=place)).shape == (2, 3)
-    assert seen == [(True, False), (False, True), (True, False)]  # on a CPU it stays as it came

@@ -25,14 +25,11 @@ def test_bytes_become_the_interval_from_minus_one_to_one(channels):
     assert (x.min(), x.max()) == (-1, 1)
 
 
-def test_colours_are_normalised_a_channel_each():
-    expected = functional.normalize(every_byte(3).float() / 255, list(CLIP[0]), list(CLIP[1]))
-    torch.testing.assert_close(normalize(Preprocessing(*CLIP), every_byte(3)), expected)
-
-
-def test_grey_is_normalised_by_the_averages():
-    expected = functional.normalize(every_byte(1).float() / 255, [sum(CLIP[0]) / 3], [sum(CLIP[1]) / 3])
-    torch.testing.assert_close(normalize(Preprocessing(*CLIP), every_byte(1)), expected)
+def test_colours_are_normalised_a_channel_each_and_grey_by_their_averages():
+    mean, std = map(list, CLIP)
+    for channels, used in ((3, (mean, std)), (1, ([sum(mean) / 3], [sum(std) / 3]))):
+        expected = functional.normalize(every_byte(channels).float() / 255, *used)
+        torch.testing.assert_close(normalize(Preprocessing(*CLIP), every_byte(channels)), expected)
 
 
 def test_a_centre_crop_loses_the_sides_and_a_squash_does_not():
@@ -55,11 +52,6 @@ def test_images_of_any_size_become_squares(shape, squash):
     assert resized.shape == (*shape[:-2], 16, 16)
     assert resized.dtype == torch.uint8
     assert (resized == 77).all()
-
-
-def test_images_of_the_right_size_stay_as_they_are():
-    image = every_byte(3)
-    assert torch.equal(Preprocessing().resize(image, 16), image)
 
 
 def test_statistics_of_channels_are_those_of_all_pixels(make_images):

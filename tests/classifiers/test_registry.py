@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import socket
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from nfpi.classifiers import (
     stored_preprocessing,
     train_classifier,
 )
-from nfpi.config.base import ConfigError, Settings, explain
+from nfpi.config.base import Settings, explain
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import make_device
@@ -86,40 +85,21 @@ def test_the_stem_keeps_the_size_of_small_images(channels, classes):
     assert sizes == [(2, 64, 8, 8)]
 
 
-def test_an_architecture_is_laid_over_the_papers():
-    deeper = build("swin", architecture={"depths": [3, 6, 4]}, size=32)
-    assert [len(layer.blocks) for layer in deeper.layers] == [3, 6, 4]
-    assert deeper.embed_dim == 96
-
-
-@pytest.mark.parametrize(
-    ("model", "architecture"),
-    [
-        ("swin", {"depths": [1], "num_heads": [13], "embed_dim": 12}),
-        ("eva02", {"embed_dim": 15, "num_heads": 2}),
-    ],
-)
-def test_an_impossible_architecture_is_refused_in_one_line(model, architecture):
-    with pytest.raises(ValueError, match=model) as error:
-        build(model, architecture=architecture)
-    for name, value in architecture.items():
-        assert f"{name!r}: {value!r}" in str(error.value)
+def test_an_impossible_architecture_is_refused_in_one_line():
+    with pytest.raises(ValueError, match="eva02") as error:
+        build("eva02", architecture={"embed_dim": 15, "num_heads": 2})
+    assert "'embed_dim': 15" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("model", "architecture", "match"),
-    [
-        ("resnet18", {"depth": 3}, "architecture: unknown key 'depth'"),
-        ("swin", {"embed_dimension": 12}, r"unknown key 'embed_dimension' \(did you mean 'embed_dim'\?\)"),
-        ("swin", {"depths": [1, 1], "num_heads": [1]}, "depths and num_heads: expected one entry per level"),
-        ("swin", {"window_size": 0}, "window_size: Input should be greater than or equal to 1, received 0"),
-    ],
+    ("model", "architecture", "named"),
+    [("resnet18", {"depth": 3}, "depth"), ("swin", {"depths": [1, 1], "num_heads": [1]}, "depths and num_heads")],
 )
-def test_settings_that_a_model_does_not_have_are_refused_in_one_line(model, architecture, match):
+def test_settings_that_a_model_does_not_have_are_refused_in_one_line(model, architecture, named):
     with pytest.raises(ValidationError) as error:
         ClassifierConfig(model=model, architecture=architecture)
-    assert re.search(match, explain(error.value))
+    assert named in explain(error.value)
     assert "\n" not in explain(error.value)
 
 
@@ -202,11 +182,18 @@ def test_weights_from_a_file_are_those_of_the_classifier(model, file, tmp_path):
         assert torch.equal(loaded.state_dict()[name], value), name
 
 
-@pytest.mark.parametrize("model", ["resnet18", "swin"])
-def test_weights_of_another_architecture_are_refused(model, tmp_path):
+@pytest.mark.parametrize(
+    ("model", "changes", "named"),
+    [
+        ("resnet18", {}, "size mismatch"),
+        ("swin", {}, "size mismatch"),
+        ("eva02", {"architecture": {**SMALL["eva02"], "depth": 1}}, "blocks"),
+    ],
+)
+def test_weights_of_another_architecture_are_refused(model, changes, named, tmp_path):
     path = save(build(model, classes=4), tmp_path / "w.safetensors")
-    with pytest.raises(FormatError, match=r"w.safetensors: .*size mismatch"):
-        build(model, weights=path)
+    with pytest.raises(FormatError, match=rf"w.safetensors: .*{named}"):
+        build(model, weights=path, **changes)
 
 
 def test_pretrained_weights_are_fitted_to_other_classes_channels_and_sizes(tmp_path):
@@ -261,7 +248,9 @@ def test_nothing_in_a_file_of_weights_is_executed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["archive", "earlier format"])
 @pytest.mark.parametrize(
-    "content", [{"state_dict": {}, "args": argparse.Namespace(epochs=3)}, nn.Linear(1, 1)], ids=["arguments", "module"]
+    "content",
+    [{"state_dict": {}, "args": argparse.Namespace(epochs=3)}, nn.Linear(1, 1), [1, 2]],
+    ids=["arguments", "module", "list"],
 )
 def test_files_with_other_objects_than_tensors_are_told_what_to_do(content, zipped, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -278,17 +267,6 @@ def test_missing_and_damaged_files_are_named(content, file, tmp_path):
         path.write_bytes(content)
     with pytest.raises(FormatError, match=file):
         read_weights(path)
-
-
-def test_what_is_no_tensors_by_name_is_refused(tmp_path):
-    torch.save([1, 2], tmp_path / "w.pth")
-    with pytest.raises(FormatError, match=r"w\.pth"):
-        read_weights(tmp_path / "w.pth")
-
-
-def test_loading_names_the_file_and_the_first_difference():
-    with pytest.raises(FormatError, match=r"model.safetensors: .*Missing key\(s\).*conv1.weight"):
-        load_weights(build("resnet18"), {}, Path("model.safetensors"))
 
 
 @pytest.mark.parametrize("classes", [3, 7])
@@ -314,12 +292,6 @@ def test_the_prefix_of_the_image_tower_of_clip_is_removed(tmp_path):
     save_file(tower | {"visual.trunk.blocks.0.attn.norm.weight": torch.ones(16)}, path)
     with pytest.raises(FormatError, match=r"blocks\.0\.attn\.norm\.weight"):
         build("eva02", classes=7, weights=path)
-
-
-def test_weights_of_a_deeper_model_are_refused(tmp_path):
-    path = save(build("eva02"), tmp_path / "w.safetensors")
-    with pytest.raises(FormatError, match=r"w.safetensors: .*blocks"):
-        build("eva02", classes=7, weights=path, architecture={**SMALL["eva02"], "depth": 1})
 
 
 def test_weights_without_training_need_a_head(tmp_path):
@@ -392,27 +364,6 @@ def test_a_registered_model_is_trained_resumed_and_tested(tiny, make_images, tmp
     assert scores.log_prob.shape == (60, 3)
 
 
-def test_a_registered_class_is_a_builder_too(registered):
-    @register_classifier("linear")
-    class Linear(nn.Linear):
-        def __init__(self, num_classes: int, in_channels: int, image_size: int, settings: Settings) -> None:
-            super().__init__(in_channels * image_size**2, num_classes)
-
-    config = ClassifierConfig(model="linear")
-    assert build_classifier(config, 3, 1, 8).weight.shape == (3, 64)
-    assert get_preprocessing(config) == Preprocessing()
-
-
-def test_settings_of_a_registered_model_are_checked(tiny):
-    with pytest.raises(ValidationError, match="depth"):
-        ClassifierConfig(model=tiny, architecture={"depth": 3})
-
-
-def test_the_names_of_the_project_are_taken(registered):
-    with pytest.raises(ConfigError, match="swin"):
-        register_classifier("swin")(lambda *_: nn.Flatten())
-
-
 def test_a_builder_that_makes_something_else_is_refused(registered):
     register_classifier("nothing")(lambda *_: None)
     with pytest.raises(ValueError, match="nothing"):
@@ -481,14 +432,10 @@ DEEP = SMALL["swin"] | {"depths": [10**9, 1]}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": None}, "seed"),
         ({"seed": 1.5}, "seed"),
-        ({"temperature": "hot"}, "temperature"),
         ({"size": {"num_classes": 3}}, r"size\.in_channels"),
         ({"size": {"num_classes": 10**9, "in_channels": 3, "image_size": 16}}, "size mismatch"),
-        ({"classifier": []}, "classifier"),
         ({"classifier": {"model": "swim"}}, "swim"),
-        ({"classifier": {"epoch": 3}}, r"unknown key 'epoch' \(did you mean 'epochs'"),
         ({"classifier": {"model": "swin", "architecture": DEEP}}, "depths"),
         ({"classifier": {"model": "swin", "image_size": 512}}, "image_size"),
         ({"classifier": {"model": "eva02"}}, "expected"),

@@ -40,11 +40,6 @@ def test_top1_and_top5_count_by_hand():
     assert scores.real_top1 is None
 
 
-def test_among_three_classes_five_are_all():
-    scores = score_classifier(Fixed([[1.0, 0.0, 0.0]] * 2), images_of([0, 2], list("abc")), Preprocessing(), CPU)
-    assert (scores.top1, scores.top5) == (50, 100)
-
-
 def test_log_probabilities_and_labels_are_those_of_the_images_in_order(make_images):
     """In several batches; the accuracy follows from them."""
     images = make_images(per_class=401, noise=150)
@@ -58,16 +53,6 @@ def test_log_probabilities_and_labels_are_those_of_the_images_in_order(make_imag
         torch.testing.assert_close(scores.log_prob, model(x).log_softmax(1))
     assert scores.labels.tolist() == images.labels.tolist()
     assert 100 * (scores.log_prob.argmax(1) == scores.labels).double().mean() == pytest.approx(scores.top1)
-
-
-def test_accuracy_counts_every_image_once(make_images):
-    images = make_images(per_class=401, noise=5)  # in more than one batch
-
-    class Constant(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.tensor([0.0, 1.0, 0.5]).expand(len(x), 3)
-
-    assert score_classifier(Constant(), images, Preprocessing(), CPU).top1 == pytest.approx(100 / 3)
 
 
 def test_large_images_come_in_small_batches(make_images):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nfpi.data import DataError, choose_domain
-from nfpi.data.domain import LatentDomain, PixelDomain
+from nfpi.data.domain import PixelDomain
 from nfpi.flows.dequantization import dequantize, quantize
 
 SHAPE = (4, 3, 2)
@@ -71,13 +71,6 @@ def test_latents_without_noise_come_back_bit_for_bit(meta, latents):
     assert far.tolist() == [65504.0, -65504.0]
 
 
-def test_bits_of_latents_are_those_of_their_density(meta):
-    """A density of 1 everywhere costs nothing, that of [−1, 1]^D one bit a dimension."""
-    domain = choose_domain(meta, grey_noise=0.0, latent_noise=0.05)
-    assert domain.bits_per_dim(torch.tensor(0.0), 24).item() == 0
-    assert domain.bits_per_dim(torch.tensor(24 * math.log(2)), 24).item() == pytest.approx(1)
-
-
 def test_bits_of_latents_do_not_depend_on_what_they_were_divided_by(meta):
     """Change of variables: the entropy of u ~ N(0, σ²), found from the density of u / scale, is that of u."""
     sigma, expected = 7.0, math.log2(7.0) + 0.5 * math.log2(2 * math.pi * math.e)
@@ -93,15 +86,6 @@ def test_a_scale_is_a_positive_number(meta, scale):
     meta["extra"]["scale"] = scale
     with pytest.raises(DataError, match=r"toy: .*scale"):
         choose_domain(meta, grey_noise=0.0, latent_noise=0.05)
-
-
-def test_the_dtype_chooses_the_domain(meta, spread):
-    latents = choose_domain(meta, grey_noise=0.1, latent_noise=0.2)
-    assert isinstance(latents, LatentDomain)
-    assert (latents.noise, latents.dtype) == (0.2, "float16")
-    assert torch.equal(latents.spread, spread)
-    pixels = choose_domain({"name": "toy", "dtype": "uint8", "extra": {}}, grey_noise=0.1, latent_noise=0.2)
-    assert pixels == PixelDomain(0.1)
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,6 @@ def _edit_meta(folder: Path, **changes: object) -> None:
     (folder / "meta.json").write_text(json.dumps(meta | changes))
 
 
-def _alter_labels(folder: Path, labels: np.ndarray) -> None:
-    np.save(folder / "labels.npy", labels)
-
-
 def test_what_is_written_is_read(folder, arrays):
     image_set = read_image_set(folder)
     assert np.array_equal(image_set.images, arrays[0])
@@ -34,7 +30,6 @@ def test_what_is_written_is_read(folder, arrays):
     assert (len(image_set), image_set.shape, image_set.num_classes) == (60, (3, 8, 8), 3)
     assert image_set.classes == CLASSES
     assert image_set.meta["counts"] == dict.fromkeys(CLASSES, 20)
-    assert (image_set.meta["name"], image_set.meta["split"]) == ("animals", "train")
     assert image_set.meta["extra"] == {"seed": 7}
 
 
@@ -48,7 +43,6 @@ def test_images_are_a_read_only_memory_map(image_set):
 
 def test_grey_images_and_latents(tmp_path):
     write_image_set(tmp_path / "grey", np.zeros((2, 4, 5, 1), np.uint8), np.array([0, 1]), ["a", "b"])
-    assert read_image_set(tmp_path / "grey").shape[0] == 1
     assert read_image_set(tmp_path / "grey").shape == (1, 4, 5)
     latents = np.random.default_rng(0).normal(size=(2, 4, 4, 4)).astype(np.float16)
     write_image_set(tmp_path / "latents", latents, np.array([0, 1]), ["a", "b"])
@@ -167,8 +161,6 @@ def test_a_file_is_not_replaced_by_a_folder(tmp_path):
         ({"images": np.zeros((2, 8, 8, 3), np.uint8)}, "3"),
         ({"images": np.full((3, 8, 8, 3), np.nan, np.float16)}, "NaN"),
         ({"labels": np.array([0, 1, 3])}, "labels from 0 to 2, received 0 to 3"),
-        ({"labels": np.array([0, 1, -1])}, "labels from 0 to 2, received -1 to 1"),
-        ({"labels": np.array([[0], [1], [2]])}, r"\(3, 1\)"),
         ({"labels": np.array([0.0, 1.0, 2.0])}, "integer labels, received float64"),
         ({"classes": ["ant", "bee", "ant"]}, "distinct class names"),
     ],
@@ -226,27 +218,25 @@ def test_pickled_arrays_are_refused(folder):
     _refused(folder, "expected a whole npy file", verify=False)
 
 
-def test_labels_out_of_range_are_refused(folder, arrays):
-    _alter_labels(folder, arrays[1] + 1)
-    _refused(folder, "1 to 3")
-
-
-def test_labels_of_another_length_or_dtype_are_refused(folder, arrays):
-    _alter_labels(folder, arrays[1][:-1])
-    _refused(folder, r"int64 of \[59\]")
-    _alter_labels(folder, arrays[1].astype(np.int32))
-    _refused(folder, r"received int32")
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda labels: labels + 1, "1 to 3"),
+        (lambda labels: labels[:-1], r"\[59\]"),
+        (lambda labels: labels.astype(np.int32), "int32"),
+    ],
+)
+def test_other_labels_are_refused(folder, arrays, change, match):
+    np.save(folder / "labels.npy", change(arrays[1]))
+    _refused(folder, match)
 
 
 def test_a_meta_that_says_otherwise_is_refused(folder):
     _edit_meta(folder, shape=[60, 8, 8, 1])
     _refused(folder, r"uint8 of \[60, 8, 8, 3\]")
-    (folder / "meta.json").write_text("{}")
-    _refused(folder, "name")
-    (folder / "meta.json").write_text("[]")
-    _refused(folder, "list")
-    (folder / "meta.json").write_text("{")
-    _refused(folder, "expected JSON")
+    for text in ("{}", "[]", "{"):
+        (folder / "meta.json").write_text(text)
+        _refused(folder, "meta.json")
 
 
 @pytest.mark.parametrize(

@@ -94,21 +94,7 @@ def test_comparisons_on_several_data_sets_name_theirs():
     assert {"NF-Acc on digits: ours − theirs", "NF-Acc on cifar10: ours − theirs"} <= set(written)
 
 
-def test_the_legend_has_the_verdicts_that_there_are():
-    figure = draw_claims(verdicts({}, {"verdict": "does not hold", "paper_difference": 1.0}))
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["holds", "does not hold", "the paper's", "does not matter"]
-
-
 def test_dollar_signs_begin_no_formula():
     figure = draw_claims(verdicts({"statement": r"Costs of $\x and $y", "first": "$10_$20"}))
     assert render_figure(figure, "png")
     assert any(r"\$10_\$20 − theirs" in text for text in texts(figure))
-
-
-def test_every_claim_has_its_statement_and_long_ones_are_shortened():
-    long = {"claim": "other", "number": 0, "statement": "word " * 60, "claim_verdict": "not replicated"}
-    figure = draw_claims(verdicts({}, long))
-    assert [text for text in texts(figure) if text.endswith("…")]
-    assert max(map(len, texts(figure))) < 120
-    assert [y for _, y in points(figure)] == [1, 3]

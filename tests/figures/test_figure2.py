@@ -47,15 +47,12 @@ def test_a_change_is_a_root_mean_square():
     np.testing.assert_allclose(compute_rms_changes(images), [[5, 7]])
 
 
-@pytest.mark.parametrize("name", ["classs1", "3"])
-def test_unknown_classes_are_named(model, images, name):
-    with pytest.raises(DataError, match=rf"toy.*'{name}'"):
-        augment_random_images(model, images, settings([name]), NFA, CPU)
-
-
-def test_a_class_with_too_few_images_is_named(model, images):
-    with pytest.raises(DataError, match=r"class '0'.*20"):
-        augment_random_images(model, images, settings(["0"], images_per_class=21), NFA, CPU)
+@pytest.mark.parametrize(
+    ("name", "count", "named"), [("classs1", 1, "'classs1'"), ("3", 1, "'3'"), ("0", 21, "'0'.*20")]
+)
+def test_classes_without_enough_images_are_named(model, images, name, count, named):
+    with pytest.raises(DataError, match=named):
+        augment_random_images(model, images, settings([name], images_per_class=count), NFA, CPU)
 
 
 def test_names_of_classes_are_no_formulas():

@@ -6,7 +6,6 @@ import math
 
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
 
 from nfpi.config.metrics import MISMATCH_LIMIT
 from nfpi.figures import FigureInputs, draw_figure
@@ -72,31 +71,14 @@ def test_every_gain_is_a_marker():
     assert list(dotted.get_xdata()) == [MISMATCH_LIMIT] * 2
 
 
-def test_colours_and_markers_are_named():
-    (legend,) = draw_gains(pd.concat([compute_gains(TABLE), compute_gains(OTHER)])).legends
-    assert [text.get_text() for text in legend.get_texts()] == ["NF-Acc", "CNN-Acc", "digits", "cifar10", "refitted"]
-    assert to_rgb(legend.get_lines()[0].get_color()) == to_rgb(OKABE_ITO["blue"])
-
-
 def test_flows_of_one_data_set_have_markers_of_their_own():
     longer = TABLE.assign(flow="mef_50", mismatch=TABLE["mismatch"] / 2)
     figure = draw_gains(pd.concat([compute_gains(TABLE), compute_gains(longer), compute_gains(OTHER)]))
-    texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts == ["NF-Acc", "CNN-Acc", "digits, mef", "digits, mef_50", "cifar10", "refitted"]
     points = {marker: set() for marker in "os"}
     for line in figure.axes[0].lines:
         if line.get_marker() in points:
             points[line.get_marker()] |= set(line.get_xdata())
     assert points == {"o": {0.1, 1.5}, "s": {0.05, 0.75}}
-
-
-def test_the_legend_of_many_flows_is_not_cut_off():
-    flows = ("mef", "mef_50", "glow", "transformer")
-    gains = [compute_gains(table.assign(flow=flow)) for table in (TABLE, OTHER) for flow in flows]
-    figure = draw_gains(pd.concat(gains))
-    figure.canvas.draw()
-    legend, whole = figure.legends[0].get_window_extent(), figure.bbox
-    assert (whole.x0 <= legend.x0, legend.x1 <= whole.x1, legend.y1 <= whole.y1) == (True, True, True)
 
 
 @pytest.mark.parametrize("left_out", [[], ["cnn_acc"], ["nf_acc"]], ids=["both", "NF-Acc", "CNN-Acc"])
@@ -110,4 +92,5 @@ def test_tables_are_read_from_their_files(left_out, tmp_path):
 def test_a_table_that_has_nothing_to_compare_is_drawn_as_a_notice(tmp_path):
     write_csv(TABLE[TABLE["lambda"] > 0], tmp_path / "a.csv")
     picture = draw_figure("following", {}, FigureInputs({"table": [tmp_path / "a.csv"]})).pictures["following"]
-    assert "table9" in picture.texts[0].get_text()
+    assert picture.texts
+    assert not picture.axes

@@ -1,9 +1,7 @@
 import numpy as np
 import pytest
 
-from nfpi.figures import COLUMN_WIDTH, Drawn, save_drawn
 from nfpi.figures.figure2 import draw_augmentations
-from nfpi.figures.image_grid import draw_image_grid
 from nfpi.figures.samples import draw_samples
 
 
@@ -60,26 +58,9 @@ def test_notes_stand_below_their_images():
         np.testing.assert_array_equal(shown(figure, row, 1, 8, 6), np.broadcast_to(images[row, 1], (8, 6, 3)))
     notes = {text.get_text(): text.get_position() for text in axes.texts if text.get_text()}
     assert list(notes) == ["Δ 1", "Δ 2", "Δ 3", "Δ 4"]
-    bottoms = axes.get_yticks() + 256 // 8 * 8 / 2
-    assert bottoms[0] < notes["Δ 1"][1] < bottoms[0] + (axes.get_yticks()[1] - axes.get_yticks()[0]) - 256
+    first, second = axes.get_yticks()
+    assert first + 128 < notes["Δ 1"][1] < second - 128
     assert notes["Δ 4"][0] == axes.get_xticks()[2]
-
-
-@pytest.mark.parametrize("names", [list("0123456789"), ["automobile"] * 10], ids=["short", "long"])
-def test_ten_classes_fit_a_column(names, tmp_path):
-    figure = draw_samples(pictures(3, 10), [0.5, 0.7, 1.0], names)
-    save_drawn(Drawn({"figure": figure}), tmp_path, "figure")
-    box = figure.get_tightbbox()
-    assert box.x0 >= -0.05
-    assert box.x1 <= COLUMN_WIDTH + 0.05
-    first, second, *_ = (label.get_window_extent() for label in figure.axes[0].get_xticklabels())
-    assert names[0] == "automobile" or first.x1 < second.x0
-
-
-def test_long_labels_leave_room_for_the_images():
-    figure = draw_image_grid(pictures(2, 2), ["cat", "frogs" * 20], ["1", "2"], "class", "")
-    assert figure.get_size_inches()[1] > 0.5
-    assert [label.get_text()[-5:] for label in figure.axes[0].get_yticklabels()] == ["cat", "frog…"]
 
 
 def test_large_images_are_not_enlarged():

@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from nfpi.figures import FigureInputs
 from nfpi.figures.samples import SamplesFigure, sample_grid
@@ -47,8 +46,3 @@ def test_the_latents_of_each_weight_have_a_panel(inputs):
     panels = draw(settings, inputs).pictures["latents_by_weight"].axes
     assert [axes.get_title() for axes in panels] == ["λ = 0", "λ = 10⁴"]
     assert len(panels[1].collections[0].get_offsets()) == 40
-
-
-def test_rows_are_named_once():
-    with pytest.raises(ValidationError):
-        SamplesByWeightFigure(dataset="toy", lambdas=[1, 1])

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.cbook import is_math_text
 from matplotlib.colors import to_rgb
 
-from nfpi.figures.style import CLASS_COLOURS, escape_math, format_weight_label, get_class_style, notice
+from nfpi.figures.style import CLASS_COLOURS, escape_math, format_weight_label, get_class_style
 
 # Machado, Oliveira and Fernandes (2009), severity 1: linear RGB as it is seen without one kind of cone.
 VISION = {
@@ -58,8 +58,3 @@ def test_weights_as_mathematics(weight, text):
 def test_a_users_text_is_no_formula(text):
     assert not is_math_text(escape_math(text))
     assert escape_math(text).replace(r"\$", "$") == text
-
-
-def test_a_notice_says_what_it_is_told():
-    figure = notice("fixed-point iteration diverged at iteration 3")
-    assert [text.get_text() for text in figure.texts] == ["fixed-point iteration diverged at iteration 3"]

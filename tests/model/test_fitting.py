@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from stages.conftest import SmallRun
 from nfpi import ClassConditionalFlow
 from nfpi.config.base import Settings
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT, PRIORS, compute_weight
-from nfpi.data import ImageSet, read_image_folder, read_image_set
+from nfpi.data import ImageSet, read_image_set
 from nfpi.model.fitting import choose_prior, choose_weight
 from nfpi.runtime.allocation import DeviceError
 from nfpi.runtime.divergence import Diverged
@@ -25,6 +25,11 @@ from nfpi.training import loop
 from .conftest import SMALL
 
 QUICK = {"flow": SMALL, "epochs": 2, "weight": 10.0, "progress": False}
+
+
+def fit(images: ImageSet, **changes: Any) -> ClassConditionalFlow:
+    return ClassConditionalFlow.fit(images.images, images.labels, **QUICK | changes)
+
 
 PROGRAM = """
 import sys
@@ -99,12 +104,13 @@ def test_classes_are_the_names_of_the_labels(images):
     assert ClassConditionalFlow.fit(images.images[..., 0], images.labels.tolist(), **QUICK).classes == ["0", "1", "2"]
 
 
-def test_a_share_is_held_out_of_every_class(images):
-    model = ClassConditionalFlow.fit(images.images, images.labels, validation=0.25, name="toy", **QUICK)
+@pytest.mark.parametrize("share", [0.25, np.float32(0.25)])
+def test_a_share_is_held_out_of_every_class(images, share):
+    model = fit(images, validation=share, name="toy")
     assert model.config["validation"]["n"] == 15
     assert 0 <= model.config["validation"]["nf_acc"] <= 100
     assert model.data["n"] == 45
-    assert "validation" not in ClassConditionalFlow.fit(images.images, images.labels, **QUICK).config
+    assert "validation" not in fit(images).config
 
 
 @pytest.mark.parametrize(
@@ -116,9 +122,7 @@ def test_a_share_is_held_out_of_every_class(images):
     ],
 )
 def test_other_methods_give_other_gaussians(images, method):
-    three = QUICK | {"epochs": 3}
-    usual = ClassConditionalFlow.fit(images.images, images.labels, **three)
-    other = ClassConditionalFlow.fit(images.images, images.labels, prior=method, **three)
+    usual, other = fit(images, epochs=3), fit(images, epochs=3, prior=method)
     assert not torch.equal(usual.prior.variance, other.prior.variance)
     assert other.prior.mean.dtype == torch.float64
 
@@ -133,9 +137,7 @@ def test_a_fit_repeats_itself_and_leaves_the_global_state_alone(images, monkeypa
     selected: list[int] = []
     monkeypatch.setattr(torch.cuda, "set_device", selected.append)
     state = torch.random.get_rng_state()
-    one, other, third = (
-        ClassConditionalFlow.fit(images.images, images.labels, seed=seed, **QUICK) for seed in (1, 1, 2)
-    )
+    one, other, third = (fit(images, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.get_deterministic_debug_mode() == 0
     assert torch.utils.deterministic.fill_uninitialized_memory
@@ -146,11 +148,11 @@ def test_a_fit_repeats_itself_and_leaves_the_global_state_alone(images, monkeypa
 
 
 def test_a_fit_does_not_depend_on_the_state_that_the_caller_left_torch_in(images, state_of_caller, tmp_path):
-    expected = ClassConditionalFlow.fit(images.images, images.labels, **QUICK)
+    expected = fit(images)
     before = torch.get_default_dtype()
     with state_of_caller:
         inside = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
-        model = ClassConditionalFlow.fit(images.images, images.labels, **QUICK)
+        model = fit(images)
         assert (torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()) == inside
         model.save_pretrained(tmp_path)
         read = ClassConditionalFlow.from_pretrained(tmp_path)
@@ -164,41 +166,32 @@ def test_a_fit_does_not_depend_on_the_state_that_the_caller_left_torch_in(images
 @pytest.mark.parametrize("enabled", [True, False])
 def test_mixed_precision_is_that_of_the_fit(images, enabled):
     """Autocast around a whole fit would keep the rounded weights of its first step."""
-    mixed = QUICK | {"training": {"precision": "bf16-mixed"}}
-    expected = ClassConditionalFlow.fit(images.images, images.labels, **mixed)
+    mixed = {"precision": "bf16-mixed"}
+    expected = fit(images, training=mixed)
     with torch.autocast("cpu", enabled=enabled):
-        found = ClassConditionalFlow.fit(images.images, images.labels, **mixed)
+        found = fit(images, training=mixed)
         assert torch.is_autocast_enabled("cpu") == enabled
     assert (found.encode(images.images) == expected.encode(images.images)).all()
 
 
 def test_fits_in_threads_do_not_disturb_each_other(images):
-    augmented = QUICK | {"training": {"augmentation": "shift"}}
+    def fit_and_encode(seed: int) -> np.ndarray:
+        return fit(images, seed=seed, training={"augmentation": "shift"}).encode(images.images)
 
-    def fit(seed: int) -> np.ndarray:
-        return ClassConditionalFlow.fit(images.images, images.labels, seed=seed, **augmented).encode(images.images)
-
-    expected = [fit(seed) for seed in range(3)]
+    expected = [fit_and_encode(seed) for seed in range(3)]
     state, mode = torch.random.get_rng_state(), torch.get_deterministic_debug_mode()
     with ThreadPoolExecutor(3) as threads:
-        found = list(threads.map(fit, range(3)))
+        found = list(threads.map(fit_and_encode, range(3)))
     for one, other in zip(found, expected, strict=True):
         assert (one == other).all()
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.get_deterministic_debug_mode() == mode
 
 
-def test_the_bar_is_shown_where_it_is_wished(images, capsys):
-    ClassConditionalFlow.fit(images.images, images.labels, **QUICK)
-    assert not capsys.readouterr().err
-    ClassConditionalFlow.fit(images.images, images.labels, **QUICK | {"progress": True})
-    assert "step" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("seconds", [0, 60])
 def test_the_bar_shows_the_loss_and_fills_no_file(images, capsys, monkeypatch, seconds):
     monkeypatch.setattr(loop, "_SECONDS_BETWEEN_LINES", seconds)
-    ClassConditionalFlow.fit(images.images, images.labels, **QUICK | {"progress": True, "epochs": 30})
+    fit(images, progress=True, epochs=30)
     lines = capsys.readouterr().err.split("\r")
     if seconds:
         assert len(lines) < 10
@@ -208,11 +201,9 @@ def test_the_bar_shows_the_loss_and_fills_no_file(images, capsys, monkeypatch, s
 
 def test_at_0_the_initial_gaussians_are_kept(images):
     """As in the workflow."""
-    model = ClassConditionalFlow.fit(images.images, images.labels, **QUICK | {"weight": 0})
+    model = fit(images, weight=0)
     assert model.config["prior"] == {"lambda": 0.0}
-    exact = ClassConditionalFlow.fit(
-        images.images, images.labels, **QUICK | {"weight": 0, "prior": "repeated_fixed_point"}
-    )
+    exact = fit(images, weight=0, prior="repeated_fixed_point")
     assert torch.equal(exact.prior.mean, model.prior.mean)
 
 
@@ -236,34 +227,17 @@ def test_a_prior_of_ones_own_without_alpha_needs_lambda_if_it_uses_it():
             del PRIORS._variants[name]
 
 
-def test_a_divergence_is_one_line(images):
-    with pytest.raises(Diverged) as error:
-        ClassConditionalFlow.fit(images.images, images.labels, **QUICK | {"weight": 1e12, "prior": {"update": "exact"}})
-    assert len(str(error.value).splitlines()) == 1
-    with pytest.raises(Diverged, match="learning_rate"):
-        ClassConditionalFlow.fit(
-            images.images, images.labels, training={"learning_rate": 1e9, "warmup_steps": 0}, **QUICK | {"epochs": 9}
-        )
-
-
 @pytest.mark.parametrize("method", [{"update": "exact"}, {"method": "repeated_fixed_point", "update": "exact"}])
-def test_a_divergence_has_its_class(images, method):
+def test_a_divergence_is_one_line_and_has_its_class(images, method):
     with pytest.raises(Diverged) as error:
-        ClassConditionalFlow.fit(images.images, images.labels, **QUICK | {"weight": 1e12, "prior": method})
+        fit(images, weight=1e12, prior=method)
     assert error.value.class_index in range(3)
-
-
-def test_a_share_may_be_a_number_of_numpy(images):
-    for share in (np.float32(0.2), np.float64(0.2)):
-        model = ClassConditionalFlow.fit(images.images, images.labels, validation=share, **QUICK)
-        assert model.config["validation"]["n"] == 12
+    assert "\n" not in str(error.value)
 
 
 def test_images_are_mirrored_where_the_caller_allows_it(images):
-    mirrored = QUICK | {"training": {"augmentation": "flip"}}
-    model = ClassConditionalFlow.fit(images.images, images.labels, flip=True, **mirrored)
-    usual = ClassConditionalFlow.fit(images.images, images.labels, **QUICK)
-    assert (model.encode(images.images) != usual.encode(images.images)).any()
+    mirrored = fit(images, flip=True, training={"augmentation": "flip"})
+    assert (mirrored.encode(images.images) != fit(images).encode(images.images)).any()
 
 
 @pytest.mark.parametrize(
@@ -271,17 +245,11 @@ def test_images_are_mirrored_where_the_caller_allows_it(images):
     [
         ({"labels": [0] * 60}, "labels"),
         ({"labels": [0] * 30 + [2] * 30}, "'1'"),
-        ({"labels": [1, 2] * 30}, "'0'"),
-        ({"labels": ["a"] * 59 + ["b"]}, "'b'"),
-        ({"labels": [0, 1]}, "(2,)"),
         ({"labels": [-1, 0] * 30}, "-1"),
         ({"labels": [0, 10**12] * 30}, "1000000000000"),
-        ({"labels": [0.0, 1.0] * 30}, "float64"),
         ({"labels": None}, "labels"),
         ({"weight": -1}, "weight: "),
-        ({"weight": float("nan")}, "weight: "),
         ({"relative_weight": 2}, "weight, relative_weight: "),
-        ({"name": 3}, "name: "),
         ({"validation": (np.zeros((3, 8, 8, 1), np.uint8), [0, 1])}, "validation labels: "),
         ({"validation": (np.zeros((3, 8, 8, 1), np.uint8), [0, 1, 2], 1)}, "expected 2"),
         ({"validation": 1.5}, "validation: "),
@@ -289,7 +257,6 @@ def test_images_are_mirrored_where_the_caller_allows_it(images):
         ({"validation": 0.01}, "validation: "),
         ({"classes": ["a", "b"]}, "labels: "),
         ({"classes": ["a", "a", "b"]}, "distinct"),
-        ({"flow": {"kind": "glow", "num_flow": 3}}, "flow: "),
         ({"seed": -1}, "seed"),
         ({"training": {"precision": "tf32"}, "device": "cpu"}, "precision: "),
     ],
@@ -306,28 +273,13 @@ def test_a_device_that_is_named_is_taken_whatever_the_job_was_given(images: Imag
     monkeypatch.delenv("NFPI_DEVICE", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("SLURM_JOB_GPUS", "0")
-    assert ClassConditionalFlow.fit(images.images, images.labels, device="cpu", **QUICK).device.type == "cpu"
+    assert fit(images, device="cpu").device.type == "cpu"
     for device in (None, "cuda"):
         with pytest.raises(DeviceError, match="GPU"):
-            ClassConditionalFlow.fit(images.images, images.labels, device=device, **QUICK)
+            fit(images, device=device)
 
 
 def test_sizes_that_no_level_halves_are_refused(make_images):
     odd = make_images((1, 9, 9))
     with pytest.raises(ValueError, match="9×9"):
         ClassConditionalFlow.fit(odd.images, odd.labels)
-
-
-def test_a_folder_of_splits_is_refused_and_one_of_them_read(images, tmp_path):
-    for split in ("train", "test"):
-        for name in ("a", "b"):
-            (tmp_path / split / name).mkdir(parents=True)
-            Image.fromarray(images.images[0, ..., 0]).save(tmp_path / split / name / "1.png")
-    with pytest.raises(ValueError, match="train"):
-        read_image_folder(tmp_path)
-    found, labels, classes = read_image_folder(tmp_path / "train", size=4)
-    assert (found.shape, labels.tolist(), classes) == ((2, 4, 4, 1), [0, 1], ["a", "b"])
-
-
-def test_a_model_is_a_record_that_can_be_replaced(fitted):
-    assert replace(fitted, config={**fitted.config, "seed": 4}).seed == 4

@@ -35,16 +35,12 @@ def test_images_become_arrays_with_channels_last(shape, known):
     [
         (np.zeros((2, 8, 8, 3), np.float32), None, r"float32; for values in \[0, 1\]"),
         (torch.ones(2, 8, 8, dtype=torch.bfloat16), None, r"for values in \[0, 1\]"),
-        (np.full((2, 8, 8, 3), 200.0), None, "float64$"),
         (np.zeros((2, 8, 8, 3), int), COLOUR, "int64"),
         (np.zeros((0, 8, 8)), None, "float64"),
         (np.zeros((2, 9, 8, 3), np.uint8), COLOUR, r"\(N, 8, 8, 3\), received \(2, 9, 8, 3\)"),
-        (np.zeros((2, 8, 8, 1), np.uint8), COLOUR, r"\(2, 8, 8, 1\)"),
         (np.zeros((5, 8, 8), np.uint8), COLOUR, r"\(5, 8, 8\)"),
         (np.zeros((8, 64), np.uint8), GREY, r"\(8, 64\)"),
-        (np.zeros((2, 3, 8, 8), np.uint8), COLOUR, r"transpose\(0, 2, 3, 1\)"),
         (np.zeros((2, 3, 8, 8), np.uint8), None, r"transpose\(0, 2, 3, 1\)"),
-        (np.zeros((8, 8, 3), np.uint8), COLOUR, r"images\[None\]"),
         (np.zeros((8, 8, 3), np.uint8), None, r"images\[None\]"),
         (np.zeros((0, 8, 8, 3), np.uint8), COLOUR, r"\(0, 8, 8, 3\)"),
     ],
@@ -77,10 +73,8 @@ def test_labels_become_indices(labels):
         ([-1, 0], "-1"),
         (["ant", "dog"], "'dog'"),
         ([0.5, 1.0], "float64"),
-        ([True, False], "bool"),
         ([0, 1, 2], "(3,)"),
         ([[0, 1]], "(1, 2)"),
-        (2, "()"),
     ],
 )
 def test_other_labels_are_refused(labels, message):

@@ -47,10 +47,8 @@ def test_numbers_of_other_types_have_the_same_warm_up(epochs):
     ("size", "levels"),
     [
         ((8, 8), 2),
-        ((16, 16), 2),
         ((28, 28), 2),
         ((32, 32), 3),
-        ((64, 64), 4),
         ((128, 96), 5),
         ((6, 6), 1),
         ((2, 50), 1),
@@ -76,12 +74,9 @@ def test_every_kind_has_a_flow_for_every_size(kind, side):
 
 def test_what_is_unknown_is_refused_in_one_line():
     for call, message in (
-        (lambda: choose_flow("glou", 8, 8), "glow"),
         (lambda: choose_flow({"num_flow": [1]}, 8, 8), "num_flow"),
         (lambda: choose_prior("fixd_point"), "fixed_point"),
-        (lambda: choose_prior({"tolerance": -1}), "tolerance"),
         (lambda: choose_training({"epoch": 3}, None, "glow", 8, 100), "epochs"),
-        (lambda: choose_training(None, 0, "glow", 8, 100), "epochs"),
     ):
         with pytest.raises(ValueError, match=message) as error:
             call()

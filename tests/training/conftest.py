@@ -162,3 +162,18 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         torch.manual_seed(5)
 
     return run
+
+
+@pytest.fixture
+def cut_and_resume(cut: Callable[..., None], device: Device, tmp_path: Path) -> Callable[..., TrainingState]:
+    """Cut a training off after the checkpoint of step `made`, and resume it."""
+
+    def run(data: TrainingData, made: int, learned: LearnedMethod | None = None, times: int = 1) -> TrainingState:
+        begun, again = start(data, device), start(data, device)
+        checkpoints = make_checkpoints(tmp_path, data)
+        arguments = (continue_training, begun.state, begun.prior, data, device, checkpoints)
+        cut(made, *arguments, learned=learned, times=times)
+        checkpoints = make_checkpoints(tmp_path, data)
+        return continue_training(again.state, again.prior, data, device, checkpoints, learned=learned)
+
+    return run

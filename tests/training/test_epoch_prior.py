@@ -19,8 +19,7 @@ from nfpi.priors import (
 from nfpi.priors.registry import make_learner
 from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.runtime.signals import Interruption
-from nfpi.training import flow_training
-from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, latent_statistics
+from nfpi.training.batches import STATISTICS_EPOCH, latent_statistics
 from nfpi.training.epoch_prior import LearnedPrior, prepare_epoch_prior
 from nfpi.training.flow import continue_training
 from nfpi.training.state import TrainingState, require_finite
@@ -55,22 +54,9 @@ def test_learning_in_parts_and_in_one_agree_bit_for_bit(make_data, device, tmp_p
 
 @pytest.mark.parametrize("how", LEARNED)
 @pytest.mark.parametrize("made", [5, 8, 10])
-def test_a_resumed_learner_equals_one_that_was_not_cut(make_data, device, tmp_path, cut, how, made):
-    data, learned = make_data(), LEARNED[how]
-    begun, again = start(data, device), start(data, device)
-    cut(
-        made,
-        continue_training,
-        begun.state,
-        begun.prior,
-        data,
-        device,
-        make_checkpoints(tmp_path, data),
-        learned=learned,
-    )
-    checkpoints = make_checkpoints(tmp_path, data)
-    state = continue_training(again.state, again.prior, data, device, checkpoints, learned=learned)
-    assert_equal_states(state, train_once(data, device, learned))
+def test_a_resumed_learner_equals_one_that_was_not_cut(make_data, device, cut_and_resume, how, made):
+    data = make_data()
+    assert_equal_states(cut_and_resume(data, made, LEARNED[how]), train_once(data, device, LEARNED[how]))
 
 
 def test_a_step_that_was_made_before_the_cut_is_not_made_again(make_data, device, tmp_path):
@@ -140,41 +126,6 @@ def test_the_repulsion_of_a_batch_is_that_of_equation_4_over_the_classes(make_da
     assert loss.item() == pytest.approx(learner.objective(begun.statistics).item() / 3, rel=1e-5)
 
 
-@pytest.mark.parametrize("how", LEARNED)
-def test_the_validation_is_under_the_gaussians_as_they_are(make_data, device, monkeypatch, how):
-    seen = []
-    evaluate = flow_training.evaluate_flow
-
-    def note(flow: object, prior: GaussianPrior, *arguments: object, **options: object) -> object:
-        seen.append(prior)
-        return evaluate(flow, prior, *arguments, **options)
-
-    monkeypatch.setattr(flow_training, "evaluate_flow", note)
-    state = train_in_one_go(make_data(evaluate_every=1), device, LEARNED[how])
-    assert len(seen) == 3
-    assert not torch.equal(seen[1].mean, seen[2].mean)
-    assert torch.equal(seen[2].mean, state.learner.prior.mean.float())
-    assert torch.equal(seen[2].variance, state.learner.prior.variance.float())
-
-
-@pytest.mark.parametrize(("how", "passes"), [("epoch", 2), ("step", 0), ("released", 2), ("fits", 2)])
-def test_learning_costs_one_pass_an_epoch(make_data, device, monkeypatch, how, passes):
-    data = make_data()
-    begun = start(data, device)
-    epochs = []
-    stream = TrainingData.stream
-
-    def note(data: TrainingData, seed: int, epoch: int, *arguments: int, **options: int) -> object:
-        epochs.append(epoch)
-        return stream(data, seed, epoch, *arguments, **options)
-
-    monkeypatch.setattr(TrainingData, "stream", note)
-    state = continue_training(begun.state, begun.prior, data, device, learned=LEARNED[how])
-    assert sorted(epochs) == [1, 2, *[STATISTICS_EPOCH] * passes]
-    assert [row["prior_loss"] is None for row in state.log] == [True, False, False]
-    assert {tuple(row) for row in state.log} == {tuple(begun.state.log[0])}
-
-
 def test_step_sizes_run_from_the_first_step_to_the_end_of_training(make_data, device, monkeypatch):
     seen = []
     step = GaussianLearner.step
@@ -199,10 +150,7 @@ def test_gaussians_that_are_not_finite_name_epoch_class_and_quantity(make_data, 
         continue_training(
             begun.state, GaussianPrior(mean, torch.ones_like(mean)), data, device, checkpoints, learned=LEARNED[how]
         )
-    message = str(error.value)
-    assert "epoch 2, step" in message
-    assert re.search(r"learned prior: mean is not finite in class [0-2] \(seed 3\)", message)
-    assert "\n" not in message
+    assert re.fullmatch(r".*epoch 2, step .*mean is not finite in class [0-2].*", str(error.value))
 
 
 def test_an_objective_that_is_not_finite_is_named(make_data, device):
@@ -272,15 +220,10 @@ def test_fits_come_every_few_epochs_and_each_goes_on_from_the_last(make_data, de
 
 @pytest.mark.parametrize("made", [5, 8, 9, 12, 17])
 def test_a_resumed_training_with_fits_every_second_epoch_equals_one_that_was_not_cut(
-    make_data, device, tmp_path, cut, made
+    make_data, device, cut_and_resume, made
 ):
     data, learned = make_data(epochs=5), repeat_fits(every_epochs=2)
-    begun, again = start(data, device), start(data, device)
-    checkpoints = make_checkpoints(tmp_path, data)
-    cut(made, continue_training, begun.state, begun.prior, data, device, checkpoints, learned=learned)
-    checkpoints = make_checkpoints(tmp_path, data)
-    state = continue_training(again.state, again.prior, data, device, checkpoints, learned=learned)
-    assert_equal_states(state, train_once(data, device, learned))
+    assert_equal_states(cut_and_resume(data, made, learned), train_once(data, device, learned))
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])

@@ -59,10 +59,7 @@ class Shifted(Scaling):
         return super().inverse(z - 1e8 * self.log_scale)
 
 
-WRONG = {
-    WrongInverse: r"expected inverse\(z\) = x, received images that differ by up to \d",
-    WrongLogDeterminant: "expected the log-determinant of inverse to be minus that of forward, received ",
-}
+WRONG = {WrongInverse: "inverse", WrongLogDeterminant: "log-determinant"}
 
 
 @pytest.fixture
@@ -84,7 +81,7 @@ def begin(device) -> Iterator[Callable[..., InitialState]]:
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_formulas_that_training_shows_to_be_wrong_are_reported(make_data, begin, wrong, epochs):
-    with pytest.raises(FlowError, match=f"^training: after epoch {epochs}: flow 'scaling': {WRONG[wrong]}") as caught:
+    with pytest.raises(FlowError, match=f"^training: after epoch {epochs}: flow 'scaling': .*{WRONG[wrong]}") as caught:
         begin(wrong, make_data(fit_after_epochs=epochs, **LEARNING))
     assert "\n" not in str(caught.value)
 

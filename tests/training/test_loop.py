@@ -14,7 +14,6 @@ from nfpi.priors import FixedPointConfig, GaussianPrior, fit_fixed_point, initia
 from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.training.batches import TrainingData
 from nfpi.training.flow import continue_training, start_training
-from nfpi.training.state import TrainingState
 
 from .conftest import (
     CPU,
@@ -47,22 +46,6 @@ def test_every_weight_goes_on_from_the_same_start(make_data, device):
     assert torch.equal(short.statistics.mean, long.statistics.mean)
 
 
-def test_another_prior_or_another_seed_makes_a_difference(make_data, device):
-    data = make_data()
-    begun = start(data, device)
-    wider = GaussianPrior(begun.prior.mean, 2 * begun.prior.variance)
-    state = continue_training(begun.state, wider, data, device)
-    reference = train_in_one_go(data, device)
-    assert_some_differ(state, reference)
-    other = start_training(data, describe_flow(data), "data", SEED + 1, device)
-    assert_some_differ(other.state, start(data, device).state)
-
-
-def assert_some_differ(one: TrainingState, other: TrainingState) -> None:
-    pairs = zip(one.flow.parameters(), other.flow.parameters(), strict=True)
-    assert any(not torch.equal(left, right) for left, right in pairs)
-
-
 def test_the_global_generator_changes_nothing(make_data, device):
     data = make_data(epochs=2)
     states = []
@@ -74,15 +57,17 @@ def test_the_global_generator_changes_nothing(make_data, device):
 
 
 @pytest.fixture
-def weights_at_steps(monkeypatch) -> list[tuple[torch.Tensor, float]]:
-    """One weight tensor before every step of the average's update, and the learning rate of the step."""
-    seen: list[tuple[torch.Tensor, float]] = []
+def steps(monkeypatch) -> list[tuple[torch.Tensor, float, float]]:
+    """One weight tensor after every step, its learning rate, and the norm of its gradient."""
+    seen: list[tuple[torch.Tensor, float, float]] = []
     step = torch.optim.Adamax.step
 
     def note(optimizer: torch.optim.Adamax, *arguments: object, **options: object) -> object:
-        result = step(optimizer, *arguments, **options)
         group = optimizer.param_groups[0]
-        seen.append((group["params"][0].detach().clone(), group["lr"]))
+        gradients = [p.grad.flatten() for p in group["params"] if p.grad is not None]
+        norm = float(torch.cat(gradients).norm())
+        result = step(optimizer, *arguments, **options)
+        seen.append((group["params"][0].detach().clone(), group["lr"], norm))
         return result
 
     monkeypatch.setattr(torch.optim.Adamax, "step", note)
@@ -90,12 +75,10 @@ def weights_at_steps(monkeypatch) -> list[tuple[torch.Tensor, float]]:
 
 
 @pytest.mark.parametrize(("ema_decay", "ema_power"), [(0.9999, 0.75), (0.6, 0.75), (0.9999, 0.5)])
-def test_the_average_follows_its_formula_from_the_second_epoch_on(
-    make_data, device, weights_at_steps, ema_decay, ema_power
-):
+def test_the_average_follows_its_formula_from_the_second_epoch_on(make_data, device, steps, ema_decay, ema_power):
     data = make_data(ema_decay=ema_decay, ema_power=ema_power)
     state = train_in_one_go(data, device)
-    weights = [weight.double() for weight, _ in weights_at_steps]
+    weights = [weight.double() for weight, *_ in steps]
     assert len(weights) == 12
     average = weights[data.steps_per_epoch]
     for n, weight in enumerate(weights[data.steps_per_epoch :]):
@@ -106,37 +89,21 @@ def test_the_average_follows_its_formula_from_the_second_epoch_on(
     assert (averaged - next(state.flow.parameters())).abs().max() > 1e-3  # not the weights themselves
 
 
-def test_the_average_is_the_weights_during_the_first_epoch(make_data, device):
-    state = start(make_data(), device).state
-    for averaged, weight in zip(state.averaged_flow.parameters(), state.flow.parameters(), strict=True):
-        assert torch.equal(averaged, weight)
-        assert averaged.data_ptr() != weight.data_ptr()
-
-
-def test_learning_rates_warm_up_linearly(make_data, device, weights_at_steps):
+def test_learning_rates_warm_up_linearly(make_data, device, steps):
     state = train_in_one_go(make_data(learning_rate=0.006, warmup_steps=6), device)
-    assert [rate for _, rate in weights_at_steps] == pytest.approx([0.001 * min(6, n) for n in range(1, 13)])
+    assert [rate for _, rate, _ in steps] == pytest.approx([0.001 * min(6, n) for n in range(1, 13)])
     assert [row["learning_rate"] for row in state.log] == pytest.approx([0.004, 0.006, 0.006])
-    weights_at_steps.clear()
+    steps.clear()
     train_in_one_go(make_data(learning_rate=0.006, warmup_steps=0), device)
-    assert {rate for _, rate in weights_at_steps} == {0.006}
+    assert {rate for _, rate, _ in steps} == {0.006}
 
 
-def test_the_gradient_is_clipped_on_request(make_data, device, monkeypatch):
-    norms = []
-    step = torch.optim.Adamax.step
-
-    def note(optimizer: torch.optim.Adamax, *arguments: object, **options: object) -> object:
-        gradients = [p.grad for p in optimizer.param_groups[0]["params"] if p.grad is not None]
-        norms.append(float(torch.cat([g.flatten() for g in gradients]).norm()))
-        return step(optimizer, *arguments, **options)
-
-    monkeypatch.setattr(torch.optim.Adamax, "step", note)
+def test_the_gradient_is_clipped_on_request(make_data, device, steps):
     train_in_one_go(make_data(epochs=2), device)
-    assert min(norms) > 1
-    norms.clear()
+    assert min(norm for *_, norm in steps) > 1
+    steps.clear()
     train_in_one_go(make_data(epochs=2, gradient_clip=0.5), device)
-    assert norms == pytest.approx([0.5] * len(norms), rel=1e-4)
+    assert [norm for *_, norm in steps] == pytest.approx([0.5] * len(steps), rel=1e-4)
 
 
 def test_the_likelihood_falls_and_the_classes_separate(make_images, device):
@@ -154,8 +121,6 @@ def test_the_likelihood_falls_and_the_classes_separate(make_images, device):
     data = TrainingData(train, make_images(classes=4, per_class=40, noise=60, seed=1), config, CPU)
     begun = start(data, device)
     log = continue_training(begun.state, begun.prior, data, device).log
-    assert [row["epoch"] for row in log] == list(range(1, 11))
-    assert [row["step"] for row in log] == [8 * epoch for epoch in range(1, 11)]
     assert log[-1]["train_bits_per_dim"] < log[0]["train_bits_per_dim"]
     assert log[-1]["validation_bits_per_dim"] < log[0]["validation_bits_per_dim"]
     assert log[-1]["validation_nf_acc"] > 60
@@ -233,9 +198,7 @@ def test_a_loss_that_is_not_finite_names_step_and_settings(make_data, device, tm
     message = str(error.value)
     assert re.search(r"by step [1-8] ", message)
     assert error.value.log == begun.state.log  # the first epoch is not ended
-    assert f"seed {SEED}" in message
     assert f"learning_rate (now {rate:g})" in message
-    assert "gradient_clip (now 0;" in message
     assert "\n" not in message
 
 
@@ -286,10 +249,3 @@ def test_a_flow_that_breaks_its_contract_is_not_trained(make_data, device, monke
     monkeypatch.setattr(MatrixExponentialFlow, "forward", forward_with_column)
     with pytest.raises(FlowError, match=r"\(4, 1\)"):
         start(make_data(), device)
-
-
-def test_initialization_needs_no_gradients(make_data, device, monkeypatch):
-    grad_modes = []
-    monkeypatch.setattr(MatrixExponentialFlow, "initialize", lambda flow, x: grad_modes.append(torch.is_grad_enabled()))
-    start(make_data(fit_after_epochs=0), device)
-    assert grad_modes == [False]

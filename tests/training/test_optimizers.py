@@ -24,12 +24,6 @@ def test_the_optimizer_is_the_one_of_the_settings(name, kind):
     assert [tuple(parameter.shape) for parameter in group["params"]] == [(2, 3), (2,)]
 
 
-def test_the_paper_trains_by_adamax_without_weight_decay():
-    optimizer = make_optimizer(nn.Linear(3, 2), TrainingConfig())
-    assert type(optimizer) is torch.optim.Adamax
-    assert optimizer.param_groups[0]["weight_decay"] == 0
-
-
 def rates(steps: int, **settings: object) -> list[float]:
     config = TrainingConfig(learning_rate=0.1, **settings)
     return [compute_learning_rate(config, step, steps) for step in range(1, steps + 1)]

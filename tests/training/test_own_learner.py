@@ -14,7 +14,7 @@ from nfpi.priors import ClassStatistics, FixedPointDiverged, GaussianPrior, Prio
 from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.training.flow import continue_training
 
-from .conftest import assert_equal_states, make_checkpoints, start, train_once
+from .conftest import assert_equal_states, start, train_once
 
 
 class Scaled(PriorLearner):
@@ -97,28 +97,21 @@ def choose(learner: type[PriorLearner], weight: float = 5.0) -> LearnedMethod:
 
 @pytest.mark.parametrize("made", [5, 8, 11])
 @pytest.mark.parametrize("learner", [ScaledEveryStep, ScaledEverySecondEpoch])
-def test_a_resumed_training_equals_one_that_was_not_cut(make_data, device, tmp_path, cut, learner, made):
+def test_a_resumed_training_equals_one_that_was_not_cut(make_data, device, cut_and_resume, learner, made):
     data, learned = make_data(epochs=5), choose(learner)
-    begun, again = start(data, device), start(data, device)
-    arguments = (continue_training, begun.state, begun.prior, data, device, make_checkpoints(tmp_path, data))
-    cut(made, *arguments, learned=learned)
-    checkpoints = make_checkpoints(tmp_path, data)
-    state = continue_training(again.state, again.prior, data, device, checkpoints, learned=learned)
+    state = cut_and_resume(data, made, learned)
     assert abs(state.learner.factor.item() - 1) > 1e-3
     assert state.learner.steps == (16 if learner is ScaledEveryStep else 2)
     assert_equal_states(state, train_once(data, device, learned))
 
 
 @pytest.mark.parametrize("made", [5, 8])
-def test_moments_are_those_of_their_parameters_in_any_order(make_data, device, tmp_path, cut, made):
+def test_moments_are_those_of_their_parameters_in_any_order(make_data, device, cut_and_resume, made):
     data, learned = make_data(), choose(Shifted)
-    begun, again = start(data, device), start(data, device)
-    arguments = (continue_training, begun.state, begun.prior, data, device, make_checkpoints(tmp_path, data))
-    cut(made, *arguments, learned=learned)
-    state = continue_training(again.state, again.prior, data, device, make_checkpoints(tmp_path, data), learned=learned)
+    state, prior = cut_and_resume(data, made, learned), start(data, device).prior
     assert 0.01 < state.learner.shift.abs().max() < 0.09
-    assert (state.learner.log_variance - again.prior.variance.log()).abs().max() > 0.05
-    assert torch.equal(state.learner.mean, again.prior.mean)
+    assert (state.learner.log_variance - prior.variance.log()).abs().max() > 0.05
+    assert torch.equal(state.learner.mean, prior.mean)
     assert_equal_states(state, train_once(data, device, learned))
 
 

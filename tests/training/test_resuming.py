@@ -16,16 +16,10 @@ from .conftest import LEARNED, SEED, Cut, assert_equal_states, describe_flow, ma
 
 
 @pytest.mark.parametrize(("made", "times"), [(5, 1), (8, 1), (8, 2), (9, 1), (12, 2)])
-def test_a_resumed_run_equals_one_that_was_not_cut(make_data, device, tmp_path, cut, made, times):
+def test_a_resumed_run_equals_one_that_was_not_cut(make_data, device, cut_and_resume, made, times):
     """Cut after `made` steps; an epoch has four, and one was trained before the fit. Its end is kept twice."""
     data = make_data()
-    begun, again = start(data, device), start(data, device)
-    checkpoints = make_checkpoints(tmp_path, data)
-    cut(made, continue_training, begun.state, begun.prior, data, device, checkpoints, times=times)
-    checkpoints = make_checkpoints(tmp_path, data)
-    state = continue_training(again.state, again.prior, data, device, checkpoints)
-    assert_equal_states(state, train_once(data, device))
-    assert checkpoints.step == 12
+    assert_equal_states(cut_and_resume(data, made, times=times), train_once(data, device))
 
 
 @pytest.mark.parametrize("made", [1, 4, 7])

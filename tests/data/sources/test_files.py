@@ -82,11 +82,6 @@ def test_a_file_that_cannot_be_read_is_named(image_folder, tmp_path):
         source.compute_digest(tmp_path)
 
 
-def test_what_is_downloaded_or_published_has_no_files_of_its_own(tmp_path):
-    assert list_source(DatasetConfig(source="digits")).names == []
-    assert list_source(DatasetConfig(source="cifar10", folder=tmp_path)).names == []
-
-
 def test_fashion_mnist_is_its_four_files(tmp_path):
     names = [f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
     for name in (*names, "other.txt"):

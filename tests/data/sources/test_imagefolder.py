@@ -53,19 +53,6 @@ def test_export_of_grey_images_and_odd_class_names(tmp_path):
     assert np.array_equal(read, images[::-1])
 
 
-def _write_greys(folder, *sizes):
-    for name, size in zip("ab", sizes, strict=True):
-        (folder / name).mkdir(parents=True)
-        Image.new("L", size).save(folder / name / "1.png")
-
-
-def test_images_of_two_sizes_name_the_argument(tmp_path):
-    _write_greys(tmp_path / "png", (4, 4), (6, 5))
-    with pytest.raises(DataError, match=r"1\.png:.*6×5"):
-        read_image_folder(tmp_path / "png")
-    assert read_image_folder(tmp_path / "png", size=np.int64(4))[0].shape == (2, 4, 4, 1)
-
-
 def test_export_refuses_latents(tmp_path):
     write_image_set(tmp_path / "set", np.zeros((1, 4, 4, 4), np.float16), np.array([0]), ["a"])
     with pytest.raises(DataError, match="received float16 with 4"):
@@ -113,12 +100,6 @@ def test_class_folders_alone_are_split(image_folder, tmp_path):
     assert all(image_set.meta["extra"]["held_out"] == {"test": 0.2, "validation": 0.25} for image_set in sets)
 
 
-def test_what_is_held_out_is_noted(image_folder, tmp_path):
-    config = DatasetConfig(source="imagefolder", folder=image_folder, validation_fraction=0.2)
-    prepare_dataset("mine", config, tmp_path / "splits", tmp_path)
-    assert read_image_set(tmp_path / "splits/test").meta["extra"]["held_out"] == {"validation": 0.2}
-
-
 @pytest.mark.parametrize(
     "folders", [["train"], ["train", "valid"], ["test", "val"], ["train", "test", "validation", "val"]]
 )
@@ -126,15 +107,6 @@ def test_other_sets_of_splits_are_refused(tmp_path, folders):
     for name in folders:
         export_imagefolder_like(tmp_path / name)
     _refused(tmp_path, f"received {', '.join(folders)}$")
-
-
-@pytest.mark.parametrize("name", ["val", "validation"])
-def test_a_validation_split_is_taken_if_there_is_one(image_folder, name):
-    (image_folder / "test").rename(image_folder / name)
-    (image_folder / "train").rename(image_folder / "test")
-    _refused(image_folder, "received test, val")
-    export_imagefolder_like(image_folder / "train")
-    assert set(_load(image_folder).splits) == {"train", "test", "validation"}
 
 
 def export_imagefolder_like(folder):
@@ -184,12 +156,6 @@ def test_images_of_other_sizes_need_image_size(image_folder):
     images = _load(image_folder, image_size=4).splits["test"][0]
     assert images.shape == (12, 4, 4, 3)
     assert np.all(images[6] == (10, 20, 30))
-
-
-def test_all_splits_have_the_size_of_the_training_images(image_folder):
-    for path in (image_folder / "test").rglob("*.png"):
-        Image.new("RGB", (5, 5)).save(path)
-    _refused(image_folder, r"0\.png:.*5×5")
 
 
 def test_resizing_crops_the_centre(image_folder):
@@ -273,19 +239,9 @@ def test_classes_must_be_the_same_in_all_splits(image_folder):
     _refused(image_folder, "test:.*a difference in 'calf'")
 
 
-def test_an_empty_class_is_refused(image_folder):
-    for path in (image_folder / "train" / "cow").iterdir():
-        path.unlink()
-    _refused(image_folder, "cow: ")
-
-
-def test_a_missing_folder_is_refused(tmp_path):
-    _refused(None, "folder: expected a folder of class folders")
-    _refused(tmp_path / "nowhere", "nowhere:.*none")
-    _refused(tmp_path, str(tmp_path))
-
-
 def test_a_folder_without_classes_or_a_class_without_images_is_named(image_folder):
+    _refused(None, "folder: ")
+    _refused(image_folder / "nowhere", "nowhere: ")
     _refused(image_folder / "train/ant", "train/ant: ")
     _refused(image_folder.parent, "'files'")
     (image_folder.parent / "more/below").mkdir(parents=True)

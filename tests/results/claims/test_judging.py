@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +62,34 @@ def judge(make_config, make_metric_rows, make_frame, reference) -> Callable[...,
     return make
 
 
+WEIGHTS = (1, 10, 100, 1000)
+
+
+@pytest.fixture
+def choose(make_config, make_metric_rows, make_frame, reference) -> Callable[..., dict[str, Any]]:
+    """Judge `ours`, at the λ of WEIGHTS that `choice` is, on what each run measured (text: how it diverged)."""
+
+    def make(
+        measure: Callable[[Run], dict[str, float] | str],
+        choice: str = "inner_best",
+        metric: str = "nf_acc",
+        **more: Any,
+    ) -> dict[str, Any]:
+        config: Config = make_config(OURS | {"lambdas": WEIGHTS} | more, THEIRS | more, seeds=SEEDS)
+        rows = list_table_rows(config, "t")
+        found = []
+        for run in dict.fromkeys(run for row in rows for run in (row.classifier_runs if more else row.flow_runs)):
+            measured = measure(run)
+            values = {"status": measured} if isinstance(measured, str) else measured
+            found.append(make_metric_rows(run, **values))
+        compared = comparison(first={"table": "t", "row": "ours", "lambda": choice}, metric=metric)
+        claim = Claim.model_validate({"statement": "Ours is better", "comparisons": [compared]})
+        data = ClaimData(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
+        return only(judge_claims({"c": claim}, data))
+
+    return make
+
+
 def claims_to_latex(frame: pd.DataFrame) -> str:
     return tables_to_latex(lay_out_claims(frame))
 
@@ -112,22 +139,19 @@ def test_a_known_effect_is_found_at_the_lambda_that_validation_chooses(judge):
     assert pd.isna(row["seeds_needed"])
 
 
-def test_the_opposite_effect_contradicts(judge):
-    row = only(judge(effect(-4.0)))
-    assert (row["verdict"], row["claim_verdict"]) == ("does not hold", "not replicated")
-
-
-def test_the_direction_less_turns_signs_around(judge):
-    row = only(judge(effect(-4.0), comparison(direction="less")))
-    assert (row["verdict"], row["claim_verdict"]) == ("holds", "replicated")
-    assert row["difference"] < 0
-    assert "theirs − (ours, λ = 100)" in claims_to_markdown(judge(effect(-4.0), comparison(direction="less")))
-
-
-def test_no_effect_is_not_replicated_where_one_that_matters_is_excluded(judge):
-    row = only(judge(effect(0.0), comparison(smallest_effect=3.0)))
-    assert (row["verdict"], row["claim_verdict"]) == ("does not hold", "not replicated")
-    assert only(judge(effect(0.0), comparison(smallest_effect=3.0, direction="not_less")))["verdict"] == "holds"
+@pytest.mark.parametrize(
+    ("size", "changes", "verdict", "of_claim"),
+    [
+        (-4.0, {}, "does not hold", "not replicated"),
+        (-4.0, {"direction": "less"}, "holds", "replicated"),
+        (0.0, {"smallest_effect": 3.0}, "does not hold", "not replicated"),
+        (0.0, {"smallest_effect": 3.0, "direction": "not_less"}, "holds", "replicated"),
+    ],
+)
+def test_other_effects_and_directions(judge, size, changes, verdict, of_claim):
+    row = only(judge(effect(size), comparison(**changes)))
+    assert (row["verdict"], row["claim_verdict"]) == (verdict, of_claim)
+    assert row["difference"] < 0 or size == 0
 
 
 def test_one_seed_decides_nothing_over_seeds(judge):
@@ -148,8 +172,6 @@ def test_a_seed_that_diverged_is_left_out_and_counted(judge):
     frame = judge(values)
     row = only(frame)
     assert (row["verdict"], row["seeds"], row["first_diverged"], row["second_diverged"]) == ("holds", 9, 1, 0)
-    assert "9 of 10" in claims_to_markdown(frame)
-    assert "1 of 10 seeds of ours, λ = 100 diverged." in claims_to_markdown(frame)
     frame["first"] = "[a]*"
     assert r"seeds of [a]\*, λ" in claims_to_markdown(frame)
     assert "seeds of [a]*, λ" in claims_to_html(frame)
@@ -186,7 +208,6 @@ def test_missing_runs_are_left_out_and_no_runs_are_not_run(judge):
     assert (row["verdict"], row["seeds"], row["planned_seeds"]) == ("holds", 7, 10)
     frame = judge(lambda *run: None)
     assert (only(frame)["verdict"], only(frame)["claim_verdict"]) == ("not run", "not run")
-    assert "not run" in claims_to_markdown(frame)
 
 
 def test_seeds_that_were_looked_at_before_do_not_count(judge):
@@ -259,22 +280,12 @@ def test_predictions_of_other_images_are_refused(judge):
         judge(effect(1.0), comparison(test="mcnemar"), seeds=(5,), predictions=read)
 
 
-def test_a_threshold_without_differences_has_its_own_heading(judge):
-    text = claims_to_latex(judge(lambda *run: None))
-    assert "Threshold" in text
-    assert "Difference &" not in text
-
-
 def test_files_of_all_forms(judge, tmp_path):
     frame = judge(effect(4.0), comparison(), comparison(direction="not_less", paper_difference=16.3))
     write_claims(frame, tmp_path)
     pd.testing.assert_frame_equal(read_claims(tmp_path / "claims.csv"), frame)
     assert {path.name for path in tmp_path.iterdir()} == {f"claims.{suffix}" for suffix in ("csv", "md", "tex", "html")}
     assert claims_to_latex(frame).isascii()
-    assert "<title>" in claims_to_html(frame)
-    text = claims_to_markdown(frame)
-    assert "| 3 | Ours is better | replicated |" in text
-    assert "+16.3" in text
 
 
 def test_overlapping_splits_widen_intervals_and_raise_p(judge):
@@ -288,13 +299,8 @@ def test_overlapping_splits_widen_intervals_and_raise_p(judge):
     assert (corrected["p_value"] > plain["p_value"]).all()
     assert corrected["difference"].equals(plain["difference"])
     assert corrected["std"].equals(plain["std"])
-    note = (
-        "Intervals and t tests over seeds are corrected for the overlap of the seeds' splits (Nadeau and Bengio, 2003)."
-    )
-    assert note in claims_to_markdown(corrected)
+    assert "Nadeau" in claims_to_markdown(corrected)
     assert "Nadeau" not in claims_to_markdown(plain)
-    both = pd.concat([corrected, plain.assign(dataset="other")], ignore_index=True)
-    assert "over seeds on digits are corrected" in claims_to_markdown(both)
 
 
 def test_divergence_is_not_corrected(judge):
@@ -306,7 +312,6 @@ def test_divergence_is_not_corrected(judge):
     one, other = (judge(values, of_divergence, split_ratio=ratio) for ratio in (0.0, 0.25))
     assert only(one)["difference"] > 0
     pd.testing.assert_frame_equal(one, other)
-    assert "Nadeau" not in claims_to_markdown(other)
 
 
 def test_no_number_of_seeds_is_given_where_none_suffices(judge):
@@ -318,26 +323,12 @@ def test_no_number_of_seeds_is_given_where_none_suffices(judge):
 
 
 def test_rows_on_several_data_sets_are_told_apart(judge):
-    frame = judge(lambda *run: DIVERGED if run[2] == 4 else effect(4.0)(*run), comparison(), comparison())
-    assert "Data set" not in claims_to_markdown(frame)
+    frame = judge(effect(4.0), comparison(), comparison())
+    assert "digits" not in claims_to_markdown(frame)
     frame.loc[1, "dataset"] = "other"
-    text = claims_to_markdown(frame)
-    assert "| Claim | Compared | Data set | Metric |" in text
-    assert "| (ours, λ = 100) − theirs | digits | NF-Acc" in text
-    assert "| (ours, λ = 100) − theirs | other | NF-Acc" in text
-    assert "1 of 10 seeds of ours, λ = 100 on other diverged." in text
-    assert "other" in claims_to_latex(frame)
-    assert "other" in claims_to_html(frame)
-
-
-def test_the_title_names_the_paper_if_it_makes_all_claims(judge):
-    frame = judge(effect(4.0))
-    title = "Claims, and whether the runs support them"
-    assert f"**{title}**" in claims_to_markdown(frame)
-    assert f"<title>{title}</title>" in claims_to_html(frame)
-    assert f"**{title.replace(',', ' of the paper,')}**" in claims_to_markdown(frame.assign(paper="§5"))
-    both = pd.concat([frame, frame.assign(claim="d", paper="§5")], ignore_index=True)
-    assert f"**{title}**" in claims_to_markdown(both)
+    for text in (claims_to_markdown(frame), claims_to_latex(frame), claims_to_html(frame)):
+        assert "digits" in text
+        assert "other" in text
 
 
 # ---- λ that diverged, and what seeds share -------------------------------------------------------------------
@@ -354,85 +345,47 @@ def test_a_row_whose_runs_all_diverged_has_run(judge, choice):
 
 
 @pytest.mark.parametrize("choice", ["best", "inner_best"])
-def test_a_lambda_of_lucky_seeds_is_not_chosen(make_config, make_metric_rows, make_frame, reference, choice):
-    config: Config = make_config(OURS | {"lambdas": [1, 10, 100, 1000]}, THEIRS, seeds=SEEDS)
-    rows = list_table_rows(config, "t")
-    found = []
-    for run in dict.fromkeys(run for row in rows for run in row.flow_runs):
-        weight = float(run.weight or 0)
-        lucky = weight == 100 and run.prior == "fpi"
+def test_a_lambda_of_lucky_seeds_is_not_chosen(choose, choice):
+    def measure(run: Run) -> dict[str, float] | str:
+        lucky = run.weight == 100 and run.prior == "fpi"
         if lucky and run.seed < 9:
-            found.append(make_metric_rows(run, status=DIVERGED))
-        else:
-            found.append(
-                make_metric_rows(
-                    run,
-                    nf_acc=90 + noise(run.seed, weight),
-                    validation_nf_acc=99 if lucky else 95 if weight == 10 else 90,
-                )
-            )
-    claim = Claim.model_validate(
-        {
-            "statement": "Ours is better",
-            "comparisons": [comparison(first={"table": "t", "row": "ours", "lambda": choice})],
-        }
-    )
-    data = ClaimData(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
-    assert only(judge_claims({"c": claim}, data))["first_lambda"] == 10
+            return DIVERGED
+        validation = 99 if lucky else 95 if run.weight == 10 else 90
+        return {"nf_acc": 90 + noise(run.seed, run.weight), "validation_nf_acc": validation}
+
+    assert choose(measure, choice)["first_lambda"] == 10
 
 
 @pytest.mark.parametrize(("metric", "expected"), [("ece", 100), ("worst_class_acc", 100), ("nf_acc", 10)])
-def test_the_inner_best_lambda_is_that_of_the_compared_metric(
-    make_config, make_metric_rows, make_frame, reference, metric, expected
-):
+def test_the_inner_best_lambda_is_that_of_the_compared_metric(choose, metric, expected):
     """Also of a metric whose validation values have no entry of their own in the registry."""
-    config: Config = make_config(OURS | {"lambdas": [1, 10, 100, 1000]}, THEIRS, seeds=SEEDS)
-    rows = list_table_rows(config, "t")
     on_validation = {
         "nf_acc": {1: 80, 10: 95, 100: 90, 1000: 99},
         "worst_class_acc": {1: 60, 10: 70, 100: 80, 1000: 90},
         "ece": {1: 9, 10: 8, 100: 4, 1000: 2},  # lower is better
     }
-    found = []
-    for run in dict.fromkeys(run for row in rows for run in row.flow_runs):
+
+    def measure(run: Run) -> dict[str, float]:
         values = {name: by_weight[run.weight] for name, by_weight in on_validation.items()}
-        validation = {f"validation_{name}": value for name, value in values.items()}
-        found.append(make_metric_rows(run, **values, **validation))
-    first = {"table": "t", "row": "ours", "lambda": "inner_best"}
-    claim = Claim.model_validate(
-        {"statement": "Ours is better", "comparisons": [comparison(first=first, metric=metric)]}
-    )
-    data = ClaimData(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
-    assert only(judge_claims({"c": claim}, data))["first_lambda"] == expected
+        return values | {f"validation_{name}": value for name, value in values.items()}
+
+    assert choose(measure, metric=metric)["first_lambda"] == expected
 
 
-def test_without_validation_values_of_the_metric_the_inner_best_lambda_is_that_of_the_table(
-    make_config, make_metric_rows, make_frame, reference
-):
+def test_without_validation_values_of_the_metric_the_inner_best_lambda_is_that_of_the_table(choose):
     """As the calibration of a classifier that is trained on real images."""
-    augmented = {"classifier": "swin", "augmentation": "nfa"}
-    config: Config = make_config(OURS | augmented | {"lambdas": [1, 10, 100, 1000]}, THEIRS | augmented, seeds=SEEDS)
-    rows = list_table_rows(config, "t")
-    found = []
-    for row in rows:
-        top1 = {1: 80, 10: 95, 100: 90, 1000: 99}[row.weight]
-        found += [make_metric_rows(run, ece=top1, validation_top1=top1) for run in row.classifier_runs]
-    first = {"table": "t", "row": "ours", "lambda": "inner_best"}
-    claim = Claim.model_validate(
-        {"statement": "Ours is better", "comparisons": [comparison(first=first, metric="ece")]}
+    top1 = {1: 80, 10: 95, 100: 90, 1000: 99}
+    row = choose(
+        lambda run: {"ece": top1[run.weight], "validation_top1": top1[run.weight]},
+        metric="ece",
+        classifier="swin",
+        augmentation="nfa",
     )
-    data = ClaimData(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
-    assert only(judge_claims({"c": claim}, data))["first_lambda"] == 10
+    assert row["first_lambda"] == 10
 
 
-def test_without_a_validation_split_no_lambda_is_chosen(make_config, make_metric_rows, make_frame, reference):
-    config: Config = make_config(OURS | {"lambdas": [1, 10, 100, 1000]}, THEIRS, seeds=SEEDS)
-    rows = list_table_rows(config, "t")
-    found = [make_metric_rows(run, nf_acc=90.0) for run in dict.fromkeys(run for row in rows for run in row.flow_runs)]
-    first = {"table": "t", "row": "ours", "lambda": "inner_best"}
-    claim = Claim.model_validate({"statement": "Ours is better", "comparisons": [comparison(first=first)]})
-    data = ClaimData(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
-    row = only(judge_claims({"c": claim}, data))
+def test_without_a_validation_split_no_lambda_is_chosen(choose):
+    row = choose(lambda run: {"nf_acc": 90.0})
     assert row["verdict"] == "not run"
     assert pd.isna(row["first_lambda"])
 
@@ -457,33 +410,20 @@ def test_other_comparisons_do_not_change_the_seeds_that_non_inferiority_needs(ju
     assert alone["seeds_needed"] == beside["seeds_needed"] > 3
 
 
-def test_p_values_are_explained_only_where_there_are_some(judge):
-    alone = claims_to_markdown(judge(effect(-0.2), comparison(direction="not_less")))
-    assert "| p |" not in alone
-    assert "Holm" not in alone
-    assert "p: two-sided" in claims_to_markdown(judge(effect(-0.2)))
-
-
 def test_an_effect_of_any_size_needs_seeds_for_the_one_that_was_found(judge):
     assert only(judge(effect(0.05), comparison(smallest_effect=0)))["seeds_needed"] > 10
 
 
 def test_values_beside_one_seeds_images_are_of_that_seed(judge):
-    labels = np.zeros(100, dtype=np.int32)
+    def read(run: Run) -> Predictions:
+        return predictions(np.zeros(100, np.int32), np.arange(100) >= (10 if run.prior == "fpi" else 30))
 
-    def predictions(run: Run) -> Predictions:
-        predicted = (np.arange(100) < (10 if run.prior == "fpi" else 30)).astype(np.int32)
-        return Predictions(labels, predicted, np.zeros(100, np.float32), np.zeros((100, 2), np.float16))
-
-    row = only(judge(effect(4.0), comparison(test="mcnemar"), predictions=predictions))
+    row = only(judge(effect(4.0), comparison(test="mcnemar"), predictions=read))
     assert (row["test"], row["seeds"], row["difference"]) == ("McNemar", 1, 20)
     assert row["first_value"] == effect(4.0)("fpi", 100, 0)["nf_acc"]
 
 
 def test_negative_numbers_have_the_minus_sign_of_the_markup(judge):
-    frame = judge(effect(-4.0), comparison(direction="not_less", paper_difference=-16.3, smallest_effect=0.5))
-    assert frame["difference"].max() < 0
-    latex, markdown = claims_to_latex(frame), claims_to_markdown(frame)
-    assert latex.isascii()
-    assert r"& \ensuremath{-}16.3 & \ensuremath{-}0.5 " in latex
-    assert re.search(r"\| −[\d.]+ \[−[\d.]+, −[\d.]+\] \| −16\.3 \| −0\.5 \|", markdown)
+    frame = judge(effect(-4.0), comparison(direction="not_less", paper_difference=-16.3))
+    assert r"\ensuremath{-}16.3" in claims_to_latex(frame)
+    assert "−16.3" in claims_to_markdown(frame)

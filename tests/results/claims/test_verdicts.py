@@ -136,6 +136,5 @@ def test_without_an_effect_that_matters_enough_seeds_say_so():
 def test_an_effect_is_found(effect, seeds, power):
     found = simulate([effect], seeds=seeds, std=1.0, smallest=0.3)
     share = found.count("replicated") / DRAWS
-    print(f"effect {effect} std, {seeds} seeds: replicated in {share:.0%}")
     assert share >= power
     assert found.count("not replicated") / DRAWS <= 0.06

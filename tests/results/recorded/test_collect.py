@@ -16,7 +16,6 @@ from nfpi.results.recorded.csv_files import write_csv
 from nfpi.results.recorded.records import MetricsError, write_metrics
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
-from nfpi.runtime.files import write_atomically
 
 FITTED = Run(dataset="digits", flow="mef", prior="fpi", weight=3e4, seed=1)
 DIVERGED = replace(FITTED, weight=1e6, seed=0)
@@ -92,14 +91,11 @@ def test_csv_gives_back_the_same_table(runs, tmp_path):
 
 def test_metrics_of_another_run_are_refused(tmp_path):
     path = write(tmp_path, FITTED, {"nf_acc": 1.0}, replace(FITTED, weight=1.0))
-    with pytest.raises(MetricsError) as error:
+    with pytest.raises(MetricsError, match=f"{path}: .*{FITTED.folder}"):
         collect([FITTED], tmp_path)
-    assert f"{path}: expected the metrics of {FITTED.folder}, received those of digits/mef/fpi/lambda=1/seed=1" == str(
-        error.value
-    )
 
 
-@pytest.mark.parametrize("identity", [{"dataset": "digits"}, {"dataset": "digits", "seed": 1}, "digits", {"x": 1}])
+@pytest.mark.parametrize("identity", [None, {"dataset": "digits"}, "digits"])
 def test_what_is_no_identity_is_refused(tmp_path, identity):
     path = write(tmp_path, FITTED, {"nf_acc": 1.0}, FITTED)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"run": identity}))
@@ -109,21 +105,6 @@ def test_what_is_no_identity_is_refused(tmp_path, identity):
     assert "\n" not in str(error.value)
 
 
-def test_a_divergence_says_when_and_what(tmp_path):
-    mark = '{"diverged": {"iteration": 3, "class_index": 2, "lambda": 1.0}}'
-    write_atomically(tmp_path / FITTED.folder / "metrics.json", mark)
-    with pytest.raises(MetricsError, match=r"metrics\.json: .*diverged\.quantity: Field required"):
-        collect([FITTED], tmp_path)
-
-
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"lambda=30000/seed=1/metrics\.json"):
         collect([FITTED], tmp_path)
-
-
-def test_metrics_without_an_identity_were_written_without_run(tmp_path):
-    path = write(tmp_path, FITTED, {"nf_acc": 1.0}, None)
-    with pytest.raises(MetricsError) as error:
-        collect([FITTED], tmp_path)
-    assert str(error.value).startswith(f"{path}: ")
-    assert "\n" not in str(error.value)

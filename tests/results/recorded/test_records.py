@@ -33,20 +33,23 @@ def test_what_is_no_finite_number_is_refused_and_nothing_written(tmp_path, value
     assert list(tmp_path.iterdir()) == []
 
 
-def test_seconds_and_settings_are_finite_too(tmp_path):
-    with pytest.raises(MetricsError, match="seconds"):
-        write(tmp_path / "a", {"nf_acc": 1.0}, seconds=math.nan)
-    with pytest.raises(MetricsError, match="settings"):
-        write(tmp_path / "a", {"nf_acc": 1.0}, settings={"alpha": math.nan})
+@pytest.mark.parametrize(
+    ("metrics", "changes", "named"),
+    [
+        ({"nf_acc": 1.0}, {"seconds": math.nan}, "seconds"),
+        ({"nf_acc": 1.0}, {"settings": {"alpha": math.nan}}, "settings"),
+        ({"nf_acc": 1.0}, {"seed": 0}, "seed"),  # not that of the run
+        ({}, {}, "metric"),
+    ],
+)
+def test_what_is_no_record_of_the_run_is_refused(tmp_path, metrics, changes, named):
+    with pytest.raises(MetricsError, match=named):
+        write(tmp_path / "a", metrics, **changes)
 
 
 def test_a_record_says_whose_it_is_and_what_it_came_from(tmp_path):
     record = write(tmp_path / "metrics.json", {"nf_acc": 99.2, "bits_per_dim": 2.5})
-    assert set(record) == {
-        *("run", "metrics", "n", "seed", "settings", "versions", "git_commit", "device", "seconds", "config_hash"),
-    }
     assert Run.from_json(record["run"]) == RUN
-    assert record["run"]["lambda"] == 3e4
     assert record["metrics"] == {"nf_acc": 99.2, "bits_per_dim": 2.5}
     assert {"python", "torch", "nfpi"} <= set(record["versions"])
     assert record["settings"] == COMMON["settings"]
@@ -70,24 +73,10 @@ def test_the_accuracy_of_each_class_may_be_unknown(tmp_path):
     assert record["per_class_accuracy"] == [50.0, None, 100.0]
 
 
-def test_what_is_on_the_way_to_a_runs_metrics_has_no_run(tmp_path):
-    assert "run" not in write(tmp_path / "metrics.json", {"validation_cnn_acc": 50.0}, run=None)
-
-
-def test_the_seed_is_that_of_the_run(tmp_path):
-    with pytest.raises(MetricsError, match=r"seed.*0"):
-        write(tmp_path / "a", {"nf_acc": 1.0}, seed=0)
-
-
 def test_numpy_numbers_are_numbers(tmp_path):
     record = write(tmp_path / "a", {"nf_acc": np.float32(50)}, n=np.int64(3))
     assert record["metrics"] == {"nf_acc": 50.0}
     assert record["n"] == 3
-
-
-def test_there_is_at_least_one_metric(tmp_path):
-    with pytest.raises(MetricsError, match="metric"):
-        write(tmp_path / "a", {})
 
 
 def test_equal_settings_have_equal_hashes():
@@ -99,20 +88,16 @@ def test_equal_settings_have_equal_hashes():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "expected JSON"),
-        ("[]", "JSON object"),
-        ("{}", "metrics: Field required"),
-        ('{"metrics": {}}', "expected the metrics of a run, received none"),
-        ('{"metrics": {"nf_acc": NaN}}', "expected JSON"),
-        ("null", "JSON object"),
-        ("[" * 100_000, "expected JSON"),
-        ('{"metrics": {"nf_acc": 1e999}}', "expected JSON"),
-        ('{"metrics": {"nf_acc": "99"}}', "metrics.nf_acc: Input should be a valid number"),
-        ('{"metrics": {"nf_acc": true}}', "metrics.nf_acc: Input should be a valid number"),
-        ('{"metrics": {"nf_acc": 1.0}, "seed": 1e0}', "seed: Input should be a valid integer"),
-        ('{"diverged": null}', "diverged: Input should be"),
-        ('{"diverged": {"quantity": "mean", "iteration": "3"}}', "diverged.iteration: Input should be"),
-        ('{"metrics": {"nf_acc": 1.0}, "n": "many"}', "n: Input should be a valid integer"),
+        ("{", "JSON"),
+        ("[]", "JSON"),
+        ("[" * 100_000, "JSON"),
+        ('{"metrics": {}}', "metrics"),
+        ('{"metrics": {"nf_acc": NaN}}', "JSON"),
+        ('{"metrics": {"nf_acc": 1e999}}', "JSON"),
+        ('{"metrics": {"nf_acc": "99"}}', "metrics.nf_acc"),
+        ('{"metrics": {"nf_acc": true}}', "metrics.nf_acc"),
+        ('{"metrics": {"nf_acc": 1.0}, "seed": 1e0}', "seed"),
+        ('{"diverged": {"quantity": "mean", "iteration": "3"}}', "diverged.iteration"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path, text, message):

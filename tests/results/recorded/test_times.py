@@ -39,25 +39,17 @@ def test_times_are_found_by_stage(tmp_path):
     assert read_times(tmp_path) == {"train_flow": [10.0, 20.0], "table": [3.0]}
 
 
-def test_without_benchmarks_nothing_is_known(tmp_path):
-    assert read_times(tmp_path) == {}
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "< 1 s"),
         (0.4, "< 1 s"),
         (59.4, "59 s"),
         (59.7, "1 min"),
-        (60, "1 min"),
         (119.9, "2 min"),
         (125, "2 min 5 s"),
-        (600, "10 min"),
         (629, "10 min"),
         (3599.9, "1 h"),
         (4800, "1 h 20 min"),
-        (3600 * 20 + 1800, "20 h"),
         (86400 * 2 + 3600 * 5, "2 d 5 h"),
     ],
 )
