@@ -185,22 +185,19 @@ def relabel(folder: Path, labels: np.ndarray) -> None:
     (folder / "meta.json").write_text(json.dumps(meta))
 
 
-@pytest.mark.parametrize("label", [-1, 10])
-def test_labels_out_of_range_are_refused(made, splits, refused, label):
-    labels = np.load(splits / "train/labels.npy")
-    labels[3] = label
-    relabel(splits / "train", labels)
-    assert f"{splits}/train/labels.npy: " in refused(*made.make_command("start-flow", data=splits))
-
-
-@pytest.mark.parametrize("count", [0, 1])
-def test_a_class_without_a_variance_is_named(made, splits, refused, count):
+@pytest.mark.parametrize(
+    ("of", "label", "named"),
+    [([3], -1, "labels.npy: "), ([3], 10, "labels.npy: "), (range(12), 5, "class 4: "), (range(11), 5, "class 4: ")],
+    ids=["negative", "too large", "no image", "one image"],
+)
+def test_labels_that_are_out_of_range_or_leave_a_class_without_variance_are_refused(
+    made, splits, refused, of, label, named
+):
     """In a set that was written by another program: `prepare-data` itself refuses to write one."""
     labels = np.load(splits / "train/labels.npy")
-    members = np.flatnonzero(labels == 4)
-    labels[members[count:]] = 5
+    labels[np.flatnonzero(labels == 4)[of]] = label
     relabel(splits / "train", labels)
-    assert "class 4: " in refused(*made.make_command("start-flow", data=splits))
+    assert named in refused(*made.make_command("start-flow", data=splits))
 
 
 def test_a_size_that_does_not_divide_is_refused(made, tmp_path, refused):

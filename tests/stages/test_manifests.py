@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nfpi.runtime.locks import LockedError, acquire
-from nfpi.runtime.manifests import SUFFIX, read_manifest, write_manifest
+from nfpi.runtime.manifests import SUFFIX, write_manifest
 
 from .conftest import SmallRun, call, check_call, format_options, list_files, read_error_line
 
@@ -97,20 +97,6 @@ def test_a_model_of_other_images_is_refused(copy, tmp_path, capsys):
     for stage in ("evaluate", "augment", "train-flow"):
         assert call(*copy.make_command(stage, data=tmp_path / "splits", output=tmp_path / "new")) == 1
         assert "data" in read_error_line(capsys)
-
-
-def test_copied_images_are_the_same_data(copy, tmp_path):
-    """Times of files are recorded to notice changes, but are no part of the data."""
-    export = format_options(images=copy.splits / "train", output=tmp_path / "png")
-    check_call("export", *export)
-    shutil.copytree(tmp_path / "png", tmp_path / "copied")
-    found = []
-    for name in ("png", "copied"):
-        images = {"source": "imagefolder", "folder": str(tmp_path / name), "validation_fraction": 0.25}
-        check_call(*copy.make_command("prepare-data", dataset=images, output=tmp_path / f"splits of {name}"))
-        found.append(read_manifest(tmp_path / f"splits of {name}" / f"data{SUFFIX}"))
-    first, second = found
-    assert first == second
 
 
 def test_the_train_split_is_not_taken_for_the_test_split(copy, tmp_path, capsys):
