@@ -47,11 +47,6 @@ def format_options(**values: object) -> list[str]:
     return options
 
 
-def find_output(command: tuple[str, ...]) -> Path:
-    """Return the folder that a command writes."""
-    return Path(command[command.index("--output") + 1])
-
-
 def list_files(folder: Path) -> set[str]:
     """List all files below a folder, by relative path."""
     return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}

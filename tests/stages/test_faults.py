@@ -10,7 +10,6 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,8 +73,9 @@ def refused(made: SmallRun, capsys: pytest.CaptureFixture[str]) -> Iterator[Call
     assert contents(made.root) == before
 
 
-def in_a_process(action: Callable[[], int]) -> tuple[int, str]:
-    """Its status and what it wrote on stderr: for what changes the limits of a process."""
+def fail_in_a_process(made: SmallRun, action: Callable[[], int]) -> str:
+    """The last line of what must fail in a process of its own, whose limits it changes; results stay as they were."""
+    before = contents(made.root)
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -89,31 +89,10 @@ def in_a_process(action: Callable[[], int]) -> tuple[int, str]:
     os.close(writing)
     with os.fdopen(reading) as lines:
         text = lines.read()
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text
-
-
-# ---- settings -----------------------------------------------------------------------------------------------
-
-
-def test_an_unknown_key_names_the_nearest(made, refused):
-    line = refused(*made.make_command("start-flow", flow={"coupilng": "affine"}))
-    assert "unknown key 'start-flow.flow.coupilng' (did you mean 'coupling'?)" in line
-
-
-def test_a_value_of_another_type_names_its_key(made, refused):
-    line = refused(*made.make_command("train-flow", training={"epochs": "many"}))
-    assert "training.epochs: " in line
-    assert "received 'many'" in line
-
-
-def test_a_negative_weight_is_refused(made, refused):
-    line = refused(*made.make_command("fit-prior", weight=-1))
-    assert "weight: " in line
-
-
-def test_an_unknown_data_set_is_refused(made, refused):
-    line = refused(*made.make_command("prepare-data", dataset={"source": "mnist"}))
-    assert "dataset.source: unknown source 'mnist' (did you mean 'fashion_mnist'?)" in line
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1, text
+    assert "Traceback" not in text
+    assert contents(made.root) == before
+    return text.strip().splitlines()[-1]
 
 
 # ---- images and archives ------------------------------------------------------------------------------------
@@ -132,49 +111,44 @@ def image_folder(tmp_path: Path) -> Path:
     return tmp_path / "files"
 
 
-def test_missing_files_are_named(made, tmp_path, refused):
-    assert f"{tmp_path}/none: " in refused(*prepare(tmp_path / "none", made.splits))
-    assert f"{tmp_path}/none/config.json: " in refused(*made.make_command("generate", model=tmp_path / "none"))
+def corrupt(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "corrupted", "emptied", "text"])
+def draw_other_size(path: Path) -> None:
+    Image.fromarray(np.zeros((6, 9, 3), np.uint8)).save(path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"no image"),
+        corrupt,
+        draw_other_size,
+    ],
+    ids=["truncated", "emptied", "text", "corrupted", "other size"],
+)
 def test_a_damaged_image_is_named(made, image_folder, refused, damage):
     path = image_folder / "train/b/3.png"
-    content = bytearray(path.read_bytes())
-    match damage:
-        case "truncated":
-            content = content[: len(content) // 2]
-        case "corrupted":
-            content[len(content) // 2] ^= 255
-        case "emptied":
-            content = bytearray()
-        case "text":
-            content = bytearray(b"no image")
-    path.write_bytes(content)
-    line = refused(*prepare(image_folder, made.splits))
-    assert f"{path}: " in line
+    damage(path)
+    assert f"{path}: " in refused(*prepare(image_folder, made.splits))
 
 
-def test_images_of_several_sizes_are_named(made, image_folder, refused):
-    path = image_folder / "train/b/3.png"
-    Image.fromarray(np.zeros((6, 9, 3), np.uint8)).save(path)
-    line = refused(*prepare(image_folder, made.splits))
-    assert f"{path}: " in line
-    assert "9×6" in line
-
-
-@pytest.mark.parametrize("form", ["zip", "tar.gz"])
+@pytest.mark.parametrize("form", ["zip", "gztar"])
 @pytest.mark.parametrize("damage", ["truncated", "corrupted"])
 def test_a_damaged_archive_is_named(made, image_folder, tmp_path, refused, form, damage):
-    archive = Path(shutil.make_archive(str(tmp_path / "a"), {"zip": "zip", "tar.gz": "gztar"}[form], image_folder))
+    archive = Path(shutil.make_archive(str(tmp_path / "a"), form, image_folder))
     content = bytearray(archive.read_bytes())
     if damage == "truncated":
         content = content[: len(content) // 2]
     else:
         content[len(content) // 3 : len(content) // 3 + 40] = bytes(40)
     archive.write_bytes(content)
-    line = refused(*prepare(archive, made.splits))
-    assert re.search(rf"{archive}: ", line)
+    assert f"{archive}: " in refused(*prepare(archive, made.splits))
     assert not [path for path in (made.splits.parent / "downloads").glob("*") if not path.name.startswith(".digests-")]
 
 
@@ -185,8 +159,7 @@ def test_a_damaged_archive_is_named(made, image_folder, tmp_path, refused, form,
 def test_an_archive_with_a_path_outside_its_folder_is_refused(made, tmp_path, refused, write_archive, form, name):
     archive = tmp_path / f"a.{form}"
     write_archive(archive, name)
-    line = refused(*prepare(archive, made.splits))
-    assert f"{archive}: " in line
+    assert f"{archive}: " in refused(*prepare(archive, made.splits))
     assert not list(made.root.rglob("*escaped*"))
     assert not list(tmp_path.rglob("*escaped*"))
     assert not Path("/tmp/nfpi-escaped").exists()
@@ -212,47 +185,19 @@ def relabel(folder: Path, labels: np.ndarray) -> None:
     (folder / "meta.json").write_text(json.dumps(meta))
 
 
-@pytest.mark.parametrize("label", [-1, 10])
-def test_labels_out_of_range_are_refused(made, splits, refused, label):
-    labels = np.load(splits / "train/labels.npy")
-    labels[3] = label
-    relabel(splits / "train", labels)
-    line = refused(*made.make_command("start-flow", data=splits))
-    assert f"{splits}/train/labels.npy: " in line
-
-
-@pytest.mark.parametrize("damage", ["truncated", "corrupted"])
-@pytest.mark.parametrize("file", ["images.npy", "labels.npy"])
-def test_a_damaged_data_set_is_named(made, splits, refused, damage, file):
-    path = splits / "train" / file
-    content = bytearray(path.read_bytes())
-    if damage == "truncated":
-        content = content[:-1]
-    else:
-        content[-8] ^= 1
-    path.write_bytes(content)
-    line = refused(*made.make_command("start-flow", data=splits))
-    assert re.search(rf"{path}: expected (sha256 \w+|a whole npy file), received", line)
-
-
-@pytest.mark.parametrize("count", [0, 1])
-def test_a_class_without_a_variance_is_named(made, splits, refused, count):
+@pytest.mark.parametrize(
+    ("of", "label", "named"),
+    [([3], -1, "labels.npy: "), ([3], 10, "labels.npy: "), (range(12), 5, "class 4: "), (range(11), 5, "class 4: ")],
+    ids=["negative", "too large", "no image", "one image"],
+)
+def test_labels_that_are_out_of_range_or_leave_a_class_without_variance_are_refused(
+    made, splits, refused, of, label, named
+):
     """In a set that was written by another program: `prepare-data` itself refuses to write one."""
     labels = np.load(splits / "train/labels.npy")
-    members = np.flatnonzero(labels == 4)
-    labels[members[count:]] = 5
+    labels[np.flatnonzero(labels == 4)[of]] = label
     relabel(splits / "train", labels)
-    line = refused(*made.make_command("start-flow", data=splits))
-    assert "class 4: " in line
-    assert str(count) in line
-
-
-@pytest.mark.parametrize("count", [0, 1])
-def test_a_class_with_too_few_images_is_named(made, image_folder, refused, count):
-    for path in sorted((image_folder / "train/b").iterdir())[count:]:
-        path.unlink()
-    line = refused(*prepare(image_folder, made.splits))
-    assert f"{image_folder}/train/b: " in line or "class 'b'" in line or "_fraction: " in line
+    assert named in refused(*made.make_command("start-flow", data=splits))
 
 
 def test_a_size_that_does_not_divide_is_refused(made, tmp_path, refused):
@@ -260,9 +205,7 @@ def test_a_size_that_does_not_divide_is_refused(made, tmp_path, refused):
     for split in ("train", "validation"):
         images, labels = generator.integers(0, 256, (8, 6, 6, 1), np.uint8), np.arange(8) % 2
         write_image_set(tmp_path / "odd" / split, images, labels, ["a", "b"], name="odd", flip=True)
-    line = refused(*made.make_command("start-flow", data=tmp_path / "odd"))
-    assert "multiple" in line
-    assert "6" in line
+    assert "multiple" in refused(*made.make_command("start-flow", data=tmp_path / "odd"))
 
 
 # ---- places -------------------------------------------------------------------------------------------------
@@ -276,30 +219,23 @@ def test_a_results_folder_that_cannot_be_written_is_refused_before_the_work(made
         folder.chmod(folder.stat().st_mode | 0o055)
     (tmp_path / "results").mkdir(mode=0o555)
     tmp_path.chmod(0o555)
-    before = contents(made.root)
 
     def act() -> int:
         if os.getuid() == 0:
             os.setresuid(65534, 65534, 65534)
         return call(*made.make_command("train-flow", output=tmp_path / "results/flow"))
 
-    status, text = in_a_process(act)
-    assert text.strip() == (
-        f"nfpi: error: {tmp_path}/results: expected a folder that can be written, for {tmp_path}/results/flow, "
-        "received one that cannot"
-    )
-    assert status == 1
-    assert contents(made.root) == before
+    assert fail_in_a_process(made, act).startswith(f"nfpi: error: {tmp_path}/results: ")
 
 
 def test_a_file_in_the_place_of_a_folder_is_refused(made, refused):
-    line = refused(*made.make_command("train-flow", output=made.folder / "metrics.json/flow"))
-    assert f"{made.folder}/metrics.json: " in line
+    assert f"{made.folder}/metrics.json: " in refused(
+        *made.make_command("train-flow", output=made.folder / "metrics.json/flow")
+    )
 
 
 def test_a_folder_of_other_things_is_not_replaced(made, refused):
-    line = refused(*made.make_command("generate", output=made.initial))
-    assert f"{made.initial}: " in line
+    assert f"{made.initial}: " in refused(*made.make_command("generate", output=made.initial))
 
 
 # ---- memory and disk ----------------------------------------------------------------------------------------
@@ -317,35 +253,9 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(made, tmp_path, stage):
         resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))
         return call(*arguments)
 
-    before = contents(made.root)
-    status, text = in_a_process(act)
-    assert status == 1
-    line = text.strip().splitlines()[-1]
-    assert re.search(rf"^nfpi: error: {tmp_path}/\S+: File too large$", line)
-    assert "Traceback" not in text
+    assert re.search(rf"^nfpi: error: {tmp_path}/\S+: File too large$", fail_in_a_process(made, act))
     assert not output.exists() or list(output.iterdir()) == []
     assert [path.name for path in tmp_path.iterdir()] in ([], ["output"])
-    assert contents(made.root) == before
-
-
-def test_a_disk_that_is_really_full(made, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "nfpi", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("this machine lets nobody mount a small disk")
-    try:
-        status, text = in_a_process(lambda: call(*made.make_command("train-flow", output=disk / "flow")))
-        line = text.strip().splitlines()[-1]
-        assert re.search(rf"^nfpi: error: {disk}/\S+: No space left on device$", line)
-        assert status == 1
-        status, text = in_a_process(lambda: call(*made.make_command("generate", per_class=200, output=disk / "images")))
-        line = text.strip().splitlines()[-1]
-        assert re.search(rf"^nfpi: error: {disk}/\S+: No space left on device$", line)
-        assert status == 1
-        assert [path for path in disk.rglob("*") if path.is_file() and "checkpoint" not in path.name] == []
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_out_of_memory_is_one_line(made):
@@ -354,13 +264,7 @@ def test_out_of_memory_is_one_line(made):
         resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))
         return call(*made.make_command("start-flow", flow={"num_blocks": [0, 1], "hidden_channels": [8, 4000]}))
 
-    before = contents(made.root)
-    status, text = in_a_process(act)
-    assert status == 1
-    line = text.strip().splitlines()[-1]
-    assert re.search(r"^nfpi: error: out of memory \(.*\): .*batch size", line)
-    assert "Traceback" not in text
-    assert contents(made.root) == before
+    assert fail_in_a_process(made, act).startswith("nfpi: error: out of memory ")
 
 
 def hoard() -> None:
@@ -389,12 +293,7 @@ def test_memory_exhausted_in_a_training_is_one_line_and_its_checkpoint_stays(mad
         resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, used + 2**27))
         return call(*command)
 
-    before = contents(made.root)
-    status, text = in_a_process(act)
-    assert status == 1
-    assert re.search(r"^nfpi: error: out of memory \(.*\): .*batch size", text.strip().splitlines()[-1])
-    assert "Traceback" not in text
-    assert contents(made.root) == before
+    assert fail_in_a_process(made, act).startswith("nfpi: error: out of memory ")
     check_call(*command)
     assert (tmp_path / "flow/model/model.safetensors").read_bytes() == (made.model / "model.safetensors").read_bytes()
 
@@ -403,9 +302,7 @@ def test_a_gpu_that_torch_cannot_use_is_one_line(made, refused, monkeypatch):
     if torch.cuda.is_available():
         pytest.skip("torch uses the GPU")
     monkeypatch.setenv("SLURM_JOB_GPUS", "0")
-    line = refused(*made.make_command("generate"))
-    assert "SLURM_JOB_GPUS=0" in line
-    assert "pip install" in line
+    assert "SLURM_JOB_GPUS=0" in refused(*made.make_command("generate"))
 
 
 # ---- numbers ------------------------------------------------------------------------------------------------
@@ -419,7 +316,7 @@ def test_a_training_that_diverged_is_a_row_of_the_table(made, tmp_path, caplog):
     output = root / made.identity.folder
     check_call(*made.make_command("train-flow", training=DIVERGING, output=output))
     (line,) = (record.message for record in caplog.records if record.levelname == "WARNING")
-    assert re.search(r"^training: the loss is not finite by step \d+ \(seed 3\): try a smaller learning_rate", line)
+    assert re.search(r"the loss is not finite by step \d+ \(seed 3\)", line)
     files = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
     assert files >= {"log.csv", "model/config.json", "model/model.safetensors"}
     assert not [file for file in files if "checkpoint" in file]  # what it kept would lead to the same end
@@ -446,23 +343,6 @@ def test_an_initial_training_that_diverged_is_that_of_every_weight(made, tmp_pat
     check_call(*made.make_command("evaluate", **files, output=tmp_path / "flow"))
     record = json.loads((tmp_path / "flow/metrics.json").read_text())["diverged"]
     assert record["quantity"] == "loss of the flow"
-
-
-def test_a_checkpoint_of_another_configuration_is_left_alone(made, tmp_path, caplog):
-    """Left by a run that was killed; the run of other settings ends well, and says what it did not use."""
-    other = Checkpoints(tmp_path / "flow", "ab" * 32)
-    other.save(5, {"weight": torch.zeros(3)}, {})
-    kept = other.path.read_bytes()
-    with caplog.at_level("WARNING"):
-        found = Checkpoints(tmp_path / "flow", "cd" * 32).load()
-        assert found is None
-        assert other.path.read_bytes() == kept
-        assert f"{other.path}: a checkpoint of other settings, not used" in caplog.text
-        caplog.clear()
-        assert call(*made.make_command("train-flow", output=tmp_path / "flow")) == 0
-    assert caplog.text.count("of other settings, not used") == 1
-    file = "model/model.safetensors"
-    assert (tmp_path / "flow" / file).read_bytes() == (made.folder / file).read_bytes()
 
 
 # ---- the table ----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,9 @@ import torch
 from nfpi.data.writer import write_image_set
 from nfpi.priors.files import save_prior
 from nfpi.priors.gaussian import GaussianPrior
-from nfpi.runs import CANDIDATE
-from nfpi.runtime.files import write_atomically
 from nfpi.runtime.tensors import load_tensors, save_tensors
 
-from .conftest import call, format_options, list_files, read_error_line
+from .conftest import call, list_files, read_error_line
 
 OTHER_WEIGHT = {"dataset": "digits", "seed": 3, "flow": "mef", "prior": "fpi", "lambda": 7}
 
@@ -31,49 +30,27 @@ def model(trained_run, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "message"),
+    ("file", "damage"),
     [
-        ("model.safetensors", lambda content: content[:-100], "model.safetensors"),
-        ("model.safetensors", lambda _: None, ""),
-        ("config.json", lambda content: content[:-100], "config.json"),
-        ("config.json", lambda _: None, ""),
-        ("config.json", lambda _: b"[]", "config.json"),
-        ("config.json", lambda content: content.replace(b'"format": 1', b'"format": 2'), "config.json"),
-        (
-            "config.json",
-            lambda content: content.replace(b'"hidden_channels": [\n        8', b'"hidden_channels": [\n        9'),
-            "",
-        ),
-        (
-            "config.json",
-            lambda content: content.replace(b'"9"', b'"9", "10"'),
-            "model.safetensors",
-        ),
-    ],
-    ids=[
-        "truncated weights",
-        "no weights",
-        "truncated config",
-        "no config",
-        "list",
-        "format",
-        "architecture",
-        "classes",
+        ("model.safetensors", lambda content: content[:-100]),
+        ("model.safetensors", lambda _: None),
+        ("config.json", lambda content: content[:-100]),
+        ("config.json", lambda _: None),
+        ("config.json", lambda _: b"[]"),
+        ("config.json", lambda content: content.replace(b'"format": 1', b'"format": 2')),
+        ("config.json", lambda content: re.sub(rb'("hidden_channels": \[\s+)8', rb"\g<1>9", content)),
+        ("config.json", lambda content: content.replace(b'"9"', b'"9", "10"')),
     ],
 )
-@pytest.mark.parametrize("stage", ["evaluate", "generate", "augment"])
-def test_a_damaged_model_is_named(trained_run, model, stage, file, content, message, tmp_path, capsys):
+def test_a_damaged_model_is_named(trained_run, model, file, damage, tmp_path, capsys):
     before = (model / file).read_bytes()
-    damaged = content(before)
+    damaged = damage(before)
     assert damaged != before
-    if damaged is None:
-        (model / file).unlink()
-    else:
+    (model / file).unlink()
+    if damaged is not None:
         (model / file).write_bytes(damaged)
-    assert call(*trained_run.make_command(stage, model=model, output=tmp_path / "new/folder")) == 1
-    line = read_error_line(capsys)
-    assert message in line
-    assert str(model) in line
+    assert call(*trained_run.make_command("evaluate", model=model, output=tmp_path / "new/folder")) == 1
+    assert str(model) in read_error_line(capsys)
     assert not (tmp_path / "new").exists()
 
 
@@ -95,53 +72,32 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("prior", ["fewer_classes", "other_dimensions"])
 def test_a_prior_of_other_data_is_refused(trained_run, other, prior, tmp_path, capsys):
-    command = trained_run.make_command(
-        "train-flow", prior=other / f"{prior}.safetensors", output=tmp_path / "new/folder"
-    )
+    command = trained_run.make_command("train-flow", prior=other / f"{prior}.safetensors", output=tmp_path / "new")
     assert call(*command) == 1
     assert "(10, 64)" in read_error_line(capsys)
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("size", [(3, 64), (10, 48)], ids=["fewer classes", "other dimensions"])
-@pytest.mark.parametrize("stage", ["evaluate", "generate", "augment"])
-def test_a_model_whose_gaussians_are_of_other_data_is_refused(trained_run, model, stage, size, tmp_path, capsys):
+def test_a_model_whose_gaussians_are_of_other_data_is_refused(trained_run, model, size, tmp_path, capsys):
     weights, header = load_tensors(model / "model.safetensors")
     gaussians = {"prior.mean": torch.zeros(size), "prior.variance": torch.ones(size)}
     save_tensors(model / "model.safetensors", weights | gaussians, header)
-    assert call(*trained_run.make_command(stage, model=model, output=tmp_path / "new/folder")) == 1
-    assert f"10 classes in 64 dimensions, received {size[0]} in {size[1]}" in read_error_line(capsys)
+    assert call(*trained_run.make_command("evaluate", model=model, output=tmp_path / "new")) == 1
+    assert f"received {size[0]} in {size[1]}" in read_error_line(capsys)
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("stage", ["train-flow", "evaluate", "augment", "start-flow", "train-classifier"])
+@pytest.mark.parametrize(
+    "stage", ["train-flow", "evaluate", "augment", "start-flow", "train-classifier", "test-classifier"]
+)
 def test_images_of_other_data_are_refused(complete_run, other, stage, tmp_path, capsys):
     changes = {
         "start-flow": {"flow": {"num_flows": [8, 8, 8], "num_blocks": [8, 4, 2], "hidden_channels": [128] * 3}},
         "train-classifier": {"classifier": {"train_on": "both"}},
     }.get(stage, {})
-    assert (
-        call(*complete_run.make_command(stage, data=other / "splits", output=tmp_path / "new/folder", **changes)) == 1
-    )
+    assert call(*complete_run.make_command(stage, data=other / "splits", output=tmp_path / "new", **changes)) == 1
     read_error_line(capsys)
-    assert not (tmp_path / "new").exists()
-
-
-def test_a_classifier_is_not_tested_on_images_of_other_classes(complete_run, other, tmp_path, capsys):
-    assert call(*complete_run.make_command("test-classifier", data=other / "splits", output=tmp_path / "new")) == 1
-    assert "10 classes" in read_error_line(capsys)
-    assert not (tmp_path / "new").exists()
-
-
-@pytest.mark.parametrize("damage", ["{", '{"metrics": {}}'])
-def test_damaged_metrics_of_a_candidate_are_named(complete_run, damage, tmp_path, capsys):
-    candidate = tmp_path / "temperature=1"
-    candidate.mkdir()
-    model = complete_run.locate_folder(CANDIDATE, 1) / "model.safetensors"
-    (candidate / "model.safetensors").write_bytes(model.read_bytes())
-    (candidate / "metrics.json").write_text(damage)
-    assert call(*complete_run.make_command("test-classifier", candidate, output=tmp_path / "new")) == 1
-    assert str(candidate / "metrics.json") in read_error_line(capsys)
     assert not (tmp_path / "new").exists()
 
 
@@ -150,11 +106,7 @@ def test_damaged_metrics_of_a_candidate_are_named(complete_run, damage, tmp_path
     [
         ("evaluate", {"identity": {"seed": 4}}, "seed = 4 like the run, received 3"),
         ("evaluate", {"identity": {"lambda": 7}}, "lambda = 7 like the run, received 100"),
-        (
-            "train-flow",
-            {"identity": OTHER_WEIGHT},
-            "lambda = 7 like the run, received 100",
-        ),
+        ("train-flow", {"identity": OTHER_WEIGHT}, "lambda = 7 like the run, received 100"),
         ("evaluate", {"identity": {"lamda": 1}}, "lamda"),
         ("test-classifier", {"identity": {"seed": 4}}, "seed = 4 like the run, received 3"),
     ],
@@ -163,15 +115,3 @@ def test_an_identity_of_another_run_is_refused(complete_run, stage, change, mess
     assert call(*complete_run.make_command(stage, output=tmp_path / "new", **change)) == 1
     assert message in read_error_line(capsys)
     assert list_files(tmp_path) == set()
-
-
-def test_metrics_of_another_run_are_not_collected(trained_run, tmp_path, capsys):
-    other = {**trained_run.identity.to_json(), "lambda": 7}
-    content = (trained_run.folder / "metrics.json").read_text()
-    write_atomically(tmp_path / "digits/mef/fpi/lambda=7/seed=3/metrics.json", content)
-    options = format_options(name="t", runs=[other], root=tmp_path, output=tmp_path / "new")
-    assert call("collect", *options) == 1
-    line = read_error_line(capsys)
-    assert "digits/mef/fpi/lambda=7/seed=3" in line
-    assert "digits/mef/fpi/lambda=100/seed=3" in line
-    assert not (tmp_path / "new").exists()

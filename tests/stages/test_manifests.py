@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nfpi.runtime.locks import LockedError, acquire, locked
-from nfpi.runtime.manifests import SUFFIX, read_manifest, write_manifest
+from nfpi.runtime.locks import LockedError, acquire
+from nfpi.runtime.manifests import SUFFIX, write_manifest
 
 from .conftest import SmallRun, call, check_call, format_options, list_files, read_error_line
 
@@ -32,22 +32,17 @@ def flip(path: Path) -> None:
     ("stage", "file"),
     [
         ("start-flow", "{splits}/train/images.npy"),
-        ("start-flow", "{splits}/validation/labels.npy"),
         ("start-flow", "{splits}/train/meta.json"),
         ("fit-prior", "{initial}/statistics.safetensors"),
-        ("fit-prior", "{initial}/prior.safetensors"),
         ("train-flow", "{initial}/state.safetensors"),
         ("train-flow", "{run}/fit/prior.safetensors"),
         ("evaluate", "{run}/model/model.safetensors"),
-        ("evaluate", "{run}/model/config.json"),
         ("evaluate", "{run}/log.csv"),
         ("evaluate", "{splits}/test/labels.npy"),
         ("generate", "{run}/model/model.safetensors"),
         ("augment", "{run}/model/model.safetensors"),
         ("train-classifier", "{run}/generated/temperature=1/images.npy"),
-        ("train-classifier", "{run}/generated/temperature=1/labels.npy"),
         ("test-classifier", "{run}/resnet18/temperature=0.8/model.safetensors"),
-        ("test-classifier", "{run}/resnet18/temperature=1/metrics.json"),
     ],
 )
 def test_one_flipped_bit_is_refused(copy, stage, file, tmp_path, capsys):
@@ -93,9 +88,7 @@ def test_the_prior_of_another_initial_state_is_refused(copy, tmp_path, capsys):
     check_call(*other.make_command("fit-prior"))
     arguments = copy.make_command("train-flow", prior=other.folder / "fit/prior.safetensors", output=tmp_path / "new")
     assert call(*arguments) == 1
-    line = read_error_line(capsys)
-    assert str(other.folder / "fit") in line
-    assert str(copy.initial) in line
+    assert str(other.folder / "fit") in read_error_line(capsys)
 
 
 def test_a_model_of_other_images_is_refused(copy, tmp_path, capsys):
@@ -106,20 +99,6 @@ def test_a_model_of_other_images_is_refused(copy, tmp_path, capsys):
         assert "data" in read_error_line(capsys)
 
 
-def test_copied_images_are_the_same_data(copy, tmp_path):
-    """Times of files are recorded to notice changes, but are no part of the data."""
-    export = format_options(images=copy.splits / "train", output=tmp_path / "png")
-    check_call("export", *export)
-    shutil.copytree(tmp_path / "png", tmp_path / "copied")
-    found = []
-    for name in ("png", "copied"):
-        images = {"source": "imagefolder", "folder": str(tmp_path / name), "validation_fraction": 0.25}
-        check_call(*copy.make_command("prepare-data", dataset=images, output=tmp_path / f"splits of {name}"))
-        found.append(read_manifest(tmp_path / f"splits of {name}" / f"data{SUFFIX}"))
-    first, second = found
-    assert first == second
-
-
 def test_the_train_split_is_not_taken_for_the_test_split(copy, tmp_path, capsys):
     shutil.rmtree(copy.splits / "test")
     shutil.copytree(copy.splits / "train", copy.splits / "test")
@@ -127,16 +106,10 @@ def test_the_train_split_is_not_taken_for_the_test_split(copy, tmp_path, capsys)
     assert f"{copy.splits}/test/meta.json: " in read_error_line(capsys)
 
 
-def test_the_folder_of_another_weight_is_not_evaluated(copy, tmp_path, capsys):
-    other = replace(copy, weight=7)
-    shutil.copytree(copy.folder, other.folder)
-    assert call(*other.make_command("evaluate", output=tmp_path / "new")) == 1
-    assert "lambda = 7 like the run, received 100" in read_error_line(capsys)
-
-
-def test_verify_names_a_missing_folder(tmp_path, capsys):
-    assert call("verify", tmp_path / "absent") == 1
-    assert f"{tmp_path / 'absent'}: " in read_error_line(capsys)
+def test_a_folder_that_is_missing_or_without_results_is_not_verified(tmp_path, capsys):
+    for folder in (tmp_path, tmp_path / "absent"):
+        assert call("verify", folder) == 1
+        assert f"{folder}: " in read_error_line(capsys)
 
 
 def test_verify_checks_all_files(copy, capsys):
@@ -151,18 +124,6 @@ def test_verify_checks_all_files(copy, capsys):
     assert f"expected {listed} intact files, received 2 " in captured.err
     assert "fixed_point.csv" in captured.out
     assert "predictions.npz" in captured.out
-
-
-def test_a_folder_without_results_is_not_verified(tmp_path, capsys):
-    assert call("verify", tmp_path) == 1
-    assert "manifest" in read_error_line(capsys)
-
-
-def test_a_second_writer_is_refused(copy, tmp_path, capsys):
-    output = tmp_path / "new"
-    with locked(output / ".model.lock", "train-flow"):
-        assert call(*copy.make_command("train-flow", output=output)) == 1
-    assert f"{output}: " in read_error_line(capsys)
 
 
 @pytest.mark.parametrize("stage", ["prepare-data", "train-flow", "generate", "augment"])

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nfpi.config.generation import QualityConfig
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.runs import GENERATED
-from nfpi.stages.measure_samples import MeasureSamples
 
 from .conftest import SmallRun, call, check_call, list_files, read_error_line, read_json
 
@@ -62,13 +60,3 @@ def test_inception_without_its_weights_is_an_error(complete_run: SmallRun, tmp_p
     assert call(*complete_run.make_command("measure-samples", metrics=["fid_inception"], output=tmp_path)) != 0
     assert "expected the network resnet18 or inception" in read_error_line(capsys)
     assert not {"metrics.json", "predictions.npz"} & list_files(tmp_path)
-
-
-def test_weights_of_inception_are_an_input_where_they_are_used(complete_run: SmallRun, tmp_path):
-    quality = QualityConfig(inception=tmp_path / "weights.pth")
-    paths = dict.fromkeys(("data", "tested", "reference", "output"), tmp_path)
-    used, unused = (
-        MeasureSamples(generated=[tmp_path], quality=quality, metrics=[name], **paths)
-        for name in ("kid_inception", "kid_resnet18")
-    )
-    assert used.list_inputs() == unused.list_inputs() | {"inception": [tmp_path / "weights.pth"]}

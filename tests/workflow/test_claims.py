@@ -19,7 +19,6 @@ from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runs import Run
 from nfpi.stages.claims import JudgeClaims
 from nfpi.stages.planned import Planned
-from nfpi.workflow import Targets
 
 from .conftest import Job, Project, list_flow_jobs_of_run, list_jobs_of_run, make_plan, make_planning
 
@@ -92,12 +91,6 @@ def test_claims_of_the_workflow_and_of_its_evidence_are_the_same(tmp_path: Path,
         assert (tmp_path / "judged" / name).read_bytes() == (tmp_path / "rebuilt" / name).read_bytes()
     chosen = {"max": "10³", "min": "10", 100: "100", "best": "100", "inner_best": "100"}[choice]
     assert f"(ours, λ = {chosen}) − kept" in (tmp_path / "judged/claims.md").read_text()
-
-
-def test_claims_are_a_target_where_a_preset_has_some() -> None:
-    assert "claims" in Targets(make_plan()).names
-    without = dict.fromkeys(make_plan().config.claims)
-    assert "claims" not in Targets(make_plan(claims=without)).names
 
 
 def test_a_changed_claim_is_judged_again_and_nothing_else_is_made(fresh_project: Project) -> None:

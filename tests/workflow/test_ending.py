@@ -37,21 +37,15 @@ def test_a_table_stands_there_with_its_files_and_figures(shown) -> None:
     ]
 
 
-def test_a_figure_needs_no_table(shown) -> None:
-    assert shown("samples") == ["", "figure: fashion_mnist_small/figures/samples.png"]
-
-
 @pytest.mark.parametrize("requested", [(), ("all",)])
 def test_all_are_shown_where_all_were_asked_for(shown, requested) -> None:
     lines = shown(*requested)
     assert "| table table2 |" in lines
-    figures = [line for line in lines if line.startswith("figure: ")]
-    expected = {"claims", "accuracy_against_weight", "following", "samples", "residuals"}
-    expected |= {"samples_by_weight", "latents_by_weight", "reliability", "risk_coverage"}
-    assert {Path(line).stem for line in figures} == expected
+    assert {"samples", "residuals", "claims"} < {Path(line).stem for line in lines if line.startswith("figure: ")}
 
 
-def test_a_file_that_was_asked_for_brings_nothing(shown) -> None:
+def test_of_what_was_asked_for_only_targets_are_shown(shown) -> None:
+    assert shown("samples") == ["", "figure: fashion_mnist_small/figures/samples.png"]
     assert shown("results/demo/digits/splits/train/meta.json") == []
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,25 +56,20 @@ def list_processes_in(folder: Path) -> dict[int, str]:
     return found
 
 
+def start_snakemake(project: Project, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """Start Snakemake in the project's folder; the project's commands are the only ones on the path."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
+    environment |= {"PATH": str(project.tools), "XDG_CACHE_HOME": str(project.folder / ".cache")}
+    environment["OMP_NUM_THREADS"] = "1"
+    command = [sys.executable, "-m", "snakemake", "--nocolor", *arguments]
+    return subprocess.Popen(command, cwd=project.folder, env=environment, text=True, **options)
+
+
 @contextlib.contextmanager
 def running(project: Project) -> Iterator[subprocess.Popen[str]]:
     """Snakemake at work; nothing of it is left behind."""
-    command = [sys.executable, "-m", "snakemake", "--nocolor", "--cores", "2", "--retries", "2", TABLE]
-    command += ["--configfile", "overlay.yaml"]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
-    process = subprocess.Popen(
-        command,
-        cwd=project.folder,
-        env=environment
-        | {
-            "PATH": str(project.tools),
-            "XDG_CACHE_HOME": str(project.folder / ".cache"),
-            "OMP_NUM_THREADS": "1",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    arguments = ("--cores", "2", "--retries", "2", TABLE, "--configfile", "overlay.yaml")
+    process = start_snakemake(project, *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         yield process
     finally:

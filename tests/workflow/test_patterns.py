@@ -36,17 +36,12 @@ def test_wildcards_may_be_what_runs_have(preset: str) -> None:
     ("name", "value"),
     [
         ("dataset", "digit"),
-        ("dataset", "digitsX"),
         ("flow", "initial"),
-        ("flow", "no_flow"),
         ("prior", "initial"),
         ("weight", "e5"),
-        ("weight", "-1"),
         ("weight", "nan"),
         ("seed", "01"),
-        ("seed", "-1"),
         ("start", "baseline"),
-        ("source", "mef/fpi"),
         ("source", "mef/fpi/lambda="),
         ("augmentation", "nfa+standard"),
         ("classifier", "model"),
@@ -63,9 +58,8 @@ def test_names_are_taken_literally_and_none_fits_where_there_are_none() -> None:
     assert not re.fullmatch(make_patterns().datasets(encoded=True), "")
 
 
-def test_a_data_set_is_prepared_or_encoded() -> None:
+@pytest.mark.parametrize("name", ["imagenet", "cifar10"])
+def test_a_data_set_is_prepared_or_encoded(name: str) -> None:
     patterns = make_patterns("paper")
-    assert re.fullmatch(patterns.datasets(encoded=True), "imagenet")
-    assert not re.fullmatch(patterns.datasets(encoded=True), "cifar10")
-    assert re.fullmatch(patterns.datasets(encoded=False), "cifar10")
-    assert not re.fullmatch(patterns.datasets(encoded=False), "imagenet")
+    assert bool(re.fullmatch(patterns.datasets(encoded=True), name)) is (name == "imagenet")
+    assert bool(re.fullmatch(patterns.datasets(encoded=False), name)) is (name == "cifar10")

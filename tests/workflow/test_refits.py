@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .conftest import Job, Project, list_collection_jobs, list_jobs_of_run
+from nfpi.stages import needs
+from nfpi.stages.refit_prior import RefitPrior
+from nfpi.stages.train_flow import TrainFlow
+
+from .conftest import Job, Project, list_collection_jobs, list_jobs_of_run, make_planning
 
 BEFORE: set[Job] = {("prepare-data", "digits/splits"), ("start-flow", "digits/mef/initial/data/seed=0")}
 RUNS = ("digits/mef/baseline{}/lambda=0/seed=0", "digits/mef/fpi{}/lambda=10000/seed=0")
@@ -22,44 +26,19 @@ def list_jobs_of_refit(run: str) -> set[Job]:
     return usual | {("refit-prior", run)}
 
 
-def test_a_refit_adds_no_training(fresh_project: Project) -> None:
-    collection = list_collection_jobs("mine")
-    assert fresh_project.plan_jobs("mine", overlay=make_table(None)) == BEFORE | TRAINED | collection
-    for refit in ("moments", "prior"):
-        again = set().union(*(list_jobs_of_refit(run.format(f"+{refit}")) for run in RUNS))
-        planned = fresh_project.plan_jobs("mine", overlay=make_table(None, refit))
-        assert planned == BEFORE | TRAINED | collection | again
-
-
-def test_a_refit_alone_needs_the_training_and_nothing_after_it(fresh_project: Project) -> None:
-    trained = {job for job in TRAINED if job[0] in ("fit-prior", "train-flow")}
+def test_a_refit_adds_no_training_and_needs_nothing_after_it(fresh_project: Project) -> None:
     again = set().union(*(list_jobs_of_refit(run.format("+moments")) for run in RUNS))
-    planned = fresh_project.plan_jobs("mine", overlay=make_table("moments"))
-    assert planned == BEFORE | trained | again | list_collection_jobs("mine")
+    beside = fresh_project.plan_jobs("mine", overlay=make_table(None, "moments"))
+    assert beside == BEFORE | TRAINED | list_collection_jobs("mine") | again
+    trained = {job for job in TRAINED if job[0] in ("fit-prior", "train-flow")}
+    alone = fresh_project.plan_jobs("mine", overlay=make_table("moments"))
+    assert alone == BEFORE | trained | again | list_collection_jobs("mine")
 
 
-def test_a_refit_is_made_once_and_follows_what_it_depends_on(fresh_project: Project) -> None:
-    table = make_table(None, "moments")
-    fresh_project.run_snakemake("mine", "--cores", "2", overlay=table)
-    assert fresh_project.plan_jobs("mine", overlay=table) == set()
-    added = fresh_project.plan_jobs("mine", overlay=make_table(None, "moments", "prior"))
-    assert {stage for stage, _ in added} == {
-        *("refit-prior", "evaluate", "generate", "train-classifier", "test-classifier", "collect", "table"),
-    }
-    changed = fresh_project.plan_jobs("mine", overlay=table | {"evaluation": {"batch_size": 7}})
-    assert {run for stage, run in changed if stage == "refit-prior"} == {run.format("+moments") for run in RUNS}
-    assert not {"fit-prior", "train-flow"} & {stage for stage, _ in changed}
-
-
-def test_a_flow_augments_images_by_refitted_gaussians(fresh_project: Project) -> None:
-    row = {"dataset": "digits", "lambdas": [1e4], "classifier": "swin", "augmentation": "nfa"}
-    plain, again = (
-        fresh_project.plan_jobs(
-            "mine", overlay={"tables": {"mine": {"metrics": ["top1"], "experiments": [experiment]}}}
-        )
-        for experiment in (row, {**row, "refit": "moments"})
-    )
-    renamed = {(stage, run.replace("/fpi/", "/fpi+moments/")) for stage, run in plain}
-    assert again - renamed == {job for job in plain if job[0] in ("fit-prior", "train-flow")} | {
-        ("refit-prior", "digits/mef/fpi+moments/lambda=10000/seed=0")
-    }
+def test_a_refit_is_made_again_where_it_would_differ_and_the_training_is_not() -> None:
+    changes: tuple[dict[str, Any], ...] = ({}, {"evaluation": {"batch_size": 7}})
+    before, after = (make_planning(**make_table("moments"), **changed).keys for changed in changes)
+    run = {"dataset": "digits", "flow": "mef", "prior": "fpi", "weight": "10000", "seed": "0"}
+    trained, refitted = needs.Job.of(TrainFlow, run), needs.Job.of(RefitPrior, run | {"prior": "fpi+moments"})
+    assert before.of(trained) == after.of(trained)
+    assert before.of(refitted) != after.of(refitted)

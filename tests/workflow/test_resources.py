@@ -44,17 +44,6 @@ def test_two_trainings_share_a_machine_but_not_its_gpu(fresh_project: Project, g
     assert devices == {("start-flow", "1"), ("train-flow", "4")}
 
 
-def test_a_gpu_that_is_hidden_does_not_count(fresh_project: Project) -> None:
-    add_gpu(fresh_project)
-    fresh_project.run_snakemake(*TWO_FLOWS, "--cores", "2", STUB_SECONDS="1", CUDA_VISIBLE_DEVICES="")
-    assert trainings_overlap(fresh_project)
-
-
-def test_cores_need_no_flag(fresh_project: Project) -> None:
-    process = fresh_project.run_snakemake("results/demo/digits/splits/train/meta.json", "--printshellcmds")
-    assert "Provided cores: " in process.stdout
-
-
 def test_a_cluster_is_limited_neither_by_cores_nor_by_gpus_of_this_machine(
     fresh_project: Project, tmp_path: Path
 ) -> None:

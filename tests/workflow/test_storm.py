@@ -13,8 +13,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,19 +23,14 @@ import pytest
 from nfpi.cli import main
 
 from .conftest import Project, clone_project
-from .test_killed import TIMES, list_processes_in
+from .test_killed import SETTINGS as KILLED
+from .test_killed import TIMES, list_processes_in, start_snakemake
 
 KILLS = int(os.environ.get("NFPI_KILLS", "3"))
 SEED = int(os.environ.get("NFPI_STORM_SEED", "0"))
 TARGETS = ("table2", "table5", "residuals")
-SETTINGS = {
-    "seeds": [0],
-    "datasets": {"digits": {"train_per_class": 12, "test_per_class": 6}},
-    "flows": {"mef": {"num_flows": [1, 1], "num_blocks": [0, 0], "hidden_channels": [8, 8]}},
-    "training": {
-        **{"epochs": 4, "batch_size": 20, "warmup_steps": 5, "initialization_images": 60, "augmentation": "none"},
-        **{"checkpoint_minutes": 0.001},
-    },
+SETTINGS = KILLED | {
+    "training": KILLED["training"] | {"epochs": 4},
     "generation": {"per_class": 8},
     "classifiers": {
         "resnet18": {"epochs": 1, "batch_size": 20},
@@ -118,15 +111,11 @@ def kill_a_job(project: Project, rule: str, way: str, delay: float) -> tuple[boo
     """
     folder = project.folder.resolve()
     shutil.rmtree(folder / ".snakemake/locks", ignore_errors=True)  # what --unlock does, sooner
-    command = [sys.executable, "-m", "snakemake", "--nocolor", "--cores", "1", *TARGETS, "--forcerun", rule]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
-    environment |= {"PATH": str(project.tools), "XDG_CACHE_HOME": str(folder / ".cache"), "OMP_NUM_THREADS": "1"}
     before = set(jobs_of(folder, rule))
     output = project.folder / "printed.txt"
     with output.open("w") as stream:
-        snakemake = subprocess.Popen(
-            [*command, "--configfile", "overlay.yaml"], cwd=folder, env=environment, stdout=stream, stderr=stream
-        )
+        arguments = ("--cores", "1", *TARGETS, "--forcerun", rule, "--configfile", "overlay.yaml")
+        snakemake = start_snakemake(project, *arguments, stdout=stream, stderr=stream)
     until = time.monotonic() + 300
     while not (jobs := set(jobs_of(folder, rule)) - before) and snakemake.poll() is None:
         assert time.monotonic() < until, output.read_text()
