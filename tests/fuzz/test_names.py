@@ -26,7 +26,7 @@ from nfpi.data.sources.archive import find_image_root
 from nfpi.data.sources.imagefolder import export_imagefolder
 from nfpi.data.store import ImageSet
 from nfpi.page.products import FILE, read_descriptions, read_figures, read_tables
-from nfpi.results.recorded.progress import read_progress
+from nfpi.results.recorded.calls import read_progress
 from nfpi.runs import FIGURES_FOLDER, TABLES_FOLDER
 from nfpi.runtime.manifests import MANIFEST_FORMAT, ManifestError, compute_digest, find_faults, remove_temporary
 

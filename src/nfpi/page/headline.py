@@ -10,10 +10,10 @@ from statistics import fmean, stdev
 from nfpi.config.metrics import metric
 from nfpi.page.products import Product
 from nfpi.page.runs import compose_name
+from nfpi.results.numbers import count_decimals, format_measurement, format_number
 from nfpi.results.recorded.runs import RecordedRun
 from nfpi.results.statistics.intervals import wilson_interval
 from nfpi.results.tables.summaries import choose_best, find_selecting_metric
-from nfpi.results.tables.table import count_decimals, format_measurement, format_number
 from nfpi.runs import BASELINE, Run, name_refitted, split_refitted
 
 

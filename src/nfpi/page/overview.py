@@ -7,15 +7,9 @@ from dataclasses import dataclass, replace
 
 from nfpi.config.metrics import METRICS, find_metric, metric
 from nfpi.page.runs import ShownRun
+from nfpi.results.numbers import count_decimals, typeset_weight
 from nfpi.results.recorded.runs import MISMATCH_ADVICE, RecordedRun
-from nfpi.results.tables.table import (
-    Column,
-    Table,
-    count_decimals,
-    make_number_column,
-    make_text_column,
-    typeset_weight,
-)
+from nfpi.results.tables.markup import Column, Table, make_number_column, make_text_column
 
 METRICS_OF_FLOWS = ("nf_acc", "bits_per_dim", "ece", "worst_class_acc", "parameters", "hours")
 METRICS_OF_CLASSIFIERS = ("top1", "real_acc", "top5", "real_top1", "real_top5", "ece", "worst_class_acc")

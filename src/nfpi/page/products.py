@@ -20,8 +20,8 @@ from nfpi.results.claims.layout import NAME as CLAIMS
 from nfpi.results.claims.layout import lay_out_claims, read_claims
 from nfpi.results.tables.building import read_table
 from nfpi.results.tables.layout import lay_out
+from nfpi.results.tables.markup import Table
 from nfpi.results.tables.rows import list_tabled_runs
-from nfpi.results.tables.table import Table
 from nfpi.runs import COLLECTED_FOLDER, FIGURES_FOLDER, TABLES_FOLDER
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import write_atomically

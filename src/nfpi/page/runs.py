@@ -13,10 +13,10 @@ from nfpi.data.store import META, read_image_set
 from nfpi.figures.curves import CURVES
 from nfpi.page.pictures import Picture, embed_array, embed_file, embed_generated_images
 from nfpi.results.metrics import Bin, compute_bins
+from nfpi.results.numbers import format_measurement, typeset_weight
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.results.recorded.records import MetricsError
 from nfpi.results.recorded.runs import OUTDATED, RecordedRun, list_splits
-from nfpi.results.tables.table import format_measurement, typeset_weight
 from nfpi.runs import LOG_FILE, PREDICTIONS_FILE, Run, format_weight
 from nfpi.runtime.divergence import Diverged
 from nfpi.runtime.faults import format_error

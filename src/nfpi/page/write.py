@@ -20,8 +20,8 @@ from nfpi.page.overview import (
 from nfpi.page.products import Descriptions, read_descriptions, read_figures, read_shown_claims, read_tables
 from nfpi.page.runs import show_runs
 from nfpi.results.costs import lay_out_costs, read_jobs, sum_costs
+from nfpi.results.numbers import format_duration
 from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
-from nfpi.results.recorded.times import format_duration
 from nfpi.results.tables.markup import load_templates
 from nfpi.runs import Run
 from nfpi.runtime.chains import Chain

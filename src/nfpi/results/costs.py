@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from nfpi.results.numbers import format_duration
+from nfpi.results.recorded.calls import read_benchmark
 from nfpi.results.recorded.records import MetricsError, read_record
-from nfpi.results.recorded.times import format_duration, read_benchmark
-from nfpi.results.tables.table import Table, make_number_column, make_text_column
+from nfpi.results.tables.markup import Table, make_number_column, make_text_column
 from nfpi.runs import BENCHMARKS_FOLDER, METRICS_FILE
 
 COLUMNS = {

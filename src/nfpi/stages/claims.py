@@ -91,8 +91,8 @@ class JudgeClaims(Stage):
         from nfpi.results.claims.judging import judge_claims
         from nfpi.results.claims.layout import NAME, write_claims
         from nfpi.results.claims.sides import ClaimData
-        from nfpi.results.recorded.collect import collect
         from nfpi.results.recorded.predictions import read_predictions
+        from nfpi.results.recorded.runs import collect
         from nfpi.results.tables.building import read_reference
 
         runs = [run for run in self.list_runs() if (self.root / run.folder / METRICS_FILE).is_file()]

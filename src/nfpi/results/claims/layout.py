@@ -13,10 +13,10 @@ import pandas as pd
 from nfpi.config.claims import DIVERGENCE
 from nfpi.config.metrics import find_metric
 from nfpi.results.claims.judging import COLUMNS
+from nfpi.results.numbers import format_number, typeset_weight
 from nfpi.results.recorded.csv_files import read_csv
 from nfpi.results.tables.layout import describe_correction
-from nfpi.results.tables.markup import tables_to_markdown, write_tables
-from nfpi.results.tables.table import Table, format_number, make_number_column, make_text_column, typeset_weight
+from nfpi.results.tables.markup import Table, make_number_column, make_text_column, tables_to_markdown, write_tables
 
 _TITLE = "Claims, and whether the runs support them"
 _TITLE_OF_PAPER = "Claims of the paper, and whether the runs support them"

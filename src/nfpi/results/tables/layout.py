@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from nfpi.config.metrics import MISMATCH_LIMIT, Metric, find_metric, find_network
+from nfpi.results.numbers import count_decimals, format_number
 from nfpi.results.recorded.runs import MISMATCH_ADVICE
 from nfpi.results.statistics.intervals import SIGNIFICANCE_LEVEL, describe_few_images
+from nfpi.results.tables.building import NO_PREDICTIONS, is_compared, is_equal_to_best
 from nfpi.results.tables.columns import (
     DRAWS,
     MISMATCH,
@@ -24,17 +26,18 @@ from nfpi.results.tables.columns import (
     list_metrics,
     table_columns,
 )
-from nfpi.results.tables.comparisons import NO_PREDICTIONS, is_compared, is_equal_to_best
-from nfpi.results.tables.markup import INTERVAL, table_to_markdown, tables_to_latex, tables_to_markdown, write_tables
-from nfpi.results.tables.summaries import TableError, is_best, is_weight_chosen
-from nfpi.results.tables.table import (
+from nfpi.results.tables.markup import (
+    INTERVAL,
     Column,
     Table,
-    count_decimals,
-    format_number,
     make_number_column,
     make_text_column,
+    table_to_markdown,
+    tables_to_latex,
+    tables_to_markdown,
+    write_tables,
 )
+from nfpi.results.tables.summaries import TableError, is_best, is_weight_chosen
 
 _ARROWS: dict[bool | None, str] = {True: "↑", False: "↓"}
 _FLOW_METRICS = {"nf_acc", "cnn_acc"}

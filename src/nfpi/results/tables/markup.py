@@ -1,4 +1,4 @@
-"""Tables of texts as Markdown, LaTeX and HTML, and their files."""
+"""Tables of texts, in Markdown, LaTeX and HTML, and their files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import html
 import os
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
@@ -16,12 +18,116 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pylatexenc.latexencode import RULE_DICT, UnicodeToLatexConversionRule, UnicodeToLatexEncoder
 
+from nfpi.results.numbers import format_amount
 from nfpi.results.recorded.csv_files import write_csv
-from nfpi.results.tables.table import Column, Table
 from nfpi.runtime.files import write_atomically, written_together
 
 INTERVAL = re.compile(r" (\[[^]]*\])")
 """An interval in the cell of a number."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of cells, as plain Unicode text.
+
+    Attributes:
+        heading: heading; within a group, for example `ours`, `paper` or `difference`.
+        cells: one cell per row; empty if unknown.
+        keys: sort keys, one per row, numbers or text; None if unknown.
+        is_numeric: whether the cells are numbers, in which brackets are intervals.
+        group: heading shared by this and neighbouring columns, such as a metric; empty: no group.
+        unit: unit in parentheses, and the arrow of the better direction.
+        links: address that each cell is linked to in HTML; empty: no links.
+    """
+
+    heading: str
+    cells: Sequence[str]
+    keys: Sequence[float | str | None] = field(repr=False)
+    is_numeric: bool = False
+    group: str = ""
+    unit: str = ""
+    links: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """Group or heading, with the unit."""
+        return " ".join(filter(None, [self.group or self.heading, self.unit]))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns, rows in bold and notes; columns without any text are left out.
+
+    Attributes:
+        columns: the columns.
+        best: for each row, whether it is in bold, such as the best of several λ.
+        notes: sentences that explain the table.
+    """
+
+    columns: Sequence[Column]
+    best: Sequence[bool]
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", [column for column in self.columns if any(column.cells)])
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The cells of each row."""
+        return list(zip(*(column.cells for column in self.columns), strict=True))
+
+    @property
+    def groups(self) -> list[list[Column]]:
+        """Columns by group; a column without a group forms its own."""
+        groups: list[list[Column]] = []
+        for column in self.columns:
+            if column.group and groups and groups[-1][0].name == column.name:
+                groups[-1].append(column)
+            else:
+                groups.append([column])
+        return groups
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether a group has several columns, so that there are two lines of headings."""
+        return any(len(columns) > 1 for columns in self.groups)
+
+
+def make_text_column(heading: str, values: Iterable[object], links: Sequence[str] = ()) -> Column:
+    """Make a column of texts; None is an empty cell."""
+    cells = ["" if value is None else str(value) for value in values]
+    return Column(heading, cells, [cell or None for cell in cells], links=links)
+
+
+def make_number_column(
+    heading: str,
+    values: Iterable[Any],
+    form: int | Callable[[float], str] | Iterable[str],
+    *,
+    group: str = "",
+    unit: str = "",
+    arrow: str = "",
+) -> Column:
+    """Make a column of numbers; None and NaN are empty cells.
+
+    Args:
+        heading: heading.
+        values: numbers, by which HTML sorts.
+        form: number of decimals, function that formats a number, or the cells themselves.
+        group: group of the column.
+        unit: unit, without parentheses.
+        arrow: `↑` or `↓`, the better direction.
+    """
+    keys = [None if value is None or value != value else float(value) for value in values]
+    if isinstance(form, int):
+        cells = ["" if key is None else format_amount(key, form) for key in keys]
+    elif callable(form):
+        cells = ["" if key is None else form(key) for key in keys]
+    else:
+        cells = list(form)
+    unit = " ".join(filter(None, [f"({unit})" if unit else "", arrow]))
+    return Column(heading, cells, keys, is_numeric=True, group=group, unit=unit)
+
 
 # ---- Markdown -----------------------------------------------------------------------------------------------
 

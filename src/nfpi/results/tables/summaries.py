@@ -127,7 +127,7 @@ def measure_row(metrics: pd.DataFrame, row: TableRow, names: Iterable[str], best
     """Summarise what was measured of a row.
 
     Args:
-        metrics: result of :func:`nfpi.results.recorded.collect.collect`, in any order.
+        metrics: result of :func:`nfpi.results.recorded.runs.collect`, in any order.
         row: the row.
         names: the metrics to summarise.
         best_by: metric by which λ is chosen; None: the default.
