@@ -21,8 +21,7 @@ from nfpi.evidence.keeping import SUMS, EvidenceError, list_differing_settings, 
 from nfpi.figures.claims import draw_claims
 from nfpi.figures.drawn import Drawn, FigureInputs, draw_figure, save_drawn
 from nfpi.results.claims.judging import judge_claims
-from nfpi.results.claims.layout import NAME as CLAIMS
-from nfpi.results.claims.layout import claims_to_markdown, write_claims
+from nfpi.results.claims.layout import CLAIMS, claims_to_markdown, write_claims
 from nfpi.results.claims.sides import ClaimData
 from nfpi.results.recorded.calls import SETTINGS_FILE, read_settings
 from nfpi.results.recorded.csv_files import write_csv

@@ -9,7 +9,7 @@ from nfpi.config.metrics import METRICS, find_metric, metric
 from nfpi.page.runs import ShownRun
 from nfpi.results.numbers import count_decimals, typeset_weight
 from nfpi.results.recorded.runs import MISMATCH_ADVICE, RecordedRun
-from nfpi.results.tables.markup import Column, Table, make_number_column, make_text_column
+from nfpi.results.tables.markup import Column, TextTable, make_number_column, make_text_column
 
 METRICS_OF_FLOWS = ("nf_acc", "bits_per_dim", "ece", "worst_class_acc", "parameters", "hours")
 METRICS_OF_CLASSIFIERS = ("top1", "real_acc", "top5", "real_top1", "real_top5", "ece", "worst_class_acc")
@@ -28,7 +28,7 @@ def explain_metrics(names: Iterable[str]) -> list[str]:
     return [f"{each.label}: {each.meaning}." for each in metrics if each.meaning]
 
 
-def lay_out_overviews(runs: Sequence[ShownRun]) -> list[tuple[str, str, Table]]:
+def lay_out_overviews(runs: Sequence[ShownRun]) -> list[tuple[str, str, TextTable]]:
     """Lay out the tables of flows and of classifiers trained on real images, each with its id and title."""
     flows = [run for run in runs if run.recorded.run.classifier is None]
     everything = [run for flow in runs for run in flow.with_classifiers]
@@ -45,7 +45,7 @@ def lay_out_overviews(runs: Sequence[ShownRun]) -> list[tuple[str, str, Table]]:
     ]
 
 
-def lay_out_overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> Table:
+def lay_out_overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> TextTable:
     """Lay out a table of runs with links to their sections.
 
     Args:
@@ -73,7 +73,7 @@ def lay_out_overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> Table:
     notes = [WEIGHT] if any(weight is not None for weight in weights) else []
     notes += explain_metrics(name for part in shown for name in part.recorded.metrics)
     notes += [MISMATCH_ADVICE] if any(run.recorded.mismatch for run in runs) else []
-    return Table([replace(first, links=[f"#{run.id}" for run in runs]), *others], [False] * len(runs), notes)
+    return TextTable([replace(first, links=[f"#{run.id}" for run in runs]), *others], [False] * len(runs), notes)
 
 
 def _describe_state(item: RecordedRun) -> str:

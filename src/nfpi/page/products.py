@@ -16,11 +16,10 @@ from pydantic import Field
 from nfpi.config.base import Name
 from nfpi.config.settings import Config
 from nfpi.page.pictures import Picture, embed_file
-from nfpi.results.claims.layout import NAME as CLAIMS
-from nfpi.results.claims.layout import lay_out_claims, read_claims
+from nfpi.results.claims.layout import CLAIMS, lay_out_claims, read_claims
 from nfpi.results.tables.building import read_table
 from nfpi.results.tables.layout import lay_out
-from nfpi.results.tables.markup import Table
+from nfpi.results.tables.markup import TextTable
 from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runs import COLLECTED_FOLDER, FIGURES_FOLDER, TABLES_FOLDER
 from nfpi.runtime.faults import format_error
@@ -110,7 +109,7 @@ class Product:
     caption: str = ""
     files: list[str] = field(default_factory=list)
     frame: pd.DataFrame | None = field(default=None, repr=False)
-    tables: list[tuple[str, Table]] = field(default_factory=list, repr=False)
+    tables: list[tuple[str, TextTable]] = field(default_factory=list, repr=False)
     pictures: list[Picture] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 

@@ -55,7 +55,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """Columns, rows in bold and notes; columns without any text are left out.
 
     Attributes:
@@ -132,7 +132,7 @@ def make_number_column(
 # ---- Markdown -----------------------------------------------------------------------------------------------
 
 
-def table_to_markdown(table: Table) -> str:
+def table_to_markdown(table: TextTable) -> str:
     """Return the grid of a table as GitHub Markdown, with the best rows in bold."""
     lines = [[_escape_cell(_compose_heading(column)) for column in table.columns]]
     lines.append(["---:" if column.is_numeric else ":---" for column in table.columns])
@@ -161,7 +161,7 @@ def _compose_heading(column: Column) -> str:
     return column.name if column.heading in ("ours", "") or not column.group else f"{column.group}, {column.heading}"
 
 
-def tables_to_markdown(tables: Sequence[tuple[str, Table]]) -> str:
+def tables_to_markdown(tables: Sequence[tuple[str, TextTable]]) -> str:
     """Return tables as a Markdown document, each below its title and above its notes."""
     parts: list[str] = []
     for title, table in tables:
@@ -204,7 +204,7 @@ def escape_latex(text: str) -> str:
     return str(_encoder.unicode_to_latex(text))
 
 
-def tables_to_latex(tables: Sequence[tuple[str, Table]]) -> str:
+def tables_to_latex(tables: Sequence[tuple[str, TextTable]]) -> str:
     r"""Return tables as LaTeX for ``\input``, in ASCII, each with its title as a comment, and its notes below.
 
     The packages booktabs and graphicx are required. A table that is wider than the text is scaled down to its width.
@@ -213,7 +213,7 @@ def tables_to_latex(tables: Sequence[tuple[str, Table]]) -> str:
     return "\n\\bigskip\n\n".join(_table_to_latex(table, title) for title, table in tables)
 
 
-def _table_to_latex(table: Table, title: str) -> str:
+def _table_to_latex(table: TextTable, title: str) -> str:
     # above: the label of a group or of a single column; below: the headings in the group, or the unit
     headings = [
         (column.name, column.heading) if len(columns) > 1 else (column.group or column.heading, column.unit)
@@ -262,7 +262,7 @@ def _encode_cells(column: Column, best: Sequence[bool]) -> list[str]:
     return encoded
 
 
-def _make_rules(table: Table) -> str:
+def _make_rules(table: TextTable) -> str:
     rules, first = [], 1
     for columns in table.groups:
         last = first + len(columns) - 1
@@ -294,7 +294,7 @@ def load_templates(package: str) -> Environment:
     return environment
 
 
-def tables_to_html(tables: Sequence[tuple[str, Table]]) -> str:
+def tables_to_html(tables: Sequence[tuple[str, TextTable]]) -> str:
     """Return tables as a self-contained HTML document with sortable columns, entitled like the first one."""
     tables = [(" ".join(title.split()), table) for title, table in tables]
     document = load_templates("nfpi.results.tables").get_template("document.html")
@@ -309,7 +309,7 @@ def _mark_interval(cell: str) -> Markup:
 
 
 def write_tables(
-    frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, tables: Sequence[tuple[str, Table]]
+    frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, tables: Sequence[tuple[str, TextTable]]
 ) -> None:
     """Write a frame as csv, and laid-out tables of it in the other formats, either all files or none."""
     texts = {"md": tables_to_markdown(tables), "tex": tables_to_latex(tables), "html": tables_to_html(tables)}

@@ -184,7 +184,7 @@ def choose_best(means: Mapping[Key, float], unsteady: Collection[Key], name: str
     return max(steady or means, key=lambda key: sign * means[key], default=None)
 
 
-def is_best(frame: pd.DataFrame) -> pd.Series:
+def is_best_of_several(frame: pd.DataFrame) -> pd.Series:
     """Return which rows of a table are the best of several λ of their experiment that it shows."""
     has_several = frame.groupby("experiment")["validation"].transform("count") > 1
     return frame["best"] & has_several
