@@ -22,16 +22,17 @@ from PIL import Image
 from nfpi.cli import main
 from nfpi.config.resolution import resolve
 from nfpi.data.store import read_image_set
-from nfpi.page.overview import WEIGHT, lay_out_overview
-from nfpi.page.products import (
-    FILE,
+from nfpi.page.runs import WEIGHT, lay_out_overview
+from nfpi.page.write import (
+    DESCRIPTIONS_FILE,
     Descriptions,
     FigureDescription,
     describe_preset,
     read_descriptions,
+    read_page,
     write_descriptions,
+    write_page,
 )
-from nfpi.page.write import read_page, write_page
 from nfpi.results.recorded.runs import OUTDATED, find_runs
 from nfpi.runs import Run
 from nfpi.runtime.manifests import SUFFIX, Input, read_manifest, write_manifest
@@ -184,7 +185,10 @@ def describe(results: Results, picture: str) -> None:
         (lambda results: describe(results, "../outside"), "figures/../outside.png: expected a regular file below"),
         (lambda results: describe(results, "link"), "figures/link.png: expected a regular file below"),
         (lambda results: (results.root / "figures/figure1_full.png").unlink(), "figure1_full.png: missing"),
-        (lambda results: (results.root / FILE).write_text("[]"), f"{FILE}: expected a JSON object"),
+        (
+            lambda results: (results.root / DESCRIPTIONS_FILE).write_text("[]"),
+            f"{DESCRIPTIONS_FILE}: expected a JSON object",
+        ),
         (
             lambda results: (results.locate_run(FITTED) / "generated/temperature=0.9/meta.json").write_text(""),
             "temperature=0.9/meta.json: expected JSON",

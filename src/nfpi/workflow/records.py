@@ -110,8 +110,11 @@ def write_page_at_end(logger: logging.Logger, plan: Plan) -> None:
     if not root.is_dir():
         return
     try:
-        from nfpi.page.products import describe_preset, write_descriptions  # slow: imports pandas and matplotlib
-        from nfpi.page.write import write_page
+        from nfpi.page.write import (  # slow: imports pandas and matplotlib
+            describe_preset,
+            write_descriptions,
+            write_page,
+        )
 
         write_descriptions(root, describe_preset(plan.config))
         logger.info(f"page:   {write_page(root, SettingsKeys())}", extra=OURS)

@@ -145,10 +145,10 @@ def measure_row(metrics: pd.DataFrame, row: TableRow, names: Iterable[str], best
 
 
 def mark_best(rows: Sequence[MeasuredRow], *, must_have_values: bool) -> None:
-    """Mark the row of an experiment whose λ is best on the validation split.
+    """Mark the row that is best on the validation split, such as the one of the best λ of an experiment.
 
     Args:
-        rows: the rows of the experiment.
+        rows: the rows to choose from.
         must_have_values: whether, if there are several rows, each that has metrics must have the one that selects λ.
 
     Raises:
@@ -163,7 +163,7 @@ def mark_best(rows: Sequence[MeasuredRow], *, must_have_values: bool) -> None:
             raise TableError(f"{folder}: best_by: expected {measured.chosen_by} in metrics.json, received none")
     means = {index: measured.validation.mean for index, measured in enumerate(scored)}
     unsteady = {index for index, measured in enumerate(scored) if 2 * len(measured.diverged) > measured.seeds}
-    best = choose_best(means, unsteady, rows[0].chosen_by)
+    best = choose_best(means, unsteady, rows[0].chosen_by) if rows else None
     if best is not None:
         scored[best].is_best = True
 
