@@ -78,3 +78,8 @@ def test_the_difference_from_the_papers_number_is_that_of_the_table(prior, weigh
     row = {"dataset": "animals", "flow": "mef", "prior": prior, "lambda": shown, "paper_nf_acc": paper}
     (headline,) = show_headlines(recorded, [ShownResult("t", frame=pd.DataFrame([row]))])
     assert f"(difference {difference})" in " ".join(headline.notes)
+
+
+def test_draws_of_an_imported_model_are_not_called_seeds():
+    (headline,) = show_headlines(record_seeds(replace(FITTED, prior="own", weight=0.0), 80.0), [])
+    assert headline.notes[0] == "mean of 4 draws, standard deviation 0"

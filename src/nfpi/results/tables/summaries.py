@@ -118,11 +118,6 @@ class MeasuredRow:
         return f"{len(self.diverged)} of {self.seeds} seeds diverged"
 
 
-def find_selecting_metric(best_by: str | None, *, is_trained_on_real_images: bool = False) -> str:
-    """Return the metric that selects λ on the validation split: that of `best_by` of a table, or its default."""
-    return VALIDATION_PREFIX + (best_by or ("top1" if is_trained_on_real_images else "nf_acc"))
-
-
 def measure_row(metrics: pd.DataFrame, row: TableRow, names: Iterable[str], best_by: str | None) -> MeasuredRow:
     """Summarise what was measured of a row.
 
@@ -130,7 +125,8 @@ def measure_row(metrics: pd.DataFrame, row: TableRow, names: Iterable[str], best
         metrics: result of :func:`nfpi.results.recorded.runs.collect`, in any order.
         row: the row.
         names: the metrics to summarise.
-        best_by: metric by which λ is chosen; None: the default.
+        best_by: metric by which λ is chosen on the validation split; None: NF-Acc of a flow, Top-1 of a classifier
+            trained on real images.
 
     Raises:
         TableError: a metric of a run has two values.
@@ -138,7 +134,7 @@ def measure_row(metrics: pd.DataFrame, row: TableRow, names: Iterable[str], best
     measured = metrics[metrics["run"].isin([run.folder for run in row.runs])]
     diverged = measured[measured["status"] != "ok"].drop_duplicates("seed")
     finished = measured[~measured["seed"].isin(diverged["seed"])]
-    chosen_by = find_selecting_metric(best_by, is_trained_on_real_images=row.is_trained_on_real_images)
+    chosen_by = VALIDATION_PREFIX + (best_by or ("top1" if row.is_trained_on_real_images else "nf_acc"))
     summaries = {name: _summarize(finished, name, row) for name in names}
     validation = _summarize(finished, chosen_by, row)
     return MeasuredRow(row, measured, diverged, finished, summaries, chosen_by, validation)
