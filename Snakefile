@@ -7,7 +7,7 @@ from snakemake.utils import available_cpu_count
 
 from nfpi.config import ConfigError, resolve
 from nfpi.config.base import NAME
-from nfpi.results.tables.rows import check_tables
+from nfpi.results.tables.columns import check_tables
 from nfpi.runs import (
     AUGMENTED,
     CANDIDATE,

@@ -23,7 +23,7 @@ from workflow.conftest import Project, clone_project
 
 from nfpi.cli import main
 from nfpi.config.resolution import resolve
-from nfpi.results.recorded.settings import write_planned
+from nfpi.results.recorded.calls import write_planned
 
 ROOT = Path(__file__).parents[2]
 FILES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]

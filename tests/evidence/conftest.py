@@ -11,9 +11,9 @@ import torch
 
 from nfpi.config.settings import Config
 from nfpi.evidence.keeping import GatheringSummary, gather_evidence, replace_seeds
+from nfpi.results.recorded.calls import StoredSettings
 from nfpi.results.recorded.predictions import write_predictions
 from nfpi.results.recorded.records import write_metrics
-from nfpi.results.recorded.settings import StoredSettings
 from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged

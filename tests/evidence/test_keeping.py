@@ -13,10 +13,10 @@ import pytest
 
 from nfpi.config.settings import Config
 from nfpi.evidence.keeping import EvidenceError, read_kept
+from nfpi.results.recorded.calls import StoredSettings, read_settings
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.results.recorded.records import MetricsError
 from nfpi.results.recorded.runs import find_runs
-from nfpi.results.recorded.settings import StoredSettings, read_settings
 from nfpi.runs import Run
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.manifests import Input, write_manifest

@@ -12,9 +12,8 @@ from nfpi.cli import main
 from nfpi.config.settings import Config
 from nfpi.evidence.keeping import EvidenceError
 from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
-from nfpi.results.recorded.collect import collect
-from nfpi.results.recorded.runs import find_runs
-from nfpi.results.recorded.settings import StoredSettings
+from nfpi.results.recorded.calls import StoredSettings
+from nfpi.results.recorded.runs import collect, find_runs
 from nfpi.results.tables.building import accuracy_table, read_reference
 from nfpi.results.tables.rows import list_table_rows
 from nfpi.runtime.files import file_digest

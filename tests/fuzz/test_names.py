@@ -25,8 +25,8 @@ from PIL import Image
 from nfpi.data.sources.archive import find_image_root
 from nfpi.data.sources.imagefolder import export_imagefolder
 from nfpi.data.store import ImageSet
-from nfpi.page.products import FILE, read_descriptions, read_figures, read_tables
-from nfpi.results.recorded.progress import read_progress
+from nfpi.page.write import DESCRIPTIONS_FILE, read_descriptions, read_figures, read_tables
+from nfpi.results.recorded.calls import read_progress
 from nfpi.runs import FIGURES_FOLDER, TABLES_FOLDER
 from nfpi.runtime.manifests import MANIFEST_FORMAT, ManifestError, compute_digest, find_faults, remove_temporary
 
@@ -148,7 +148,7 @@ def test_no_name_of_a_table_or_picture_of_a_page_is_followed(tmp_path, outside, 
         furnish(folder, target, suffix)
         for name in names(number, folder, target):
             described = {"tables": {name: "T"}} if suffix == ".csv" else {"figures": {"f": {"pictures": [name, "own"]}}}
-            (tmp_path / "results" / FILE).write_text(json.dumps(described))
+            (tmp_path / "results" / DESCRIPTIONS_FILE).write_text(json.dumps(described))
             careless += leads_to(folder, f"{name}{suffix}", target.with_suffix(suffix))
             with at_most(_SECONDS), suppress(ValueError):
                 found = read_descriptions(tmp_path / "results")

@@ -34,10 +34,10 @@ from nfpi.data.store import read_image_set
 from nfpi.model import ClassConditionalFlow
 from nfpi.priors.files import load_prior, load_statistics
 from nfpi.release import load_release_checkpoint
-from nfpi.results.recorded.collect import collect, read_collected
 from nfpi.results.recorded.csv_files import read_csv
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.results.recorded.records import read_record
+from nfpi.results.recorded.runs import collect, read_collected
 from nfpi.results.tables.building import accuracy_table, read_reference, read_table
 from nfpi.runs import CANDIDATE, GENERATED, RESIDUALS
 from nfpi.runtime.divergence import Diverged, mark_diverged

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from nfpi.data import write_image_set
-from nfpi.page.products import Descriptions, FigureDescription, write_descriptions
+from nfpi.page.write import Descriptions, FigureDescription, write_descriptions
 from nfpi.results.recorded.csv_files import write_log
 from nfpi.results.recorded.predictions import write_predictions
 from nfpi.results.recorded.records import write_metrics

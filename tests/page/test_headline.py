@@ -9,8 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from nfpi.page.headline import select_headlines
-from nfpi.page.products import Product
+from nfpi.page.write import ShownResult, show_headlines
 from nfpi.results.recorded.runs import RecordedRun
 
 from .conftest import FITTED, ON_GENERATED_IMAGES, N
@@ -31,10 +30,10 @@ def record_seeds(run, value, *, name="nf_acc", diverged=()):
 
 def test_a_flow_of_which_most_seeds_diverged_is_not_the_main_result():
     lucky, steady = record_seeds(LUCKY, 99.0, diverged=(0, 1, 2)), record_seeds(STEADY, 95.0)
-    (headline,) = select_headlines([*lucky, *steady], [])
+    (headline,) = show_headlines([*lucky, *steady], [])
     assert headline.value == "95.0 %"
     assert "λ = 2" in headline.of
-    (headline,) = select_headlines(lucky, [])
+    (headline,) = show_headlines(lucky, [])
     assert "λ = 1" in headline.of, "no other is left"
 
 
@@ -45,7 +44,7 @@ def test_the_classifier_of_samples_is_that_of_the_main_flow():
         for weight, value in ((1.0, 90.0), (2.0, 80.0))
         for item in record_seeds(replace(ON_GENERATED_IMAGES, weight=weight), value, name="cnn_acc")
     ]
-    _, headline = select_headlines([*flows, *taught], [])
+    _, headline = show_headlines([*flows, *taught], [])
     assert (headline.metric, headline.value) == ("cnn_acc", "80.0 %")
 
 
@@ -57,7 +56,7 @@ def test_the_papers_number_is_that_of_the_classifier(classifier, paper):
     frame = pd.DataFrame(rows, columns=["classifier", "cnn_acc", "paper_cnn_acc"])
     frame = frame.assign(dataset="animals", flow="mef", prior="fpi", augmentation="standard")  # as tables show it
     frame["lambda"] = 1e4
-    _, headline = select_headlines(recorded, [Product("t", frame=frame)])
+    _, headline = show_headlines(recorded, [ShownResult("t", frame=frame)])
     assert f"the paper: {paper} %" in " ".join(headline.notes)
 
 
@@ -69,5 +68,10 @@ def test_the_difference_from_the_papers_number_is_that_of_the_table(prior, weigh
     """There is none at λ = 0, but one for a prior without λ; and no difference of −0.0."""
     recorded = record_seeds(replace(FITTED, prior=prior, weight=weight), 80.0)
     row = {"dataset": "animals", "flow": "mef", "prior": prior, "lambda": shown, "paper_nf_acc": paper}
-    (headline,) = select_headlines(recorded, [Product("t", frame=pd.DataFrame([row]))])
+    (headline,) = show_headlines(recorded, [ShownResult("t", frame=pd.DataFrame([row]))])
     assert f"(difference {difference})" in " ".join(headline.notes)
+
+
+def test_draws_of_an_imported_model_are_not_called_seeds():
+    (headline,) = show_headlines(record_seeds(replace(FITTED, prior="own", weight=0.0), 80.0), [])
+    assert headline.notes[0] == "mean of 4 draws, standard deviation 0"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nfpi.config.metrics import METRICS, register_metric
-from nfpi.page.overview import explain_metrics
+from nfpi.page.runs import explain_metrics
 from nfpi.results.metrics import BINS
 
 

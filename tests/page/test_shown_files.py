@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from nfpi.page.products import FigureDescription, read_figures, read_shown_claims, read_tables
+from nfpi.page.write import FigureDescription, read_figures, read_shown_claims, read_tables
 from nfpi.results.claims.judging import COLUMNS
 from nfpi.results.claims.layout import write_claims
 

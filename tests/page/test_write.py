@@ -22,16 +22,17 @@ from PIL import Image
 from nfpi.cli import main
 from nfpi.config.resolution import resolve
 from nfpi.data.store import read_image_set
-from nfpi.page.products import (
-    FILE,
+from nfpi.page.runs import read_agreement
+from nfpi.page.write import (
+    DESCRIPTIONS_FILE,
     Descriptions,
     FigureDescription,
     describe_preset,
     read_descriptions,
+    read_page,
     write_descriptions,
+    write_page,
 )
-from nfpi.page.runs import read_agreement
-from nfpi.page.write import read_page, write_page
 from nfpi.results.recorded.predictions import write_predictions
 from nfpi.results.recorded.runs import OUTDATED, find_runs
 from nfpi.runs import Run
@@ -142,7 +143,7 @@ def describe(results: Results, picture: str) -> None:
         ("figures/figure1_full.png", None),
         ("figures/../outside.png", "../outside"),
         ("figures/link.png", "link"),
-        (FILE, b"[]"),
+        (DESCRIPTIONS_FILE, b"[]"),
     ],
 )
 def test_what_is_damaged_is_named_and_the_rest_is_shown(results, name, content):

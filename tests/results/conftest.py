@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from nfpi.config.settings import Config
-from nfpi.results.recorded.collect import COLUMNS
+from nfpi.results.recorded.runs import COLLECTED_COLUMNS
 from nfpi.results.tables.building import read_reference
 from nfpi.results.tables.rows import TableRow, list_table_rows
 from nfpi.runs import Run
@@ -79,4 +79,6 @@ def make_metric_rows() -> Callable[..., Measured]:
 @pytest.fixture(scope="session")
 def make_frame() -> Callable[..., pd.DataFrame]:
     """Make the collected table of several runs."""
-    return lambda *runs: pd.DataFrame([row for rows in runs for row in rows], columns=list(COLUMNS)).astype(COLUMNS)
+    return lambda *runs: pd.DataFrame([row for rows in runs for row in rows], columns=list(COLLECTED_COLUMNS)).astype(
+        COLLECTED_COLUMNS
+    )

@@ -11,8 +11,8 @@ import pytest
 from nfpi.cli import main
 from nfpi.config.settings import Config
 from nfpi.results.costs import lay_out_costs, read_jobs, sum_costs
+from nfpi.results.recorded.calls import StoredSettings, write_settings
 from nfpi.results.recorded.records import write_metrics
-from nfpi.results.recorded.settings import StoredSettings, write_settings
 from nfpi.runs import Run
 
 FLOW = Run(dataset="digits", seed=0, flow="mef", prior="fpi", weight=1e4)

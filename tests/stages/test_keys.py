@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from nfpi.config.resolution import resolve
+from nfpi.results.recorded.calls import StoredSettings, write_settings
 from nfpi.results.recorded.runs import find_runs
-from nfpi.results.recorded.settings import StoredSettings, write_settings
 from nfpi.runs import COLLECTED_FOLDER, TABLES_FOLDER
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.manifests import Input, compute_digest, read_manifest, write_manifest

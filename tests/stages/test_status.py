@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from nfpi.results.recorded.progress import read_progress
-from nfpi.results.recorded.settings import read_planned, write_planned
+from nfpi.results.recorded.calls import read_planned, read_progress, write_planned
 from nfpi.runs import Run
 from nfpi.runtime.job_log import STATE_SUFFIX
 from nfpi.runtime.locks import locked, read_holder

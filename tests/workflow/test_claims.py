@@ -12,9 +12,9 @@ import torch
 from nfpi.evidence.keeping import gather_evidence
 from nfpi.evidence.rebuilding import RebuiltResults
 from nfpi.results.claims.layout import write_claims
+from nfpi.results.recorded.calls import StoredSettings
 from nfpi.results.recorded.predictions import write_predictions
 from nfpi.results.recorded.records import write_metrics
-from nfpi.results.recorded.settings import StoredSettings
 from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runs import Run
 from nfpi.stages.claims import JudgeClaims

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from nfpi.results.recorded.settings import read_planned
+from nfpi.results.recorded.calls import read_planned
 from nfpi.runtime.job_log import read_last_lines
 from nfpi.workflow.terminal import OURS, JobLines
 

@@ -11,16 +11,26 @@ from typing import Any
 import yaml
 
 from nfpi.config.base import NAME, NAME_RULE, ConfigError, TextOfFile, expand_home, suggest
-from nfpi.config.classifiers import ClassifierConfig
+from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
+from nfpi.config.datasets import SOURCES
 from nfpi.config.flows import FLOWS
 from nfpi.config.priors import PRIORS
+from nfpi.config.registry import Registry
 
-_VARIANTS: dict[str, tuple[str, str]] = {
-    "flows": (FLOWS.key, FLOWS.default),
-    "priors": (PRIORS.key, PRIORS.default),
-    "classifiers": ("model", ClassifierConfig.model_fields["model"].default),
+VARIANTS: dict[str, tuple[str, Registry]] = {
+    "datasets": ("source", SOURCES),
+    "flows": (FLOWS.key, FLOWS),
+    "priors": (PRIORS.key, PRIORS),
+    "classifiers": ("model", CLASSIFIERS),
 }
-"""Groups of settings whose blocks each select a variant: the setting that names it, and its default."""
+"""Groups of settings whose blocks each select a variant: the setting that names it, and the registry of the variants.
+"""
+_DEFAULTS = {
+    "flows": FLOWS.default,
+    "priors": PRIORS.default,
+    "classifiers": ClassifierConfig.model_fields["model"].default,
+}
+"""Variants of blocks that name none, in the groups in which :func:`merge` replaces settings of another variant."""
 
 REMOVABLE = ("tables", "figures", "claims")
 """Groups of settings in which null removes a block inherited from another preset, and :data:`ALL_INHERITED` all."""
@@ -67,13 +77,13 @@ def _keep_for_variant(
     A block in the overrides of a data set need not name its variant: it is for that of the block which it overrides.
     """
     is_block = len(where) == 2 or (len(where) == 5 and where[::2][:2] == ("datasets", "overrides"))
-    if not is_block or where[-2] not in _VARIANTS:
+    if not is_block or where[-2] not in _DEFAULTS:
         return dict(block)
     *_, group, name = where
-    key, default = _VARIANTS[group]
+    key, _ = VARIANTS[group]
     blocks = settings.get(group)
     common = blocks.get(name) if isinstance(blocks, Mapping) else None
-    variant = ({key: default} | dict(common if isinstance(common, Mapping) else {}) | dict(block))[key]
+    variant = ({key: _DEFAULTS[group]} | dict(common if isinstance(common, Mapping) else {}) | dict(block))[key]
     if overlay.get(key, variant) == variant:
         return dict(block)
     return {name: value for name, value in block.items() if name != "architecture"} if group == "classifiers" else {}

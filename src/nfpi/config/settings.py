@@ -11,17 +11,16 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from nfpi.config.base import UNIQUE, ConfigError, LocalPath, Name, Seed, Settings
 from nfpi.config.claims import Claim
-from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
+from nfpi.config.classifiers import ClassifierConfig
 from nfpi.config.cluster import Cluster, JobName, Resources
 from nfpi.config.consistency import check_consistency, check_names
-from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock, DatasetConfig
+from nfpi.config.datasets import PER_SEED, DatasetBlock, DatasetConfig
 from nfpi.config.experiments import Experiment, Table
 from nfpi.config.figures import Figures
 from nfpi.config.flows import FLOWS, FlowConfig, TrainedSettings
 from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig, QualityConfig
-from nfpi.config.presets import merge
+from nfpi.config.presets import VARIANTS, merge
 from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig, compute_weight, get_alpha
-from nfpi.config.registry import Registry
 from nfpi.config.training import TrainingConfig
 from nfpi.runs import (
     BASELINE,
@@ -33,14 +32,6 @@ from nfpi.runs import (
     parse_splits_seed,
     split_refitted,
 )
-
-_VARIANTS: dict[str, tuple[str, Registry]] = {
-    "dataset": ("source", SOURCES),
-    "flow": ("kind", FLOWS),
-    "prior": ("method", PRIORS),
-    "classifier": ("model", CLASSIFIERS),
-}
-"""For each kind of block, the setting that selects its variant, and the registry of the variants."""
 
 
 def _as_list(value: Any) -> Any:
@@ -190,7 +181,7 @@ class Config(Settings):
         """
         files = set()
         for kind, name in names.items():
-            key, registry = _VARIANTS[kind]
+            key, registry = VARIANTS[f"{kind}s"]
             block = getattr(self, f"{kind}s").get(split_refitted(name)[0] if kind == "prior" and name else name)
             files.add(registry[getattr(block, key)].extension if block is not None else None)
             if isinstance(block, TrainedSettings):

@@ -25,12 +25,10 @@ from nfpi.config.metrics import find_metric
 from nfpi.config.settings import Config
 from nfpi.config.training import TrainingConfig
 from nfpi.results.claims.rows import list_runs_compared_by_image
-from nfpi.results.recorded.collect import IDENTITY, make_rows
+from nfpi.results.recorded.calls import SETTINGS_FILE, StoredSettings, read_settings
 from nfpi.results.recorded.csv_files import read_csv, write_rows
 from nfpi.results.recorded.predictions import Predictions, pack_predictions, read_packed_predictions, read_predictions
-from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs, sort_runs
-from nfpi.results.recorded.settings import FILE as SETTINGS
-from nfpi.results.recorded.settings import StoredSettings, read_settings
+from nfpi.results.recorded.runs import IDENTITY, OUTDATED, RecordedRun, find_runs, make_rows, sort_runs
 from nfpi.results.tables.rows import list_runs_to_compare, list_table_rows, list_tabled_runs
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.runtime.chains import Chain
@@ -195,7 +193,7 @@ def _write(output: Path, runs: Sequence[RecordedRun], compared: Mapping[Run, Pre
     packed = pack_predictions({run.folder: predictions for run, predictions in compared.items()})
     with note_written() as written, written_together():
         write_rows(output / RUNS, list(COLUMNS), (row for item in runs for row in _make_rows(item)))
-        write_atomically(output / SETTINGS, settings)
+        write_atomically(output / SETTINGS_FILE, settings)
         if compared:
             write_atomically(output / PREDICTIONS_FILE, packed)
         lines = sorted(f"{digest}  {path.name}\n" for path, digest in written.digests.items())
@@ -224,7 +222,7 @@ def _check_files(folder: Path) -> None:
         raise EvidenceError(f"{folder}: expected evidence, received a folder without {SUMS}")
     text = (folder / SUMS).read_text(encoding="utf-8", errors="replace")
     listed = {name: digest for digest, name in re.findall(r"^([0-9a-f]{64})  (\S+)$", text, re.MULTILINE)}
-    for name in (RUNS, SETTINGS, PREDICTIONS_FILE):
+    for name in (RUNS, SETTINGS_FILE, PREDICTIONS_FILE):
         path = folder / name
         found = file_digest(path) if path.is_file() else None
         if found != listed.get(name) or (found is None and name != PREDICTIONS_FILE):

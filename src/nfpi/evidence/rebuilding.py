@@ -21,15 +21,12 @@ from nfpi.evidence.keeping import SUMS, EvidenceError, list_differing_settings, 
 from nfpi.figures.claims import draw_claims
 from nfpi.figures.drawn import Drawn, FigureInputs, draw_figure, save_drawn
 from nfpi.results.claims.judging import judge_claims
-from nfpi.results.claims.layout import NAME as CLAIMS
-from nfpi.results.claims.layout import claims_to_markdown, write_claims
+from nfpi.results.claims.layout import CLAIMS, claims_to_markdown, write_claims
 from nfpi.results.claims.sides import ClaimData
-from nfpi.results.recorded.collect import make_frame
+from nfpi.results.recorded.calls import SETTINGS_FILE, read_settings
 from nfpi.results.recorded.csv_files import write_csv
 from nfpi.results.recorded.predictions import Predictions
-from nfpi.results.recorded.runs import RecordedRun
-from nfpi.results.recorded.settings import FILE as SETTINGS
-from nfpi.results.recorded.settings import read_settings
+from nfpi.results.recorded.runs import RecordedRun, make_frame
 from nfpi.results.tables.building import accuracy_table, read_reference
 from nfpi.results.tables.layout import to_markdown, to_short_markdown, write_table
 from nfpi.results.tables.rows import list_table_rows
@@ -48,9 +45,9 @@ def find_evidence(folder: Path) -> list[Path]:
     Raises:
         EvidenceError: neither contains evidence.
     """
-    if (folder / SUMS).is_file() or (folder / SETTINGS).is_file():
+    if (folder / SUMS).is_file() or (folder / SETTINGS_FILE).is_file():
         return [folder]
-    folders = sorted({path.parent for name in (SUMS, SETTINGS) for path in folder.glob(f"*/{name}")})
+    folders = sorted({path.parent for name in (SUMS, SETTINGS_FILE) for path in folder.glob(f"*/{name}")})
     if not folders:
         raise EvidenceError(
             f"{folder}: expected a folder written by `nfpi evidence`, or one with such folders, received neither"
@@ -197,7 +194,7 @@ def _describe_differing(differing: Mapping[Run, Sequence[str]]) -> str:
     if not differing:
         return ""
     run, names = next(iter(differing.items()))
-    return f"; {len(differing)} runs of other settings than {SETTINGS}, first {run.folder} ({', '.join(names)})"
+    return f"; {len(differing)} runs of other settings than {SETTINGS_FILE}, first {run.folder} ({', '.join(names)})"
 
 
 def _describe_software(software: pd.DataFrame, name: str, plural: str) -> str:

@@ -16,7 +16,7 @@ from nfpi.figures.figure1 import embed_images
 from nfpi.figures.image_grid import draw_image_grid, to_pixels
 from nfpi.figures.samples import SamplesFigure, sample_grid
 from nfpi.figures.style import COLUMN_WIDTH, LEGEND_HEIGHT, escape_math, get_class_style, new_figure
-from nfpi.results.tables.table import typeset_weight
+from nfpi.results.numbers import typeset_weight
 from nfpi.runs import MODEL_FILES, Layout
 
 if TYPE_CHECKING:

@@ -78,7 +78,7 @@ def get_class_style(index: int) -> tuple[str, str]:
 
 def format_weight_label(weight: float, _position: float | None = None) -> str:
     """Format λ in math mode: 0, 500, 10³, 3·10⁴."""
-    from nfpi.results.tables.table import split_weight
+    from nfpi.results.numbers import split_weight
 
     mantissa, exponent = split_weight(weight)
     if exponent == 0:

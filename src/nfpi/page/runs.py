@@ -1,22 +1,24 @@
-"""Runs on a page, with their curves, samples and predictions."""
+"""Runs on a page, with their curves, samples and predictions, and tables of all runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from nfpi.config.metrics import METRICS, find_metric
+from nfpi.config.metrics import METRICS, find_metric, metric
 from nfpi.data.store import META, read_image_set
 from nfpi.figures.curves import CURVES
 from nfpi.page.pictures import Picture, embed_array, embed_file, embed_generated_images
+from nfpi.results.differences import SettingsOfKind, describe_kind
 from nfpi.results.metrics import Bin, compute_bins
+from nfpi.results.numbers import count_decimals, format_measurement, typeset_weight
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.results.recorded.records import MetricsError
-from nfpi.results.recorded.runs import OUTDATED, RecordedRun, list_splits
-from nfpi.results.tables.table import format_measurement, typeset_weight
+from nfpi.results.recorded.runs import MISMATCH_ADVICE, OUTDATED, RecordedRun, list_splits
+from nfpi.results.tables.markup import Column, TextTable, make_number_column, make_text_column
 from nfpi.runs import LOG_FILE, PREDICTIONS_FILE, Run, format_weight
 from nfpi.runtime.divergence import Diverged
 from nfpi.runtime.faults import format_error
@@ -26,6 +28,15 @@ _LARGEST_TABLE = 16
 """Maximum number of classes for which the confusion matrix is a table of counts; otherwise it is a picture."""
 _SHOWN_MISTAKES = 5
 """Maximum number of pairs of class and prediction that are listed as mistakes."""
+
+METRICS_OF_FLOWS = ("nf_acc", "bits_per_dim", "ece", "worst_class_acc", "parameters", "hours")
+METRICS_OF_CLASSIFIERS = ("top1", "real_acc", "top5", "real_top1", "real_top5", "ece", "worst_class_acc")
+"""Metrics of the overviews, in order."""
+WEIGHT = (
+    "λ: weight of the repulsion between classes; at 0 (baseline) there is none, and Gaussians keep their initial "
+    "values unless they are learned with the flow."
+)
+"""Explanation of λ."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,14 @@ def show_runs(root: Path, recorded: Sequence[RecordedRun]) -> list[ShownRun]:
             flows[item.run] = run
         (shown if of_flow is None else of_flow.classifiers).append(run)
     return shown
+
+
+def add_differing_settings(runs: Iterable[ShownRun], kinds: Sequence[SettingsOfKind]) -> None:
+    """Add to each run the settings in which it differs from others of its kind."""
+    differing = {kind.kind: kind.differing for kind in kinds}
+    for run in runs:
+        names = differing.get(describe_kind(run.recorded), ())
+        run.settings += [(name, value) for name, value in run.recorded.settings.items() if name in names]
 
 
 def compose_name(run: Run, *, with_flow: bool = True) -> str:
@@ -202,7 +221,7 @@ def _embed_samples(folder: Path) -> list[Picture]:
 
 
 def read_agreement(path: Path, classes: list[str]) -> Agreement:
-    """Compute confusion matrix and calibration from predictions.npz.
+    """Read confusion matrix and calibration from predictions.npz.
 
     Args:
         path: the file.
@@ -219,14 +238,12 @@ def read_agreement(path: Path, classes: list[str]) -> Agreement:
     if not num_classes:
         raise MetricsError(f"{path}: expected predictions with class_log_prob, received some without")
     names = classes if len(classes) == num_classes else [str(index) for index in range(num_classes)]
-    counts = np.zeros((num_classes, num_classes), dtype=np.int64)
-    np.add.at(counts, (predictions.label, predictions.predicted), 1)
+    counts = predictions.confusion
     wrong = counts * ~np.eye(num_classes, dtype=bool)
     most = np.argsort(-wrong, axis=None, kind="stable")[:_SHOWN_MISTAKES]
     pairs = [divmod(index, num_classes) for index in most.tolist() if wrong.flat[index]]
     mistakes = [(names[row], names[column], int(wrong[row, column])) for row, column in pairs]
-    confidence = np.exp(predictions.class_log_prob.max(1).astype(np.float64)).clip(0, 1)
-    bins = compute_bins(confidence, predictions.is_correct)
+    bins = compute_bins(predictions.confidence, predictions.is_correct)
     if num_classes > _LARGEST_TABLE:
         return Agreement(names, [], _draw_counts(counts), mistakes, bins)
     return Agreement(names, counts.tolist(), None, mistakes, bins)
@@ -241,3 +258,85 @@ def _draw_counts(counts: np.ndarray) -> Picture:
         pixels.round().astype(np.uint8),
         f"Confusion matrix of {len(counts)} classes: a row for each class, a column for each prediction",
     )
+
+
+# ---- tables of all runs --------------------------------------------------------------------------------------
+
+
+def explain_metrics(names: Iterable[str]) -> list[str]:
+    """Return a sentence for each of these metrics that has a meaning, in the order of the registry."""
+    wanted = set(names)
+    metrics = [metric(name) for name in METRICS if name in wanted]
+    return [f"{each.label}: {each.meaning}." for each in metrics if each.meaning]
+
+
+def lay_out_overviews(runs: Sequence[ShownRun]) -> list[tuple[str, str, TextTable]]:
+    """Lay out the tables of flows and of classifiers trained on real images, each with its id and title."""
+    flows = [run for run in runs if run.recorded.run.classifier is None]
+    everything = [run for flow in runs for run in flow.with_classifiers]
+    of_real_images = [run for run in everything if run.recorded.run.augmentation is not None]
+    classifiers = [run for run in of_real_images if not run.recorded.run.measures_samples]
+    overviews = (
+        ("flows", "Flows", flows, METRICS_OF_FLOWS),
+        ("classifiers", "Classifiers trained on real images", classifiers, METRICS_OF_CLASSIFIERS),
+    )
+    return [
+        (id, f"{title}, measured on the test split", lay_out_overview(members, metrics))
+        for id, title, members, metrics in overviews
+        if members
+    ]
+
+
+def lay_out_overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> TextTable:
+    """Lay out a table of runs with links to their sections.
+
+    Args:
+        runs: runs of flows, or of classifiers trained on real images.
+        metrics: metrics to show, except for those that no run has.
+    """
+    identities = [run.recorded.run for run in runs]
+    weights = [run.weight for run in identities]
+    columns = [
+        make_text_column(name.capitalize(), [getattr(run, name) for run in identities])
+        for name in ("classifier", "augmentation", "flow", "prior")
+    ]
+    columns.append(make_number_column("λ", weights, typeset_weight))
+    if len({run.dataset for run in identities}) > 1:
+        columns.append(make_text_column("Data set", [run.dataset for run in identities]))
+    if len({run.seed for run in identities}) > 1:
+        columns.append(make_number_column("Seed", [run.seed for run in identities], 0))
+    for name in metrics:
+        columns.append(_make_metric_column(name, [run.recorded for run in runs]))
+        if name == "nf_acc":
+            columns += _make_classifier_columns(runs)
+    columns.append(make_text_column("Status", [_describe_state(run.recorded) for run in runs]))
+    first, *others = (column for column in columns if any(column.cells))
+    shown = [part for run in runs for part in (run, *run.classifiers_of_generated_images)]
+    notes = [WEIGHT] if any(weight is not None for weight in weights) else []
+    notes += explain_metrics(name for part in shown for name in part.recorded.metrics)
+    notes += [MISMATCH_ADVICE] if any(run.recorded.mismatch for run in runs) else []
+    return TextTable([replace(first, links=[f"#{run.id}" for run in runs]), *others], [False] * len(runs), notes)
+
+
+def _describe_state(item: RecordedRun) -> str:
+    """Return how a run ended, and whether it is outdated or does not follow its prior; empty if all is well."""
+    return ", ".join(filter(None, [item.failure, "outdated" if item.is_outdated else "", item.mismatch]))
+
+
+def _make_classifier_columns(runs: Sequence[ShownRun]) -> Iterator[Column]:
+    """Yield a column of CNN-Acc for each classifier trained on generated images."""
+    by_name = [
+        {item.recorded.run.classifier: item.recorded for item in run.classifiers_of_generated_images} for run in runs
+    ]
+    names = dict.fromkeys(name for classifiers in by_name for name in classifiers)
+    for name in names:
+        column = _make_metric_column("cnn_acc", [classifiers.get(name) for classifiers in by_name])
+        yield column if len(names) == 1 else replace(column, heading=f"{column.heading}, {name}")
+
+
+def _make_metric_column(name: str, recorded: Sequence[RecordedRun | None]) -> Column:
+    """Make the column of a metric; None: a row without such a run."""
+    entry = find_metric(name)
+    known = [(item.metrics.get(name), item.record.get("n")) if item is not None else (None, None) for item in recorded]
+    cells = ["" if value is None else f"{value:.{count_decimals(entry, images)}f}" for value, images in known]
+    return make_number_column(entry.label, [value for value, _ in known], cells, unit=entry.unit)

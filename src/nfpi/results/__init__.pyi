@@ -5,7 +5,6 @@ from .metrics import metric as metric
 from .metrics import per_class_accuracy as per_class_accuracy
 from .metrics import register_metric as register_metric
 from .metrics import worst_class_accuracy as worst_class_accuracy
-from .recorded.collect import read_collected as read_collected
 from .recorded.csv_files import CsvError as CsvError
 from .recorded.csv_files import read_csv as read_csv
 from .recorded.csv_files import write_csv as write_csv
@@ -17,6 +16,7 @@ from .recorded.records import MetricsError as MetricsError
 from .recorded.records import config_hash as config_hash
 from .recorded.records import read_record as read_record
 from .recorded.records import write_metrics as write_metrics
+from .recorded.runs import read_collected as read_collected
 from .tables.building import accuracy_table as accuracy_table
 from .tables.building import read_reference as read_reference
 from .tables.building import read_table as read_table

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from nfpi.results.numbers import format_duration
+from nfpi.results.recorded.calls import read_benchmark
 from nfpi.results.recorded.records import MetricsError, read_record
-from nfpi.results.recorded.times import format_duration, read_benchmark
-from nfpi.results.tables.table import Table, make_number_column, make_text_column
+from nfpi.results.tables.markup import TextTable, make_number_column, make_text_column
 from nfpi.runs import BENCHMARKS_FOLDER, METRICS_FILE
 
 COLUMNS = {
@@ -101,7 +102,7 @@ def _sum(jobs: pd.DataFrame, table: str) -> pd.DataFrame:
     ).assign(table=table)
 
 
-def lay_out_costs(frame: pd.DataFrame) -> Table:
+def lay_out_costs(frame: pd.DataFrame) -> TextTable:
     """Lay out the table of costs, with its notes.
 
     Args:
@@ -121,7 +122,7 @@ def lay_out_costs(frame: pd.DataFrame) -> Table:
     if frame["unknown"].any():
         columns.append(make_number_column("Unknown", frame["unknown"], 0))
         notes.append("Unknown: jobs whose time was not recorded; no hours include them.")
-    return Table(columns, (frame["stage"] == ALL).tolist(), notes)
+    return TextTable(columns, (frame["stage"] == ALL).tolist(), notes)
 
 
 def _format_hours(hours: float) -> str:

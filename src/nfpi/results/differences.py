@@ -1,4 +1,4 @@
-"""Comparison of two folders of results: runs, settings, versions and numbers."""
+"""Differences between the runs of one folder of results, and between two folders: settings, versions and numbers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,58 @@ from pathlib import Path
 
 from nfpi.config.metrics import find_metric
 from nfpi.results.recorded.runs import RecordedRun, find_runs
+
+# ---- within a folder -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SettingsOfKind:
+    """Settings of all runs of one kind.
+
+    Attributes:
+        kind: name of the kind: data set and flow, or data set and classifier.
+        runs: number of runs.
+        shared: settings that are equal in all runs, with their values.
+        differing: names of the other settings.
+    """
+
+    kind: str
+    runs: int
+    shared: list[tuple[str, str]]
+    differing: list[str]
+
+
+def compare_settings(recorded: Sequence[RecordedRun]) -> list[SettingsOfKind]:
+    """Compare the settings of the runs of each kind, flows first."""
+    kinds: dict[str, list[RecordedRun]] = {}
+    for item in sorted(recorded, key=lambda item: item.run.classifier is not None):
+        if item.settings:
+            kinds.setdefault(describe_kind(item), []).append(item)
+    compared = []
+    for kind, members in kinds.items():
+        names = dict.fromkeys(name for item in members for name in item.settings)
+        values = {name: {item.settings.get(name) for item in members} for name in names}
+        shared = [(name, str(*texts)) for name, texts in values.items() if len(texts) == 1]
+        compared.append(SettingsOfKind(kind, len(members), shared, [name for name in names if len(values[name]) > 1]))
+    return compared
+
+
+def list_versions(recorded: Sequence[RecordedRun]) -> list[tuple[str, str]]:
+    """Return the package versions, commits and devices of all runs, by name."""
+    values: dict[str, dict[str, None]] = {}
+    for item in recorded:
+        for name, value in item.software.items():
+            values.setdefault(name, {})[value] = None
+    return [(name, ", ".join(texts)) for name, texts in values.items()]
+
+
+def describe_kind(recorded: RecordedRun) -> str:
+    """Return data set and flow of a run, or data set and classifier."""
+    run = recorded.run
+    return f"{run.dataset}, classifier {run.classifier}" if run.classifier else f"{run.dataset}, flow {run.flow}"
+
+
+# ---- between two folders -------------------------------------------------------------------------------------
 
 
 class CompareError(ValueError):

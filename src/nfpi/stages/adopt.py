@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import strip_folders
-from nfpi.results.recorded.settings import read_settings
+from nfpi.results.recorded.calls import read_settings
 from nfpi.runtime.manifests import Input, compute_digest, find_manifests, read_manifest, write_manifest
 from nfpi.stages.base import Command
 from nfpi.stages.keys import find_job

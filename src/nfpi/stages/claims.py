@@ -89,10 +89,10 @@ class JudgeClaims(Stage):
         from nfpi.figures.claims import draw_claims
         from nfpi.figures.drawn import Drawn, save_drawn
         from nfpi.results.claims.judging import judge_claims
-        from nfpi.results.claims.layout import NAME, write_claims
+        from nfpi.results.claims.layout import CLAIMS, write_claims
         from nfpi.results.claims.sides import ClaimData
-        from nfpi.results.recorded.collect import collect
         from nfpi.results.recorded.predictions import read_predictions
+        from nfpi.results.recorded.runs import collect
         from nfpi.results.tables.building import read_reference
 
         runs = [run for run in self.list_runs() if (self.root / run.folder / METRICS_FILE).is_file()]
@@ -105,4 +105,4 @@ class JudgeClaims(Stage):
         )
         verdicts = judge_claims(self.claims, data)
         write_claims(verdicts, self.output)
-        save_drawn(Drawn({NAME: draw_claims(verdicts)}), self.output, NAME)
+        save_drawn(Drawn({CLAIMS: draw_claims(verdicts)}), self.output, CLAIMS)

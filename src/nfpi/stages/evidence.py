@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import ConfigError
-from nfpi.results.recorded.settings import read_settings
+from nfpi.results.recorded.calls import read_settings
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command
 from nfpi.stages.keys import SettingsKeys

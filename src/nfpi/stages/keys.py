@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nfpi.config.base import ConfigError
 from nfpi.config.datasets import DataError
-from nfpi.results.recorded.settings import FILE, read_settings
+from nfpi.results.recorded.calls import SETTINGS_FILE, read_settings
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.formats import FormatError
 from nfpi.runtime.manifests import Manifest, ManifestError, read_inputs
@@ -233,7 +233,7 @@ class SettingsKeys(Chain):
         """Return the keys of the settings that the products in a folder should be made with."""
         folder = folder.absolute()
         if folder not in self._known:
-            if (folder / FILE).is_file():
+            if (folder / SETTINGS_FILE).is_file():
                 self._known[folder] = self._read_keys(folder)
             else:
                 self._known[folder] = None if folder == folder.parent else self.find_keys(folder.parent)

@@ -14,7 +14,7 @@ from pydantic_settings import CliPositionalArg, CliVariadicArg
 from nfpi.config.base import UNIQUE, ConfigError, NonNegativeFloat, PositiveInt, Seed
 from nfpi.config.generation import NfaConfig
 from nfpi.config.metrics import metric
-from nfpi.results.tables.table import format_measurement
+from nfpi.results.numbers import format_measurement
 from nfpi.runs import MODEL_FILES
 from nfpi.runtime.files import require_writable, write_atomically
 from nfpi.runtime.manifests import find_product

@@ -21,7 +21,7 @@ from nfpi.config.datasets import SOURCES, ArchiveLimits, DataError, DatasetConfi
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT
 from nfpi.config.resolution import build_json_schema, resolve
 from nfpi.config.training import choose_batch_size, choose_epochs
-from nfpi.results.recorded.times import format_duration
+from nfpi.results.numbers import format_duration
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command, Stage
 from nfpi.stages.check_device import find_config_file

@@ -12,7 +12,8 @@ from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import NonNegativeInt
 from nfpi.config.metrics import MISMATCH_LIMIT, find_metric
-from nfpi.results.recorded.progress import (
+from nfpi.results.numbers import format_measurement
+from nfpi.results.recorded.calls import (
     Progress,
     find_roots,
     is_running,
@@ -21,7 +22,6 @@ from nfpi.results.recorded.progress import (
     read_progress,
 )
 from nfpi.results.recorded.runs import MISMATCH_ADVICE
-from nfpi.results.tables.table import format_measurement
 from nfpi.runs import LOGS_FOLDER, Run, parse_run_folder
 from nfpi.runtime.job_log import STATE_SUFFIX, read_last_lines, read_state
 from nfpi.stages.base import Command

@@ -8,8 +8,7 @@ from pathlib import Path
 from pydantic_settings import CliPositionalArg
 
 from nfpi.results.differences import compare_results
-from nfpi.results.recorded.progress import require_root
-from nfpi.results.recorded.settings import FILE, read_settings
+from nfpi.results.recorded.calls import SETTINGS_FILE, read_settings, require_root
 from nfpi.runtime.faults import escape_controls
 from nfpi.runtime.files import write_atomically, written_together
 from nfpi.runtime.manifests import SUFFIX, ManifestError, find_faults, find_manifests
@@ -90,7 +89,7 @@ class ShowCosts(Command):
 
 def find_needed_jobs(root: Path) -> dict[str, set[str]]:
     """Return the jobs that each table of the preset depends on, as `folder/stage`; empty without settings."""
-    if not (root / FILE).is_file():
+    if not (root / SETTINGS_FILE).is_file():
         return {}
     planned, found = Planned(read_settings(root).config, root), {}
     for name in planned.config.tables:

@@ -81,8 +81,8 @@ class Collect(Stage):
 
     def run(self) -> None:
         """Collect the metrics of all runs in one csv file."""
-        from nfpi.results.recorded.collect import collect
         from nfpi.results.recorded.csv_files import write_csv
+        from nfpi.results.recorded.runs import collect
 
         write_csv(collect(self.list_runs(), self.root), self.get_path("metrics"))
 
@@ -155,8 +155,8 @@ class MakeTable(Stage):
 
     def run(self) -> None:
         """Write a table in all its formats."""
-        from nfpi.results.recorded.collect import read_collected
         from nfpi.results.recorded.predictions import find_predictions
+        from nfpi.results.recorded.runs import read_collected
         from nfpi.results.tables.building import accuracy_table, read_reference
         from nfpi.results.tables.layout import write_table
 

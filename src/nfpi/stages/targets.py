@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nfpi.config.resolution import Resolved, resolve
-from nfpi.results.recorded.times import format_duration
+from nfpi.results.numbers import format_duration
 from nfpi.stages.base import Command
 from nfpi.stages.check_device import find_config_file
 from nfpi.stages.printing import print_rows

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nfpi.config.base import ConfigError
-from nfpi.results.recorded.settings import read_keys
+from nfpi.results.recorded.calls import read_keys
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.files import open_regular
 from nfpi.runtime.manifests import Manifest, ManifestError, read_manifest

@@ -19,7 +19,7 @@ from pathlib import Path
 from nfpi.config.base import ConfigError
 from nfpi.config.settings import Config
 from nfpi.results.claims.rows import list_claimed_runs
-from nfpi.results.recorded.settings import StoredSettings, write_keys, write_planned, write_settings
+from nfpi.results.recorded.calls import StoredSettings, write_keys, write_planned, write_settings
 from nfpi.results.tables.rows import list_table_rows
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import require_writable, write_atomically
@@ -110,8 +110,11 @@ def write_page_at_end(logger: logging.Logger, plan: Plan) -> None:
     if not root.is_dir():
         return
     try:
-        from nfpi.page.products import describe_preset, write_descriptions  # slow: imports pandas and matplotlib
-        from nfpi.page.write import write_page
+        from nfpi.page.write import (  # slow: imports pandas and matplotlib
+            describe_preset,
+            write_descriptions,
+            write_page,
+        )
 
         write_descriptions(root, describe_preset(plan.config))
         logger.info(f"page:   {write_page(root, SettingsKeys())}", extra=OURS)

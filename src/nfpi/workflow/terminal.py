@@ -21,7 +21,8 @@ from statistics import fmean
 from threading import Event
 from typing import Any, TextIO
 
-from nfpi.results.recorded.times import format_duration, read_seconds, read_times
+from nfpi.results.numbers import format_duration
+from nfpi.results.recorded.calls import read_seconds, read_times
 from nfpi.runtime.job_log import read_last_lines
 
 Record = logging.LogRecord

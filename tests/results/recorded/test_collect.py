@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from nfpi.results.recorded.collect import COLUMNS, collect, read_collected
 from nfpi.results.recorded.csv_files import write_csv
 from nfpi.results.recorded.records import MetricsError, write_metrics
+from nfpi.results.recorded.runs import COLLECTED_COLUMNS, collect, read_collected
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 
@@ -52,7 +52,7 @@ def runs(tmp_path: Path) -> list[Run]:
 
 def test_a_value_is_a_row_with_the_identity_of_its_run(runs, tmp_path):
     frame = collect(runs, tmp_path)
-    assert list(frame.columns) == list(COLUMNS)
+    assert list(frame.columns) == list(COLLECTED_COLUMNS)
     assert len(frame) == 7
     for run, metrics in RUNS.items():
         rows = frame[frame["run"] == run.folder]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nfpi.results.recorded.times import format_duration, read_benchmark, read_seconds, read_times
+from nfpi.results.numbers import format_duration
+from nfpi.results.recorded.calls import read_benchmark, read_seconds, read_times
 
 HEADER = "s\th:m:s\tmax_rss\tcpu_time\n"
 

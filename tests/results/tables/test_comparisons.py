@@ -19,8 +19,7 @@ from scipy import stats
 from nfpi.config.experiments import TableSettings
 from nfpi.results.recorded.predictions import find_predictions, write_predictions
 from nfpi.results.statistics.significance import holm
-from nfpi.results.tables.building import accuracy_table
-from nfpi.results.tables.comparisons import NO_PREDICTIONS, compare_with_best
+from nfpi.results.tables.building import NO_PREDICTIONS, accuracy_table, compare_with_best
 from nfpi.results.tables.summaries import Summary, TableError
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged

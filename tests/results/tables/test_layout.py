@@ -7,12 +7,12 @@ import math
 import pandas as pd
 import pytest
 
+from nfpi.results.numbers import split_weight
 from nfpi.results.tables import markup
 from nfpi.results.tables.building import TableError
 from nfpi.results.tables.columns import ROW_COLUMNS, RowColumn, table_columns
 from nfpi.results.tables.layout import lay_out, to_latex, to_markdown, write_table
 from nfpi.results.tables.markup import tables_to_html
-from nfpi.results.tables.table import split_weight
 from nfpi.runtime.files import write_atomically
 
 RUN = {"experiment": 0, "flow": "mef", "prior": "fpi", "classifier": "resnet18", "augmentation": "standard", "row": ""}

@@ -16,7 +16,7 @@ import pytest
 from nfpi.config.experiments import TableSettings
 from nfpi.config.resolution import resolve
 from nfpi.config.settings import Config
-from nfpi.results.recorded.collect import COLUMNS
+from nfpi.results.recorded.runs import COLLECTED_COLUMNS
 from nfpi.results.tables.building import accuracy_table
 from nfpi.results.tables.layout import to_latex
 from nfpi.results.tables.markup import escape_latex
@@ -49,7 +49,7 @@ def tables_of(
             continue
         of_run = dict(zip(names or settings.metrics, rng.uniform(10, 100, len(settings.metrics)), strict=False))
         values += make_metric_rows(run, **of_run, validation_nf_acc=50.0, validation_top1=50.0)
-    metrics = pd.DataFrame(values, columns=list(COLUMNS)).astype(COLUMNS)
+    metrics = pd.DataFrame(values, columns=list(COLLECTED_COLUMNS)).astype(COLLECTED_COLUMNS)
     return accuracy_table(metrics, settings, reference, rows)
 
 

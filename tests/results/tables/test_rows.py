@@ -9,8 +9,8 @@ from nfpi.config.datasets import DatasetBlock
 from nfpi.config.metrics import METRICS
 from nfpi.config.settings import Config
 from nfpi.results import register_metric
-from nfpi.results.tables.columns import select_printed_properties
-from nfpi.results.tables.rows import TableRow, check_tables, compute_split_ratio, list_table_rows
+from nfpi.results.tables.columns import check_tables, select_printed_properties
+from nfpi.results.tables.rows import TableRow, compute_split_ratio, list_table_rows
 from nfpi.runs import Run, parse_run_folder
 
 FLOW = {"dataset": "digits", "flow": "mef", "prior": "fpi"}

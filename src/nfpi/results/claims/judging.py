@@ -22,7 +22,7 @@ from nfpi.results.claims.verdicts import (
 from nfpi.results.recorded.predictions import Predictions
 from nfpi.results.statistics.intervals import SIGNIFICANCE_LEVEL
 from nfpi.results.statistics.significance import Comparison, compute_seeds_needed, holm, mcnemar, paired_t
-from nfpi.results.tables.comparisons import check_same_images
+from nfpi.results.tables.building import check_same_images
 from nfpi.results.tables.rows import TableRow
 
 

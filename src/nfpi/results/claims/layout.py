@@ -13,23 +13,23 @@ import pandas as pd
 from nfpi.config.claims import DIVERGENCE
 from nfpi.config.metrics import find_metric
 from nfpi.results.claims.judging import COLUMNS
+from nfpi.results.numbers import format_number, typeset_weight
 from nfpi.results.recorded.csv_files import read_csv
 from nfpi.results.tables.layout import describe_correction
-from nfpi.results.tables.markup import tables_to_markdown, write_tables
-from nfpi.results.tables.table import Table, format_number, make_number_column, make_text_column, typeset_weight
+from nfpi.results.tables.markup import TextTable, make_number_column, make_text_column, tables_to_markdown, write_tables
 
 _TITLE = "Claims, and whether the runs support them"
 _TITLE_OF_PAPER = "Claims of the paper, and whether the runs support them"
-NAME = "claims"
+CLAIMS = "claims"
 """Name of the files, without suffix."""
 
-Comparison = dict[str, Any]
+VerdictRow = dict[str, Any]
 """A row of the verdicts."""
 
 
 def write_claims(verdicts: pd.DataFrame, folder: str | os.PathLike[str]) -> None:
     """Write verdicts as claims.csv (full precision), .md, .tex and .html, either all of them or none."""
-    write_tables(verdicts, folder, NAME, lay_out_claims(verdicts))
+    write_tables(verdicts, folder, CLAIMS, lay_out_claims(verdicts))
 
 
 def read_claims(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -46,7 +46,7 @@ def claims_to_markdown(verdicts: pd.DataFrame) -> str:
     return tables_to_markdown(lay_out_claims(verdicts))
 
 
-def lay_out_claims(verdicts: pd.DataFrame) -> list[tuple[str, Table]]:
+def lay_out_claims(verdicts: pd.DataFrame) -> list[tuple[str, TextTable]]:
     """Lay out the tables of claims and of comparisons, each with its title."""
     verdicts = orient(verdicts)
     rows = verdicts.to_dict("records")
@@ -73,8 +73,11 @@ def lay_out_claims(verdicts: pd.DataFrame) -> list[tuple[str, Table]]:
         make_number_column("Seeds needed", verdicts["seeds_needed"].astype("float64"), "{:.0f} seeds".format),
     ]
     return [
-        (title, Table(claims, [False] * len(firsts))),
-        ("Comparisons that decide the claims", Table(comparisons, [False] * len(rows), list(_compose_notes(verdicts)))),
+        (title, TextTable(claims, [False] * len(firsts))),
+        (
+            "Comparisons that decide the claims",
+            TextTable(comparisons, [False] * len(rows), list(_compose_notes(verdicts))),
+        ),
     ]
 
 
@@ -103,7 +106,7 @@ def has_several_datasets(verdicts: pd.DataFrame) -> bool:
 # ---- comparisons, oriented ------------------------------------------------------------------------------------
 
 
-def describe_comparison(row: Comparison) -> str:
+def describe_comparison(row: VerdictRow) -> str:
     """Return e.g. `(A, λ = 10⁴) − B`; the side claimed to be larger comes first."""
     texts = []
     for side in ("second", "first") if row["direction"] == "less" else ("first", "second"):
@@ -113,35 +116,35 @@ def describe_comparison(row: Comparison) -> str:
     return " − ".join(texts)
 
 
-def _describe_side(row: Comparison, side: str) -> str:
+def _describe_side(row: VerdictRow, side: str) -> str:
     name, weight = row[side], row[f"{side}_lambda"]
     if not name:
         return f"{row[f'{side}_value']:g}"
     return name if math.isnan(weight) else f"{name}, λ = {typeset_weight(weight)}"
 
 
-def format_difference(row: Comparison) -> str:
+def format_difference(row: VerdictRow) -> str:
     """Return e.g. `+2.1 [+0.4, +3.8]`, or an empty string if unknown."""
     difference, low, high = (_format_signed(row, row[name]) for name in ("difference", "low", "high"))
     return f"{difference} [{low}, {high}]" if low else difference
 
 
-def _format_signed(row: Comparison, value: float) -> str:
+def _format_signed(row: VerdictRow, value: float) -> str:
     """Format a difference with the decimals of the metric or of the smallest effect, whichever are more."""
     exponent = Decimal(repr(float(row["smallest_effect"]))).normalize().as_tuple().exponent
     return format_number(value, max(find_metric(row["metric"]).decimals, -int(exponent)), signed=True)
 
 
-def _format_seeds(row: Comparison) -> str:
+def _format_seeds(row: VerdictRow) -> str:
     """Return e.g. `10`, or `8 of 10` if some seeds have no value."""
     return f"{row['seeds']}" if row["seeds"] == row["planned_seeds"] else f"{row['seeds']} of {row['planned_seeds']}"
 
 
-def _name_claim(row: Comparison) -> str:
+def _name_claim(row: VerdictRow) -> str:
     return str(row["number"]) if row["number"] else str(row["claim"])
 
 
-def _describe_metric(row: Comparison) -> str:
+def _describe_metric(row: VerdictRow) -> str:
     entry = find_metric(row["metric"])
     return f"{entry.label} ({entry.unit})" if entry.unit else entry.label
 

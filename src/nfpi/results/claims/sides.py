@@ -24,7 +24,7 @@ class ClaimData:
     """The data by which claims are judged.
 
     Attributes:
-        metrics: result of :func:`nfpi.results.recorded.collect.collect` for all existing runs.
+        metrics: result of :func:`nfpi.results.recorded.runs.collect` for all existing runs.
         tables: settings of the tables, by name.
         rows: rows by name of their table, at least the rows that claims name.
         reference: the paper's numbers (:func:`nfpi.results.tables.building.read_reference`).

@@ -10,9 +10,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nfpi.results.tables.table import typeset_weight
+from nfpi.config.base import ConfigError
+from nfpi.config.settings import Config
+from nfpi.results.numbers import typeset_weight
+from nfpi.results.tables.rows import list_table_rows
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # these are slow to import, and `snakemake` calls check_tables
     import pandas as pd
 
     from nfpi.results.tables.summaries import MeasuredRow, Summary
@@ -114,7 +117,7 @@ METRIC_COLUMNS: dict[str, tuple[str, Callable[[Summary, float], Any]]] = {
 `_seeds` is the number of seeds of the mean, 1 for an imported model, `_std` the standard deviation over seeds (n − 1),
 `_low` and `_high` are the bounds of the 95 % confidence interval. `_test` names the test that compares the row with the
 best one in this metric, and `_p` is its adjusted p-value, empty for the best row;
-:func:`nfpi.results.tables.comparisons.compare_with_best` computes both.
+:func:`nfpi.results.tables.building.compare_with_best` computes both.
 """
 
 
@@ -159,3 +162,33 @@ def count_shared_seeds(frame: pd.DataFrame) -> int | None:
     columns = [f"{name}_seeds" for name in list_metrics(frame.columns)]
     counts = {int(count) for column in columns for count in frame[column].dropna()}
     return counts.pop() if len(counts) == 1 else None
+
+
+def check_tables(config: Config) -> None:
+    """Check that the rows of each table differ in what it prints of them, and names of metrics from other columns'.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    for name, table in config.tables.items():
+        for metric in table.metrics:
+            if metric in ROW_COLUMNS or RESERVED.fullmatch(metric):
+                raise ConfigError(f"metric '{metric}': this name is reserved for a column of tables: rename it")
+        rows = list_table_rows(config, name)
+        printed = select_printed_properties(
+            {
+                "row": [row.label for row in rows],
+                **{key: [getattr(row, key) or "" for row in rows] for key in PRINTED_PROPERTIES},
+            }
+        )
+        known: dict[tuple[Any, ...], int] = {}
+        for row in rows:
+            identity = (row.label, row.dataset, row.weight, *(getattr(row, key) for key in printed))
+            first = known.setdefault(identity, row.experiment)
+            if first != row.experiment:
+                label = f"label '{row.label}'" if row.label else "no label"
+                label += f" on '{row.dataset}'" + ("" if row.weight is None else f" with λ = {row.weight:g}")
+                raise ConfigError(
+                    f"tables.{name}.experiments.{row.experiment}: expected a row that can be told apart from that of "
+                    f"experiments.{first}, received {label} in both: set another label"
+                )

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from nfpi.config.metrics import MISMATCH_LIMIT, Metric, find_metric, find_network
+from nfpi.results.numbers import count_decimals, format_number
 from nfpi.results.recorded.runs import MISMATCH_ADVICE
 from nfpi.results.statistics.intervals import SIGNIFICANCE_LEVEL, describe_few_images
+from nfpi.results.tables.building import NO_PREDICTIONS, is_compared, is_equal_to_best
 from nfpi.results.tables.columns import (
     DRAWS,
     MISMATCH,
@@ -24,17 +26,18 @@ from nfpi.results.tables.columns import (
     list_metrics,
     table_columns,
 )
-from nfpi.results.tables.comparisons import NO_PREDICTIONS, is_compared, is_equal_to_best
-from nfpi.results.tables.markup import INTERVAL, table_to_markdown, tables_to_latex, tables_to_markdown, write_tables
-from nfpi.results.tables.summaries import TableError, is_best, is_weight_chosen
-from nfpi.results.tables.table import (
+from nfpi.results.tables.markup import (
+    INTERVAL,
     Column,
-    Table,
-    count_decimals,
-    format_number,
+    TextTable,
     make_number_column,
     make_text_column,
+    table_to_markdown,
+    tables_to_latex,
+    tables_to_markdown,
+    write_tables,
 )
+from nfpi.results.tables.summaries import TableError, is_best_of_several, is_weight_chosen
 
 _ARROWS: dict[bool | None, str] = {True: "↑", False: "↓"}
 _FLOW_METRICS = {"nf_acc", "cnn_acc"}
@@ -42,7 +45,7 @@ _FLOW_METRICS = {"nf_acc", "cnn_acc"}
 _TESTS = {"paired t": "paired t test over seeds", "McNemar": "McNemar's exact test on the test images"}
 
 
-def lay_out(frame: pd.DataFrame) -> Table:
+def lay_out(frame: pd.DataFrame) -> TextTable:
     """Lay out a table of results.
 
     Empty columns are left out, and so are properties other than λ that all rows share; of these, the notes state the
@@ -61,7 +64,7 @@ def lay_out(frame: pd.DataFrame) -> Table:
     for entry in shown:
         columns += _make_metric_columns(frame, entry, _ARROWS.get(entry.higher_is_better, "") if with_direction else "")
     columns.append(make_text_column("Status", frame["status"].replace(["ok", "cited"], "")))
-    return Table(columns, is_best(frame).tolist(), list(_compose_notes(frame, shown)))
+    return TextTable(columns, is_best_of_several(frame).tolist(), list(_compose_notes(frame, shown)))
 
 
 def write_table(frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, title: str) -> None:
@@ -275,7 +278,7 @@ def _has_spread(frame: pd.DataFrame, names: list[str]) -> np.ndarray:
 
 def _describe_choice(frame: pd.DataFrame) -> Iterator[str]:
     """Yield notes on bold rows and on the choice of λ, with the metric of the validation column."""
-    if is_best(frame).any():
+    if is_best_of_several(frame).any():
         yield "Bold: the λ that is best on the validation split."
     elif is_weight_chosen(frame):
         yield "λ is the best of those tried, on the validation split."

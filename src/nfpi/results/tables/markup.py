@@ -1,4 +1,4 @@
-"""Tables of texts as Markdown, LaTeX and HTML, and their files."""
+"""Tables of texts, in Markdown, LaTeX and HTML, and their files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import html
 import os
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
@@ -16,17 +18,121 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pylatexenc.latexencode import RULE_DICT, UnicodeToLatexConversionRule, UnicodeToLatexEncoder
 
+from nfpi.results.numbers import format_amount
 from nfpi.results.recorded.csv_files import write_csv
-from nfpi.results.tables.table import Column, Table
 from nfpi.runtime.files import write_atomically, written_together
 
 INTERVAL = re.compile(r" (\[[^]]*\])")
 """An interval in the cell of a number."""
 
+
+@dataclass(frozen=True)
+class Column:
+    """A column of cells, as plain Unicode text.
+
+    Attributes:
+        heading: heading; within a group, for example `ours`, `paper` or `difference`.
+        cells: one cell per row; empty if unknown.
+        keys: sort keys, one per row, numbers or text; None if unknown.
+        is_numeric: whether the cells are numbers, in which brackets are intervals.
+        group: heading shared by this and neighbouring columns, such as a metric; empty: no group.
+        unit: unit in parentheses, and the arrow of the better direction.
+        links: address that each cell is linked to in HTML; empty: no links.
+    """
+
+    heading: str
+    cells: Sequence[str]
+    keys: Sequence[float | str | None] = field(repr=False)
+    is_numeric: bool = False
+    group: str = ""
+    unit: str = ""
+    links: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """Group or heading, with the unit."""
+        return " ".join(filter(None, [self.group or self.heading, self.unit]))
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Columns, rows in bold and notes; columns without any text are left out.
+
+    Attributes:
+        columns: the columns.
+        best: for each row, whether it is in bold, such as the best of several λ.
+        notes: sentences that explain the table.
+    """
+
+    columns: Sequence[Column]
+    best: Sequence[bool]
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", [column for column in self.columns if any(column.cells)])
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The cells of each row."""
+        return list(zip(*(column.cells for column in self.columns), strict=True))
+
+    @property
+    def groups(self) -> list[list[Column]]:
+        """Columns by group; a column without a group forms its own."""
+        groups: list[list[Column]] = []
+        for column in self.columns:
+            if column.group and groups and groups[-1][0].name == column.name:
+                groups[-1].append(column)
+            else:
+                groups.append([column])
+        return groups
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether a group has several columns, so that there are two lines of headings."""
+        return any(len(columns) > 1 for columns in self.groups)
+
+
+def make_text_column(heading: str, values: Iterable[object], links: Sequence[str] = ()) -> Column:
+    """Make a column of texts; None is an empty cell."""
+    cells = ["" if value is None else str(value) for value in values]
+    return Column(heading, cells, [cell or None for cell in cells], links=links)
+
+
+def make_number_column(
+    heading: str,
+    values: Iterable[Any],
+    form: int | Callable[[float], str] | Iterable[str],
+    *,
+    group: str = "",
+    unit: str = "",
+    arrow: str = "",
+) -> Column:
+    """Make a column of numbers; None and NaN are empty cells.
+
+    Args:
+        heading: heading.
+        values: numbers, by which HTML sorts.
+        form: number of decimals, function that formats a number, or the cells themselves.
+        group: group of the column.
+        unit: unit, without parentheses.
+        arrow: `↑` or `↓`, the better direction.
+    """
+    keys = [None if value is None or value != value else float(value) for value in values]
+    if isinstance(form, int):
+        cells = ["" if key is None else format_amount(key, form) for key in keys]
+    elif callable(form):
+        cells = ["" if key is None else form(key) for key in keys]
+    else:
+        cells = list(form)
+    unit = " ".join(filter(None, [f"({unit})" if unit else "", arrow]))
+    return Column(heading, cells, keys, is_numeric=True, group=group, unit=unit)
+
+
 # ---- Markdown -----------------------------------------------------------------------------------------------
 
 
-def table_to_markdown(table: Table) -> str:
+def table_to_markdown(table: TextTable) -> str:
     """Return the grid of a table as GitHub Markdown, with the best rows in bold."""
     lines = [[_escape_cell(_compose_heading(column)) for column in table.columns]]
     lines.append(["---:" if column.is_numeric else ":---" for column in table.columns])
@@ -55,7 +161,7 @@ def _compose_heading(column: Column) -> str:
     return column.name if column.heading in ("ours", "") or not column.group else f"{column.group}, {column.heading}"
 
 
-def tables_to_markdown(tables: Sequence[tuple[str, Table]]) -> str:
+def tables_to_markdown(tables: Sequence[tuple[str, TextTable]]) -> str:
     """Return tables as a Markdown document, each below its title and above its notes."""
     parts: list[str] = []
     for title, table in tables:
@@ -98,7 +204,7 @@ def escape_latex(text: str) -> str:
     return str(_encoder.unicode_to_latex(text))
 
 
-def tables_to_latex(tables: Sequence[tuple[str, Table]]) -> str:
+def tables_to_latex(tables: Sequence[tuple[str, TextTable]]) -> str:
     r"""Return tables as LaTeX for ``\input``, in ASCII, each with its title as a comment, and its notes below.
 
     The packages booktabs and graphicx are required. A table that is wider than the text is scaled down to its width.
@@ -107,7 +213,7 @@ def tables_to_latex(tables: Sequence[tuple[str, Table]]) -> str:
     return "\n\\bigskip\n\n".join(_table_to_latex(table, title) for title, table in tables)
 
 
-def _table_to_latex(table: Table, title: str) -> str:
+def _table_to_latex(table: TextTable, title: str) -> str:
     # above: the label of a group or of a single column; below: the headings in the group, or the unit
     headings = [
         (column.name, column.heading) if len(columns) > 1 else (column.group or column.heading, column.unit)
@@ -156,7 +262,7 @@ def _encode_cells(column: Column, best: Sequence[bool]) -> list[str]:
     return encoded
 
 
-def _make_rules(table: Table) -> str:
+def _make_rules(table: TextTable) -> str:
     rules, first = [], 1
     for columns in table.groups:
         last = first + len(columns) - 1
@@ -188,7 +294,7 @@ def load_templates(package: str) -> Environment:
     return environment
 
 
-def tables_to_html(tables: Sequence[tuple[str, Table]]) -> str:
+def tables_to_html(tables: Sequence[tuple[str, TextTable]]) -> str:
     """Return tables as a self-contained HTML document with sortable columns, entitled like the first one."""
     tables = [(" ".join(title.split()), table) for title, table in tables]
     document = load_templates("nfpi.results.tables").get_template("document.html")
@@ -203,7 +309,7 @@ def _mark_interval(cell: str) -> Markup:
 
 
 def write_tables(
-    frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, tables: Sequence[tuple[str, Table]]
+    frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, tables: Sequence[tuple[str, TextTable]]
 ) -> None:
     """Write a frame as csv, and laid-out tables of it in the other formats, either all files or none."""
     texts = {"md": tables_to_markdown(tables), "tex": tables_to_latex(tables), "html": tables_to_html(tables)}

@@ -8,12 +8,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_serializer, model_validator
 
-from nfpi.config.base import ConfigError
 from nfpi.config.claims import ComparedRow
 from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock
 from nfpi.config.metrics import ACCURACIES, find_metric
 from nfpi.config.settings import Config
-from nfpi.results.tables.columns import PRINTED_PROPERTIES, RESERVED, ROW_COLUMNS, select_printed_properties
 from nfpi.runs import REFERENCE_AUGMENTATION, Run, name_refitted
 
 
@@ -169,36 +167,6 @@ def select_at_weight(rows: Sequence[TableRow], weight: str | float) -> Sequence[
     """Return the rows of an experiment among which a claim chooses λ (:class:`nfpi.config.claims.ComparedRow`)."""
     among = {"best": rows, "inner_best": rows[1:-1], "min": rows[:1], "max": rows[-1:]}
     return among[weight] if isinstance(weight, str) else [row for row in rows if (row.weight or 0.0) == weight]
-
-
-def check_tables(config: Config) -> None:
-    """Check that the rows of each table differ in what it prints of them, and names of metrics from other columns'.
-
-    Raises:
-        ConfigError: they do not.
-    """
-    for name, table in config.tables.items():
-        for metric in table.metrics:
-            if metric in ROW_COLUMNS or RESERVED.fullmatch(metric):
-                raise ConfigError(f"metric '{metric}': this name is reserved for a column of tables: rename it")
-        rows = list_table_rows(config, name)
-        printed = select_printed_properties(
-            {
-                "row": [row.label for row in rows],
-                **{key: [getattr(row, key) or "" for row in rows] for key in PRINTED_PROPERTIES},
-            }
-        )
-        known: dict[tuple[Any, ...], int] = {}
-        for row in rows:
-            identity = (row.label, row.dataset, row.weight, *(getattr(row, key) for key in printed))
-            first = known.setdefault(identity, row.experiment)
-            if first != row.experiment:
-                label = f"label '{row.label}'" if row.label else "no label"
-                label += f" on '{row.dataset}'" + ("" if row.weight is None else f" with λ = {row.weight:g}")
-                raise ConfigError(
-                    f"tables.{name}.experiments.{row.experiment}: expected a row that can be told apart from that of "
-                    f"experiments.{first}, received {label} in both: set another label"
-                )
 
 
 def list_tabled_runs(config: Config) -> list[Run]:

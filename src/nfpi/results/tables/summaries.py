@@ -118,19 +118,15 @@ class MeasuredRow:
         return f"{len(self.diverged)} of {self.seeds} seeds diverged"
 
 
-def find_selecting_metric(best_by: str | None, *, is_trained_on_real_images: bool = False) -> str:
-    """Return the metric that selects λ on the validation split: that of `best_by` of a table, or its default."""
-    return VALIDATION_PREFIX + (best_by or ("top1" if is_trained_on_real_images else "nf_acc"))
-
-
 def measure_row(metrics: pd.DataFrame, row: TableRow, names: Iterable[str], best_by: str | None) -> MeasuredRow:
     """Summarise what was measured of a row.
 
     Args:
-        metrics: result of :func:`nfpi.results.recorded.collect.collect`, in any order.
+        metrics: result of :func:`nfpi.results.recorded.runs.collect`, in any order.
         row: the row.
         names: the metrics to summarise.
-        best_by: metric by which λ is chosen; None: the default.
+        best_by: metric by which λ is chosen on the validation split; None: NF-Acc of a flow, Top-1 of a classifier
+            trained on real images.
 
     Raises:
         TableError: a metric of a run has two values.
@@ -138,17 +134,17 @@ def measure_row(metrics: pd.DataFrame, row: TableRow, names: Iterable[str], best
     measured = metrics[metrics["run"].isin([run.folder for run in row.runs])]
     diverged = measured[measured["status"] != "ok"].drop_duplicates("seed")
     finished = measured[~measured["seed"].isin(diverged["seed"])]
-    chosen_by = find_selecting_metric(best_by, is_trained_on_real_images=row.is_trained_on_real_images)
+    chosen_by = VALIDATION_PREFIX + (best_by or ("top1" if row.is_trained_on_real_images else "nf_acc"))
     summaries = {name: _summarize(finished, name, row) for name in names}
     validation = _summarize(finished, chosen_by, row)
     return MeasuredRow(row, measured, diverged, finished, summaries, chosen_by, validation)
 
 
 def mark_best(rows: Sequence[MeasuredRow], *, must_have_values: bool) -> None:
-    """Mark the row of an experiment whose λ is best on the validation split.
+    """Mark the row that is best on the validation split, such as the one of the best λ of an experiment.
 
     Args:
-        rows: the rows of the experiment.
+        rows: the rows to choose from.
         must_have_values: whether, if there are several rows, each that has metrics must have the one that selects λ.
 
     Raises:
@@ -163,7 +159,7 @@ def mark_best(rows: Sequence[MeasuredRow], *, must_have_values: bool) -> None:
             raise TableError(f"{folder}: best_by: expected {measured.chosen_by} in metrics.json, received none")
     means = {index: measured.validation.mean for index, measured in enumerate(scored)}
     unsteady = {index for index, measured in enumerate(scored) if 2 * len(measured.diverged) > measured.seeds}
-    best = choose_best(means, unsteady, rows[0].chosen_by)
+    best = choose_best(means, unsteady, rows[0].chosen_by) if rows else None
     if best is not None:
         scored[best].is_best = True
 
@@ -184,7 +180,7 @@ def choose_best(means: Mapping[Key, float], unsteady: Collection[Key], name: str
     return max(steady or means, key=lambda key: sign * means[key], default=None)
 
 
-def is_best(frame: pd.DataFrame) -> pd.Series:
+def is_best_of_several(frame: pd.DataFrame) -> pd.Series:
     """Return which rows of a table are the best of several λ of their experiment that it shows."""
     has_several = frame.groupby("experiment")["validation"].transform("count") > 1
     return frame["best"] & has_several
