@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -11,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from PIL import Image
+from workflow.conftest import clone_project
 
 from nfpi import ClassConditionalFlow
 from nfpi.data import read_image_folder
@@ -44,24 +43,12 @@ SMALLER = {
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tables 4 and 8 of the examples' preset, made by trainings of two epochs."""
-    folder = tmp_path_factory.mktemp("clone")
-    for name in ("Snakefile", "config.yaml", "environment.yml"):
-        shutil.copy2(ROOT / name, folder)
-    for name in ("workflow", "profiles", "presets", "examples"):
-        shutil.copytree(ROOT / name, folder / name, symlinks=True)
-    (folder / "smaller.yaml").write_text(yaml.safe_dump(SMALLER), encoding="utf-8")
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    process = subprocess.run(
-        [sys.executable, "-m", "snakemake", "table4", "table8", "--config", "preset=smaller.yaml"],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=900,
-    )
-    assert process.returncode == 0, process.stdout[-8000:]
-    return folder / "results/smaller"
+    project = clone_project(tmp_path_factory.mktemp("examples") / "clone")
+    shutil.copytree(ROOT / "examples", project.folder / "examples")
+    project.write("smaller.yaml", SMALLER)
+    project.use_real_stages()
+    project.run_snakemake("table4", "table8", "--config", "preset=smaller.yaml")
+    return project.folder / "results/smaller"
 
 
 def table(results: Path, name: str) -> pd.DataFrame:
@@ -100,11 +87,6 @@ def test_a_backbone_and_a_classifier_are_rows(results: Path) -> None:
     expected = (6 * (32 * 256 + 256 + 256 * 256 + 256 + 256 * 32 + 32) + 64) / 1e6
     assert rows["parameters"].tolist() == pytest.approx([expected])
     assert rows["cnn_acc"].between(0, 100).all()
-
-
-@pytest.mark.parametrize("example", ["simplex_prior.py", "margin_prior.py"])
-def test_a_prior_takes_forty_lines_at_most(example: str) -> None:
-    assert len((ROOT / "examples" / example).read_text(encoding="utf-8").splitlines()) <= 40
 
 
 def test_pictures_are_drawn_that_nfpi_new_takes(tmp_path):

@@ -49,19 +49,6 @@ def test_two_jobs_with_gpus_run_at_once(jobs: list[SlurmJob]) -> None:
     assert any(a[0] < b[1] and b[0] < a[1] for a, b in itertools.combinations(spans, 2))
 
 
-def test_jobs_are_named_after_stage_and_wildcards(jobs: list[SlurmJob]) -> None:
-    assert {"rule_train_flow_wildcards_digits_mef_fpi_10000_0", "rule_generate_wildcards_digits_mef_fpi_10000_0_1"} <= {
-        job["Comment"] for job in jobs
-    }
-
-
-def test_time_and_memory_are_those_of_the_table_of_resources(jobs: list[SlurmJob]) -> None:
-    trained = [job for job in jobs if rule_of(job) == "train_flow"]
-    assert {(job["TimeLimit"], job["CPUs/Task"], job["MinMemoryNode"]) for job in trained} == {
-        ("00:30:00", "1", "2000M")
-    }
-
-
 def test_compute_stages_reach_for_no_network(project: Submitting, jobs: list[SlurmJob]) -> None:
     assert not (project.folder / "connections").exists()
 

@@ -14,10 +14,9 @@ from nfpi.data.writer import write_image_set
 from nfpi.flows.registry import build_flow
 from nfpi.model import ClassConditionalFlow
 from nfpi.priors.gaussian import GaussianPrior
-from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.randomness import make_generator
 
-from .conftest import FLOW, call, format_options, list_files, read_json
+from .conftest import FLOW, call, format_options
 
 NFA = {"axes": 5, "variants": 3, "batch_size": 8}
 NOISE = {"grey_noise": 0.05, "latent_noise": 0.05}
@@ -72,7 +71,6 @@ def test_all_variants_of_an_image_follow_each_other(root):
     assert list(share["classes"]) == train.classes
     assert all(0.1 < value < 1 for value in share["classes"].values())  # five axes of nine
     assert share["mean"] == pytest.approx(np.mean(list(share["classes"].values())))
-    assert augmented.meta["split"] == "augmented"
     assert len(np.unique(augmented.images.reshape(90, -1), axis=0)) == 90
     images, variants = (some.images.astype(float).reshape(len(some), -1) for some in (train, augmented))
     nearest = ((variants[:, None] - images) ** 2).sum(2).argmin(1)
@@ -103,18 +101,3 @@ def test_the_seed_makes_the_set(root):
     first, again, other = (read_image_set(root / name).meta["sha256"] for name in ("first", "again", "other"))
     assert first == again
     assert first["images.npy"] != other["images.npy"]
-
-
-def test_a_diverged_model_gives_a_diverged_set(root):
-    fault = Diverged(iteration=2, class_index=1, quantity="A", weight=1e6)
-    mark_diverged([root / "diverged" / name for name in ("config.json", "model.safetensors")], fault)
-    assert augment(root, model="diverged") == 0
-    assert list_files(root / "augmented") == {"images.npy", "labels.npy", "meta.json", "augmented-images.manifest.json"}
-    assert read_json(root / "augmented/meta.json")["diverged"]["lambda"] == 1e6
-
-
-def test_images_of_other_classes_are_refused(root, pixels, capsys):
-    write_image_set(root / "train", pixels.images, pixels.labels, ["a", "b", "c"], flip=False)
-    assert augment(root) == 1
-    assert "nfpi: error: " in capsys.readouterr().err
-    assert not (root / "augmented").exists()

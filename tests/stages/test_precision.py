@@ -47,14 +47,11 @@ def test_results_say_in_what_their_classifier_was_trained(complete_run, tmp_path
 @pytest.mark.parametrize(
     ("stage", "settings"),
     [
-        ("start-flow", {"training": {"precision": "tf32"}}),
         ("train-flow", {"training": {"precision": "tf32"}}),
         ("train-classifier", {"classifier": {"precision": "16-mixed"}}),
     ],
 )
 def test_a_precision_that_a_cpu_does_not_have_is_refused_in_one_line(complete_run, tmp_path, capsys, stage, settings):
     assert call(*complete_run.make_command(stage, **settings, output=tmp_path)) == 1
-    line = read_error_line(capsys)
-    assert "precision: " in line
-    assert "32-true, bf16-mixed" in line
+    assert "precision: " in read_error_line(capsys)
     assert list_files(tmp_path) == set()

@@ -12,7 +12,6 @@ import torch
 from nfpi.data.batches import load_batches
 from nfpi.data.store import read_image_set
 from nfpi.model import ClassConditionalFlow
-from nfpi.runs import CANDIDATE, GENERATED
 from nfpi.runtime.divergence import Diverged
 from nfpi.runtime.randomness import make_generator
 
@@ -90,24 +89,6 @@ def test_it_is_the_models_own_method(trained_run, tmp_path):
     torch.testing.assert_close(found.prior.variance, expected.prior.variance)
 
 
-def test_samples_and_a_classifier_of_a_refitted_model(trained_run, tmp_path):
-    refit(trained_run, trained_run.root / trained_run.refitted.folder, "moments")
-    model = trained_run.root / trained_run.refitted.folder / "model"
-    wildcards = replace(trained_run.tested, prior="fpi+moments")
-    generated, candidate = (
-        trained_run.root / template.format(**wildcards.wildcards, temperature="1")
-        for template in (GENERATED, CANDIDATE)
-    )
-    check_call(*trained_run.make_command("generate", model=model, output=generated))
-    check_call(*trained_run.make_command("augment", model=model, output=tmp_path / "augmented"))
-    check_call(*trained_run.make_command("train-classifier", generated=generated, output=candidate))
-    command = trained_run.make_command(
-        "test-classifier", candidate, identity=wildcards.to_json(), output=trained_run.root / wildcards.folder
-    )
-    check_call(*command)
-    assert "cnn_acc" in read_json(trained_run.root / wildcards.folder / "metrics.json")["metrics"]
-
-
 def test_classifiers_of_two_refits_are_not_compared(trained_run, tmp_path, capsys):
     candidates = []
     for how, temperature in (("moments", 0.8), ("prior", 1)):
@@ -116,8 +97,12 @@ def test_classifiers_of_two_refits_are_not_compared(trained_run, tmp_path, capsy
         check_call(*trained_run.make_command("generate", model=tmp_path / how / "model", output=images))
         check_call(*trained_run.make_command("train-classifier", generated=images, output=candidate))
         candidates.append(candidate)
+    identity = replace(trained_run.tested, prior="fpi+moments").to_json()
+    options = {"identity": identity, "output": tmp_path / "test"}
+    check_call(*trained_run.make_command("test-classifier", candidates[0], **options))
+    assert "cnn_acc" in read_json(tmp_path / "test/metrics.json")["metrics"]
     capsys.readouterr()
-    assert call(*trained_run.make_command("test-classifier", *candidates, output=tmp_path / "test")) == 1
+    assert call(*trained_run.make_command("test-classifier", *candidates, **options)) == 1
     assert "the same refitted model" in read_error_line(capsys)
 
 
@@ -135,14 +120,10 @@ def test_a_divergence_is_passed_on(diverged_run, tmp_path):
 def test_a_second_fit_that_diverges_is_recorded(trained_run, tmp_path):
     """At a weight that the first fit survived: the latents have changed since."""
     model = ClassConditionalFlow.from_pretrained(trained_run.model)
-    block = {
-        **model.config["prior"],
-        "lambda": 1e12,
-        "settings": {**model.config["prior"]["settings"], "update": "exact"},
-    }
+    prior = model.config["prior"]
+    block = {**prior, "lambda": 1e12, "settings": {**prior["settings"], "update": "exact"}}
     replace(model, config={**model.config, "prior": block}).write(tmp_path / "model")
-    check_call(
-        *trained_run.make_command("refit-prior", model=tmp_path / "model", refit="prior", output=tmp_path / "new")
-    )
+    options = {"model": tmp_path / "model", "refit": "prior"}
+    check_call(*trained_run.make_command("refit-prior", **options, output=tmp_path / "new"))
     fault = read_json(tmp_path / "new/model/config.json")["diverged"]
     assert fault["lambda"] == 1e12

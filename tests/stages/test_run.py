@@ -18,21 +18,12 @@ from nfpi.results.recorded.predictions import read_predictions
 from nfpi.runs import CANDIDATE, GENERATED
 from nfpi.runtime.randomness import make_generator
 
-from .conftest import IMAGE_SET, call, check_call, format_options, list_files, read_error_line, read_json
+from .conftest import call, check_call, format_options, list_files, read_error_line, read_json
 
 # ---- what is there at the end -------------------------------------------------------------------------------
 
 
-def test_the_first_stages_share_their_results(started_run):
-    images = {f"{split}/{name}" for split in ("train", "validation", "test") for name in IMAGE_SET}
-    assert list_files(started_run.splits) == images | {"data.manifest.json"}
-    meta = read_json(started_run.splits / "train/meta.json")
-    assert set(meta["counts"].values()) == {20}
-    assert meta["extra"]["flip"] is False
-    assert pd.read_csv(started_run.initial / "log.csv")["epoch"].tolist() == [1]
-
-
-def test_a_run_leaves_its_files(complete_run):
+def test_the_histories_of_training_and_fit(complete_run):
     assert pd.read_csv(complete_run.folder / "log.csv")["epoch"].tolist() == [1, 2, 3]
     fitted = pd.read_csv(complete_run.folder / "fit/fixed_point.csv")
     assert list(fitted) == ["iteration", "mean_residual", "variance_residual"]
@@ -63,8 +54,6 @@ def test_the_metrics_of_a_flow(complete_run):
     assert record["metrics"]["validation_nll_calibrated"] <= record["metrics"]["validation_nll"]
     assert (record["n"], record["seed"]) == (80, 3)
     assert record["run"] == {"dataset": "digits", "flow": "mef", "prior": "fpi", "lambda": 100, "seed": 3}
-    assert record["settings"]["prior"]["lambda"] == 100
-    assert record["settings"]["flow"]["settings"]["num_flows"] == [1]
     assert np.mean(record["per_class_accuracy"]) == pytest.approx(record["metrics"]["nf_acc"])  # classes of one size
     assert min(record["per_class_accuracy"]) == record["metrics"]["worst_class_acc"]
     flow = ClassConditionalFlow.from_pretrained(complete_run.model).flow
@@ -90,7 +79,6 @@ def test_the_metrics_of_a_classifier(complete_run):
     assert {f"cnn_{name}" for name in list_computed_metrics()} < metrics.keys()
     assert metrics["validation_cnn_acc"] == max(compared.values())
     assert f"temperature={metrics['temperature']:g}" == max(compared, key=lambda name: compared[name])
-    assert 0 <= metrics["cnn_acc"] <= 100
     assert tested["run"] == {**complete_run.identity.to_json(), "classifier": "resnet18"}
     assert (tested["n"], tested["seed"]) == (80, 3)
     trained = read_json(complete_run.locate_folder(CANDIDATE, 0.8) / "metrics.json")

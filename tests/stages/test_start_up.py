@@ -52,13 +52,3 @@ def test_stages_of_a_resnet18_import_none_of_the_libraries_that_others_need(comp
     trained = complete_run.make_command("train-classifier", output=tmp_path / "trained")
     tested = complete_run.make_command("test-classifier", tmp_path / "trained", output=tmp_path / "tested")
     assert_imports_none_of(tuple(name for name in HEAVY if name != "torchvision"), trained, tested)
-
-
-def test_pixels_are_prepared_without_torch(complete_run, tmp_path):
-    """scikit-learn has the digits; it brings pandas along."""
-    program = PROGRAM.replace('assert "torch" in', 'assert "torch" not in')
-    modules = ("timm", "lightning_fabric", "matplotlib", "torchvision")
-    command = complete_run.make_command("prepare-data", output=tmp_path / "splits")
-    arguments = [json.dumps([command]), json.dumps(modules)]
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]

@@ -47,28 +47,19 @@ def call(tmp_path: Path) -> Call:
 
 
 def test_a_second_preset_of_one_name_is_refused_in_one_line(call):
-    line = (
-        "results/mine: expected preset a/mine.yaml, whose results these are, received b/mine.yaml: "
-        "rename one of them, or set another folder by --config results=FOLDER"
-    )
     for _ in range(2):
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(ConfigError, match=r"^results/mine: .* a/mine\.yaml, .* b/mine\.yaml: .*$"):
             call.run("b/mine.yaml")
-        assert str(error.value) == line
     call.run("a/mine.yaml")
     call.results = "others"
     call.run("b/mine.yaml")
 
 
-def test_a_changed_preset_is_the_same(call):
+def test_a_changed_preset_is_the_same_and_another_name_has_results_of_its_own(call):
     call.write("a/mine.yaml", seed=3)
     call.run("a/mine.yaml")
-
-
-def test_another_name_has_results_of_its_own(call):
     (call.folder / "b/mine.yaml").rename(call.folder / "b/other.yaml")
     call.run("b/other.yaml")
-    call.run("a/mine.yaml")
 
 
 def test_a_preset_may_be_moved_from_its_results(call):
@@ -92,15 +83,6 @@ def test_a_project_may_be_moved_or_copied_with_its_results(tmp_path, results):
     moved.run("a/mine.yaml")
 
 
-def test_results_may_be_copied_for_a_preset_of_another_name(call):
-    call.write("a/copied.yaml", seed=4)
-    shutil.copytree(call.folder / "results/mine", call.folder / "results/copied")
-    call.run("a/copied.yaml")
-    call.write("b/copied.yaml", seed=5)
-    with pytest.raises(ConfigError, match=r"a/copied\.yaml"):
-        call.run("b/copied.yaml")
-
-
 def test_a_copy_of_a_preset_may_use_its_results_until_they_differ(call):
     call.write("b/mine.yaml", seed=1)
     call.run("b/mine.yaml")
@@ -119,19 +101,12 @@ def test_a_damaged_note_is_written_anew(call, note):
     assert path.read_text() == "../../a/mine.yaml"
 
 
-def test_results_without_a_note_and_presets_of_the_project_are_used_as_before(call):
-    (call.folder / "results/mine/.preset_file").unlink()
-    call.run("b/mine.yaml")
-    call.run("demo")
-    assert not (call.folder / "results/demo/.preset_file").exists()
-
-
 def test_snakemake_refuses_it_in_one_line(fresh_project: Project) -> None:
     for name, seed in (("a", 0), ("b", 1)):
         fresh_project.write(f"{name}/mine.yaml", {"extends": "demo", "seeds": [seed]})
-    fresh_project.run_snakemake("table4", "--config", "preset=a/mine.yaml")
-    refused = fresh_project.run_snakemake("table4", "--dry-run", "--config", "preset=b/mine.yaml", check=False)
+    splits = "results/mine/digits/splits/data.manifest.json"
+    fresh_project.run_snakemake(splits, "--config", "preset=a/mine.yaml")
+    refused = fresh_project.run_snakemake(splits, "--dry-run", "--config", "preset=b/mine.yaml", check=False)
     assert refused.returncode == 1
     assert "results/mine: " in refused.stdout
     assert "Traceback" not in refused.stdout
-    assert "Nothing to be done" in fresh_project.run_snakemake("table4", "--config", "preset=a/mine.yaml").stdout

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
 
-import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -18,26 +16,14 @@ from nfpi.config.resolution import resolve
 from .conftest import ROOT, Project
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("trainig={epochs: 3}", r"unknown key 'trainig' \(did you mean 'training'\?\)"),
-        ("training={epoch: 3}", r"unknown key 'training\.epoch' \(did you mean 'epochs'\?\)"),
-        ("training={epochs: -1}", r"^config: .*training\.epochs: .* received '-1'"),
-        ("resources={train_flw: {gpu: 1}}", r"unknown key 'resources\.train_flw' \(did you mean 'train_flow'\?\)"),
-        ("preset=papr", r"preset: unknown preset 'papr' \(did you mean 'paper'\?\)"),
-    ],
-)
-def test_a_wrong_setting_is_one_line_that_names_the_key(fresh_project: Project, setting: str, message: str) -> None:
-    assert re.search(message, fresh_project.read_refusal("table2", "--config", setting))
+def test_a_wrong_setting_is_one_line_that_names_the_key(fresh_project: Project) -> None:
+    refused = fresh_project.read_refusal("table2", "--config", "training={epoch: 3}")
+    assert "unknown key 'training.epoch' (did you mean 'epochs'?)" in refused
 
 
 def test_a_wrong_setting_of_a_file_is_one_line_that_names_its_origin(fresh_project: Project) -> None:
-    def read(*arguments: str) -> str:
-        return fresh_project.read_refusal("table2", *arguments, overlay={"training": {"epochs": -1}})
-
-    assert read().startswith("config: --config or --configfile: training.epochs: ")
-    assert read("--config", "preset=digits").startswith("config: --config or --configfile: training.epochs: ")
+    refused = fresh_project.read_refusal("table2", overlay={"training": {"epochs": -1}})
+    assert refused.startswith("config: --config or --configfile: training.epochs: ")
     fresh_project.write("mine.yaml", {"training": {"epochs": -1}})
     refused = fresh_project.read_refusal("all", "--config", "preset=mine.yaml", "seeds=[3]")
     assert refused.startswith("config: preset mine: training.epochs: ")
@@ -62,55 +48,20 @@ def test_the_paper_preset_has_the_papers_settings() -> None:
     assert (training.augmentation, training.precision) == ("released", "auto")
     assert config.generation.temperatures == [0.7, 0.8, 0.9, 1.0, 1.1, 1.2]
     assert config.tables["table2"].experiments[0].lambdas == [0, 1e4, 1e5, 1e6, 3e6, 1e7]
-    weights = {
-        (one.dataset, one.prior): one.lambdas for one in config.tables["table3"].experiments if one.lambdas != [0]
-    }
-    assert weights == {
-        ("cifar10", "mean_only"): [5e5],
-        ("cifar10", "variance_only"): [1e5],
-        ("cifar10", "fpi"): [3e5],
-        ("cifar100", "mean_only"): [7.5e6],
-        ("cifar100", "variance_only"): [2e6],
-        ("cifar100", "fpi"): [3e6],
-        ("cifar10_500", "mean_only"): [5e5],
-        ("cifar10_500", "variance_only"): [1e5],
-        ("cifar100_50", "variance_only"): [2e6],
-    }
+    rows = [row for row in config.tables["table3"].experiments if row.lambdas != [0]]
+    weights = {(row.dataset, row.prior): row.lambdas for row in rows}
+    assert (weights["cifar10", "fpi"], weights["cifar100", "fpi"]) == ([3e5], [3e6])
+    assert (weights["cifar10", "mean_only"], weights["cifar100", "mean_only"]) == ([5e5], [7.5e6])
     kept = {name: config.datasets[name].train_per_class for name in ("cifar10", "cifar10_500", "cifar100_50")}
     assert kept == {"cifar10": None, "cifar10_500": 500, "cifar100_50": 50}
     assert config.for_dataset("cifar100_50").generation == cifar100.generation
     assert config.for_dataset("cifar100_50").classifiers == cifar100.classifiers
-    figure1 = config.figures["figure1"]
-    assert (figure1.images, figure1.samples_per_class) == (50_000, 1000)
-    assert config.datasets[figure1.dataset].refit
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        (
-            "resnet18",
-            {"optimizer": "sgd", "schedule": "one_cycle", "learning_rate": 1e-3, "max_learning_rate": 0.1}
-            | {"momentum": 0.9, "weight_decay": 5e-4, "batch_size": 100, "epochs": 30},
-        ),
-        (
-            "swin",
-            {"optimizer": "adamw", "schedule": "cosine", "learning_rate": 2e-3, "weight_decay": 5e-2}
-            | {"batch_size": 256, "epochs": 1000, "architecture": {"layer_norm_eps": 1e-6}}
-            | {"repeats": 3, "label_smoothing": 0.1, "normalization": "dataset", "warmup_epochs": 10},
-        ),
-        (
-            "eva02",
-            {"optimizer": "sgd", "momentum": 0, "schedule": "constant", "learning_rate": 1e-5, "gradient_clip": 1}
-            | {"batch_size": 64, "epochs": 3, "image_size": 448, "start_from": "eva02_pretrained", "architecture": {}},
-        ),
-        ("eva02_pretrained", {"pretrained": True, "epochs": 0, "image_size": 448, "architecture": {}}),
-    ],
-)
-def test_the_paper_preset_has_the_papers_classifiers(name: str, expected: dict[str, Any]) -> None:
-    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "paper"}).config
-    settings = config.for_dataset("cifar10").classifiers[name].model_dump()
-    assert {key: settings[key] for key in expected} == expected
+    assert config.datasets[config.figures["figure1"].dataset].refit
+    resnet18, swin, eva02 = (cifar10.classifiers[name] for name in ("resnet18", "swin", "eva02"))
+    assert (resnet18.learning_rate, resnet18.max_learning_rate, resnet18.batch_size) == (1e-3, 0.1, 100)
+    assert (swin.learning_rate, swin.weight_decay, swin.batch_size, swin.epochs) == (2e-3, 5e-2, 256, 1000)
+    assert (eva02.learning_rate, eva02.batch_size, eva02.epochs) == (1e-5, 64, 3)
+    assert (eva02.image_size, eva02.start_from) == (448, "eva02_pretrained")
 
 
 def test_conda_and_pip_ask_for_the_same_versions() -> None:
