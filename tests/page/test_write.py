@@ -231,7 +231,8 @@ def test_an_outdated_run_has_no_classes_of_the_present_data_set(outdated):
     page = read_page(outdated.root)
     shown = {run.recorded.run: run for flow in page["runs"] for run in flow.with_classifiers}
     for run in (FITTED, ON_GENERATED_IMAGES):
-        assert (shown[run].agreement, shown[run].samples, shown[run].remark) == (None, [], OUTDATED)
+        assert (shown[run].agreement, shown[run].samples) == (None, [])
+        assert OUTDATED in shown[run].remark
     for run in (BASELINE, AUGMENTED):
         assert shown[run].agreement.classes == ["wasp", *CLASSES[1:]]
         assert shown[run].remark == ""

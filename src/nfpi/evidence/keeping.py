@@ -280,7 +280,9 @@ def _check_chains(chosen: Sequence[RecordedRun]) -> None:
     """
     for item in chosen:
         if item.is_outdated:
-            raise EvidenceError(f"{item.folder}: {OUTDATED}; --with-other-settings accepts the run as it is")
+            raise EvidenceError(
+                f"{item.folder}: {OUTDATED} ({item.outdated}); --with-other-settings accepts the run as it is"
+            )
 
 
 def _check_settings(chosen: Sequence[RecordedRun], existing: dict[Run, RecordedRun], output: Path) -> None:

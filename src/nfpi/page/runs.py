@@ -167,7 +167,7 @@ def _show_run(root: Path, item: RecordedRun, identifier: str, name: str) -> Show
     ]
     run = ShownRun(identifier, name, item, values)
     run.faults += filter(None, [item.fault])
-    run.remark = OUTDATED if item.is_outdated else ""
+    run.remark = f"{OUTDATED} ({item.outdated})" if item.is_outdated else ""
     if item.divergence:
         return run
     description = f"Training curves of {item.run.folder}"

@@ -50,8 +50,8 @@ class RecordedRun:
         record: contents of metrics.json; empty if it cannot be read.
         fault: one line that says why metrics.json cannot be read, or that it contradicts its manifest; else empty.
         data: digest of the content of the data set that it was made from; empty without a manifest, as in evidence.
-        is_outdated: whether the metrics, or what they were made from, have another key than they should have
-            (:class:`nfpi.runtime.chains.Chain`).
+        outdated: why the metrics, or what they were made from, are not what they should be, in one line
+            (:class:`nfpi.runtime.chains.Chain`); else empty.
     """
 
     run: Run
@@ -59,7 +59,12 @@ class RecordedRun:
     record: Mapping[str, Any] = field(default_factory=dict, repr=False)
     fault: str = ""
     data: str = ""
-    is_outdated: bool = False
+    outdated: str = ""
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the metrics, or what they were made from, are not what they should be."""
+        return bool(self.outdated)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -110,7 +115,11 @@ def find_runs(root: Path, chain: Chain | None = None) -> list[RecordedRun]:
     """
     chain = chain or Chain()
     runs = [_read_run(path, run) for path, run in _find_metrics_files(root)]
-    runs = [replace(item, is_outdated=bool(chain.find_first_fault(item.folder / _MANIFEST))) for item in runs]
+    faults = (chain.find_first_fault(item.folder / _MANIFEST) for item in runs)
+    runs = [
+        replace(item, outdated=fault.replace(f"{root.as_posix()}/", ""))
+        for item, fault in zip(runs, faults, strict=True)
+    ]
     return sort_runs(runs)
 
 
