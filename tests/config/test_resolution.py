@@ -589,7 +589,7 @@ def test_a_choice_where_nothing_is_held_out_is_refused_in_one_line(project):
     held = r": tables\.table2: digits has no validation images \(refit\) to select on: expected"
     with pytest.raises(ConfigError, match=f"^--config{held} one λ per experiment with best_only, received 2"):
         _refit(project, lambdas=[0, 1e3])
-    with pytest.raises(ConfigError, match=rf"^preset small{held} a single value of generation\.temperatures for"):
+    with pytest.raises(ConfigError, match=rf"^--config{held} a single value of generation\.temperatures for"):
         _refit(project, temperatures=(0.8, 1.0), lambdas=[1e3])
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nfpi.config.figures import FIGURES, FigureSettings
 from nfpi.config.generation import NfaConfig
 from nfpi.config.priors import FixedPointSettings
+from nfpi.config.settings import FIGURES, FigureSettings
 from nfpi.data.writer import write_image_set
 from nfpi.runs import COMMON_SPLITS, Layout, Run
 

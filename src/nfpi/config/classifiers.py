@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from nfpi.config.base import (
     EXECUTION,
+    ConfigError,
     Fraction,
     LocalPath,
     Name,
@@ -18,6 +20,7 @@ from nfpi.config.base import (
     Settings,
     Share,
     explain,
+    suggest,
 )
 from nfpi.config.registry import Registry
 
@@ -210,3 +213,20 @@ class ClassifierConfig(Settings):
     def settings(self) -> Settings:
         """The architecture, as passed to the model's builder."""
         return CLASSIFIERS[self.model].settings.model_validate(self.architecture)
+
+
+def check_start_from(classifiers: Mapping[str, ClassifierConfig]) -> None:
+    """Raise ConfigError if a classifier is fine-tuned that does not take real images, or from one that does not."""
+    for name, classifier in classifiers.items():
+        where = f"classifiers.{name}"
+        if classifier.train_on != "real" and (classifier.start_from is not None or classifier.pretrained):
+            raise ConfigError(f"{where}: start_from and pretrained need train_on: real", where)
+        if classifier.start_from is None:
+            continue
+        where, other = f"{where}.start_from", classifiers.get(classifier.start_from)
+        if other is None:
+            hint = suggest(classifier.start_from, classifiers)
+            raise ConfigError(f"{where}: unknown classifier '{classifier.start_from}'{hint}", where)
+        if other.start_from is not None or not other.keep or other.train_on != "real":
+            expected = "a classifier with train_on: real and keep: true, and without start_from"
+            raise ConfigError(f"{where}: expected {expected}, received '{classifier.start_from}'", where)
