@@ -92,7 +92,7 @@ def test_a_hostile_weight_is_refused_in_one_line(project, tmp_path):
     for prior in ({"lambda": -1}, {"lambda": float("nan")}, {"lambda": [1]}):
         folder = tmp_path / "model"
         write_model(folder, prior)
-        with pytest.raises(ConfigError, match=r"flows\.theirs\.weight") as caught:
+        with pytest.raises(ConfigError, match=r"flows\.theirs\.lambda") as caught:
             project.resolve_config(make_overrides(folder))
         assert "\n" not in str(caught.value)
         (folder / "config.json").unlink()

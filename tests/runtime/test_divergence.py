@@ -48,7 +48,7 @@ def test_reading_a_marked_file_raises_the_divergence_again(fault, tmp_path, file
     for name in ("iteration", "class_index", "quantity", "weight", "relative_weight", "context"):
         assert getattr(again, name) == getattr(fault, name), name
     assert again.weight == 1e7
-    assert "λ = 1e+07, s₀ = 7.54e+04;" in str(again)
+    assert "λ = 10000000, s₀ = 7.54e+04;" in str(again)
     assert f"diverged at iteration {fault.iteration}: {fault.quantity} of class {fault.class_index}" in str(again)
     # and once more, as the next stage does
     mark_diverged([tmp_path / "next" / file], again)

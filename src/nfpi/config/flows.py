@@ -102,14 +102,14 @@ class TransformerSettings(Settings):
 class TrainedSettings(Settings):
     """A model that was trained elsewhere: experiments train nothing, and have its own prior and λ."""
 
-    # the meaning of each field depends on those before it
+    # before `model`, whose meaning depends on it
     revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")] | None = None
     """commit of a model of the Hugging Face hub, which is downloaded; None: the model is on this machine"""
     model: Annotated[str, EXECUTION]
     """folder of a model, or file of a checkpoint of the authors' release; with a revision, id of a model of the hub"""
     averaged: bool = True
     """whether the averaged (EMA) weights of a checkpoint are used instead of the online ones"""
-    weight: Annotated[NonNegativeFloat | None, Field(alias="lambda", validate_default=True)] = None
+    weight: NonNegativeFloat | None = Field(None, alias="lambda")
     """λ of its training; None: that recorded in the folder of a model, otherwise 0"""
 
     @field_validator("model", mode="before")
@@ -117,20 +117,15 @@ class TrainedSettings(Settings):
     def _expand_model(cls, model: Any, info: ValidationInfo) -> Any:
         return model if info.data.get("revision") or not isinstance(model, str) else str(expand_path(model))
 
-    @field_validator("weight", mode="before")
-    @classmethod
-    def _find_weight(cls, weight: Any, info: ValidationInfo) -> Any:
-        if weight is None and info.data.get("revision") is None and "model" in info.data:
-            return _read_weight(Path(info.data["model"]))
-        return weight or 0.0
-
-
-def _read_weight(folder: Path) -> Any:
-    """Return λ as recorded in the folder of a model; 0 if it is not, or this is no such folder."""
-    try:
-        return json.loads((folder / MODEL_FILES["config"]).read_text(encoding="utf-8"))["prior"]["lambda"] or 0.0
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # named when the model is imported
-        return 0.0
+    def read_weight(self) -> Any:
+        """Return λ, not validated: that which is set, or that recorded in the folder of a model, otherwise 0."""
+        if self.weight is not None or self.revision is not None:
+            return self.weight or 0.0
+        try:
+            config = json.loads((Path(self.model) / MODEL_FILES["config"]).read_text(encoding="utf-8"))
+            return config["prior"]["lambda"] or 0.0
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):  # named when the model is imported
+            return 0.0
 
 
 FLOWS.register("matrix_exponential", MatrixExponentialSettings, "nfpi.flows.matrix_exponential:matrix_exponential_flow")

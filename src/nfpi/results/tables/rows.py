@@ -14,7 +14,7 @@ from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock
 from nfpi.config.metrics import ACCURACIES, find_metric
 from nfpi.config.settings import Config
 from nfpi.results.tables.columns import PRINTED_PROPERTIES, RESERVED, ROW_COLUMNS, select_printed_properties
-from nfpi.runs import REFERENCE_AUGMENTATION, Run, name_refitted
+from nfpi.runs import REFERENCE_AUGMENTATION, Run, format_weight, name_refitted
 
 
 def _read_run(value: Any) -> Run:
@@ -194,7 +194,9 @@ def check_tables(config: Config) -> None:
             first = known.setdefault(identity, row.experiment)
             if first != row.experiment:
                 label = f"label '{row.label}'" if row.label else "no label"
-                label += f" on '{row.dataset}'" + ("" if row.weight is None else f" with λ = {row.weight:g}")
+                label += f" on '{row.dataset}'" + (
+                    "" if row.weight is None else f" with λ = {format_weight(row.weight)}"
+                )
                 raise ConfigError(
                     f"tables.{name}.experiments.{row.experiment}: expected a row that can be told apart from that of "
                     f"experiments.{first}, received {label} in both: set another label"
