@@ -13,9 +13,11 @@ from nfpi.config.base import ConfigError, ExpandedText, Name, NonNegativeInt, Po
 JobName = Literal[
     "prepare_data",
     "encode_data",
+    "import_model",
     "start_flow",
     "fit_prior",
     "train_flow",
+    "refit_prior",
     "augment",
     "generate",
     "train_classifier",

@@ -38,8 +38,8 @@ _PER_CLASS = 500
 _GENERATED, _CLASSIFIER_STEPS, _CLASSIFIER_EPOCHS = 600, 100, 5
 """smallest numbers of generated images, and of steps and epochs of a classifier of them"""
 _SMALL_JOBS = (
-    *("start_flow", "fit_prior", "train_flow", "evaluate", "generate", "train_classifier", "test_classifier"),
-    "figure",
+    *("start_flow", "fit_prior", "train_flow", "refit_prior", "evaluate", "generate", "train_classifier"),
+    *("test_classifier", "figure"),
 )
 """jobs to which one core each is given, as a small flow is hardly faster with more"""
 _RELATIVE_WEIGHTS = [0, DEFAULT_RELATIVE_WEIGHT / 4, DEFAULT_RELATIVE_WEIGHT, 4 * DEFAULT_RELATIVE_WEIGHT]
