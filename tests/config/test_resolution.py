@@ -13,9 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from nfpi.config.base import ConfigError
+from nfpi.config.flows import TrainingConfig
 from nfpi.config.priors import PRIORS, FixedPointSettings
 from nfpi.config.resolution import resolve
-from nfpi.config.training import TrainingConfig
 from nfpi.runs import Layout, Run
 
 # ---- what is laid over what ---------------------------------------------------------------------------------

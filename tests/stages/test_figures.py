@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nfpi.config.generation import NfaConfig
+from nfpi.config.flows import NfaConfig
 from nfpi.config.priors import FixedPointSettings
 from nfpi.config.settings import FIGURES, FigureSettings
 from nfpi.data.writer import write_image_set

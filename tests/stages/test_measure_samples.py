@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nfpi.config.generation import QualityConfig
+from nfpi.config.flows import QualityConfig
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.runs import GENERATED
 from nfpi.stages.measure_samples import MeasureSamples

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nfpi.config.base import ConfigError, Settings
-from nfpi.config.training import TrainingConfig
+from nfpi.config.flows import TrainingConfig
 from nfpi.flows import ImageFlow
 from nfpi.runtime.files import file_digest
 from nfpi.runtime.formats import FormatError

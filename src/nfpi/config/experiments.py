@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from nfpi.config.base import UNIQUE, Augmentation, ConfigError, Name, NonNegativeFloat, Settings
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.config.datasets import DatasetBlock
+from nfpi.config.flows import TrainedSettings
 from nfpi.config.metrics import VALIDATION_PREFIX, MeasuredModel, metric
 from nfpi.config.priors import PRIORS, PriorBlock, compute_weight, get_alpha
 from nfpi.runs import OWN, format_weight, get_variants_folder
@@ -75,14 +76,33 @@ class Experiment(Settings):
             return ["real"]
         return ["flow"] if self.classifier is None else ["flow", "generated", "reference", "samples"]
 
-    def with_own_prior(self, where: str, weight: float) -> Experiment:
-        """Return the experiment on a trained model, which has its own prior and λ.
+    def resolve_weights(
+        self,
+        where: str,
+        model: TrainedSettings | None,
+        datasets: Mapping[str, DatasetBlock],
+        priors: Mapping[str, PriorBlock],
+    ) -> Experiment:
+        """Return the experiment with λ in place of relative weights, or with prior and λ of its trained model.
+
+        Args:
+            where: key of the experiment.
+            model: the trained model that is its flow; None: its flow is trained.
+            datasets: all data sets.
+            priors: all priors.
 
         Raises:
-            ConfigError: the experiment names another prior, or other λ; the message begins with `where`.
+            ConfigError: λ cannot be computed, or the experiment names a prior or λ other than those of the model.
         """
+        if model is not None:
+            return self._choose_own_prior(where, [model.weight] if model.weight else [])
+        if not self.relative_weights:
+            return self
+        weights = compute_weights(f"{where}.relative_weights", self, self.relative_weights, datasets, priors)
+        return self.model_copy(update={"lambdas": weights, "relative_weights": []})
+
+    def _choose_own_prior(self, where: str, weights: list[float]) -> Experiment:
         prior = self.prior if "prior" in self.model_fields_set else OWN
-        weights = [weight] if weight else []
         if prior != OWN or self.relative_weights or self.lambdas not in ([], weights):
             received = ", ".join(sorted(self.model_fields_set & {"prior", "lambdas", "relative_weights"}))
             raise ConfigError(

@@ -10,16 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    GetJsonSchemaHandler,
-    PrivateAttr,
-    SerializeAsAny,
-    create_model,
-    model_validator,
-)
-from pydantic_core import CoreSchema
+from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, model_validator
 
 from nfpi.config.base import UNIQUE, ConfigError, LocalPath, Name, Seed, Settings, suggest
 from nfpi.config.claims import Claim, check_claims
@@ -27,12 +18,19 @@ from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig, check_start_f
 from nfpi.config.cluster import Cluster, JobName, Resources, check_warning
 from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock, DatasetConfig
 from nfpi.config.experiments import Experiment, Table, check_experiment, compute_weights
-from nfpi.config.flows import FLOWS, FlowConfig, TrainedSettings
-from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig, QualityConfig
+from nfpi.config.flows import (
+    FLOWS,
+    EvaluationConfig,
+    FlowConfig,
+    GenerationConfig,
+    NfaConfig,
+    QualityConfig,
+    TrainedSettings,
+    TrainingConfig,
+)
 from nfpi.config.presets import merge
 from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig
-from nfpi.config.registry import Registry
-from nfpi.config.training import TrainingConfig
+from nfpi.config.registry import NamedBlockRegistry, Registry
 from nfpi.runs import (
     BASELINE,
     COMMON_SPLITS,
@@ -104,32 +102,10 @@ class FigureSettings(Settings):
         return self.caption
 
 
-FIGURES = Registry("figure", "register_figure", ("settings", "inputs"), package="nfpi.figures")
+FIGURES = NamedBlockRegistry("figure", "register_figure", ("settings", "inputs"), package="nfpi.figures")
 """The builder of a figure is a function, called with the settings and a :class:`nfpi.figures.FigureInputs`; it returns
 a :class:`nfpi.figures.Drawn`."""
-
-
-def _create_figures_model() -> type[Settings]:
-    """Create a pydantic model with a field for each registered figure."""
-    fields = {name: (FIGURES[name].settings | None, None) for name in sorted(FIGURES)}
-    without_search: dict[str, Any] = {"use_attribute_docstrings": False}  # in source, for docstrings of its fields
-    return create_model("Figures", __base__=Settings, __cls_kwargs__=without_search, **fields)  # type: ignore[call-overload,no-any-return]
-
-
-class _FigureMapping:
-    """Annotation of a mapping from names of figures to their settings."""
-
-    def validate(self, figures: Any) -> Any:
-        if not isinstance(figures, dict):
-            return figures
-        return {name: figure for name, figure in _create_figures_model().model_validate(figures) if figure is not None}
-
-    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return handler(_create_figures_model().__pydantic_core_schema__)
-
-
-_mapping = _FigureMapping()
-Figures = Annotated[dict[Name, SerializeAsAny[FigureSettings]], BeforeValidator(_mapping.validate), _mapping]
+Figures = Annotated[dict[Name, SerializeAsAny[FigureSettings]], BeforeValidator(FIGURES.validate), FIGURES]
 
 
 def _as_list(value: Any) -> Any:
@@ -309,7 +285,7 @@ class Config(Settings):
     @model_validator(mode="after")
     def _check(self) -> Config:
         self._check_names()
-        self._resolve_relative_weights()
+        self._resolve_weights()
         check_start_from(self.classifiers)
         for table, experiment in self.iterate_experiments():
             check_experiment(f"tables.{table}", experiment, self.priors, self.classifiers)
@@ -341,10 +317,13 @@ class Config(Settings):
                     where = f"{group}.{name}"
                     raise ConfigError(f"{where}: this name is reserved: choose another one", where)
 
-    def _resolve_relative_weights(self) -> None:
+    def _resolve_weights(self) -> None:
         """Replace the relative weights of experiments and figures by λ; those of trained models have the model's λ."""
         for name, table in self.tables.items():
-            experiments = [self._resolve_weights(f"tables.{name}", experiment) for experiment in table.experiments]
+            experiments = [
+                experiment.resolve_weights(f"tables.{name}", self.find_model(experiment), self.datasets, self.priors)
+                for experiment in table.experiments
+            ]
             self.tables[name] = table.model_copy(update={"experiments": experiments})
         for name, figure in self.figures.items():
             if (model := self.find_model(figure)) is not None:
@@ -357,12 +336,3 @@ class Config(Settings):
                 where = f"figures.{name}.relative_weight"
                 (weight,) = compute_weights(where, figure, [relative_weight], self.datasets, self.priors)
                 self.figures[name] = figure.model_copy(update={"weight": weight, "relative_weight": None})
-
-    def _resolve_weights(self, where: str, experiment: Experiment) -> Experiment:
-        if (model := self.find_model(experiment)) is not None:
-            return experiment.with_own_prior(where, model.weight or 0.0)
-        if not experiment.relative_weights:
-            return experiment
-        where = f"{where}.relative_weights"
-        weights = compute_weights(where, experiment, experiment.relative_weights, self.datasets, self.priors)
-        return experiment.model_copy(update={"lambdas": weights, "relative_weights": []})

@@ -73,7 +73,7 @@ class Diverged(ArithmeticError):
         advice = "; a smaller λ may converge" if self.weight else ""
         return (
             f"diverged at iteration {self.iteration}: {self.quantity} of class {self.class_index} "
-            f"(λ = {format_weight(self.weight)}{relative}{advice})"
+            f"(λ = {format_weight(self.weight or 0.0)}{relative}{advice})"
         )
 
     @property

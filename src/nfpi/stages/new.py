@@ -18,9 +18,9 @@ from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import NAME, NAME_RULE, ConfigError
 from nfpi.config.datasets import SOURCES, ArchiveLimits, DataError, DatasetConfig
+from nfpi.config.flows import choose_batch_size, choose_epochs
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT
 from nfpi.config.resolution import build_json_schema, resolve
-from nfpi.config.training import choose_batch_size, choose_epochs
 from nfpi.results.recorded.times import format_duration
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command, Stage
