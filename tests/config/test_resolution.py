@@ -397,7 +397,7 @@ FAULTS = {
     ),
     "setting of another classifier model": (
         {"classifiers": {"a": {"model": "swin", "architecture": {"depth": 3}}}},
-        "classifiers.a.architecture: unknown key 'depth' (did you mean 'depths'?)",
+        "unknown key 'classifiers.a.architecture.depth' (did you mean 'depths'?)",
     ),
     "unknown metric": (
         {"tables": {"table2": {**experiment()["table2"], "metrics": ["nf_acc", "eec"]}}},
@@ -491,6 +491,13 @@ def test_a_fault_is_one_line_that_names_the_key(project, monkeypatch, changes, m
 def test_a_fault_is_of_the_preset_if_it_is_there_without_the_users_settings(project, preset, overrides, where):
     with pytest.raises(ConfigError, match=f"^{re.escape(where)}"):
         project.resolve(overrides, presets={"small": preset})
+
+
+def test_a_fault_of_an_extended_preset_names_this_preset(project):
+    presets = {"small": {"training": {"epochs": 0}}}
+    mine = project.write("mine.yaml", {"extends": "small", "training": {"batch_size": 3}})
+    with pytest.raises(ConfigError, match=r"^preset small: training\.epochs: "):
+        project.resolve({"preset": str(mine), "training": {"workers": 1}}, presets=presets)
 
 
 @pytest.mark.parametrize("overrides", [{}, {"seeds": [3]}])

@@ -54,6 +54,11 @@ class ConfigError(ValueError):
         super().__init__(message)
         self.key = key
 
+    @classmethod
+    def at(cls, key: str, fault: str) -> ConfigError:
+        """Return the error whose message is `key: fault`."""
+        return cls(f"{key}: {fault}", key)
+
 
 def _check_unique(values: list[Any]) -> list[Any]:
     """Raise ValueError for a value that is given twice."""

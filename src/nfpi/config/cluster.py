@@ -128,9 +128,7 @@ def check_warning(cluster: Cluster, resources: Mapping[JobName, Resources]) -> N
         limit = 60 * min(asked.runtime, cluster.find_longest_runtime(asked.gpu > 0) or asked.runtime)
         if cluster.warn_seconds >= limit:  # each job would be told to stop as soon as it starts
             expected = f"expected less than the time limit of {stage}, {limit} s"
-            raise ConfigError(
-                f"cluster.warn_seconds: {expected}, received {cluster.warn_seconds}", "cluster.warn_seconds"
-            )
+            raise ConfigError.at("cluster.warn_seconds", f"{expected}, received {cluster.warn_seconds}")
 
 
 def count_job_threads(resources: Resources, cluster: Cluster | None) -> int:

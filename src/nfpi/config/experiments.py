@@ -10,7 +10,6 @@ from pydantic import AfterValidator, Field, model_validator
 from nfpi.config.base import UNIQUE, Augmentation, ConfigError, Name, NonNegativeFloat, Settings
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.config.datasets import DatasetBlock
-from nfpi.config.flows import TrainedSettings
 from nfpi.config.metrics import VALIDATION_PREFIX, MeasuredModel, metric
 from nfpi.config.priors import PRIORS, PriorBlock, compute_weight, get_alpha
 from nfpi.runs import OWN, format_weight, get_variants_folder
@@ -76,39 +75,20 @@ class Experiment(Settings):
             return ["real"]
         return ["flow"] if self.classifier is None else ["flow", "generated", "reference", "samples"]
 
-    def resolve_weights(
-        self,
-        where: str,
-        model: TrainedSettings | None,
-        datasets: Mapping[str, DatasetBlock],
-        priors: Mapping[str, PriorBlock],
-    ) -> Experiment:
-        """Return the experiment with λ in place of relative weights, or with prior and λ of its trained model.
-
-        Args:
-            where: key of the experiment.
-            model: the trained model that is its flow; None: its flow is trained.
-            datasets: all data sets.
-            priors: all priors.
+    def choose_own_prior(self, where: str, weight: float) -> Experiment:
+        """Return the experiment with the prior and λ of the trained model that is its flow.
 
         Raises:
-            ConfigError: λ cannot be computed, or the experiment names a prior or λ other than those of the model.
+            ConfigError: the experiment, with the key `where`, names another prior, or other λ.
         """
-        if model is not None:
-            return self._choose_own_prior(where, [model.weight] if model.weight else [])
-        if not self.relative_weights:
-            return self
-        weights = compute_weights(f"{where}.relative_weights", self, self.relative_weights, datasets, priors)
-        return self.model_copy(update={"lambdas": weights, "relative_weights": []})
-
-    def _choose_own_prior(self, where: str, weights: list[float]) -> Experiment:
+        weights = [weight] if weight else []
         prior = self.prior if "prior" in self.model_fields_set else OWN
         if prior != OWN or self.relative_weights or self.lambdas not in ([], weights):
             received = ", ".join(sorted(self.model_fields_set & {"prior", "lambdas", "relative_weights"}))
-            raise ConfigError(
-                f"{where}: expected neither prior nor lambdas for flow '{self.flow}', a trained model with its own, "
-                f"received {received}",
+            raise ConfigError.at(
                 where,
+                f"expected neither prior nor lambdas for flow '{self.flow}', a trained model with its own, "
+                f"received {received}",
             )
         return self.model_copy(update={"prior": OWN, "lambdas": weights})
 
@@ -180,12 +160,11 @@ def compute_weights(
     """
     dataset, alpha = datasets[settings.dataset], get_alpha(priors[settings.prior])
     if alpha is None:
-        raise ConfigError(f"{where}: expected lambdas: prior '{settings.prior}' has no alpha", where)
+        raise ConfigError.at(where, f"expected lambdas: prior '{settings.prior}' has no alpha")
     num_classes, num_dimensions = dataset.num_classes, dataset.num_dimensions
     if num_classes is None or num_dimensions is None:
         cure = "" if dataset.vae is not None else f", or datasets.{settings.dataset} with classes and shape"
-        fault = f"{where}: the size of data set '{settings.dataset}' is unknown: expected lambdas{cure}"
-        raise ConfigError(fault, where)
+        raise ConfigError.at(where, f"the size of data set '{settings.dataset}' is unknown: expected lambdas{cure}")
     return [compute_weight(value, alpha, num_classes, num_dimensions) for value in relative_weights]
 
 
@@ -203,14 +182,10 @@ def check_experiment(
             expected = f"expected {'at least one' if uses_weight else 'none'} for prior '{experiment.prior}'"
             received = ", ".join(map(format_weight, experiment.lambdas)) or "none"
             cure = ": a method without λ is registered with uses_weight=False" if method.extension else ""
-            fault = f"{where}: lambdas: {expected} on '{experiment.dataset}', received {received}{cure}"
-            raise ConfigError(fault, where)
+            raise ConfigError.at(where, f"lambdas: {expected} on '{experiment.dataset}', received {received}{cure}")
         if experiment.refit == "prior" and method.traits["learned"]:
-            raise ConfigError(
-                f"{where}: refit: expected moments for prior '{experiment.prior}', which is learned along with the "
-                "flow, received prior",
-                where,
-            )
+            expected = f"expected moments for prior '{experiment.prior}', which is learned along with the flow"
+            raise ConfigError.at(where, f"refit: {expected}, received prior")
     if experiment.classifier is None:
         return
     needed = "needs a prior and augmentation: standard"
@@ -219,4 +194,4 @@ def check_experiment(
         needed = "needs a prior if its augmentation has nfa or noise, and none otherwise"
         fits = (experiment.prior is not None) == experiment.uses_variants
     if not fits:
-        raise ConfigError(f"{where}: classifier '{experiment.classifier}' {needed}", where)
+        raise ConfigError.at(where, f"classifier '{experiment.classifier}' {needed}")

@@ -45,8 +45,7 @@ def load_extensions(files: Iterable[Path | str]) -> None:
         _forget(path)
     for path, file in named.items():
         if not path.is_file():
-            fault = f"extensions: expected a Python file, received {file}, which does not exist"
-            raise ConfigError(fault, "extensions")
+            raise ConfigError.at("extensions", f"expected a Python file, received {file}, which does not exist")
         digest = hash_extension(path)
         if _loaded.get(path) == digest:
             continue

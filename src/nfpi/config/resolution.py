@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nfpi.config.base import ConfigError, LocalPath, Settings, explain, find_fault, suggest
+from nfpi.config.base import ConfigError, LocalPath, Settings, find_fault, suggest
 from nfpi.config.claims import DIVERGENCE, has_rows
 from nfpi.config.experiments import Experiment
 from nfpi.config.extensions import load_extensions
@@ -76,7 +76,7 @@ def resolve(
     try:
         choice = _Choice.model_validate({key: value for key, value in {**raw, **overrides}.items() if key in own})
     except ValidationError as error:
-        raise ConfigError(explain(error)) from None
+        raise find_fault(error) from None
     lowest, highest = ({key: value for key, value in part.items() if key not in own} for part in (raw, overrides))
     file, preset = read_layers(choice.preset, presets)
     _check_results(choice.results / file.stem)
@@ -219,14 +219,13 @@ def _check_selections(config: Config) -> None:
         dataset, weights = experiment.dataset, experiment.weights
         if not config.datasets[dataset].refit:
             continue
-        key = f"tables.{table}"
-        where = f"{key}: {dataset} has no validation images (refit) to select on: expected"
+        key, expected = f"tables.{table}", f"{dataset} has no validation images (refit) to select on: expected"
         if config.tables[table].best_only and len(weights) > 1:
-            raise ConfigError(f"{where} one λ per experiment with best_only, received {len(weights)}", key)
+            raise ConfigError.at(key, f"{expected} one λ per experiment with best_only, received {len(weights)}")
         temperatures = set(config.for_dataset(dataset).generation.temperatures)
         if "generated" in experiment.models and len(temperatures) > 1:
-            expected = "a single value of generation.temperatures for its classifier"
-            raise ConfigError(f"{where} {expected}, received {len(temperatures)}", key)
+            expected += " a single value of generation.temperatures for its classifier"
+            raise ConfigError.at(key, f"{expected}, received {len(temperatures)}")
 
 
 def _check_metrics(config: Config) -> None:
@@ -237,21 +236,21 @@ def _check_metrics(config: Config) -> None:
         # `model` is None for metrics that are computed for each kind of model; DIVERGENCE is only compared by claims
         if all(metric(name).model not in {None, *models} or name == DIVERGENCE for name in settings.metrics):
             expected = "expected a metric that some row of the table has"
-            raise ConfigError(f"{key}: {expected}, received {', '.join(settings.metrics)}", key)
+            raise ConfigError.at(key, f"{expected}, received {', '.join(settings.metrics)}")
         for name in settings.metrics:
             _check_network(config, key, name, settings.experiments)
 
 
 def _check_network(config: Config, key: str, name: str, experiments: Iterable[Experiment]) -> None:
     """Raise ConfigError if a metric of a table is a distance by features of a network that there is not."""
-    network, where = find_network(name), f"{key}: {name}"
+    network = find_network(name)
     if network == "inception" and config.quality.inception is None:
-        raise ConfigError(f"{where}: expected quality.inception, the file of Inception's weights, received none", key)
+        raise ConfigError.at(key, f"{name}: expected quality.inception, the file of Inception's weights, received none")
     for experiment in experiments if network not in (None, "inception") else ():
         if "samples" in experiment.models and experiment.classifier is not None:
             model = config.for_dataset(experiment.dataset).classifiers[experiment.classifier].model
             if model != network:
-                raise ConfigError(f"{where}: expected classifiers with model {network}, received {model}", key)
+                raise ConfigError.at(key, f"{name}: expected classifiers with model {network}, received {model}")
 
 
 def _parse_nulls(value: Any) -> Any:

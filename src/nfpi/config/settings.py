@@ -242,7 +242,7 @@ class Config(Settings):
         settings = None if block is None else PRIORS.extract_settings(block)
         if block is None or not isinstance(settings, FixedPointSettings) or PRIORS[block.method].traits["learned"]:
             received = f"'{prior}' ({'of a trained model' if block is None else block.method})"
-            raise ConfigError(f"{where}: expected a prior fitted once by fixed-point iteration, received {received}")
+            raise ConfigError.at(where, f"expected a prior fitted once by fixed-point iteration, received {received}")
         return settings
 
     def list_extensions(self, **names: str | None) -> list[Path]:
@@ -307,23 +307,19 @@ class Config(Settings):
                     continue
                 uses_no_flow = kind == "flow" and getattr(settings, "prior", "") is None
                 if name is not None and name not in known and not uses_no_flow:
-                    raise ConfigError(f"{where}: unknown {kind} '{name}'{suggest(name, known)}", where)
-        other, where = self.evaluation.unknown, "evaluation.unknown"
+                    raise ConfigError.at(where, f"unknown {kind} '{name}'{suggest(name, known)}")
+        other = self.evaluation.unknown
         if other is not None and other not in self.datasets:
-            raise ConfigError(f"{where}: unknown dataset '{other}'{suggest(other, self.datasets)}", where)
+            raise ConfigError.at("evaluation.unknown", f"unknown dataset '{other}'{suggest(other, self.datasets)}")
         for group, reserved in RESERVED_NAMES.items():
             for name in getattr(self, group):
                 if name in reserved or (group == "priors" and split_refitted(name)[1]):
-                    where = f"{group}.{name}"
-                    raise ConfigError(f"{where}: this name is reserved: choose another one", where)
+                    raise ConfigError.at(f"{group}.{name}", "this name is reserved: choose another one")
 
     def _resolve_weights(self) -> None:
         """Replace the relative weights of experiments and figures by λ; those of trained models have the model's λ."""
         for name, table in self.tables.items():
-            experiments = [
-                experiment.resolve_weights(f"tables.{name}", self.find_model(experiment), self.datasets, self.priors)
-                for experiment in table.experiments
-            ]
+            experiments = [self._resolve_experiment(f"tables.{name}", experiment) for experiment in table.experiments]
             self.tables[name] = table.model_copy(update={"experiments": experiments})
         for name, figure in self.figures.items():
             if (model := self.find_model(figure)) is not None:
@@ -336,3 +332,12 @@ class Config(Settings):
                 where = f"figures.{name}.relative_weight"
                 (weight,) = compute_weights(where, figure, [relative_weight], self.datasets, self.priors)
                 self.figures[name] = figure.model_copy(update={"weight": weight, "relative_weight": None})
+
+    def _resolve_experiment(self, where: str, experiment: Experiment) -> Experiment:
+        if (model := self.find_model(experiment)) is not None:
+            return experiment.choose_own_prior(where, model.weight or 0.0)
+        if not experiment.relative_weights:
+            return experiment
+        where, relative_weights = f"{where}.relative_weights", experiment.relative_weights
+        weights = compute_weights(where, experiment, relative_weights, self.datasets, self.priors)
+        return experiment.model_copy(update={"lambdas": weights, "relative_weights": []})
