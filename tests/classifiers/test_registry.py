@@ -110,8 +110,12 @@ def test_an_impossible_architecture_is_refused_in_one_line(model, architecture):
 @pytest.mark.parametrize(
     ("model", "architecture", "match"),
     [
-        ("resnet18", {"depth": 3}, "architecture: unknown key 'depth'"),
-        ("swin", {"embed_dimension": 12}, r"unknown key 'embed_dimension' \(did you mean 'embed_dim'\?\)"),
+        ("resnet18", {"depth": 3}, r"unknown key 'architecture\.depth'"),
+        (
+            "swin",
+            {"embed_dimension": 12},
+            r"unknown key 'architecture\.embed_dimension' \(did you mean 'embed_dim'\?\)",
+        ),
         ("swin", {"depths": [1, 1], "num_heads": [1]}, "depths and num_heads: expected one entry per level"),
         ("swin", {"window_size": 0}, "window_size: Input should be greater than or equal to 1, received 0"),
     ],
@@ -460,7 +464,7 @@ def test_a_header_cannot_make_timm_load_a_file(tmp_path, key):
     torch.save({"state_dict": _Malicious(victim)}, evil)
     weights, header = trained("eva02")
     header["classifier"]["architecture"][key] = {"file": str(evil)} if "overlay" in key else str(evil)
-    with pytest.raises(FormatError, match=rf"model\.safetensors: .*unknown key '{key}'") as error:
+    with pytest.raises(FormatError, match=rf"model\.safetensors: .*unknown key 'architecture\.{key}'") as error:
         build_trained(weights, header, tmp_path / "model.safetensors")
     assert "\n" not in str(error.value)
     assert not victim.exists()
