@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
-from nfpi.config.training import TrainingConfig
+from nfpi.config.flows import TrainingConfig
 from nfpi.flows.bijection import ImageFlow
 from nfpi.flows.series import SeriesBounds
 from nfpi.linalg import as_accelerator

@@ -13,8 +13,7 @@ from counting import count_flow_step
 from timing import Measurement, compare_times, measure_medians
 from torch import Tensor, nn
 
-from nfpi.config.flows import MatrixExponentialSettings
-from nfpi.config.training import TrainingConfig
+from nfpi.config.flows import MatrixExponentialSettings, TrainingConfig
 from nfpi.data.domain import PixelDomain
 from nfpi.data.store import ImageSet
 from nfpi.evaluation import evaluate_flow

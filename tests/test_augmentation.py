@@ -15,7 +15,7 @@ from nfpi.augmentation import (
     compute_principal_axes,
     move_latents,
 )
-from nfpi.config.generation import Displacement, NfaConfig
+from nfpi.config.flows import Displacement, NfaConfig
 from nfpi.data import DataError, Domain, ImageSet, choose_domain
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.runtime.randomness import make_generator

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from nfpi.config.datasets import DataError
-from nfpi.config.generation import Displacement, NfaConfig
+from nfpi.config.flows import Displacement, NfaConfig
 from nfpi.data.domain import Domain
 from nfpi.data.store import ImageSet
 from nfpi.flows.bijection import ImageFlow

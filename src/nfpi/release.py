@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfpi.config.training import TrainingConfig
+from nfpi.config.flows import TrainingConfig
 from nfpi.flows.bijection import skip_initialization
 from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.priors.gaussian import GaussianPrior

@@ -104,7 +104,7 @@ WEIGHT_PATTERN = r"[0-9][0-9.e+-]*"
 
 
 def format_weight(weight: float | str) -> str:
-    """Format λ for paths, with one text for equal values (`1e4`, `10000` and `1.0e4` are all `10000`)."""
+    """Format λ for paths and messages, with one text for equal values (`1e4`, `10000` and `1.0e4` are all `10000`)."""
     value = float(weight)
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
@@ -129,16 +129,6 @@ def parse_splits_seed(splits: str) -> int | None:
 def get_variants_folder(augmentation: str) -> str | None:
     """Return the folder of an augmentation's variants, the wildcard of AUGMENTED; None: it has no variants."""
     return VARIANTS.get(augmentation.rpartition("+")[2])
-
-
-def name_in_files(field: str) -> str:
-    """Return the key of a field in files: `lambda` for `weight`, as `lambda` is a keyword of Python."""
-    return "lambda" if field == "weight" else field
-
-
-def name_in_python(key: str) -> str:
-    """Return the field of a key in files, the inverse of :func:`name_in_files`."""
-    return "weight" if key == "lambda" else key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,8 +236,9 @@ class Run:
         return self.prior is not None and split_refitted(self.prior)[0] == OWN
 
     def to_json(self) -> dict[str, Any]:
-        """Return the run as a JSON object, with λ as `lambda`."""
-        return {name_in_files(name): value for name, value in vars(self).items() if value is not None}
+        """Return the run as a JSON object, with λ as `lambda`, which Python reserves."""
+        known = {name: value for name, value in vars(self).items() if value is not None}
+        return {"lambda" if name == "weight" else name: value for name, value in known.items()}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Run:
@@ -256,7 +247,7 @@ class Run:
         Raises:
             ValueError: the record is not the identity of a run.
         """
-        values = {name_in_python(name): value for name, value in record.items()}
+        values = {"weight" if name == "lambda" else name: value for name, value in record.items()}
         try:
             return cls(**values)
         except TypeError as error:

@@ -5,7 +5,7 @@ from counting import count_classifier_step, count_flow_step, count_pass
 from test_counting import sum_flops
 from torch import nn
 
-from nfpi.config.training import TrainingConfig
+from nfpi.config.flows import TrainingConfig
 from nfpi.flows import MatrixExponentialFlow
 
 

@@ -12,7 +12,7 @@ from nfpi.classifiers.features import draw_images
 from nfpi.classifiers.preprocessing import Preprocessing
 from nfpi.classifiers.registry import build_classifier
 from nfpi.config.classifiers import ClassifierConfig
-from nfpi.config.generation import QualityConfig
+from nfpi.config.flows import QualityConfig
 from nfpi.runtime.formats import FormatError
 from nfpi.runtime.randomness import make_generator
 

@@ -411,7 +411,7 @@ def test_a_header_cannot_make_timm_load_a_file(tmp_path, key):
     torch.save({"state_dict": _Malicious(victim)}, evil)
     weights, header = trained("eva02")
     header["classifier"]["architecture"][key] = {"file": str(evil)} if "overlay" in key else str(evil)
-    with pytest.raises(FormatError, match=rf"model\.safetensors: .*unknown key '{key}'") as error:
+    with pytest.raises(FormatError, match=rf"model\.safetensors: .*unknown key 'architecture\.{key}'") as error:
         build_trained(weights, header, tmp_path / "model.safetensors")
     assert "\n" not in str(error.value)
     assert not victim.exists()

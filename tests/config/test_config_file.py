@@ -14,11 +14,9 @@ from nfpi.config.base import Settings
 from nfpi.config.classifiers import ClassifierConfig, StandardAugmentation
 from nfpi.config.cluster import JobName, Resources
 from nfpi.config.datasets import DatasetConfig
-from nfpi.config.flows import FLOWS
-from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig
+from nfpi.config.flows import FLOWS, EvaluationConfig, GenerationConfig, NfaConfig, TrainingConfig
 from nfpi.config.priors import PRIORS
 from nfpi.config.resolution import SettingsFile, build_json_schema
-from nfpi.config.training import TrainingConfig
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "config.yaml").read_text(encoding="utf-8")

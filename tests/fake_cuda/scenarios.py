@@ -31,9 +31,7 @@ from nfpi.classifiers.data import ClassifierData
 from nfpi.classifiers.registry import build_classifier
 from nfpi.classifiers.training import ClassifierState, ClassifierTraining
 from nfpi.config.classifiers import ClassifierConfig
-from nfpi.config.flows import MatrixExponentialSettings
-from nfpi.config.generation import NfaConfig
-from nfpi.config.training import TrainingConfig
+from nfpi.config.flows import MatrixExponentialSettings, NfaConfig, TrainingConfig
 from nfpi.data.domain import PixelDomain
 from nfpi.data.store import ImageSet
 from nfpi.evaluation import evaluate_flow

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.config.generation import NfaConfig
+from nfpi.config.flows import NfaConfig
 from nfpi.data import DataError, write_image_set
 from nfpi.figures import FigureInputs
 from nfpi.figures.figure2 import (

@@ -29,7 +29,7 @@ from stages.conftest import ROOT, SmallRun
 from nfpi.classifiers.registry import build_trained
 from nfpi.config.base import ConfigError
 from nfpi.config.experiments import TableSettings
-from nfpi.config.training import TrainingConfig
+from nfpi.config.flows import TrainingConfig
 from nfpi.data.store import read_image_set
 from nfpi.model import ClassConditionalFlow
 from nfpi.priors.files import load_prior, load_statistics

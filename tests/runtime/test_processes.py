@@ -21,8 +21,8 @@ import torch
 import nfpi.runtime.device
 import nfpi.runtime.processes
 from nfpi.cli import main
+from nfpi.config.flows import TrainingConfig
 from nfpi.config.priors import GradientDescentSettings, LearnedMethod
-from nfpi.config.training import TrainingConfig
 from nfpi.data.store import ImageSet
 from nfpi.runtime.device import make_device
 from nfpi.runtime.processes import Processes, read_rank_and_port

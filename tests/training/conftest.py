@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from nfpi.config.flows import TrainingConfig
 from nfpi.config.priors import GradientDescentSettings, LearnedMethod, RepeatedFixedPointSettings
-from nfpi.config.training import TrainingConfig
 from nfpi.data.store import ImageSet
 from nfpi.priors import PriorLearner
 from nfpi.runtime.checkpoints import Checkpoints

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.config.training import TrainingConfig
+from nfpi.config.flows import TrainingConfig
 from nfpi.flows import FlowError, MatrixExponentialFlow
 from nfpi.priors import FixedPointConfig, GaussianPrior, fit_fixed_point, initial_prior
 from nfpi.runtime.divergence import TrainingDiverged

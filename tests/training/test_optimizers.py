@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from nfpi.config.training import TrainingConfig
+from nfpi.config.flows import TrainingConfig
 from nfpi.training.optimizers import compute_learning_rate, make_optimizer
 
 

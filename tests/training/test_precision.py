@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nfpi import ClassConditionalFlow
 from nfpi.augmentation import augment_images
-from nfpi.config.generation import NfaConfig
+from nfpi.config.flows import NfaConfig
 from nfpi.evaluation import evaluate_flow
 from nfpi.flows.networks import ResidualNet
 from nfpi.priors.repeated_fixed_point import RepeatedFixedPoint

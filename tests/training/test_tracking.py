@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from nfpi.config.base import ConfigError
-from nfpi.config.training import TrainingConfig
+from nfpi.config.flows import TrainingConfig
 from nfpi.data.domain import LatentDomain
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.sampling import balanced_labels, sample_images

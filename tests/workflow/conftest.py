@@ -23,9 +23,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from nfpi.config.figures import FIGURES
 from nfpi.config.presets import merge
 from nfpi.config.resolution import resolve
+from nfpi.config.settings import FIGURES
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.stages.commands import STAGES
 from nfpi.workflow import Plan, Planning

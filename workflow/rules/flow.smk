@@ -10,13 +10,13 @@ rule import_model:
         jobs.benchmark("import_model", FLOW_RUN)
     wildcard_constraints:
         prior=OWN,
-    priority: jobs.priority("prepare_data")
+    priority: jobs.priority("import_model")
     localrule: True
     conda:
         ENVIRONMENT
-    threads: jobs.threads("prepare_data")
+    threads: jobs.threads("import_model")
     resources:
-        **jobs.resources("prepare_data"),
+        **jobs.resources("import_model"),
     params:
         **planning.params(ImportModel),
     message:

@@ -37,12 +37,12 @@ rule refit_prior:
         jobs.benchmark("refit_prior", FLOW_RUN)
     wildcard_constraints:
         prior=patterns.refitted_priors(),
-    priority: jobs.priority("augment")
+    priority: jobs.priority("refit_prior")
     conda:
         ENVIRONMENT
-    threads: jobs.threads("evaluate")
+    threads: jobs.threads("refit_prior")
     resources:
-        **jobs.resources("evaluate"),
+        **jobs.resources("refit_prior"),
     params:
         **planning.params(RefitPrior),
     message:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nfpi.classifiers.registry import read_weights
-from nfpi.config.generation import QualityConfig
+from nfpi.config.flows import QualityConfig
 from nfpi.data.batches import load_batches
 from nfpi.data.store import ImageSet
 from nfpi.runtime.faults import format_error

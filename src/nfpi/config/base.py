@@ -43,7 +43,21 @@ EXECUTION = _Execution()
 
 
 class ConfigError(ValueError):
-    """A setting that is missing, unknown or out of range; its message is one line and names the key."""
+    """A setting that is missing, unknown or out of range; its message is one line and names the key.
+
+    Args:
+        message: the whole message.
+        key: the setting, with the names of the blocks around it, as in `training.epochs`; empty: unknown.
+    """
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+    @classmethod
+    def at(cls, key: str, fault: str) -> ConfigError:
+        """Return the error whose message is `key: fault`."""
+        return cls(f"{key}: {fault}", key)
 
 
 def _check_unique(values: list[Any]) -> list[Any]:
@@ -171,26 +185,31 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def explain(error: ValidationError) -> str:
-    """Describe one fault of a validation error in one line: key, what was expected, what was received.
+    """Describe one fault of a validation error in one line, see :func:`find_fault`."""
+    return str(find_fault(error))
+
+
+def find_fault(error: ValidationError) -> ConfigError:
+    """Return one fault of a validation error, whose line says key, what was expected, and what was received.
 
     An unknown key takes precedence, since a misspelt key also makes the correct one missing.
     """
     faults = error.errors(include_url=False)
     fault = next((fault for fault in faults if fault["type"] == "unknown_key"), faults[0])
-    *parents, last = map(str, fault["loc"]) if fault["loc"] else ("",)
+    path = [str(part) for part in fault["loc"] if part != "[key]"]
     context = fault.get("ctx", {})
     if fault["type"] == "unknown_key":
-        key = ".".join((*parents, last, str(context["key"]))).lstrip(".")
-        return f"unknown key '{key}'{context['hint']}"
-    if last == "[key]":
-        *parents, last = parents
-        if "expected" in context:
-            known = re.findall(r"'([^']+)'", context["expected"])
-            return f"unknown key '{'.'.join((*parents, last))}'{suggest(last, known)}"
-    where = ".".join(filter(None, (*parents, last)))
+        key = ".".join((*path, str(context["key"])))
+        return ConfigError(f"unknown key '{key}'{context['hint']}", key)
+    key = ".".join(filter(None, path))
+    if fault["loc"][-1:] == ("[key]",) and "expected" in context:
+        known = re.findall(r"'([^']+)'", context["expected"])
+        return ConfigError(f"unknown key '{key}'{suggest(path[-1], known)}", key)
     message = fault["msg"].removeprefix("Value error, ")
     received = "" if fault["type"] in ("value_error", "missing") else f", received {fault['input']!r}"
-    return f"{where}: {message}{received}" if where else f"{message}{received}"
+    inner = getattr(context.get("error"), "key", "")  # of a ConfigError raised by a validator
+    line = f"{key}: {message}{received}" if key else f"{message}{received}"
+    return ConfigError(line, ".".join(filter(None, (key, inner))))
 
 
 def strip_folders(value: Any) -> Any:

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from nfpi.config.base import Name, NonNegativeFloat, NonNegativeInt, Seed, Settings, suggest
+from nfpi.config.base import ConfigError, Name, NonNegativeFloat, NonNegativeInt, Seed, Settings, suggest
 from nfpi.config.experiments import Experiment, MetricName, Table
 from nfpi.config.metrics import ACCURACIES
 from nfpi.config.metrics import metric as find_metric
-from nfpi.runs import OWN, name_refitted
+from nfpi.runs import OWN, format_weight, name_refitted
 
 Choice = Literal["best", "inner_best", "min", "max"]
 """Choice among the λ of an experiment. best: the one that its table selects on the validation split; inner_best: the
@@ -208,14 +208,15 @@ def check_claims(claims: Mapping[str, Claim], tables: Mapping[str, Table]) -> No
     """Check that every row named by a claim exists, and has the metric and λ of the comparison.
 
     Raises:
-        ValueError: a row or its metric or λ is missing, or compared rows are on different data sets; the message names
+        ConfigError: a row or its metric or λ is missing, or compared rows are on different data sets; the message names
             the comparison.
     """
     for name, claim in claims.items():
+        where = f"claims.{name}"
         try:
             _check_claim(claim, tables)
         except ValueError as error:
-            raise ValueError(f"claims.{name}.{error}; `claims: {{{name}: null}}` removes the claim") from None
+            raise ConfigError(f"{where}.{error}; `claims: {{{name}: null}}` removes the claim", where) from None
 
 
 def _check_claim(claim: Claim, tables: Mapping[str, Table]) -> None:
@@ -264,8 +265,8 @@ def _check_weight(row: ComparedRow, weights: list[float]) -> None:
         if row.weight == "inner_best" and len(weights) < 3:
             raise ValueError(f"lambda: inner_best needs at least three λ, the experiment has {len(weights)}")
     elif row.weight not in weights:
-        known = ", ".join(f"{weight:g}" for weight in weights) or "none"
-        raise ValueError(f"lambda: expected a λ of the experiment ({known}), received {row.weight:g}")
+        known = ", ".join(map(format_weight, weights)) or "none"
+        raise ValueError(f"lambda: expected a λ of the experiment ({known}), received {format_weight(row.weight)}")
 
 
 def _check_metric(metric: str, experiment: Experiment) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from nfpi.config.base import (
     EXECUTION,
+    ConfigError,
     Fraction,
     LocalPath,
     Name,
@@ -17,7 +19,7 @@ from nfpi.config.base import (
     PositiveInt,
     Settings,
     Share,
-    explain,
+    suggest,
 )
 from nfpi.config.registry import Registry
 
@@ -186,10 +188,7 @@ class ClassifierConfig(Settings):
     @classmethod
     def _check_architecture(cls, architecture: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if "model" in info.data:
-            try:
-                CLASSIFIERS[info.data["model"]].settings.model_validate(architecture)
-            except ValidationError as error:
-                raise ValueError(explain(error)) from None
+            CLASSIFIERS[info.data["model"]].settings.model_validate(architecture)
         return architecture
 
     @model_validator(mode="after")
@@ -210,3 +209,20 @@ class ClassifierConfig(Settings):
     def settings(self) -> Settings:
         """The architecture, as passed to the model's builder."""
         return CLASSIFIERS[self.model].settings.model_validate(self.architecture)
+
+
+def check_start_from(classifiers: Mapping[str, ClassifierConfig]) -> None:
+    """Raise ConfigError if a classifier is fine-tuned that does not take real images, or from one that does not."""
+    for name, classifier in classifiers.items():
+        where = f"classifiers.{name}"
+        if classifier.train_on != "real" and (classifier.start_from is not None or classifier.pretrained):
+            raise ConfigError.at(where, "start_from and pretrained need train_on: real")
+        if classifier.start_from is None:
+            continue
+        where, other = f"{where}.start_from", classifiers.get(classifier.start_from)
+        if other is None:
+            hint = suggest(classifier.start_from, classifiers)
+            raise ConfigError.at(where, f"unknown classifier '{classifier.start_from}'{hint}")
+        if other.start_from is not None or not other.keep or other.train_on != "real":
+            expected = "a classifier with train_on: real and keep: true, and without start_from"
+            raise ConfigError.at(where, f"expected {expected}, received '{classifier.start_from}'")

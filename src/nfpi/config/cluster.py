@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
-from nfpi.config.base import ExpandedText, Name, NonNegativeInt, PositiveInt, Settings
+from nfpi.config.base import ConfigError, ExpandedText, Name, NonNegativeInt, PositiveInt, Settings
 
 JobName = Literal[
     "prepare_data",
     "encode_data",
+    "import_model",
     "start_flow",
     "fit_prior",
     "train_flow",
+    "refit_prior",
     "augment",
     "generate",
     "train_classifier",
@@ -116,6 +119,16 @@ class Cluster(Settings):
     def choose_qos(self, minutes: int) -> str | None:
         """Return the shortest QoS that a job of this length fits into."""
         return min((name for name in self.qos if self.qos[name] >= minutes), key=self.qos.__getitem__, default=None)
+
+
+def check_warning(cluster: Cluster, resources: Mapping[JobName, Resources]) -> None:
+    """Raise ConfigError if jobs are warned of their time limit as soon as they start."""
+    for stage in sorted(RESUMED):
+        asked = resources.get(stage, Resources())
+        limit = 60 * min(asked.runtime, cluster.find_longest_runtime(asked.gpu > 0) or asked.runtime)
+        if cluster.warn_seconds >= limit:  # each job would be told to stop as soon as it starts
+            expected = f"expected less than the time limit of {stage}, {limit} s"
+            raise ConfigError.at("cluster.warn_seconds", f"{expected}, received {cluster.warn_seconds}")
 
 
 def count_job_threads(resources: Resources, cluster: Cluster | None) -> int:

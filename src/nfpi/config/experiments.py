@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from nfpi.config.base import UNIQUE, Augmentation, Name, NonNegativeFloat, Settings
+from nfpi.config.base import UNIQUE, Augmentation, ConfigError, Name, NonNegativeFloat, Settings
+from nfpi.config.classifiers import ClassifierConfig
+from nfpi.config.datasets import DatasetBlock
 from nfpi.config.metrics import VALIDATION_PREFIX, MeasuredModel, metric
-from nfpi.runs import get_variants_folder
+from nfpi.config.priors import PRIORS, PriorBlock, compute_weight, get_alpha
+from nfpi.runs import OWN, format_weight, get_variants_folder
 
 
 def _check_validation_metric(name: str) -> str:
@@ -71,6 +75,23 @@ class Experiment(Settings):
             return ["real"]
         return ["flow"] if self.classifier is None else ["flow", "generated", "reference", "samples"]
 
+    def choose_own_prior(self, where: str, weight: float) -> Experiment:
+        """Return the experiment with the prior and λ of the trained model that is its flow.
+
+        Raises:
+            ConfigError: the experiment, with the key `where`, names another prior, or other λ.
+        """
+        weights = [weight] if weight else []
+        prior = self.prior if "prior" in self.model_fields_set else OWN
+        if prior != OWN or self.relative_weights or self.lambdas not in ([], weights):
+            received = ", ".join(sorted(self.model_fields_set & {"prior", "lambdas", "relative_weights"}))
+            raise ConfigError.at(
+                where,
+                f"expected neither prior nor lambdas for flow '{self.flow}', a trained model with its own, "
+                f"received {received}",
+            )
+        return self.model_copy(update={"prior": OWN, "lambdas": weights})
+
     @model_validator(mode="after")
     def _check_weights(self) -> Experiment:
         if self.lambdas and self.relative_weights:
@@ -103,3 +124,74 @@ class Table(TableSettings):
     """A table of the paper as a list of experiments."""
 
     experiments: Annotated[list[Experiment], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check_best_by(self) -> Table:
+        """Check that every experiment with a choice of λ measures the metric that selects λ."""
+        for experiment in self.experiments if self.best_by is not None else ():
+            has_choice = len(set(experiment.lambdas)) > 1 or len(set(experiment.relative_weights)) > 1
+            measured = metric(f"{VALIDATION_PREFIX}{self.best_by}").model
+            if has_choice and measured not in (None, *experiment.models):
+                raise ValueError(
+                    "best_by: expected a metric that all its experiments measure (top1 for classifiers with train_on: "
+                    f"real), received {self.best_by}"
+                )
+        return self
+
+
+def compute_weights(
+    where: str,
+    settings: Any,
+    relative_weights: list[float],
+    datasets: Mapping[str, DatasetBlock],
+    priors: Mapping[str, PriorBlock],
+) -> list[float]:
+    """Compute λ of relative weights.
+
+    Args:
+        where: key of the relative weights.
+        settings: the experiment or figure, which names the data set and the prior.
+        relative_weights: values of s₀.
+        datasets: all data sets.
+        priors: all priors.
+
+    Raises:
+        ConfigError: the prior has no α, or K and D of the data set are not known before it is read.
+    """
+    dataset, alpha = datasets[settings.dataset], get_alpha(priors[settings.prior])
+    if alpha is None:
+        raise ConfigError.at(where, f"expected lambdas: prior '{settings.prior}' has no alpha")
+    num_classes, num_dimensions = dataset.num_classes, dataset.num_dimensions
+    if num_classes is None or num_dimensions is None:
+        cure = "" if dataset.vae is not None else f", or datasets.{settings.dataset} with classes and shape"
+        raise ConfigError.at(where, f"the size of data set '{settings.dataset}' is unknown: expected lambdas{cure}")
+    return [compute_weight(value, alpha, num_classes, num_dimensions) for value in relative_weights]
+
+
+def check_experiment(
+    where: str,
+    experiment: Experiment,
+    priors: Mapping[str, PriorBlock],
+    classifiers: Mapping[str, ClassifierConfig],
+) -> None:
+    """Raise ConfigError if the prior, λ, refit and classifier of an experiment, with the key `where`, do not fit."""
+    if experiment.prior not in (None, OWN):
+        method = PRIORS[priors[experiment.prior].method]
+        uses_weight = method.traits["uses_weight"]
+        if uses_weight != bool(experiment.lambdas):
+            expected = f"expected {'at least one' if uses_weight else 'none'} for prior '{experiment.prior}'"
+            received = ", ".join(map(format_weight, experiment.lambdas)) or "none"
+            cure = ": a method without λ is registered with uses_weight=False" if method.extension else ""
+            raise ConfigError.at(where, f"lambdas: {expected} on '{experiment.dataset}', received {received}{cure}")
+        if experiment.refit == "prior" and method.traits["learned"]:
+            expected = f"expected moments for prior '{experiment.prior}', which is learned along with the flow"
+            raise ConfigError.at(where, f"refit: {expected}, received prior")
+    if experiment.classifier is None:
+        return
+    needed = "needs a prior and augmentation: standard"
+    fits = experiment.prior is not None and experiment.augmentation == "standard"
+    if classifiers[experiment.classifier].train_on == "real":
+        needed = "needs a prior if its augmentation has nfa or noise, and none otherwise"
+        fits = (experiment.prior is not None) == experiment.uses_variants
+    if not fits:
+        raise ConfigError.at(where, f"classifier '{experiment.classifier}' {needed}")

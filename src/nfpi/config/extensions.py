@@ -15,11 +15,11 @@ from pathlib import Path
 from nfpi.config.base import ConfigError
 from nfpi.config.classifiers import CLASSIFIERS
 from nfpi.config.datasets import SOURCES
-from nfpi.config.figures import FIGURES
 from nfpi.config.flows import FLOWS
 from nfpi.config.metrics import METRICS
 from nfpi.config.priors import PRIORS
 from nfpi.config.registry import Registry, registering_from
+from nfpi.config.settings import FIGURES
 
 REGISTRIES: tuple[Registry, ...] = (FLOWS, PRIORS, CLASSIFIERS, SOURCES, METRICS, FIGURES)
 
@@ -45,7 +45,7 @@ def load_extensions(files: Iterable[Path | str]) -> None:
         _forget(path)
     for path, file in named.items():
         if not path.is_file():
-            raise ConfigError(f"extensions: expected a Python file, received {file}, which does not exist")
+            raise ConfigError.at("extensions", f"expected a Python file, received {file}, which does not exist")
         digest = hash_extension(path)
         if _loaded.get(path) == digest:
             continue
@@ -61,7 +61,8 @@ def load_extensions(files: Iterable[Path | str]) -> None:
                 exec(compile(path.read_bytes(), path, "exec"), vars(module))
         except (Exception, SystemExit) as error:  # sys.exit would end the workflow without a message
             _forget(path)
-            raise ConfigError(describe_extension_fault(error, [path]) or f"{path}: {error}") from error
+            fault = describe_extension_fault(error, [path]) or f"{path}: {error}"
+            raise ConfigError(fault, "extensions") from error
         _loaded[path] = digest
 
 

@@ -1,8 +1,9 @@
-"""Settings of backbones, and their registry."""
+"""Settings of flows: their backbones and the registry of these; training, evaluation, sampling, latent augmentation."""
 
 from __future__ import annotations
 
 import json
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,11 +11,17 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, fie
 
 from nfpi.config.base import (
     EXECUTION,
+    Fraction,
+    LocalPath,
+    Name,
     NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     Settings,
+    Share,
     expand_path,
+    select_result_settings,
 )
 from nfpi.config.registry import BlockRegistry
 from nfpi.runs import MODEL_FILES
@@ -102,14 +109,14 @@ class TransformerSettings(Settings):
 class TrainedSettings(Settings):
     """A model that was trained elsewhere: experiments train nothing, and have its own prior and λ."""
 
-    # the meaning of each field depends on those before it
+    # before `model`, whose meaning depends on it
     revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")] | None = None
     """commit of a model of the Hugging Face hub, which is downloaded; None: the model is on this machine"""
     model: Annotated[str, EXECUTION]
     """folder of a model, or file of a checkpoint of the authors' release; with a revision, id of a model of the hub"""
     averaged: bool = True
     """whether the averaged (EMA) weights of a checkpoint are used instead of the online ones"""
-    weight: Annotated[NonNegativeFloat | None, Field(alias="lambda", validate_default=True)] = None
+    weight: NonNegativeFloat | None = Field(None, alias="lambda")
     """λ of its training; None: that recorded in the folder of a model, otherwise 0"""
 
     @field_validator("model", mode="before")
@@ -117,23 +124,161 @@ class TrainedSettings(Settings):
     def _expand_model(cls, model: Any, info: ValidationInfo) -> Any:
         return model if info.data.get("revision") or not isinstance(model, str) else str(expand_path(model))
 
-    @field_validator("weight", mode="before")
-    @classmethod
-    def _find_weight(cls, weight: Any, info: ValidationInfo) -> Any:
-        if weight is None and info.data.get("revision") is None and "model" in info.data:
-            return _read_weight(Path(info.data["model"]))
-        return weight or 0.0
-
-
-def _read_weight(folder: Path) -> Any:
-    """Return λ as recorded in the folder of a model; 0 if it is not, or this is no such folder."""
-    try:
-        return json.loads((folder / MODEL_FILES["config"]).read_text(encoding="utf-8"))["prior"]["lambda"] or 0.0
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # named when the model is imported
-        return 0.0
+    def read_weight(self) -> Any:
+        """Return λ, not validated: that which is set, or that recorded in the folder of a model, otherwise 0."""
+        if self.weight is not None or self.revision is not None:
+            return self.weight or 0.0
+        try:
+            config = json.loads((Path(self.model) / MODEL_FILES["config"]).read_text(encoding="utf-8"))
+            return config["prior"]["lambda"] or 0.0
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):  # named when the model is imported
+            return 0.0
 
 
 FLOWS.register("matrix_exponential", MatrixExponentialSettings, "nfpi.flows.matrix_exponential:matrix_exponential_flow")
 FLOWS.register("glow", GlowSettings, "nfpi.flows.glow:GlowFlow")
 FLOWS.register("transformer", TransformerSettings, "nfpi.flows.transformer:TransformerFlow")
 FLOWS.register("trained", TrainedSettings, "nfpi.flows.registry:refuse_trained")
+
+
+_STEPS, _EPOCHS = 800, 20
+"""smallest numbers of steps and of epochs"""
+_STEPS_PER_EPOCH = {128: 100, 64: 100, 32: 40, 16: 0}
+"""batch sizes, largest first, and the smallest number of steps of an epoch with which each is chosen"""
+
+
+def choose_batch_size(num_images: int) -> int:
+    """Return 128 or 64 if an epoch then has 100 steps; otherwise 32 if 20 epochs then have 800; otherwise 16.
+
+    How far a flow follows its prior depends on the number of steps more than on that of the images in a step.
+    """
+    return next(size for size, steps in _STEPS_PER_EPOCH.items() if num_images >= size * steps)
+
+
+def choose_epochs(num_images: int, batch_size: int) -> int:
+    """Return the fewest epochs that give 800 steps, but at least 20."""
+    return max(_EPOCHS, ceil(_STEPS / ceil(num_images / batch_size)))
+
+
+class TrainingConfig(Settings):
+    """Training of the flow by maximum likelihood."""
+
+    epochs: PositiveInt = 500
+    """passes over the training set, including those before the prior is fitted"""
+    fit_after_epochs: NonNegativeInt = 1
+    """epochs under the initial prior, before the prior is fitted"""
+    batch_size: PositiveInt = 512
+    optimizer: Literal["adamax", "adam", "adamw"] = "adamax"
+    learning_rate: PositiveFloat = 1e-2
+    """learning rate after the warm-up"""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """learning rate after the warm-up: constant, or a half cosine that reaches 0 at the end of training"""
+    warmup_steps: NonNegativeInt = 1000
+    """steps of linear warm-up"""
+    weight_decay: NonNegativeFloat = 0.0
+    gradient_clip: NonNegativeFloat = 0.0
+    """maximum norm of the gradient; 0: no clipping, as in the authors' released code"""
+    ema_decay: Fraction = 0.9999
+    """largest decay of the exponential moving average, which begins after the first epoch: n steps after the first
+    averaged one, its decay is min(ema_decay, 1 − (1 + n)^−ema_power)"""
+    ema_power: PositiveFloat = 0.75
+    initialization_images: PositiveInt = 1024
+    """augmented training images used for the data-dependent initialisation"""
+    augmentation: Literal["none", "flip", "shift", "released"] = "released"
+    """augmentation of the flow's training images; released, as in the authors' code: flip, colour jitter, rotation by
+    ±12°, crop; shift: pad and crop, for digits"""
+    grey_noise: NonNegativeFloat = 0.05
+    """noise U[0, grey_noise), as a share of the value range, added to grey images on top of the dequantisation noise"""
+    latent_noise: NonNegativeFloat = 0.05
+    """standard deviation of the Gaussian noise that is added to an autoencoder's latents instead of dequantisation
+    noise, relative to the standard deviation of each element"""
+    evaluate_every: Annotated[PositiveInt, EXECUTION] = 5
+    """epochs between two evaluations on the validation split"""
+    precision: Literal["auto", "32-true", "tf32", "bf16-mixed"] = "32-true"
+    """precision of training steps: float32 (32-true), convolutions in TF32 (tf32), coupling networks in bfloat16
+    (bf16-mixed); auto: bf16-mixed on GPUs that support it (A100, H100), otherwise 32-true"""
+    compile: Annotated[bool | Literal["auto"], EXECUTION] = "auto"
+    """whether steps on batches of full size run as one compiled graph; auto: on GPUs with Triton only;
+    the first step then takes minutes; the results differ in their rounding"""
+    workers: Annotated[NonNegativeInt, EXECUTION] = 0
+    """processes that read and augment images; 0: the training process itself"""
+    checkpoint_minutes: Annotated[PositiveFloat, EXECUTION] = 10.0
+    """longest time between two checkpoints of a running training"""
+    tracking: Annotated[Literal["tensorboard"] | None, EXECUTION] = None
+    """additional log of the numbers in log.csv; tensorboard: event files in `tracking/` beside it"""
+    sample_every_epochs: Annotated[NonNegativeInt, EXECUTION] = 0
+    """epochs between two grids of samples, samples/epoch=*.png beside log.csv; 0: no grids. Flows of an autoencoder's
+    latents have no grids"""
+
+    def select_initial_state_settings(self) -> dict[str, Any]:
+        """Return the settings that affect the initial state, `epochs` among them unless the schedule is constant."""
+        settings = select_result_settings(self)
+        if self.schedule == "constant":
+            del settings["epochs"]
+        return settings
+
+    @model_validator(mode="after")
+    def _check_fit_after_epochs(self) -> TrainingConfig:
+        if self.fit_after_epochs >= self.epochs:
+            raise ValueError(
+                f"fit_after_epochs must be smaller than epochs, received {self.fit_after_epochs} and {self.epochs}"
+            )
+        return self
+
+
+class EvaluationConfig(Settings):
+    """Evaluation of a flow on the validation and the test split."""
+
+    batch_size: PositiveInt = 1000
+    timed_samples: PositiveInt = 100
+    """images drawn to measure the sampling time"""
+    unknown: Name | None = None
+    """data set whose test images, resized and converted between grey and colour, are to be told from those of the
+    classes (metrics auroc_…, fpr95_…); None: none"""
+
+
+class GenerationConfig(Settings):
+    """Sampling of labelled images from the flow."""
+
+    temperatures: Annotated[list[PositiveFloat], Field(min_length=1)] = [0.7, 0.8, 0.9, 1.0, 1.1, 1.2]
+    """temperatures compared by `validation_cnn_acc`; only the best one's classifier is tested"""
+    per_class: PositiveInt = 5000
+    """images per class"""
+    batch_size: PositiveInt = 1000
+
+
+class QualityConfig(Settings):
+    """Comparison of generated with real images by features of a network, for FID, KID, precision and recall."""
+
+    images: PositiveInt = 10_000
+    """images of each set, drawn at random; all of the smaller set if it has fewer, and as many of the other one"""
+    split: Literal["train", "test"] = "train"
+    """split of the real images"""
+    neighbors: PositiveInt = 3
+    """k of precision and recall"""
+    kid_subsets: PositiveInt = 100
+    """random subsets of both sets over which KID is averaged"""
+    kid_subset_size: PositiveInt = 1000
+    inception: Annotated[LocalPath | None, EXECUTION] = None
+    """file of the weights that torch-fidelity publishes for Inception; needed by metrics such as `fid_inception`"""
+
+
+Displacement = Literal["mix", "noise"]
+"""How latent augmentation moves a latent: towards another latent of its class, or equally far in a random direction."""
+
+
+class NfaConfig(Settings):
+    """Latent augmentation: a latent moves towards a partner in its class, within the span of the class's PCA axes."""
+
+    axes: PositiveInt = 64
+    """leading PCA axes of each class's latents"""
+    law: Literal["beta", "fixed"] = "beta"
+    """the step, as a share of the distance to the partner; `beta`: strength · u with a random
+    u ~ Beta(concentration, concentration); `fixed`: always strength"""
+    concentration: PositiveFloat = 1.0
+    """parameter of the beta distribution; 1: uniform"""
+    strength: Share = 0.5
+    """maximum step, as a share of the distance to the partner; 0 leaves images unchanged"""
+    variants: PositiveInt = 3
+    """augmented images per training image"""
+    batch_size: PositiveInt = 500

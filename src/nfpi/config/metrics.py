@@ -173,49 +173,20 @@ _TIME: dict[str, Any] = {"higher_is_better": False, "decimals": 2}
 NETWORKS = {"resnet18": "ResNet18", "inception": "Inception"}
 """Networks whose features the distances of generated from real images are of: the reference classifier, if it is a
 ResNet18, and the Inception network of FID (Heusel et al., 2017)."""
-DISTANCES = ("fid", "kid", "precision", "recall")
-"""Distances of features; the name of a metric is that of the distance and of the network, as in `fid_resnet18`."""
+DISTANCES: dict[str, tuple[str, bool, int, str]] = {
+    "fid": ("FID", False, 2, "Fréchet distance of generated from real images, of"),
+    "kid": ("KID", False, 4, "squared maximum mean discrepancy of generated from real images, of"),
+    "precision": ("Precision", True, 3, "share of generated images that are among the real ones, by"),
+    "recall": ("Recall", True, 3, "share of real images that are among the generated ones, by"),
+}
+"""Label, `higher_is_better`, decimals and meaning of distances of features; the name of a metric is that of the
+distance and of the network, as in `fid_resnet18`."""
 
 
 def find_network(name: str) -> str | None:
     """Return the network whose features a metric is of; None: it is no distance of features."""
     distance, _, network = name.partition("_")
     return network if distance in DISTANCES and network in NETWORKS else None
-
-
-def _make_distances(network: str, label: str) -> tuple[Metric, ...]:
-    """Return the distances of generated from real images by the features of a network."""
-    features = f"features of {label}"
-    return (
-        _samples(
-            f"fid_{network}",
-            f"FID ({label})",
-            higher_is_better=False,
-            decimals=2,
-            meaning=f"Fréchet distance of generated from real images, of {features}",
-        ),
-        _samples(
-            f"kid_{network}",
-            f"KID ({label})",
-            higher_is_better=False,
-            decimals=4,
-            meaning=f"squared maximum mean discrepancy of generated from real images, of {features}",
-        ),
-        _samples(
-            f"precision_{network}",
-            f"Precision ({label})",
-            higher_is_better=True,
-            decimals=3,
-            meaning=f"share of generated images that are among the real ones, by {features}",
-        ),
-        _samples(
-            f"recall_{network}",
-            f"Recall ({label})",
-            higher_is_better=True,
-            decimals=3,
-            meaning=f"share of real images that are among the generated ones, by {features}",
-        ),
-    )
 
 
 _RECORDED = (
@@ -335,7 +306,17 @@ _RECORDED = (
         meaning="accuracy, on the generated images, of the classifier of Real-Acc, which measures their quality only",
     ),
     _samples("saturated", "Saturated", "%", meaning="share of values of the generated images that are 0 or 255"),
-    *(entry for network, label in NETWORKS.items() for entry in _make_distances(network, label)),
+    *(
+        _samples(
+            f"{distance}_{network}",
+            f"{label} ({of})",
+            higher_is_better=is_better,
+            decimals=decimals,
+            meaning=f"{meaning} features of {of}",
+        )
+        for network, of in NETWORKS.items()
+        for distance, (label, is_better, decimals, meaning) in DISTANCES.items()
+    ),
     _real("top1", "Top-1", **_SHARE, meaning="accuracy of a classifier trained on real images"),
     _real("top5", "Top-5", **_SHARE, meaning="share of images whose class is among the five most probable ones"),
     _real("real_top1", "ReaL top-1", **_ACCURACY, meaning="accuracy on the labels of ImageNet-ReaL"),

@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -36,6 +36,13 @@ REMOVABLE = ("tables", "figures", "claims")
 """Groups of settings in which null removes a block inherited from another preset, and :data:`ALL_INHERITED` all."""
 ALL_INHERITED = "*"
 """Key that, with the value null, removes all blocks inherited from other presets."""
+
+
+class Layer(NamedTuple):
+    """Raw settings that override those of the layers before it, and the name of their source in messages."""
+
+    name: str
+    settings: Mapping[str, Any]
 
 
 def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,8 +103,8 @@ def drop_removed(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, **kept}
 
 
-def read_layers(preset: str, folder: Path) -> tuple[Path, list[dict[str, Any]]]:
-    """Return the file of a preset, and the settings that override config.yaml: those of extended presets, then its own.
+def read_layers(preset: str, folder: Path) -> tuple[Path, list[Layer]]:
+    """Return the file of a preset, and the layers over config.yaml: the presets that it extends, then itself.
 
     Args:
         preset: name of a built-in preset, or path of a user's file, whose stem is its name.
@@ -119,7 +126,7 @@ def read_layers(preset: str, folder: Path) -> tuple[Path, list[dict[str, Any]]]:
         # paths in a user's file are relative to its folder
         chain.append((file, content if file.parent == folder.resolve() else TextOfFile.mark(content, file.parent)))
         file = None if extended is None else _find_file(str(extended), folder, chain[-1][0])
-    return chain[0][0], [content for _, content in reversed(chain)]
+    return chain[0][0], [Layer(f"preset {file.stem}", content) for file, content in reversed(chain)]
 
 
 def list_built_in_presets(folder: Path) -> list[str]:

@@ -243,3 +243,23 @@ class BlockRegistry(Registry, Generic[B]):
     def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Return a schema that accepts the block of any variant."""
         return {"anyOf": [handler(self.get_block_type(name).__pydantic_core_schema__) for name in self]}
+
+
+class NamedBlockRegistry(Registry):
+    """A registry of variants that are configured by blocks with their own names, e.g. `figures: {samples: {…}}`."""
+
+    def _create_model(self) -> type[Settings]:
+        """Create a settings class with a field for each variant."""
+        fields = {name: (self[name].settings | None, None) for name in sorted(self)}
+        without_search: dict[str, Any] = {"use_attribute_docstrings": False}  # in source, for docstrings of its fields
+        name = f"{self.family.capitalize()}s"
+        return create_model(name, __base__=Settings, __cls_kwargs__=without_search, **fields)  # type: ignore[call-overload,no-any-return]
+
+    def validate(self, blocks: Any) -> Any:
+        """Validate raw blocks by their names; those that are null are left out."""
+        if not isinstance(blocks, dict):
+            return blocks
+        return {name: block for name, block in self._create_model().model_validate(blocks) if block is not None}
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(self._create_model().__pydantic_core_schema__)

@@ -9,11 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nfpi.config.base import ConfigError, LocalPath, Settings, explain, suggest
+from nfpi.config.base import ConfigError, LocalPath, Settings, find_fault, suggest
 from nfpi.config.claims import DIVERGENCE, has_rows
+from nfpi.config.experiments import Experiment
 from nfpi.config.extensions import load_extensions
+from nfpi.config.flows import TrainedSettings
 from nfpi.config.metrics import find_network, metric
-from nfpi.config.presets import ALL_INHERITED, REMOVABLE, drop_removed, merge, read_layers, read_settings
+from nfpi.config.presets import ALL_INHERITED, REMOVABLE, Layer, drop_removed, merge, read_layers, read_settings
 from nfpi.config.settings import Config
 
 
@@ -74,17 +76,16 @@ def resolve(
     try:
         choice = _Choice.model_validate({key: value for key, value in {**raw, **overrides}.items() if key in own})
     except ValidationError as error:
-        raise ConfigError(explain(error)) from None
+        raise find_fault(error) from None
     lowest, highest = ({key: value for key, value in part.items() if key not in own} for part in (raw, overrides))
     file, preset = read_layers(choice.preset, presets)
     _check_results(choice.results / file.stem)
-    layers = [lowest, *preset, highest]
+    layers = [Layer(str(config_file), lowest), *preset, Layer(overrides_name, highest)]
     try:
         config = _validate(layers)
-    except ConfigError as fault:
-        parts = {str(config_file): layers[:1], f"preset {file.stem}": layers[:-1]}
-        where = next((name for name, part in parts.items() if _find_fault(part) == str(fault)), overrides_name)
-        raise ConfigError(f"{where}: {fault}") from None
+    except (ValidationError, ConfigError) as error:
+        fault = _as_config_error(error)
+        raise ConfigError(f"{_find_layer(layers, fault.key)}: {fault}", fault.key) from None
     is_of_project = file.parent == presets.resolve()
     return Resolved(file.stem, choice.results, config, None if is_of_project else file)
 
@@ -101,49 +102,83 @@ def _check_results(root: Path) -> None:
         raise ConfigError(f"results: expected a folder, received {other}, which is none")
 
 
-def _list_extensions(layers: Iterable[Mapping[str, Any]]) -> list[Path]:
+def _as_config_error(error: ValidationError | ConfigError) -> ConfigError:
+    return find_fault(error) if isinstance(error, ValidationError) else error
+
+
+def _find_layer(layers: Sequence[Layer], key: str) -> str:
+    """Return the name of the layer that a setting comes from: the last of those that have most of its dotted key."""
+    source: Layer = max(reversed(layers), key=lambda layer: _count_nested(layer.settings, key))
+    return source.name
+
+
+def _count_nested(settings: Any, key: str) -> int:
+    """Return how many of the names in a dotted key are nested in raw settings; a name may contain dots itself."""
+    if not isinstance(settings, Mapping):
+        return 0
+    depths = [
+        1 + _count_nested(value, key.removeprefix(f"{name}."))
+        for name, value in settings.items()
+        if f"{key}.".startswith(f"{name}.")
+    ]
+    return max(depths, default=0)
+
+
+def _list_extensions(layers: Iterable[Layer]) -> list[Path]:
     """Return the extension files of all layers, each once."""
     files: dict[Path, Path] = {}
     for layer in layers:
-        for file in Config(extensions=layer.get("extensions") or []).extensions:
+        for file in Config(extensions=layer.settings.get("extensions") or []).extensions:
             files.setdefault(file.resolve(), file)
     return list(files.values())
 
 
-def _validate(layers: Sequence[Mapping[str, Any]]) -> Config:
+def _validate(layers: Sequence[Layer]) -> Config:
     """Load the extensions, and return the settings of merged layers.
 
     Raises:
-        ConfigError: the settings are invalid, or an extension is missing or faulty.
+        ValidationError: a setting is invalid.
+        ConfigError: settings do not fit together, or an extension is missing or faulty.
     """
-    where = ""
-    try:
-        extensions = _list_extensions(layers)
-        load_extensions(extensions)
-        merged = _drop_outdated(layers, drop_removed(merge(*layers)))
-        config = Config.model_validate(merged | {"extensions": extensions})
-        for dataset in config.datasets:
-            where = f"datasets.{dataset}.overrides: "
-            _check_overridden_names(config, dataset)
-            config.for_dataset(dataset)
-            for flow in config.flows:
-                where = f"training of flows.{flow} on {dataset}: "
-                config.resolve_training(dataset, flow)
-        where = ""
-        _check_selections(config)
-        _check_metrics(config)
-    except (ValidationError, ConfigError) as error:
-        raise ConfigError(f"{where}{explain(error) if isinstance(error, ValidationError) else error}") from None
+    extensions = _list_extensions(layers)
+    load_extensions(extensions)
+    merged = _drop_outdated(layers, drop_removed(merge(*(layer.settings for layer in layers))))
+    read = {"flows": _read_weights(merged.get("flows") or {})}
+    config = Config.model_validate(merge(merged, read) | {"extensions": extensions})
+    _check_overrides(config)
+    _check_selections(config)
+    _check_metrics(config)
     return config
 
 
-def _drop_outdated(layers: Sequence[Mapping[str, Any]], merged: Mapping[str, Any]) -> dict[str, Any]:
+def _read_weights(flows: Any) -> dict[str, dict[str, Any]]:
+    """Return λ of the trained models among raw blocks of `flows:`, as settings of these blocks."""
+    trained = {name: flow for name, flow in Config(flows=flows).flows.items() if isinstance(flow, TrainedSettings)}
+    return {name: {"lambda": flow.read_weight()} for name, flow in trained.items()}
+
+
+def _check_overrides(config: Config) -> None:
+    """Raise ConfigError if the overrides of a data set are invalid, or the training of a backbone on it."""
+    for dataset in config.datasets:
+        where = key = f"datasets.{dataset}.overrides"
+        try:
+            _check_overridden_names(config, dataset)
+            config.for_dataset(dataset)
+            for flow in config.flows:
+                where, key = f"training of flows.{flow} on {dataset}", f"flows.{flow}.training"
+                config.resolve_training(dataset, flow)
+        except (ValidationError, ConfigError) as error:
+            fault = _as_config_error(error)
+            raise ConfigError(f"{where}: {fault}", f"{key}.{fault.key}") from None
+
+
+def _drop_outdated(layers: Sequence[Layer], merged: Mapping[str, Any]) -> dict[str, Any]:
     """Drop inherited claims and figures that need a table, or its row, λ or metric, which a later layer has removed.
 
     Those after which no layer changes tables are kept even if invalid, so that their fault is reported.
 
     Args:
-        layers: raw settings, each overriding those before it.
+        layers: config.yaml, presets and the user's settings.
         merged: all layers merged.
     """
     kept, tables = dict(merged), merged.get("tables")
@@ -155,25 +190,16 @@ def _drop_outdated(layers: Sequence[Mapping[str, Any]], merged: Mapping[str, Any
     return kept
 
 
-def _changes_tables_later(layers: Sequence[Mapping[str, Any]], group: str, name: str) -> bool:
+def _changes_tables_later(layers: Sequence[Layer], group: str, name: str) -> bool:
     """Return whether a layer changes tables after the last one that sets a block of a group."""
-    last = max(index for index, layer in enumerate(layers) if name in (layer.get(group) or {}))
-    return any(layer.get("tables") for layer in layers[last + 1 :])
+    last = max(index for index, layer in enumerate(layers) if name in (layer.settings.get(group) or {}))
+    return any(layer.settings.get("tables") for layer in layers[last + 1 :])
 
 
 def _has_table(figure: Any, tables: Mapping[str, Any]) -> bool:
     """Return whether the table of a figure is there, or it has none."""
     table = figure.get("table") if isinstance(figure, Mapping) else None
     return table is None or table in tables
-
-
-def _find_fault(layers: Sequence[Mapping[str, Any]]) -> str:
-    """Return the fault of merged layers, empty if there is none."""
-    try:
-        _validate(layers)
-    except ConfigError as fault:
-        return str(fault)
-    return ""
 
 
 def _check_overridden_names(config: Config, dataset: str) -> None:
@@ -183,7 +209,8 @@ def _check_overridden_names(config: Config, dataset: str) -> None:
         known = getattr(config, group)
         for name in overrides.get(group, {}):
             if name not in known:
-                raise ConfigError(f"{group}: unknown {group[:-1]} '{name}'{suggest(str(name), known)}")
+                fault = f"{group}: unknown {group[:-1]} '{name}'{suggest(str(name), known)}"
+                raise ConfigError(fault, f"{group}.{name}")
 
 
 def _check_selections(config: Config) -> None:
@@ -192,38 +219,38 @@ def _check_selections(config: Config) -> None:
         dataset, weights = experiment.dataset, experiment.weights
         if not config.datasets[dataset].refit:
             continue
-        where = f"tables.{table}: {dataset} has no validation images (refit) to select on: expected"
+        key, expected = f"tables.{table}", f"{dataset} has no validation images (refit) to select on: expected"
         if config.tables[table].best_only and len(weights) > 1:
-            raise ConfigError(f"{where} one λ per experiment with best_only, received {len(weights)}")
+            raise ConfigError.at(key, f"{expected} one λ per experiment with best_only, received {len(weights)}")
         temperatures = set(config.for_dataset(dataset).generation.temperatures)
         if "generated" in experiment.models and len(temperatures) > 1:
-            raise ConfigError(
-                f"{where} a single value of generation.temperatures for its classifier, received {len(temperatures)}"
-            )
+            expected += " a single value of generation.temperatures for its classifier"
+            raise ConfigError.at(key, f"{expected}, received {len(temperatures)}")
 
 
 def _check_metrics(config: Config) -> None:
     """Raise ConfigError if no row of a table has any of its metrics; columns that no row has are left out."""
     for table, settings in config.tables.items():
+        key = f"tables.{table}.metrics"
         models = {model for experiment in settings.experiments for model in experiment.models}
         # `model` is None for metrics that are computed for each kind of model; DIVERGENCE is only compared by claims
         if all(metric(name).model not in {None, *models} or name == DIVERGENCE for name in settings.metrics):
             expected = "expected a metric that some row of the table has"
-            raise ConfigError(f"tables.{table}.metrics: {expected}, received {', '.join(settings.metrics)}")
+            raise ConfigError.at(key, f"{expected}, received {', '.join(settings.metrics)}")
         for name in settings.metrics:
-            _check_network(config, table, name)
+            _check_network(config, key, name, settings.experiments)
 
 
-def _check_network(config: Config, table: str, name: str) -> None:
+def _check_network(config: Config, key: str, name: str, experiments: Iterable[Experiment]) -> None:
     """Raise ConfigError if a metric of a table is a distance by features of a network that there is not."""
-    network, where = find_network(name), f"tables.{table}.metrics: {name}"
+    network = find_network(name)
     if network == "inception" and config.quality.inception is None:
-        raise ConfigError(f"{where}: expected quality.inception, the file of Inception's weights, received none")
-    for experiment in config.tables[table].experiments if network not in (None, "inception") else ():
+        raise ConfigError.at(key, f"{name}: expected quality.inception, the file of Inception's weights, received none")
+    for experiment in experiments if network not in (None, "inception") else ():
         if "samples" in experiment.models and experiment.classifier is not None:
             model = config.for_dataset(experiment.dataset).classifiers[experiment.classifier].model
             if model != network:
-                raise ConfigError(f"{where}: expected classifiers with model {network}, received {model}")
+                raise ConfigError.at(key, f"{name}: expected classifiers with model {network}, received {model}")
 
 
 def _parse_nulls(value: Any) -> Any:

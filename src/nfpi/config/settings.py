@@ -1,37 +1,103 @@
-"""All settings of one preset, and what its jobs look up in them."""
+"""All settings of one preset, and what its jobs look up in them; among them, those of figures.
+
+Each figure is a module of :mod:`nfpi.figures`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, model_validator
 
-from nfpi.config.base import UNIQUE, ConfigError, LocalPath, Name, Seed, Settings
-from nfpi.config.claims import Claim
-from nfpi.config.classifiers import ClassifierConfig
-from nfpi.config.cluster import Cluster, JobName, Resources
-from nfpi.config.consistency import check_consistency, check_names
+from nfpi.config.base import UNIQUE, ConfigError, LocalPath, Name, Seed, Settings, suggest
+from nfpi.config.claims import Claim, check_claims
+from nfpi.config.classifiers import ClassifierConfig, check_start_from
+from nfpi.config.cluster import Cluster, JobName, Resources, check_warning
 from nfpi.config.datasets import PER_SEED, DatasetBlock, DatasetConfig
-from nfpi.config.experiments import Experiment, Table
-from nfpi.config.figures import Figures
-from nfpi.config.flows import FLOWS, FlowConfig, TrainedSettings
-from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig, QualityConfig
+from nfpi.config.experiments import Experiment, Table, check_experiment, compute_weights
+from nfpi.config.flows import (
+    FLOWS,
+    EvaluationConfig,
+    FlowConfig,
+    GenerationConfig,
+    NfaConfig,
+    QualityConfig,
+    TrainedSettings,
+    TrainingConfig,
+)
 from nfpi.config.presets import VARIANTS, merge
-from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig, compute_weight, get_alpha
-from nfpi.config.training import TrainingConfig
+from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig
+from nfpi.config.registry import NamedBlockRegistry
 from nfpi.runs import (
     BASELINE,
     COMMON_SPLITS,
     OWN,
+    RESERVED_NAMES,
     SPLITS_OF_SEED,
+    Layout,
     Run,
     name_refitted,
     parse_splits_seed,
     split_refitted,
 )
+
+
+class FigureSettings(Settings):
+    """Base class of the settings of figures. Subclasses name the input files.
+
+    A figure with a setting `table` is drawn whenever this table is made.
+    """
+
+    title: ClassVar[str] = ""
+    """title in reports"""
+    caption: ClassVar[str] = ""
+    """caption in reports, in reStructuredText"""
+    pictures: ClassVar[tuple[str, ...]] = ()
+    """names of the pictures; empty: one picture with the name of the figure"""
+    has_table: ClassVar[bool] = False
+    """whether the shown numbers are also written to a csv file with the name of the figure"""
+    uses_gpu: ClassVar[bool] = False
+    """whether it uses a GPU"""
+    is_quick: ClassVar[bool] = False
+    """whether it takes only seconds, and is drawn on the machine of the workflow instead of in a cluster job"""
+
+    @classmethod
+    def picture_names(cls, name: str) -> list[str]:
+        """Return the names of the pictures of this figure, whose name is `name`."""
+        return list(cls.pictures) or [name]
+
+    @classmethod
+    def output_names(cls, name: str) -> dict[str, str]:
+        """Return the names of the files of this figure: its pictures as PNG and PDF, and its table, if any, as csv."""
+        names = {
+            f"{picture}_{end}": f"{picture}.{end}" for end in ("png", "pdf") for picture in cls.picture_names(name)
+        }
+        return names | ({"table": f"{name}.csv"} if cls.has_table else {})
+
+    def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:
+        """Return the paths of the input files, by their role.
+
+        Raises:
+            ConfigError: the figure cannot show the selected runs.
+        """
+        raise NotImplementedError
+
+    def reads(self, config: Config) -> dict[str, Settings]:
+        """Return other blocks of settings that the figure depends on, by name."""
+        return {}
+
+    def describe(self, config: Config) -> str:
+        """Return the caption, completed with what depends on the preset: data set, counts, seed."""
+        return self.caption
+
+
+FIGURES = NamedBlockRegistry("figure", "register_figure", ("settings", "inputs"), package="nfpi.figures")
+"""The builder of a figure is a function, called with the settings and a :class:`nfpi.figures.FigureInputs`; it returns
+a :class:`nfpi.figures.Drawn`."""
+Figures = Annotated[dict[Name, SerializeAsAny[FigureSettings]], BeforeValidator(FIGURES.validate), FIGURES]
 
 
 def _as_list(value: Any) -> Any:
@@ -168,7 +234,7 @@ class Config(Settings):
         settings = None if block is None else PRIORS.extract_settings(block)
         if block is None or not isinstance(settings, FixedPointSettings) or PRIORS[block.method].traits["learned"]:
             received = f"'{prior}' ({'of a trained model' if block is None else block.method})"
-            raise ConfigError(f"{where}: expected a prior fitted once by fixed-point iteration, received {received}")
+            raise ConfigError.at(where, f"expected a prior fitted once by fixed-point iteration, received {received}")
         return settings
 
     def list_extensions(self, **names: str | None) -> list[Path]:
@@ -203,70 +269,67 @@ class Config(Settings):
         """Return the names of the figures that are drawn whenever a table is made."""
         return [name for name, figure in self.figures.items() if getattr(figure, "table", None) == table]
 
-    @model_validator(mode="after")
-    def _check(self) -> Config:
-        check_names(self)
-        self._resolve_relative_weights()
-        check_consistency(self)
-        return self
-
-    def _resolve_relative_weights(self) -> None:
-        """Replace the relative weights of experiments and figures by λ; those of trained models have the model's λ."""
-        for name, table in self.tables.items():
-            experiments = [self._resolve_weights(f"tables.{name}", experiment) for experiment in table.experiments]
-            self.tables[name] = table.model_copy(update={"experiments": experiments})
-        for name, figure in self.figures.items():
-            if (model := self.find_model(figure)) is not None:
-                own = {"prior": OWN, "weight": model.weight, "lambdas": [model.weight]}
-                changes = {key: value for key, value in own.items() if hasattr(figure, key)}
-                self.figures[name] = figure.model_copy(update=changes)
-                continue
-            relative_weight = getattr(figure, "relative_weight", None)
-            if relative_weight is not None:
-                (weight,) = self._compute_weights(f"figures.{name}.relative_weight", figure, [relative_weight])
-                self.figures[name] = figure.model_copy(update={"weight": weight, "relative_weight": None})
-
-    def _resolve_weights(self, where: str, experiment: Experiment) -> Experiment:
-        if (model := self.find_model(experiment)) is not None:
-            return self._choose_own_prior(where, experiment, model)
-        if not experiment.relative_weights:
-            return experiment
-        weights = self._compute_weights(f"{where}.relative_weights", experiment, experiment.relative_weights)
-        return experiment.model_copy(update={"lambdas": weights, "relative_weights": []})
-
     def find_model(self, settings: Any) -> TrainedSettings | None:
         """Return the trained model that an experiment or a figure names as its flow; None: it names none."""
         flow = self.flows.get(getattr(settings, "flow", ""))
         return flow if isinstance(flow, TrainedSettings) and getattr(settings, "prior", OWN) is not None else None
 
-    def _choose_own_prior(self, where: str, experiment: Experiment, model: TrainedSettings) -> Experiment:
-        """Return an experiment on a trained model with the model's own prior and λ.
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        self._check_names()
+        self._resolve_weights()
+        check_start_from(self.classifiers)
+        for table, experiment in self.iterate_experiments():
+            check_experiment(f"tables.{table}", experiment, self.priors, self.classifiers)
+        if self.cluster is not None:
+            check_warning(self.cluster, self.resources)
+        check_claims(self.claims, self.tables)
+        return self
 
-        Raises:
-            ValueError: the experiment names another prior, or other λ.
-        """
-        prior = experiment.prior if "prior" in experiment.model_fields_set else OWN
-        weights = [model.weight] if model.weight else []
-        if prior != OWN or experiment.relative_weights or experiment.lambdas not in ([], weights):
-            received = ", ".join(sorted(experiment.model_fields_set & {"prior", "lambdas", "relative_weights"}))
-            raise ValueError(
-                f"{where}: expected neither prior nor lambdas for flow '{experiment.flow}', a trained model with its "
-                f"own, received {received}"
-            )
-        return experiment.model_copy(update={"prior": OWN, "lambdas": weights})
+    def _check_names(self) -> None:
+        """Raise ConfigError if a block is named that does not exist, or has a reserved name."""
+        named: list[tuple[str, Settings]] = [
+            (f"tables.{table}", settings) for table, settings in self.iterate_experiments()
+        ]
+        named += [(f"figures.{name}", figure) for name, figure in self.figures.items()]
+        for where, settings in named:
+            for kind in (*VARIANTS, "table"):
+                name, known = getattr(settings, kind, None), getattr(self, f"{kind}s")
+                if kind == "prior" and self.find_model(settings) is not None:
+                    continue
+                uses_no_flow = kind == "flow" and getattr(settings, "prior", "") is None
+                if name is not None and name not in known and not uses_no_flow:
+                    raise ConfigError.at(where, f"unknown {kind} '{name}'{suggest(name, known)}")
+        other = self.evaluation.unknown
+        if other is not None and other not in self.datasets:
+            raise ConfigError.at("evaluation.unknown", f"unknown dataset '{other}'{suggest(other, self.datasets)}")
+        for group, reserved in RESERVED_NAMES.items():
+            for name in getattr(self, group):
+                if name in reserved or (group == "priors" and split_refitted(name)[1]):
+                    raise ConfigError.at(f"{group}.{name}", "this name is reserved: choose another one")
 
-    def _compute_weights(self, where: str, settings: Any, relative_weights: list[float]) -> list[float]:
-        """Compute λ of relative weights, for the data set and the prior that `settings` names.
+    def _resolve_weights(self) -> None:
+        """Replace the relative weights of experiments and figures by λ; those of trained models have the model's λ."""
+        for name, table in self.tables.items():
+            experiments = [self._resolve_experiment(f"tables.{name}", experiment) for experiment in table.experiments]
+            self.tables[name] = table.model_copy(update={"experiments": experiments})
+        for name, figure in self.figures.items():
+            if (model := self.find_model(figure)) is not None:
+                own = {"prior": OWN, "weight": model.weight or 0.0, "lambdas": [model.weight or 0.0]}
+                changes = {key: value for key, value in own.items() if hasattr(figure, key)}
+                self.figures[name] = figure.model_copy(update=changes)
+                continue
+            relative_weight = getattr(figure, "relative_weight", None)
+            if relative_weight is not None:
+                where = f"figures.{name}.relative_weight"
+                (weight,) = compute_weights(where, figure, [relative_weight], self.datasets, self.priors)
+                self.figures[name] = figure.model_copy(update={"weight": weight, "relative_weight": None})
 
-        Raises:
-            ValueError: the prior has no α, or K and D of the data set are not known before it is read.
-        """
-        dataset, prior = self.datasets[settings.dataset], self.priors[settings.prior]
-        alpha = get_alpha(prior)
-        if alpha is None:
-            raise ValueError(f"{where}: expected lambdas: prior '{settings.prior}' has no alpha")
-        num_classes, num_dimensions = dataset.num_classes, dataset.num_dimensions
-        if num_classes is None or num_dimensions is None:
-            cure = "" if dataset.vae is not None else f", or datasets.{settings.dataset} with classes and shape"
-            raise ValueError(f"{where}: the size of data set '{settings.dataset}' is unknown: expected lambdas{cure}")
-        return [compute_weight(value, alpha, num_classes, num_dimensions) for value in relative_weights]
+    def _resolve_experiment(self, where: str, experiment: Experiment) -> Experiment:
+        if (model := self.find_model(experiment)) is not None:
+            return experiment.choose_own_prior(where, model.weight or 0.0)
+        if not experiment.relative_weights:
+            return experiment
+        where, relative_weights = f"{where}.relative_weights", experiment.relative_weights
+        weights = compute_weights(where, experiment, relative_weights, self.datasets, self.priors)
+        return experiment.model_copy(update={"lambdas": weights, "relative_weights": []})

@@ -21,9 +21,9 @@ from pydantic import ValidationError
 
 from nfpi.config.base import explain, list_execution_settings
 from nfpi.config.classifiers import ClassifierConfig
+from nfpi.config.flows import TrainingConfig
 from nfpi.config.metrics import find_metric
 from nfpi.config.settings import Config
-from nfpi.config.training import TrainingConfig
 from nfpi.results.claims.rows import list_runs_compared_by_image
 from nfpi.results.recorded.calls import SETTINGS_FILE, StoredSettings, read_settings
 from nfpi.results.recorded.csv_files import read_csv, write_rows

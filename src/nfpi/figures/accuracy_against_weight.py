@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nfpi.config.base import Name
-from nfpi.config.figures import FigureSettings
 from nfpi.config.metrics import metric
-from nfpi.config.settings import Config
+from nfpi.config.settings import Config, FigureSettings
 from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
 from nfpi.figures.style import (
     LEGEND_HEIGHT,

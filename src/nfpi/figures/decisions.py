@@ -11,8 +11,7 @@ from pydantic import Field
 
 from nfpi.config.base import Augmentation, Name, NonNegativeFloat
 from nfpi.config.experiments import Refit
-from nfpi.config.figures import FigureSettings
-from nfpi.config.settings import Config
+from nfpi.config.settings import Config, FigureSettings
 from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
 from nfpi.figures.style import (
     CLASS_COLOURS,

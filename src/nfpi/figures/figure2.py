@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from nfpi.config.base import PositiveInt, Settings
-from nfpi.config.generation import NfaConfig
+from nfpi.config.flows import NfaConfig
 from nfpi.config.settings import Config
 from nfpi.figures.drawn import Drawn, FigureInputs, list_split_files, register_figure
 from nfpi.figures.image_grid import FlowFigure, draw_image_grid, to_pixels

@@ -9,8 +9,7 @@ from pydantic import Field
 
 from nfpi.config.base import UNIQUE, Name, NonNegativeFloat, PositiveFloat, PositiveInt
 from nfpi.config.experiments import Refit
-from nfpi.config.figures import FigureSettings
-from nfpi.config.settings import Config
+from nfpi.config.settings import Config, FigureSettings
 from nfpi.figures.drawn import Drawn, FigureInputs, list_split_files, register_figure
 from nfpi.figures.figure1 import embed_images
 from nfpi.figures.image_grid import draw_image_grid, to_pixels

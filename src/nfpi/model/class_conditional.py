@@ -14,7 +14,7 @@ import torch
 
 from nfpi.augmentation import augment_images
 from nfpi.config.experiments import Refit
-from nfpi.config.generation import NfaConfig
+from nfpi.config.flows import NfaConfig
 from nfpi.data.domain import Domain
 from nfpi.data.store import ImageSet, digest_images
 from nfpi.evaluation import collect_statistics
@@ -677,7 +677,7 @@ class ClassConditionalFlow:
             images: (N, H, W, C), at least two of each class.
             labels: (N,).
             generator: random number generator; None: torch's default one.
-            settings: those of :class:`nfpi.config.generation.NfaConfig`: `variants` of each image (3), `strength` in
+            settings: those of :class:`nfpi.config.flows.NfaConfig`: `variants` of each image (3), `strength` in
                 [0, 1] (0.5), `axes` (64), `law`, `concentration`.
 
         Returns:

@@ -14,10 +14,9 @@ from pydantic_core import PydanticCustomError
 
 from nfpi.config.base import NonNegativeFloat, Seed, Settings, explain
 from nfpi.config.experiments import Refit
-from nfpi.config.flows import FLOWS, FlowBlock
+from nfpi.config.flows import FLOWS, FlowBlock, TrainingConfig, choose_batch_size, choose_epochs
 from nfpi.config.metrics import MISMATCH_LIMIT
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT, PRIORS, LearnedMethod, PriorBlock, compute_weight, get_alpha
-from nfpi.config.training import TrainingConfig, choose_batch_size, choose_epochs
 from nfpi.data.store import ImageSet, digest_images
 from nfpi.flows.registry import describe_flow
 from nfpi.model.files import describe_images
@@ -142,8 +141,8 @@ def choose_training(
 ) -> TrainingConfig:
     """Return the training settings of a fit.
 
-    Defaults: batch size and epochs by the number of images (:func:`nfpi.config.training.choose_batch_size`,
-    :func:`nfpi.config.training.choose_epochs`); a warm-up of 100 steps, but at most a quarter of all; augmentation
+    Defaults: batch size and epochs by the number of images (:func:`nfpi.config.flows.choose_batch_size`,
+    :func:`nfpi.config.flows.choose_epochs`); a warm-up of 100 steps, but at most a quarter of all; augmentation
     `shift` if the longer side exceeds 16 pixels, otherwise none; one evaluation, at the end; `fit_after_epochs` 0 for a
     single epoch, otherwise 1; a learning rate of 0.003 for Glow and transformer flows. The others are those of
     :class:`TrainingConfig`.

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from nfpi.config.base import NonNegativeFloat, NonNegativeInt, PositiveInt
+from nfpi.runs import format_weight
 from nfpi.runtime.files import write_atomically, written_together
 from nfpi.runtime.formats import Record, check_record, read_json_object
 
@@ -72,7 +73,7 @@ class Diverged(ArithmeticError):
         advice = "; a smaller λ may converge" if self.weight else ""
         return (
             f"diverged at iteration {self.iteration}: {self.quantity} of class {self.class_index} "
-            f"(λ = {self.weight:g}{relative}{advice})"
+            f"(λ = {format_weight(self.weight or 0.0)}{relative}{advice})"
         )
 
     @property

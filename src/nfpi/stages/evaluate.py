@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nfpi.config.generation import EvaluationConfig
+from nfpi.config.flows import EvaluationConfig
 from nfpi.config.metrics import VALIDATION_PREFIX
 from nfpi.results.recorded.csv_files import read_column
 from nfpi.runs import FLOW_RUN, INITIAL_FILES, LOG_FILE, MODEL_FILES, Run

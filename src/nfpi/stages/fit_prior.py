@@ -11,7 +11,7 @@ from pydantic import AfterValidator
 from nfpi.config.base import NonNegativeFloat
 from nfpi.config.priors import PRIORS, PriorBlock, PriorConfig
 from nfpi.results.recorded.csv_files import write_rows
-from nfpi.runs import FIT, INITIAL_FILES, RESIDUALS
+from nfpi.runs import FIT, INITIAL_FILES, RESIDUALS, format_weight
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.stages.base import Stage
 from nfpi.stages.needs import Needs
@@ -71,7 +71,7 @@ class FitPrior(Stage):
             raise
         if "iterations" in fitted.record:
             found = fitted.record["iterations"], fitted.record["converged"]
-            logger.info("λ = %g: %d iterations, converged: %s", self.weight, *found)
+            logger.info("λ = %s: %d iterations, converged: %s", format_weight(self.weight), *found)
         self._write_residuals(fitted.residuals)
         save_prior(self.get_path("prior"), fitted.prior, header | fitted.record)
 

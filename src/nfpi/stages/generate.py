@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from nfpi.config.base import PositiveFloat, PositiveInt, Seed
-from nfpi.config.generation import Displacement, NfaConfig
+from nfpi.config.flows import Displacement, NfaConfig
 from nfpi.runs import AUGMENTED, GENERATED, IMAGE_SET_FILES, MODEL_FILES, VARIANTS
 from nfpi.stages.base import Stage
 from nfpi.stages.needs import Needs

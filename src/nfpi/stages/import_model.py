@@ -11,7 +11,7 @@ from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import NonNegativeFloat, Seed
 from nfpi.config.flows import TrainedSettings
-from nfpi.runs import FLOW_RUN, MODEL_FILES, OWN
+from nfpi.runs import FLOW_RUN, MODEL_FILES, OWN, format_weight
 from nfpi.stages.base import Stage
 from nfpi.stages.needs import Needs
 from nfpi.stages.planned import Planned, Wildcards
@@ -96,8 +96,8 @@ class ImportModel(Stage):
         recorded = model.config.get("prior", {}).get("lambda")
         if recorded not in (None, self.weight):
             raise ValueError(
-                f"{self.model}: expected a model with λ = {self.weight:g}, received one with λ = {recorded:g}: set it "
-                "as `lambda` of the flow"
+                f"{self.model}: expected a model with λ = {format_weight(self.weight)}, received one with λ = "
+                f"{format_weight(recorded)}: set it as `lambda` of the flow"
             )
         unseen = {} if model.digests is None else {"unseen": self._check_unseen(model.digests, train, test)}
         config = {name: value for name, value in model.config.items() if name != "unseen"}

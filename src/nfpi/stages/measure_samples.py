@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config.generation import QualityConfig
+from nfpi.config.flows import QualityConfig
 from nfpi.config.metrics import find_network
 from nfpi.results.recorded.records import read_record
 from nfpi.runs import MEASURED_SAMPLES, METRICS_FILE, REFERENCE_AUGMENTATION, Run

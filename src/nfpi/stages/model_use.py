@@ -12,7 +12,7 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliVariadicArg
 
 from nfpi.config.base import UNIQUE, ConfigError, NonNegativeFloat, PositiveInt, Seed
-from nfpi.config.generation import NfaConfig
+from nfpi.config.flows import NfaConfig
 from nfpi.config.metrics import metric
 from nfpi.results.numbers import format_measurement
 from nfpi.runs import MODEL_FILES

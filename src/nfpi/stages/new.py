@@ -18,9 +18,9 @@ from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import NAME, NAME_RULE, ConfigError
 from nfpi.config.datasets import SOURCES, ArchiveLimits, DataError, DatasetConfig
+from nfpi.config.flows import choose_batch_size, choose_epochs
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT
 from nfpi.config.resolution import build_json_schema, resolve
-from nfpi.config.training import choose_batch_size, choose_epochs
 from nfpi.results.numbers import format_duration
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command, Stage
@@ -38,8 +38,8 @@ _PER_CLASS = 500
 _GENERATED, _CLASSIFIER_STEPS, _CLASSIFIER_EPOCHS = 600, 100, 5
 """smallest numbers of generated images, and of steps and epochs of a classifier of them"""
 _SMALL_JOBS = (
-    *("start_flow", "fit_prior", "train_flow", "evaluate", "generate", "train_classifier", "test_classifier"),
-    "figure",
+    *("start_flow", "fit_prior", "train_flow", "refit_prior", "evaluate", "generate", "train_classifier"),
+    *("test_classifier", "figure"),
 )
 """jobs to which one core each is given, as a small flow is hardly faster with more"""
 _RELATIVE_WEIGHTS = [0, DEFAULT_RELATIVE_WEIGHT / 4, DEFAULT_RELATIVE_WEIGHT, 4 * DEFAULT_RELATIVE_WEIGHT]

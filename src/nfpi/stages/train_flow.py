@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import model_validator
 
 from nfpi.config.base import EXECUTION, NonNegativeFloat, PositiveInt, Seed, Start
-from nfpi.config.flows import FLOWS, FlowConfig
+from nfpi.config.flows import FLOWS, FlowConfig, TrainingConfig
 from nfpi.config.priors import LearnedMethod, PriorConfig
-from nfpi.config.training import TrainingConfig
 from nfpi.results.recorded.csv_files import write_log
 from nfpi.runs import FLOW_RUN, INITIAL, INITIAL_FILES, LOG_FILE, MODEL_FILES, OWN, Run, split_refitted
 from nfpi.stages.needs import Job, Need, Needs

@@ -11,7 +11,7 @@ from functools import cached_property, reduce
 import torch
 from torch import Tensor
 
-from nfpi.config.training import TrainingConfig
+from nfpi.config.flows import TrainingConfig
 from nfpi.data.batches import BatchLoader, ImageBatches, Transform, num_batches
 from nfpi.data.domain import Domain, choose_domain
 from nfpi.data.store import ImageSet

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfpi.config.training import TrainingConfig
+from nfpi.config.flows import TrainingConfig
 from nfpi.evaluation import evaluate_flow
 from nfpi.flows.series import SeriesBounds
 from nfpi.priors.gaussian import GaussianPrior

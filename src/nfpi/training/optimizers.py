@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
 
 from nfpi.config.classifiers import ClassifierConfig
-from nfpi.config.training import TrainingConfig
+from nfpi.config.flows import TrainingConfig
 
 _OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adamax": torch.optim.Adamax,

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from nfpi.config.base import ConfigError, NonNegativeInt, Seed, explain
+from nfpi.config.flows import TrainingConfig
 from nfpi.config.priors import LearnedMethod
-from nfpi.config.training import TrainingConfig
 from nfpi.flows.bijection import ImageFlow
 from nfpi.flows.check import FlowError
 from nfpi.flows.registry import build_flow

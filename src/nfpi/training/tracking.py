@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfpi.config.base import ConfigError
-from nfpi.config.training import TrainingConfig
+from nfpi.config.flows import TrainingConfig
 from nfpi.data.domain import PixelDomain
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.divergence import NOT_FINITE

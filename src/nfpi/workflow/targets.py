@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nfpi.config.base import ConfigError, suggest
-from nfpi.config.figures import FIGURES
+from nfpi.config.settings import FIGURES
 from nfpi.runs import FIGURES_FOLDER, TABLES_FOLDER
 from nfpi.stages.claims import JudgeClaims
 from nfpi.stages.planned import Wildcards
