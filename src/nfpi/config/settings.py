@@ -293,8 +293,9 @@ class Config(Settings):
         ]
         named += [(f"figures.{name}", figure) for name, figure in self.figures.items()]
         for where, settings in named:
-            for kind in (*VARIANTS, "table"):
-                name, known = getattr(settings, kind, None), getattr(self, f"{kind}s")
+            for group in (*VARIANTS, "tables"):
+                kind, known = group.removesuffix("s"), getattr(self, group)
+                name = getattr(settings, kind, None)
                 if kind == "prior" and self.find_model(settings) is not None:
                     continue
                 uses_no_flow = kind == "flow" and getattr(settings, "prior", "") is None

@@ -14,6 +14,7 @@ from nfpi.config.base import ConfigError
 from nfpi.config.settings import Config
 from nfpi.results.numbers import typeset_weight
 from nfpi.results.tables.rows import list_table_rows
+from nfpi.runs import format_weight
 
 if TYPE_CHECKING:  # these are slow to import, and `snakemake` calls check_tables
     import pandas as pd
@@ -187,7 +188,8 @@ def check_tables(config: Config) -> None:
             first = known.setdefault(identity, row.experiment)
             if first != row.experiment:
                 label = f"label '{row.label}'" if row.label else "no label"
-                label += f" on '{row.dataset}'" + ("" if row.weight is None else f" with λ = {row.weight:g}")
+                at_weight = "" if row.weight is None else f" with λ = {format_weight(row.weight)}"
+                label += f" on '{row.dataset}'{at_weight}"
                 raise ConfigError(
                     f"tables.{name}.experiments.{row.experiment}: expected a row that can be told apart from that of "
                     f"experiments.{first}, received {label} in both: set another label"
