@@ -191,7 +191,7 @@ FAULTS = [
     ({"figures": {"figure9": {}}}, "'figures.figure9' (did you mean 'figure2'?)"),
     ({"figures": {"samples": {"dataset": "digits", "lamda": 1}}}, "'figures.samples.lamda' (did you mean 'lambda'?)"),
     ({"figures": {"samples": {"dataset": "digits", "weight": 1}}}, "'figures.samples.weight'"),
-    ({"classifiers": {"a": {"model": "swin", "architecture": {"depth": 3}}}}, "classifiers.a.architecture: "),
+    ({"classifiers": {"a": {"model": "swin", "architecture": {"depth": 3}}}}, "classifiers.a.architecture.depth'"),
     ({"flows": {"mef": {"training": {"epohcs": 3}}}}, "flows.mef on digits: unknown key 'epohcs'"),
     (overriding(classifier={}), "'datasets.digits.overrides.classifier' (did you mean 'classifiers'?)"),
     (overriding(classifiers={"resnet18": {"epohcs": 3}}), "datasets.digits.overrides: unknown key 'classifiers.resnet"),

@@ -90,7 +90,7 @@ def test_a_wrong_block_is_refused(project, flow, message):
 @pytest.mark.parametrize("weight", [-1, float("nan"), [1]])
 def test_a_hostile_weight_is_refused_in_one_line(project, tmp_path, weight):
     folder = write_model(tmp_path / "model", {"lambda": weight})
-    with pytest.raises(ConfigError, match=r"flows\.theirs\.weight") as caught:
+    with pytest.raises(ConfigError, match=r"flows\.theirs\.lambda") as caught:
         project.resolve_config(make_overrides(folder))
     assert "\n" not in str(caught.value)
 
