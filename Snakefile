@@ -24,18 +24,14 @@ from nfpi.runs import (
     TRAINED_CLASSIFIER,
 )
 from nfpi.runtime.locks import LockedError
-from nfpi.stages.claims import JudgeClaims
 from nfpi.stages.evaluate import Evaluate
-from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment, Generate
-from nfpi.stages.import_model import ImportModel
-from nfpi.stages.measure_samples import MeasureSamples
+from nfpi.stages.models import ImportModel, RefitPrior
 from nfpi.stages.prepare_data import DownloadWeights, EncodeData, PrepareData
-from nfpi.stages.refit_prior import RefitPrior
-from nfpi.stages.tables_and_figures import Collect, MakeFigure, MakeTable
-from nfpi.stages.test_classifier import TestClassifier
+from nfpi.stages.tables_and_figures import Collect, JudgeClaims, MakeFigure, MakeTable
+from nfpi.stages.test_classifier import MeasureSamples, TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
-from nfpi.stages.train_flow import StartFlow, TrainFlow
+from nfpi.stages.train_flow import FitPrior, StartFlow, TrainFlow
 from nfpi.workflow import Jobs, Patterns, Plan, Planning, Targets
 from nfpi.workflow.internals import (
     find_rules_with_jobs,

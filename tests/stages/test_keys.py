@@ -24,9 +24,8 @@ from nfpi.runs import COLLECTED_FOLDER, TABLES_FOLDER
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.manifests import Input, compute_digest, read_manifest, write_manifest
 from nfpi.stages.evaluate import Evaluate
+from nfpi.stages.jobs import MANIFEST, Job, Need, Planned
 from nfpi.stages.keys import PLACED, Keys, SettingsKeys
-from nfpi.stages.needs import MANIFEST, Job, Need
-from nfpi.stages.planned import Planned
 from nfpi.stages.tables_and_figures import MakeTable
 
 ROOT = Path(__file__).parents[2]

@@ -130,9 +130,9 @@ LAST_WRITTEN = {
     "start-flow": "nfpi.training.state.save_tensors",
     "fit-prior": "nfpi.priors.files.save_prior",
     "train-flow": "nfpi.model.files.write_atomically",
-    "evaluate": "nfpi.stages.measuring.write_metrics",
+    "evaluate": "nfpi.stages.common.write_metrics",
     "train-classifier": "nfpi.stages.train_classifier.write_metrics",
-    "test-classifier": "nfpi.stages.measuring.write_metrics",
+    "test-classifier": "nfpi.stages.common.write_metrics",
 }
 """What writes a stage's last file."""
 

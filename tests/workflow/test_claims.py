@@ -17,8 +17,8 @@ from nfpi.results.recorded.predictions import write_predictions
 from nfpi.results.recorded.records import write_metrics
 from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runs import Run
-from nfpi.stages.claims import JudgeClaims
-from nfpi.stages.planned import Planned
+from nfpi.stages.jobs import Planned
+from nfpi.stages.tables_and_figures import JudgeClaims
 
 from .conftest import Job, Project, list_flow_jobs_of_run, list_jobs_of_run, make_plan, make_planning
 

@@ -11,17 +11,15 @@ import pytest
 
 from nfpi.runtime.manifests import write_manifest
 from nfpi.stages.base import Stage
-from nfpi.stages.claims import JudgeClaims
 from nfpi.stages.command_line import create_commands_model
 from nfpi.stages.evaluate import Evaluate
-from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment, Generate
-from nfpi.stages.needs import Job
+from nfpi.stages.jobs import Job
 from nfpi.stages.prepare_data import PrepareData
-from nfpi.stages.tables_and_figures import Collect, MakeFigure, MakeTable
+from nfpi.stages.tables_and_figures import Collect, JudgeClaims, MakeFigure, MakeTable
 from nfpi.stages.test_classifier import TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
-from nfpi.stages.train_flow import StartFlow, TrainFlow
+from nfpi.stages.train_flow import FitPrior, StartFlow, TrainFlow
 from nfpi.workflow import Planning
 from nfpi.workflow.planning import find_changes
 

@@ -11,9 +11,8 @@ from snakemake.io import regex_from_filepattern
 from nfpi.runs import REAL_CLASSIFIER, Run
 from nfpi.stages import needs
 from nfpi.stages.evaluate import Evaluate
-from nfpi.stages.measure_samples import MeasureSamples
-from nfpi.stages.planned import Planned
-from nfpi.stages.test_classifier import TestClassifier
+from nfpi.stages.jobs import Planned
+from nfpi.stages.test_classifier import MeasureSamples, TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.workflow import Patterns
 

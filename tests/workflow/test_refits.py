@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nfpi.stages import needs
-from nfpi.stages.refit_prior import RefitPrior
+from nfpi.stages.models import RefitPrior
 from nfpi.stages.train_flow import TrainFlow
 
 from .conftest import Job, Project, list_collection_jobs, list_jobs_of_run, make_planning

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nfpi.stages.needs import Job
+from nfpi.stages.jobs import Job
 from nfpi.stages.prepare_data import EncodeData
 from nfpi.stages.test_classifier import TestClassifier
 

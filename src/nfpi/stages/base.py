@@ -17,8 +17,7 @@ from nfpi.config.extensions import list_loaded_digests
 from nfpi.config.presets import merge
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.manifests import SUFFIX, Input, compute_digest, read_inputs
-from nfpi.stages.needs import MANIFEST, Needs
-from nfpi.stages.planned import Planned, Wildcards, find_setting
+from nfpi.stages.jobs import MANIFEST, Needs, Planned, Wildcards, find_setting
 
 
 def _split_words(value: Any) -> Any:

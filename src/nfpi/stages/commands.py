@@ -7,9 +7,8 @@ from importlib import import_module
 from nfpi.stages.base import Command, Stage
 
 _MODULES = (
-    *("prepare_data", "train_flow", "import_model", "fit_prior", "refit_prior", "evaluate", "generate"),
-    *("train_classifier", "test_classifier", "measure_samples", "tables_and_figures", "claims"),
-    *("model_use", "new", "targets", "check_device", "progress", "results", "evidence", "adopt"),
+    *("prepare_data", "train_flow", "models", "evaluate", "generate", "train_classifier", "test_classifier"),
+    *("tables_and_figures", "model_use", "new", "prepare_runs", "progress", "results", "evidence"),
 )
 """Modules of this package that define subcommands, in the order in which the command line lists them."""
 

@@ -13,11 +13,10 @@ from nfpi.config.flows import EvaluationConfig
 from nfpi.config.metrics import VALIDATION_PREFIX
 from nfpi.results.recorded.csv_files import read_column
 from nfpi.runs import FLOW_RUN, INITIAL_FILES, LOG_FILE, MODEL_FILES, Run
-from nfpi.stages.measuring import UNKNOWN, DetectingStage, fit_to_validation
-from nfpi.stages.needs import Job, Need, Needs
-from nfpi.stages.planned import Planned, Wildcards
+from nfpi.stages.common import UNKNOWN, DetectingStage, fit_to_validation
+from nfpi.stages.jobs import Job, Need, Needs, Planned, Wildcards
+from nfpi.stages.models import need_model
 from nfpi.stages.prepare_data import list_meta_files, need_splits
-from nfpi.stages.refit_prior import need_model
 from nfpi.stages.train_flow import TrainFlow, need_initial
 
 if TYPE_CHECKING:

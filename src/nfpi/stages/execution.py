@@ -17,8 +17,8 @@ from nfpi.runtime.job_log import is_first_process, print_line, writes_log
 from nfpi.runtime.locks import LockedError, locked
 from nfpi.runtime.manifests import ManifestError, compute_digest, find_faults, read_manifest, write_manifest
 from nfpi.stages.base import ONE_RUN, Command, Stage
+from nfpi.stages.jobs import MANIFEST
 from nfpi.stages.keys import SettingsKeys
-from nfpi.stages.needs import MANIFEST
 
 logger = logging.getLogger(__name__)
 

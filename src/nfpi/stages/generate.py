@@ -12,10 +12,9 @@ from nfpi.config.base import PositiveFloat, PositiveInt, Seed
 from nfpi.config.flows import Displacement, NfaConfig
 from nfpi.runs import AUGMENTED, GENERATED, IMAGE_SET_FILES, MODEL_FILES, VARIANTS
 from nfpi.stages.base import Stage
-from nfpi.stages.needs import Needs
-from nfpi.stages.planned import Planned, Wildcards
+from nfpi.stages.jobs import Needs, Planned, Wildcards
+from nfpi.stages.models import need_model
 from nfpi.stages.prepare_data import list_meta_files, need_splits
-from nfpi.stages.refit_prior import need_model
 
 if TYPE_CHECKING:
     from nfpi.augmentation import PrincipalAxes

@@ -15,20 +15,15 @@ from nfpi.runtime.chains import Chain
 from nfpi.runtime.formats import FormatError
 from nfpi.runtime.manifests import Manifest, ManifestError, read_inputs
 from nfpi.stages.base import Stage
-from nfpi.stages.claims import JudgeClaims
 from nfpi.stages.evaluate import Evaluate
-from nfpi.stages.fit_prior import FitPrior
 from nfpi.stages.generate import Augment, Generate
-from nfpi.stages.import_model import ImportModel
-from nfpi.stages.measure_samples import MeasureSamples
-from nfpi.stages.needs import Job, Need, match_place
-from nfpi.stages.planned import Planned
+from nfpi.stages.jobs import Job, Need, Planned, match_place
+from nfpi.stages.models import ImportModel, RefitPrior
 from nfpi.stages.prepare_data import DownloadWeights, EncodeData, PrepareData
-from nfpi.stages.refit_prior import RefitPrior
-from nfpi.stages.tables_and_figures import Collect, MakeFigure, MakeTable
-from nfpi.stages.test_classifier import TestClassifier
+from nfpi.stages.tables_and_figures import Collect, JudgeClaims, MakeFigure, MakeTable
+from nfpi.stages.test_classifier import MeasureSamples, TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
-from nfpi.stages.train_flow import StartFlow, TrainFlow
+from nfpi.stages.train_flow import FitPrior, StartFlow, TrainFlow
 
 PLACED: tuple[type[Stage], ...] = (
     *(PrepareData, EncodeData, DownloadWeights, StartFlow, FitPrior, TrainFlow, ImportModel, RefitPrior, Evaluate),

@@ -19,7 +19,7 @@ from nfpi.runs import MODEL_FILES
 from nfpi.runtime.files import require_writable, write_atomically
 from nfpi.runtime.manifests import find_product
 from nfpi.stages.base import Command, Words
-from nfpi.stages.printing import format_lines, print_rows
+from nfpi.stages.results import format_lines, print_rows
 
 if TYPE_CHECKING:
     from nfpi.model import ClassConditionalFlow

@@ -11,8 +11,7 @@ from nfpi.config.datasets import SOURCES, DatasetConfig
 from nfpi.runs import IMAGE_SET_FILES, SPLITS
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Stage
-from nfpi.stages.needs import Job, Need
-from nfpi.stages.planned import Planned, Wildcards
+from nfpi.stages.jobs import Job, Need, Planned, Wildcards
 
 META = IMAGE_SET_FILES["meta"]
 """file of an image set with the digests of its other files"""

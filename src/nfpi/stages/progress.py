@@ -26,7 +26,7 @@ from nfpi.runs import LOGS_FOLDER, Run, parse_run_folder
 from nfpi.runtime.job_log import STATE_SUFFIX, read_last_lines, read_state
 from nfpi.stages.base import Command
 from nfpi.stages.keys import SettingsKeys
-from nfpi.stages.printing import print_rows
+from nfpi.stages.results import print_rows
 
 _HEADING = ("run", "state", "result", "time (h)", "detail")
 _SHOWN = ("nf_acc", "cnn_acc", "top1")

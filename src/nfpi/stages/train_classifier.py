@@ -20,11 +20,10 @@ from nfpi.runs import (
     Run,
     get_variants_folder,
 )
+from nfpi.stages.common import TrainingStage
 from nfpi.stages.generate import Augment, Generate
-from nfpi.stages.needs import Job, Need, Needs
-from nfpi.stages.planned import Planned, Wildcards
+from nfpi.stages.jobs import Job, Need, Needs, Planned, Wildcards
 from nfpi.stages.prepare_data import META, DownloadWeights, list_meta_files, need_splits
-from nfpi.stages.training import TrainingStage
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ from nfpi.config.cluster import JOB_NAMES, JobName, Resources, compute_job_resou
 from nfpi.runs import BENCHMARKS_FOLDER, LOGS_FOLDER
 from nfpi.runtime.allocation import CHOICE, HIDING, VISIBLE
 from nfpi.runtime.job_log import LOG_SUFFIX
-from nfpi.stages.planned import Wildcards
+from nfpi.stages.jobs import Wildcards
 from nfpi.workflow.plan import Plan
 
 CUDA_OVERRIDE = "CONDA_OVERRIDE_CUDA"

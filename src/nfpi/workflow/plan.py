@@ -13,7 +13,7 @@ from nfpi.config.resolution import Resolved
 from nfpi.config.settings import Config
 from nfpi.runs import Layout
 from nfpi.stages.base import Stage
-from nfpi.stages.planned import Wildcards
+from nfpi.stages.jobs import Wildcards
 
 
 def shorten_path(file: Path) -> str:

@@ -24,9 +24,8 @@ from nfpi.runtime.chains import Chain
 from nfpi.runtime.files import open_regular
 from nfpi.runtime.manifests import Manifest, ManifestError, read_manifest
 from nfpi.stages.base import Stage
+from nfpi.stages.jobs import Job, Need, Planned, Wildcards
 from nfpi.stages.keys import Keys, SettingsKeys
-from nfpi.stages.needs import Job, Need
-from nfpi.stages.planned import Planned, Wildcards
 from nfpi.workflow.plan import Plan
 
 _LONGEST_VALUE = 100

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nfpi.stages.needs import MANIFEST
+from nfpi.stages.jobs import MANIFEST
 
 _PLUGIN = "snakemake_executor_plugin_slurm"
 _PING_SECONDS = 15.0

@@ -9,9 +9,8 @@ from pathlib import Path
 from nfpi.config.base import ConfigError, suggest
 from nfpi.config.settings import FIGURES
 from nfpi.runs import FIGURES_FOLDER, TABLES_FOLDER
-from nfpi.stages.claims import JudgeClaims
-from nfpi.stages.planned import Wildcards
-from nfpi.stages.tables_and_figures import MakeFigure, MakeTable
+from nfpi.stages.jobs import Wildcards
+from nfpi.stages.tables_and_figures import JudgeClaims, MakeFigure, MakeTable
 from nfpi.workflow.plan import Plan
 
 CLAIMS = JudgeClaims.command
