@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from nfpi.runtime.manifests import write_manifest
 from nfpi.stages.base import Stage
 from nfpi.stages.command_line import create_commands_model
 from nfpi.stages.evaluate import Evaluate
@@ -136,27 +135,32 @@ def test_settings_of_a_data_set_override_the_common_ones() -> None:
     assert select(params, of_cifar10 | {"dataset": "digits"})[0]["nfa"]["axes"] == 16
 
 
-def find_changes_of(stage: type[Stage], settings: dict[str, Any], changed: dict[str, Any], manifest: Path) -> list[str]:
+@pytest.mark.parametrize(
+    ("stage", "settings", "changed", "named"),
+    [
+        (TrainFlow, {"training": {"epochs": 40}}, {"training": {"epochs": 7}}, "training.epochs: 40 → 7"),
+        (
+            FitPrior,
+            {"priors": {"fpi": {"alpha": 10}}},
+            {"priors": {"fpi": {"alpha": 7}}},
+            "priors.fpi.alpha: 10.0 → 7.0",
+        ),
+    ],
+)
+def test_changed_settings_are_named_as_in_the_config(
+    stage: type[Stage], settings: dict[str, Any], changed: dict[str, Any], named: str
+) -> None:
     before, now = (stage.plan(make_planning(**values).planned, RUN) for values in (settings, changed))
-    write_manifest(manifest, stage.command, stage.product, [], key="k", settings=before.declaration)
-    return find_changes(now, manifest, RUN)
-
-
-def test_changed_settings_are_named_as_in_the_config(tmp_path: Path) -> None:
-    manifest = tmp_path / "model.manifest.json"
-    epochs = [{"training": {"epochs": number}} for number in (40, 7)]
-    assert find_changes_of(TrainFlow, *epochs, manifest) == ["training.epochs: 40 → 7"]
-    alphas = [{"priors": {"fpi": {"alpha": number}}} for number in (10, 7)]
-    assert find_changes_of(FitPrior, *alphas, manifest) == ["priors.fpi.alpha: 10.0 → 7.0"]
-    manifest.write_text("damaged")
-    assert find_changes(TrainFlow.plan(make_planning().planned, RUN), manifest, RUN) == []
+    assert find_changes(now, before.declaration, RUN) == [named]
 
 
 def test_a_dry_run_names_what_changed(finished_project: Project) -> None:
     text = finished_project.run_snakemake("table2", "--dry-run", "--config", "training={epochs: 12}").stdout
     changes = re.findall(r"^ *changed: (.*)$", text, re.MULTILINE)
-    assert changes.count("training.epochs: 40 → 12") == 5
-    others = {change.partition(",")[0] for change in changes} - {"training.epochs: 40 → 12"}
+    assert changes.count("training.epochs: 40 → 12 (the earlier result is removed)") == 5
+    others = {change.partition(",")[0] for change in changes} - {
+        "training.epochs: 40 → 12 (the earlier result is removed)"
+    }
     assert others  # the stubs do not tell which inputs they had
     assert all(re.fullmatch(r"the \w+ that it is made from", change) for change in others)
     assert not re.search("[0-9a-f]{16}", "".join(changes))

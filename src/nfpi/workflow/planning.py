@@ -48,7 +48,7 @@ class Planning:
     reference: Path
     force: Callable[[str], None] | None = None
     _chain: SettingsKeys = field(default_factory=SettingsKeys, repr=False)
-    _faults: dict[Job, str] = field(default_factory=dict, repr=False)
+    _changes: dict[Job, list[str]] = field(default_factory=dict, repr=False)
     _commands: dict[Job, dict[str, list[str]]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -109,7 +109,7 @@ class Planning:
             return Job.of(stage, {**wildcards, **values})
 
         def changed(wildcards: Wildcards) -> str:
-            return "".join(f"\nchanged: {change}" for change in self._list_changes(find_job(wildcards)))
+            return "".join(f"\nchanged: {change}" for change in self._changes.get(find_job(wildcards), ()))
 
         return {
             "settings": lambda wildcards: self._get_command(find_job(wildcards))["settings"],
@@ -134,33 +134,33 @@ class Planning:
             ConfigError: the job makes its product from files that cannot be read. If it has a product, params raise
                 this instead: after an error here, Snakemake would take the product for a file of the user.
         """
-        if job in self._faults or self.force is None:
+        if job in self._changes or self.force is None:
             return
         manifest = self.planned.root / job.manifest
-        self._faults[job] = fault = self._find_fault(job, manifest)
+        self._changes[job] = changes = self._list_changes(job, manifest)
         for folder, origin in self.keys.absent.items():
             print(f"{folder}: not on this machine, taken to be what {origin} was made from", file=sys.stderr)
         self.keys.absent.clear()
         if job in self.keys.errors and not manifest.exists():
             self.check_sources()
-        if fault:
+        if changes:
             self.force(manifest.as_posix())
 
-    def _find_fault(self, job: Job, path: Path) -> str:
+    def _list_changes(self, job: Job, path: Path) -> list[str]:
+        """List what has changed since the product of a job was made; empty: nothing, or there is none.
+
+        Snakemake removes the product when the job starts, also if it then fails.
+        """
         key, manifest = self.keys.of(job), self._chain.read(path)
         if manifest is None:
-            return describe_damage(path) if path.exists() else ""
-        if key != manifest.key:
-            return "settings or inputs"
-        return Chain.find_fault(self._chain, path) or find_edited(path, manifest)
-
-    def _list_changes(self, job: Job) -> list[str]:
-        """List what has changed since the product of a job was made; empty: nothing, or there is none."""
-        if self.force is None or not self._faults.get(job):
-            return []
-        now = job.plan(self.planned)
-        changes = find_changes(now, self.planned.root / job.manifest, job.wildcards)
-        return changes or [self.keys.find_changed_input(job) or self._faults[job]]
+            return [describe_damage(path)] if path.exists() else []
+        if key == manifest.key:
+            fault = Chain.find_fault(self._chain, path) or find_edited(path, manifest)
+            return [fault] if fault else []
+        changes = find_changes(job.plan(self.planned), manifest.settings, job.wildcards)
+        if changes:
+            return [*changes[:-1], f"{changes[-1]} (the earlier result is removed)"]
+        return [self.keys.find_changed_input(job) or "the version of its stage"]
 
     def _get_command(self, job: Job) -> dict[str, list[str]]:
         """Return the options of a job's command.
@@ -228,18 +228,14 @@ def find_edited(path: Path, manifest: Manifest) -> str:
     return ""
 
 
-def find_changes(job: Stage, manifest: Path, wildcards: Mapping[str, str]) -> list[str]:
-    """List the settings of a job that differ from those in a manifest, as `training.epochs: 40 → 12`.
+def find_changes(job: Stage, before: Mapping[str, Any], wildcards: Mapping[str, str]) -> list[str]:
+    """List the settings of a job that differ from those of a manifest, as `training.epochs: 40 → 12`.
 
     Args:
         job: stage with the current settings.
-        manifest: path of the manifest; a damaged one has no settings.
+        before: settings of the manifest.
         wildcards: wildcards of the job, for the names of settings in config.yaml.
     """
-    try:
-        before = read_manifest(manifest).settings
-    except (ManifestError, OSError):
-        return []
     now = job.declaration
     names = {option: job.blocks.get(option, option).format_map(wildcards) for option in now if before}
     old, new = ({name: settings.get(option) for option, name in names.items()} for settings in (before, now))
