@@ -235,7 +235,7 @@ def test_each_stage_that_rules_execute_has_a_place():
 # ---- the key of a run says what it is ------------------------------------------------------------------------------
 
 PRIOR = """
-from helper import SCALE
+from helper_of_mine import SCALE
 from nfpi.priors import register_prior
 
 @register_prior("mine")
@@ -259,7 +259,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
 
 def test_every_pair_of_runs_that_differ_in_one_thing_differs_in_the_key(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
-    extension, helper = tmp_path / "mine.py", tmp_path / "helper.py"
+    extension, helper = tmp_path / "mine.py", tmp_path / "helper_of_mine.py"
     keys: dict[str, str | None] = {}
     for name, (changes, run) in VARIANTS.items():
         settings = {key: value for key, value in changes.items() if key not in ("code", "helper")}

@@ -9,7 +9,7 @@ import pytest
 from snakemake.io import regex_from_filepattern
 
 from nfpi.runs import REAL_CLASSIFIER, Run
-from nfpi.stages import needs
+from nfpi.stages import jobs
 from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.jobs import Planned
 from nfpi.stages.test_classifier import MeasureSamples, TestClassifier
@@ -45,7 +45,7 @@ def test_metrics_that_are_added_make_no_finished_run_again() -> None:
     before, after = (make_planning(**make_table(*names)).keys for names in metrics)
     run = {"dataset": "digits", "flow": "mef", "prior": "fpi", "weight": "10000", "seed": "0"}
     for stage, wildcards in ((Evaluate, run), (TestClassifier, run | {"classifier": "resnet18"})):
-        job = needs.Job.of(stage, wildcards)
+        job = jobs.Job.of(stage, wildcards)
         assert before.of(job) == after.of(job) is not None
 
 

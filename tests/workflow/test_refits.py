@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nfpi.stages import needs
+from nfpi.stages import jobs
 from nfpi.stages.models import RefitPrior
 from nfpi.stages.train_flow import TrainFlow
 
@@ -39,6 +39,6 @@ def test_a_refit_is_made_again_where_it_would_differ_and_the_training_is_not() -
     changes: tuple[dict[str, Any], ...] = ({}, {"evaluation": {"batch_size": 7}})
     before, after = (make_planning(**make_table("moments"), **changed).keys for changed in changes)
     run = {"dataset": "digits", "flow": "mef", "prior": "fpi", "weight": "10000", "seed": "0"}
-    trained, refitted = needs.Job.of(TrainFlow, run), needs.Job.of(RefitPrior, run | {"prior": "fpi+moments"})
+    trained, refitted = jobs.Job.of(TrainFlow, run), jobs.Job.of(RefitPrior, run | {"prior": "fpi+moments"})
     assert before.of(trained) == after.of(trained)
     assert before.of(refitted) != after.of(refitted)
