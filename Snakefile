@@ -118,6 +118,7 @@ except ConfigError as error:
 
 def describe_present_results():
     """Return the results of a call without jobs, whose settings count from now on."""
+    planning.check()
     requested = list_requested_targets(workflow)
     if plan.layout.root.is_dir() and not workflow.dryrun:
         record_call(plan, requested, planning.keys.known)
@@ -132,7 +133,7 @@ onstart:
     try:
         lock_results(plan.layout.root)
         check_preset_file(plan)  # again, as another call may have begun meanwhile
-        planning.check_sources()
+        planning.check()
     except (LockedError, ConfigError, OSError) as error:
         raise WorkflowError(str(error)) from None
     record_preset_file(plan)

@@ -62,8 +62,6 @@ MEASURED_SAMPLES = f"{GENERATED_CLASSIFIER}/augmentation={REFERENCE_AUGMENTATION
 """Generated images, measured by that classifier (a REAL_CLASSIFIER)."""
 TRAINED_CLASSIFIER = f"{REAL_CLASSIFIER}/trained"
 """Weights of a classifier trained on real images, before it is tested."""
-TRAINED_REFERENCE = f"{{dataset}}/{NO_FLOW}/seed={{seed}}/{{classifier}}/augmentation={REFERENCE_AUGMENTATION}/trained"
-"""Weights of the classifier that generated images are measured by (a TRAINED_CLASSIFIER)."""
 
 METRICS_FILE = "metrics.json"
 """Identity, metrics and settings of a run; or, if it diverged, when and where."""

@@ -236,9 +236,13 @@ def test_each_stage_that_rules_execute_has_a_place():
 
 PRIOR = """
 from helper_of_mine import SCALE
+from nfpi.config import LocalPath, Settings
 from nfpi.priors import register_prior
 
-@register_prior("mine")
+class Mine(Settings):
+    file: LocalPath | None = None
+
+@register_prior("mine", Mine)
 def fit_mine(statistics, initial, weight, settings):
     return initial
 """
@@ -270,6 +274,27 @@ def test_every_pair_of_runs_that_differ_in_one_thing_differs_in_the_key(tmp_path
         keys[name] = Keys(planned, lambda path: None, tmp_path).of(Job.of(Evaluate, RUN | run))
     assert None not in keys.values()
     assert len(set(keys.values())) == len(VARIANTS), keys
+
+
+def test_a_file_that_a_setting_of_an_extension_names_counts_by_its_content(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mine.py").write_text(PRIOR)
+    (tmp_path / "helper_of_mine.py").write_text("SCALE = 1\n")
+    keys = []
+    for folder, content in (("a", "1"), ("b", "1"), ("a", "2")):
+        file = tmp_path / folder / "means.npy"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(content)
+        priors = {"mine": {"method": "mine", "file": str(file)}}
+        planned = plan(tmp_path, extensions=[str(tmp_path / "mine.py")], priors=priors)
+        keys.append(Keys(planned, lambda path: None, tmp_path).of(Job.of(Evaluate, RUN | {"prior": "mine"})))
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_an_error_in_what_a_stage_needs_is_no_missing_setting(results, monkeypatch):
+    monkeypatch.setattr(Evaluate, "list_needs", lambda *arguments: {}["nothing"])
+    with pytest.raises(KeyError):
+        SettingsKeys().find_first_fault(results / TABLE)
 
 
 def test_a_key_is_the_same_on_every_machine_and_has_no_times(results, tmp_path):

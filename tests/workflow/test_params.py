@@ -76,7 +76,7 @@ def test_a_command_has_all_settings_of_its_key(stage: type[Stage], wildcards: di
     )
     assert received == expected  # also what neither the result nor the job depends on is recorded
     named = {name for name, files in parsed.list_inputs().items() if files}
-    assert named | {"predictions", "runs"} >= inputs.keys() - parsed.digest_sources().keys()
+    assert named | {"predictions", "runs"} >= inputs.keys() - parsed.list_sources().keys()
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_an_unreadable_image_is_named_and_the_data_set_is_made_once_it_is_gone(
     unreadable.write_bytes(b"none")
     process = project.run_snakemake("own", overlay=overlay, check=False)
     assert len(re.findall(rf"^nfpi: error: {unreadable}: .*$", process.stdout, re.MULTILINE)) == 1, process.stdout
-    assert re.search(r"^ *changed: the files that it is made from$", process.stdout, re.MULTILINE)
+    assert re.search(r"^ *changed: the folder that it is made from$", process.stdout, re.MULTILINE)
     assert project.plan_jobs("own", overlay=overlay) == ALL
     unreadable.unlink()
     assert "Nothing to be done" in project.run_snakemake("own", overlay=overlay).stdout
@@ -178,7 +178,6 @@ def test_an_archive_is_a_file_that_is_compared(fresh_project: Project, tmp_path:
 @pytest.mark.parametrize(
     ("form", "message"),
     [
-        (lambda images: shutil.rmtree(images), "expected a folder of images, received none"),
         (lambda images: shutil.rmtree(images / "test"), "received train"),
         (lambda images: (images / "test/bee").rename(images / "test/cow"), "expected the same classes as in train"),
         (lambda images: [file.unlink() for file in (images / "train/ant").iterdir()], "train/ant: expected images"),
@@ -188,7 +187,7 @@ def test_an_archive_is_a_file_that_is_compared(fresh_project: Project, tmp_path:
         ),
         (lambda images: (images / "train/ant/9.bmp").symlink_to("nowhere"), "expected an image, received none"),
     ],
-    ids=["no folder", "no test", "other classes", "an empty class", "one class", "a link to nothing"],
+    ids=["no test", "other classes", "an empty class", "one class", "a link to nothing"],
 )
 def test_an_ill_formed_folder_is_refused(tmp_path: Path, form: Callable[[Path], object], message: str) -> None:
     form(images := make_images(tmp_path / "images"))
@@ -217,6 +216,9 @@ def test_images_that_are_elsewhere_now_are_taken_to_be_the_same(copied: tuple[Pr
     table = project.folder / "results/demo/tables/own.md"
     table.unlink()
     assert project.plan_jobs("own", overlay=settings(images)) == {("table", "tables/own")}
+    shutil.rmtree(project.folder / "results/demo/mine/splits")
+    table.touch()
+    assert project.plan_jobs("own", overlay=settings(images)) == set()
 
 
 @pytest.mark.parametrize("layout", ["train and test", "train and val", "class folders alone"])
@@ -245,8 +247,11 @@ def test_a_new_preset_is_planned_as_it_was_written(
 
 def test_a_process_that_runs_a_job_reads_no_images(tmp_path: Path) -> None:
     make_planning(**settings(tmp_path / "nowhere")).inputs(PrepareData)(SEEN)
-    with pytest.raises(ConfigError, match="nowhere"):
-        find_files(**settings(tmp_path / "nowhere"))
+
+
+def test_images_that_are_nowhere_are_named_where_they_are_to_be_read(fresh_project: Project, tmp_path: Path) -> None:
+    line = fresh_project.read_refusal("own", overlay=settings(tmp_path / "nowhere"))
+    assert line.startswith(f"ConfigError: datasets.mine: {tmp_path / 'nowhere'}")
 
 
 def test_images_of_many_seeds_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,6 +201,15 @@ def read_manifest(path: Path) -> Manifest:
         raise ManifestError(f"{path}: expected a manifest, received a damaged one ({reason})") from None
 
 
+def describe_damage(path: Path) -> str:
+    """Describe why a manifest cannot be read; empty: it can."""
+    try:
+        read_manifest(path)
+    except (ManifestError, OSError) as error:
+        return str(error)
+    return ""
+
+
 def find_manifests(folder: Path) -> list[Path]:
     """Return all manifests below a folder, in a fixed order, without those in hidden (unfinished) folders."""
     found = []

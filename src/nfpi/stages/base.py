@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import NoDecode
 
-from nfpi.config.base import select_result_settings, strip_folders, subtract_settings
+from nfpi.config.base import EXECUTION, select_result_settings, strip_folders, subtract_settings
 from nfpi.config.extensions import list_loaded_digests
 from nfpi.config.presets import merge
 from nfpi.runtime.divergence import Diverged, mark_diverged
@@ -66,8 +66,7 @@ class Stage(Command):
         product: kind of the outputs, such as `model`; empty: no other stage reads the outputs.
         label: name of the manifest and the lock, for stages that share a folder; it may contain options in braces.
             Defaults to the product, or the command.
-        timed: names of outputs that contain durations or the modification times of files, which differ between equal
-            results.
+        timed: names of outputs that contain durations, which differ between equal results.
         version: to be raised by hand when formulas change, so that the outputs are made again.
         inputs: files read from other stages' outputs, by the option that names their folder; empty if the option names
             the file itself.
@@ -163,9 +162,11 @@ class Stage(Command):
             ManifestError: a file is damaged.
             OSError: a file cannot be read.
         """
-        sources = [Input(name=name, key=key, content=key) for name, key in self.digest_sources().items()]
+        digests = {name: self.digest_source(name) for name in self.list_sources()}
+        sources = [Input(name=name, key=digest, content=digest) for name, digest in digests.items()]
         options = {"with_times": self.many_runs, "accept_removed": accept_removed, "warn": warn}
-        return read_inputs(self.list_inputs(), self.output, apart=self.apart, **options) + sources
+        files = self.list_inputs() | self.list_files_of_settings()
+        return read_inputs(files, self.output, apart=self.apart, **options) + sources
 
     @cached_property
     def traced(self) -> list[Input]:
@@ -236,22 +237,30 @@ class Stage(Command):
             if (folders := _collect_paths(getattr(self, option)))
         }
 
-    @property
-    def reads_files(self) -> bool:
-        """Whether the stage reads files of the user besides those of its options, see :meth:`digest_sources`."""
-        return False
+    def list_sources(self) -> dict[str, Path]:
+        """Return the folders and archives of the user that the stage reads, by name."""
+        return {}
 
-    def find_absent(self) -> Path | None:
-        """Return the first of these files that is not on this machine; None: all are."""
-        return None
-
-    def digest_sources(self, downloads: Path | None = None) -> dict[str, str]:
-        """Return digests of what the stage reads besides files of its options, by name.
+    def digest_source(self, name: str, downloads: Path | None = None) -> str:
+        """Return the digest of names and contents of the files in one of these folders.
 
         Args:
+            name: its name.
             downloads: folder of downloads; None: that of the options.
         """
-        return {}
+        raise NotImplementedError
+
+    def list_files_of_settings(self) -> dict[str, list[Path]]:
+        """Return the files that settings of the user's own code name (`nfpi.config.LocalPath`), by place.
+
+        Of a folder, all files count.
+        """
+        values = {name: value for name, value in self if name not in self.paths}
+        named = [file for name, value in values.items() for file in _find_paths(value, name)]
+        return {
+            name: [path] if not path.is_dir() else sorted(file for file in path.rglob("*") if file.is_file())
+            for name, path in named
+        }
 
     @classmethod
     def makes(cls, planned: Planned, wildcards: Wildcards) -> bool:
@@ -279,6 +288,18 @@ class Stage(Command):
 
     def finish(self) -> None:
         """Finish the stage after its manifest is written; does nothing by default."""
+
+
+def _find_paths(settings: Any, place: str) -> Iterator[tuple[str, Path]]:
+    """Yield the paths in settings that results depend on, with their places."""
+    if isinstance(settings, BaseModel):
+        for name, field in type(settings).model_fields.items():
+            value = getattr(settings, name)
+            if EXECUTION in field.metadata:
+                continue
+            if isinstance(value, Path):
+                yield f"{place}.{name}", value
+            yield from _find_paths(value, f"{place}.{name}")
 
 
 def _is_path(annotation: Any) -> bool:

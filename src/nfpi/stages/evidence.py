@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from pydantic_settings import CliPositionalArg
 from nfpi.config.base import ConfigError, strip_folders
 from nfpi.results.recorded.calls import read_settings
 from nfpi.runtime.files import write_atomically
-from nfpi.runtime.manifests import Input, compute_digest, find_manifests, read_manifest, write_manifest
+from nfpi.runtime.manifests import Input, compute_digest, describe_damage, find_manifests, read_manifest, write_manifest
 from nfpi.stages.base import Command
 from nfpi.stages.jobs import Need, Planned
 from nfpi.stages.keys import SettingsKeys, find_job
@@ -123,7 +124,10 @@ class Adopt(Command):
     def run(self) -> None:
         """Write the manifests in today's format, and print how many have a key."""
         planned = Planned(read_settings(self.results).config, self.results)
-        old = {path: json.loads(path.read_text(encoding="utf-8")) for path in find_manifests(self.results)}
+        old: dict[Path, dict[str, Any]] = {}
+        for path in find_manifests(self.results):
+            with suppress(ValueError, OSError):  # a damaged one: its product is made again
+                old[path] = json.loads(path.read_text(encoding="utf-8"))
         old = {path: record for path, record in old.items() if record.get("format") == 1}
         adopted = [path for path in old if _adopt(path, old, planned)]
         print(f"{self.results}: {len(adopted)} of {len(old)} products have a key; `snakemake` makes the others again")
@@ -131,12 +135,14 @@ class Adopt(Command):
 
 def _adopt(path: Path, old: dict[Path, dict[str, Any]], planned: Planned) -> bool:
     """Write a manifest in today's format if its seal and its inputs are those of the settings; return whether it is."""
-    if not path.exists() or path not in old:
-        return path.exists()
+    if path not in old:  # adopted before, downloaded, or made by this version
+        return not describe_damage(path)
     record, job = old[path], find_job(planned, path.relative_to(planned.root).as_posix())
     stage = job.plan(planned) if job is not None else None
-    if job is None or stage is None or stage.command != record["stage"] or stage.reads_files:
+    if job is None or stage is None or stage.command != record["stage"] or stage.list_sources():
         return False
+    if not describe_damage(path):  # adopted for another product
+        return True
     if record["seal"] != compute_digest([stage.command, stage.version, strip_folders(stage.declaration)])[:16]:
         return False
     inputs: list[Input] = []
@@ -147,7 +153,8 @@ def _adopt(path: Path, old: dict[Path, dict[str, Any]], planned: Planned) -> boo
             if not isinstance(need, Need) or not _adopt(made, old, planned) or place not in record["inputs"]:
                 return False
             product, content = read_manifest(made), record["inputs"][place]
-            if content not in (product.content, old[made]["content"], compute_digest(old[made]["files"])):
+            known = old.get(made, {"content": product.content, "files": product.files})
+            if content not in (known["content"], compute_digest(known["files"])):
                 return False
             inputs.append(Input(name=name, product=product.product, path=place, key=product.key, content=content))
     keys: dict[str, list[str]] = {}

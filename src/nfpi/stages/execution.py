@@ -75,7 +75,7 @@ def _run_stage(stage: Stage) -> None:
             with written_together():
                 stage.run()
                 keys = {found.name: found.key for found in stage.traced}
-                if keys | stage.digest_sources() != keys:
+                if any(stage.digest_source(name) != keys[name] for name in stage.list_sources()):
                     raise ManifestError(f"{stage.output}: expected files that stay, received changed ones: try again")
         except Diverged as fault:
             if not stage.outputs:

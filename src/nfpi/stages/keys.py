@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from nfpi.config.base import ConfigError
 from nfpi.config.datasets import DataError
 from nfpi.results.recorded.calls import SETTINGS_FILE, read_settings
+from nfpi.runs import BASELINE, NO_FLOW, OWN, Run, split_refitted
 from nfpi.runtime.chains import Chain
+from nfpi.runtime.faults import format_error
 from nfpi.runtime.formats import FormatError
 from nfpi.runtime.manifests import Manifest, ManifestError, read_inputs
 from nfpi.stages.base import Stage
@@ -38,9 +41,10 @@ def find_job(planned: Planned, file: str) -> Job | None:
     """Return the job that makes a file, given by its path below results/{preset}; None: there is none."""
     for stage in PLACED:
         for wildcards in match_place(stage, file):
-            with suppress(LookupError, ValueError):  # e.g. a data set that the preset no longer has
-                if stage.makes(planned, wildcards):
-                    return Job.of(stage, wildcards)
+            with suppress(ValueError):  # a seed or λ that is none
+                job = Job.of(stage, wildcards)
+                if _is_planned(planned, job) and stage.makes(planned, wildcards):
+                    return job
     return None
 
 
@@ -74,6 +78,7 @@ class Keys:
 
     Attributes:
         errors: why the files of a data set cannot be read, in one line, by the job that reads them.
+        missing: which files of a data set are not on this machine, where no manifest has recorded their key.
         absent: files of the user that are not on this machine, with a manifest that recorded their key.
     """
 
@@ -82,6 +87,7 @@ class Keys:
     ) -> None:
         self.planned = planned
         self.errors: dict[Job, str] = {}
+        self.missing: dict[Job, str] = {}
         self.absent: dict[Path, Path] = {}
         self._read, self._downloads = read, downloads
         self._keys: dict[Job, str | None] = {}
@@ -97,10 +103,12 @@ class Keys:
         """Return the key that the product of a job should have; None: the settings do not tell."""
         if job not in self._keys:
             self._keys[job] = None
+            if not _is_planned(self.planned, job):
+                return None
             try:
                 stage = job.plan(self.planned)
                 inputs = self._inputs[job] = dict(self._list_inputs(job, stage))
-            except (ConfigError, LookupError, AttributeError, ValueError):  # a job that the preset no longer has
+            except ConfigError:  # e.g. a figure of runs that the preset no longer has
                 return None
             keys = {name: [key for key in found if key is not None] for name, found in inputs.items() if found}
             if all(None not in found for found in inputs.values()):
@@ -123,46 +131,33 @@ class Keys:
     def _list_inputs(self, job: Job, stage: Stage) -> Iterator[tuple[str, list[str | None]]]:
         """Yield the name and the keys of each input of a job; None: a key that neither settings nor a manifest tell."""
         recorded = self._read(self.planned.root / job.manifest)
-        names = set()
-        for name, needs in stage.list_needs(self.planned, job.wildcards).items():
-            names.add(name)
-            items = dict.fromkeys(need.job if isinstance(need, Need) else need for need in needs)
-            before: list[str | None] = [*recorded.list_keys(name)] if recorded is not None else []
-            keys = [self.of(item) if isinstance(item, Job) else self._identify(name, item) for item in items]
-            if len(before) == len(keys):
-                missing = [
-                    item for item, key in zip(items, keys, strict=True) if key is None and isinstance(item, Path)
-                ]
-                if self._downloads is not None:
-                    self.absent |= dict.fromkeys(missing, self.planned.root / job.manifest)
-                keys = [old if key is None else key for key, old in zip(keys, before, strict=True)]
-            elif recorded is not None:
-                keys = [_UNREADABLE if key is None else key for key in keys]
-            yield name, list(dict.fromkeys(keys))
-        yield from self._list_sources(job, stage, recorded, names)
+        needs = stage.list_needs(self.planned, job.wildcards)
+        needs |= {name: [*files] for name, files in stage.list_files_of_settings().items()}
+        for name, items in needs.items():
+            unique = list(dict.fromkeys(item.job if isinstance(item, Need) else item for item in items))
+            keys = [self.of(item) if isinstance(item, Job) else self._identify(name, item) for item in unique]
+            if recorded is not None and self._downloads is not None:
+                missing = [item for item in unique if isinstance(item, Path) and not item.exists()]
+                self.absent |= dict.fromkeys(missing, self.planned.root / job.manifest)
+            yield name, list(dict.fromkeys(_fill_in(keys, recorded, name)))
+        for name, folder in stage.list_sources().items():
+            yield name, _fill_in([self._digest(job, stage, name, folder, recorded)], recorded, name)
 
-    def _list_sources(
-        self, job: Job, stage: Stage, recorded: Manifest | None, names: set[str]
-    ) -> Iterator[tuple[str, list[str | None]]]:
-        """Yield what the stage reads besides the files that it needs: the user's images."""
-        if not stage.reads_files:
-            return
-        known = [] if recorded is None else [found for found in recorded.inputs if found.name not in names]
-        missing = stage.find_absent() if self._downloads is not None else None
-        if missing is not None and known:
-            self.absent[missing] = self.planned.root / job.manifest
-        if self._downloads is None or (missing is not None and known):
-            for found in known:
-                yield found.name, [found.key]
-            if not known:
-                yield "files", [None if recorded is None else _UNREADABLE]
-            return
+    def _digest(self, job: Job, stage: Stage, name: str, folder: Path, recorded: Manifest | None) -> str | None:
+        """Return the digest of a folder of the user; None: it is not known, or not on this machine."""
+        if self._downloads is None:
+            return None
+        if not folder.exists():
+            if recorded is None:
+                self.missing[job] = f"{folder}: expected a folder or an archive, received none"
+            else:
+                self.absent[folder] = self.planned.root / job.manifest
+            return None
         try:
-            for name, key in stage.digest_sources(self._downloads).items():
-                yield name, [key]
-        except DataError as error:
-            self.errors[job] = str(error)
-            yield "files", [_UNREADABLE]
+            return stage.digest_source(name, self._downloads)
+        except (DataError, OSError) as error:
+            self.errors[job] = format_error(error)
+            return _UNREADABLE
 
     def _identify(self, name: str, file: Path | None) -> str | None:
         """Return the key of a file of the user; None: it is not known, or not on this machine."""
@@ -173,6 +168,30 @@ class Keys:
         except ManifestError:  # the stage that reads it says so
             return _UNREADABLE
         return found[0].key if found else None
+
+
+def _fill_in(keys: list[str | None], recorded: Manifest | None, name: str) -> list[str | None]:
+    """Replace unknown keys of the inputs of a name by those of a manifest, if there is one."""
+    if recorded is None or None not in keys:
+        return keys
+    before: list[str | None] = [*recorded.list_keys(name)]
+    if before and (len(before) == len(keys) or not any(keys)):  # of how many files a folder had, its name tells nothing
+        return before if not any(keys) else [key or old for key, old in zip(keys, before, strict=True)]
+    return [key or _UNREADABLE for key in keys]
+
+
+def _is_planned(planned: Planned, job: Job) -> bool:
+    """Return whether a preset has all that the wildcards of a job name."""
+    config, named = planned.config, job.wildcards
+    if named.get("source", NO_FLOW) != NO_FLOW:
+        named |= Run.from_wildcards(named).of_flow.wildcards
+    groups: dict[str, Mapping[str, Any]] = {
+        **{"dataset": config.datasets, "flow": config.flows, "classifier": config.classifiers},
+        **{"table": config.tables, "name": config.figures},
+    }
+    prior, _ = split_refitted(named.get("prior", OWN))
+    has_prior = prior in (OWN, *BASELINE.values(), *config.priors)
+    return has_prior and all(named[wildcard] in group for wildcard, group in groups.items() if wildcard in named)
 
 
 class SettingsKeys(Chain):

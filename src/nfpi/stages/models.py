@@ -74,7 +74,8 @@ class ImportModel(Stage):
     @classmethod
     def makes(cls, planned: Planned, wildcards: Wildcards) -> bool:
         """Return whether the run's flow was trained elsewhere, and its Gaussians are not estimated again."""
-        return wildcards["prior"] == OWN
+        flow = planned.config.for_dataset(wildcards["dataset"]).flows[wildcards["flow"]]
+        return wildcards["prior"] == OWN and isinstance(flow, TrainedSettings)
 
     def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
         """Return the splits, and the files of a model on this machine."""

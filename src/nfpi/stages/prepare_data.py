@@ -60,23 +60,19 @@ class PrepareData(Stage):
         """Return the words of the command line that name the folder of downloads."""
         return ["--download-folder", self.download_folder.as_posix()]
 
-    @property
-    def reads_files(self) -> bool:
-        """Whether the images are files of the user, which no published digests verify."""
-        return self.dataset.folder is not None and not SOURCES[self.dataset.source].traits.get("published", False)
+    def list_sources(self) -> dict[str, Path]:
+        """Return the folder or archive of images, unless published digests verify it, and that of the autoencoder."""
+        is_published = SOURCES[self.dataset.source].traits.get("published", False)
+        folders = {"folder": None if is_published else self.dataset.folder, "vae": self.dataset.vae}
+        return {name: folder for name, folder in folders.items() if folder is not None}
 
-    def find_absent(self) -> Path | None:
-        """Return the folder of the images or of the autoencoder if it is not on this machine."""
-        folders = filter(None, (self.dataset.folder, self.dataset.vae))
-        return next((folder for folder in folders if not folder.exists()), None)
-
-    def digest_sources(self, downloads: Path | None = None) -> dict[str, str]:
-        """Return the digest of the names and contents of the user's files."""
+    def digest_source(self, name: str, downloads: Path | None = None) -> str:
+        """Return the digest of names and contents of the images, or of the files of the autoencoder."""
         from nfpi.data.sources.files import list_source  # imports NumPy
 
-        if not self.reads_files:
-            return {}
-        return {"files": list_source(self.dataset).compute_digest(downloads or self.download_folder)}
+        changes = {"vae": None} if name == "folder" else {"folder": None, "source": "digits"}
+        config = self.dataset.model_copy(update=changes)
+        return list_source(config).select(name).compute_digest(downloads or self.download_folder)
 
     def run(self) -> None:
         """Write the train, validation and test splits."""

@@ -19,7 +19,7 @@ from nfpi.stages.jobs import Wildcards
 def shorten_path(file: Path) -> str:
     """Return a path relative to the working directory if the file is below it, otherwise an absolute path.
 
-    Snakemake would run a job again if the same input had another path.
+    Commands and messages are shorter with it.
     """
     file, here = file.resolve(), Path.cwd().resolve()
     return (file.relative_to(here) if file.is_relative_to(here) else file).as_posix()

@@ -22,7 +22,7 @@ from nfpi.config.base import ConfigError
 from nfpi.results.recorded.calls import read_keys
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.files import open_regular
-from nfpi.runtime.manifests import Manifest, ManifestError, read_manifest
+from nfpi.runtime.manifests import Manifest, ManifestError, describe_damage
 from nfpi.stages.base import Stage
 from nfpi.stages.jobs import Job, Need, Planned, Wildcards
 from nfpi.stages.keys import Keys, SettingsKeys
@@ -49,6 +49,7 @@ class Planning:
     force: Callable[[str], None] | None = None
     _chain: SettingsKeys = field(default_factory=SettingsKeys, repr=False)
     _changes: dict[Job, list[str]] = field(default_factory=dict, repr=False)
+    _failures: list[Exception] = field(default_factory=list, repr=False)
     _commands: dict[Job, dict[str, list[str]]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -82,13 +83,14 @@ class Planning:
 
         def find_files(wildcards: Wildcards) -> dict[str, list[str]]:
             job = Job.of(stage, {**wildcards, **values})
-            if self.force is not None:
+            try:
                 self._compare(job)
-            found: dict[str, list[str]] = {}
-            for name, needs in job.plan(self.planned).list_needs(self.planned, job.wildcards).items():
-                setting = stage.blocks.get(name, name).format_map(job.wildcards)
-                found[name] = [file for need in needs for file in self._list_files(need, job, setting)]
-            return found
+                return self._list_inputs(job)
+            except ConfigError:
+                raise
+            except Exception as error:
+                self._failures.append(error)
+                raise
 
         return find_files
 
@@ -118,14 +120,18 @@ class Planning:
             "changed": changed,
         }
 
-    def check_sources(self) -> None:
-        """Check that the user's data sets can be read.
+    def check(self) -> None:
+        """Check that the user's data sets are well-formed, and that all inputs could be listed.
 
         Raises:
-            ConfigError: the files of one are missing or ill-formed.
+            ConfigError: the files of a data set are ill-formed.
+            Exception: what an input function raised; where an output exists, Snakemake would take it for a file of the
+                user and go on.
         """
         for job, error in self.keys.errors.items():
             raise ConfigError(f"datasets.{job.wildcards['dataset']}: {error}")
+        for fault in self._failures:
+            raise fault
 
     def _compare(self, job: Job) -> None:
         """Force a job whose product is not what it should be.
@@ -142,9 +148,9 @@ class Planning:
             print(f"{folder}: not on this machine, taken to be what {origin} was made from", file=sys.stderr)
         self.keys.absent.clear()
         if job in self.keys.errors and not manifest.exists():
-            self.check_sources()
+            self.check()
         if changes:
-            self.force(manifest.as_posix())
+            self.force(_join(self.planned.root, job.manifest))
 
     def _list_changes(self, job: Job, path: Path) -> list[str]:
         """List what has changed since the product of a job was made; empty: nothing, or there is none.
@@ -153,7 +159,8 @@ class Planning:
         """
         key, manifest = self.keys.of(job), self._chain.read(path)
         if manifest is None:
-            return [describe_damage(path)] if path.exists() else []
+            fault = describe_damage(path) if path.exists() else self._chain.find_fault(path)
+            return [fault] if fault else []
         if key == manifest.key:
             fault = Chain.find_fault(self._chain, path) or find_edited(path, manifest)
             return [fault] if fault else []
@@ -168,8 +175,9 @@ class Planning:
         Raises:
             ConfigError: the files of the user that it reads are missing or ill-formed.
         """
-        if job in self.keys.errors:
-            self.check_sources()
+        self.check()
+        if job in self.keys.missing:
+            raise ConfigError(f"datasets.{job.wildcards['dataset']}: {self.keys.missing[job]}")
         if job not in self._commands:
             stage, root = job.plan(self.planned), self.planned.root
             key = self.keys.of(job) if self.force is not None else self._recorded_keys.get(job.manifest)
@@ -181,6 +189,14 @@ class Planning:
                 "paths": [*stage.list_path_options(named), "--output", _join(root, job.place)],
             }
         return self._commands[job]
+
+    def _list_inputs(self, job: Job) -> dict[str, list[str]]:
+        """Return the files that a job reads, by name."""
+        found: dict[str, list[str]] = {}
+        for name, needs in job.plan(self.planned).list_needs(self.planned, job.wildcards).items():
+            setting = job.stage.blocks.get(name, name).format_map(job.wildcards)
+            found[name] = [file for need in needs for file in self._list_files(need, job, setting)]
+        return found
 
     def _list_files(self, need: Need | Path | None, job: Job, setting: str) -> list[str]:
         """Return the files that a job needs: all outputs of the job that makes them, or the file of the user.
@@ -202,15 +218,6 @@ class Planning:
             return _join(self.planned.root, need.job.locate(need.path))
         assert need is not None
         return (need if len(need.parts) > 1 else need.absolute()).as_posix()
-
-
-def describe_damage(path: Path) -> str:
-    """Describe why a manifest cannot be read; empty: it can."""
-    try:
-        read_manifest(path)
-    except (ManifestError, OSError) as error:
-        return str(error)
-    return ""
 
 
 def find_edited(path: Path, manifest: Manifest) -> str:

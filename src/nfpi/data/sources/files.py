@@ -44,6 +44,11 @@ class SourceFiles:
     names: list[str]
     status: np.ndarray
 
+    def select(self, root: str) -> SourceFiles:
+        """Return the files below one of the roots."""
+        chosen = [index for index, name in enumerate(self.names) if name.partition("/")[0] == root]
+        return SourceFiles({root: self.roots[root]}, [self.names[index] for index in chosen], self.status[chosen])
+
     def compute_digest(self, downloads: Path) -> str:
         """Compute the digest of names and contents.
 

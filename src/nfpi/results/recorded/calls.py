@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from nfpi.config.base import explain, strip_folders
 from nfpi.config.settings import Config
 from nfpi.results.numbers import format_duration
-from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
+from nfpi.results.recorded.runs import RecordedRun, find_runs
 from nfpi.runs import BENCHMARKS_FOLDER, LOGS_FOLDER, METRICS_FILE, VARIANTS, Run, parse_run_folder
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.files import write_atomically
@@ -289,7 +289,7 @@ def _find_state(root: Path, run: Run, recorded: RecordedRun | None) -> tuple[str
         return "damaged", recorded.fault
     if recorded.divergence:
         return "diverged", recorded.divergence.removeprefix("diverged: ")
-    return ("outdated", OUTDATED) if recorded.is_outdated else ("done", recorded.mismatch)
+    return ("outdated", recorded.outdated) if recorded.is_outdated else ("done", recorded.mismatch)
 
 
 def _list_folders(folder: Path, run: Run) -> Iterator[Path]:
