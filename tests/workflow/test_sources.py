@@ -216,9 +216,6 @@ def test_images_that_are_elsewhere_now_are_taken_to_be_the_same(copied: tuple[Pr
     table = project.folder / "results/demo/tables/own.md"
     table.unlink()
     assert project.plan_jobs("own", overlay=settings(images)) == {("table", "tables/own")}
-    shutil.rmtree(project.folder / "results/demo/mine/splits")
-    table.touch()
-    assert project.plan_jobs("own", overlay=settings(images)) == set()
 
 
 @pytest.mark.parametrize("layout", ["train and test", "train and val", "class folders alone"])
