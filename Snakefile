@@ -47,6 +47,7 @@ from nfpi.workflow.jobs import request_cuda_build
 from nfpi.workflow.plan import shorten_path
 from nfpi.workflow.records import (
     check_preset_file,
+    describe_present_results,
     lock_results,
     record_call,
     record_preset_file,
@@ -116,17 +117,13 @@ except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
 
 
-def describe_present_results():
-    """Return the results of a call without jobs, whose settings count from now on."""
-    planning.check()
-    requested = list_requested_targets(workflow)
-    if plan.layout.root.is_dir() and not workflow.dryrun:
-        record_call(plan, requested, planning.keys.known)
-    return targets.describe(requested)
-
-
 if workflow.is_main_process:
-    show_at_end(logger, describe_present_results)
+    show_at_end(
+        logger,
+        lambda: describe_present_results(
+            planning, targets, list_requested_targets(workflow), is_dry_run=workflow.dryrun
+        ),
+    )
 
 
 onstart:

@@ -263,3 +263,16 @@ def test_images_of_many_seeds_are_read_once(tmp_path: Path, monkeypatch: pytest.
     edit(images)
     find_files("splits/seed=0", **changes)
     assert len(read) == 13
+
+
+def test_a_run_that_needs_images_which_are_nowhere_is_not_left_out(
+    copied: tuple[Project, Path],
+) -> None:
+    project, images = copied
+    shutil.rmtree(images)
+    shutil.rmtree(project.folder / "results/demo/mine/splits")
+    more = settings(images) | {"seeds": [5]}
+    line = project.read_refusal("own", overlay=more)
+    assert line.startswith(f"ConfigError: datasets.mine: {images}")
+    process = project.run_snakemake("own", overlay=more, check=False)
+    assert process.returncode != 0

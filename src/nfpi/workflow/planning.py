@@ -86,8 +86,6 @@ class Planning:
             try:
                 self._compare(job)
                 return self._list_inputs(job)
-            except ConfigError:
-                raise
             except Exception as error:
                 self._failures.append(error)
                 raise
@@ -149,6 +147,9 @@ class Planning:
         self.keys.absent.clear()
         if job in self.keys.errors and not manifest.exists():
             self.check()
+        if self.keys.of(job) is None and job not in self.keys.missing and not manifest.exists():
+            for reading, fault in self.keys.missing.items():  # images that this job cannot be made without
+                raise ConfigError(f"datasets.{reading.wildcards['dataset']}: {fault}")
         if changes:
             self.force(_join(self.planned.root, job.manifest))
 
@@ -176,8 +177,6 @@ class Planning:
             ConfigError: the files of the user that it reads are missing or ill-formed.
         """
         self.check()
-        if job in self.keys.missing:
-            raise ConfigError(f"datasets.{job.wildcards['dataset']}: {self.keys.missing[job]}")
         if job not in self._commands:
             stage, root = job.plan(self.planned), self.planned.root
             key = self.keys.of(job) if self.force is not None else self._recorded_keys.get(job.manifest)

@@ -26,7 +26,8 @@ from nfpi.runtime.files import require_writable, write_atomically
 from nfpi.runtime.locks import acquire
 from nfpi.stages.keys import SettingsKeys
 from nfpi.workflow.plan import Plan, shorten_path
-from nfpi.workflow.targets import CLAIMS
+from nfpi.workflow.planning import Planning
+from nfpi.workflow.targets import CLAIMS, Targets
 from nfpi.workflow.terminal import OURS
 
 _LOCK = ".snakemake.lock"
@@ -86,6 +87,18 @@ def record_call(plan: Plan, requested: Collection[str], keys: Mapping[str, str])
     runs += list_claimed_runs(plan.config) if CLAIMS in requested else []
     if runs:
         write_planned(plan.layout.root, runs)
+
+
+def describe_present_results(planning: Planning, targets: Targets, requested: Collection[str], is_dry_run: bool) -> str:
+    """Return the requested results of a call without jobs; unless it is a dry run, its settings count from now on.
+
+    Raises:
+        ConfigError: see :meth:`nfpi.workflow.planning.Planning.check`.
+    """
+    planning.check()
+    if planning.plan.layout.root.is_dir() and not is_dry_run:
+        record_call(planning.plan, requested, planning.keys.known)
+    return targets.describe(requested)
 
 
 def list_requested_tables(config: Config, requested: Collection[str]) -> list[str]:
