@@ -62,6 +62,8 @@ class PrepareData(Stage):
 
     def list_sources(self) -> dict[str, Path]:
         """Return the folder or archive of images, unless published digests verify it, and that of the autoencoder."""
+        if self.dataset.folder is None:  # it is downloaded, or prepare-data says that it is missing
+            return {}
         is_published = SOURCES[self.dataset.source].traits.get("published", False)
         folders = {"folder": None if is_published else self.dataset.folder, "vae": self.dataset.vae}
         return {name: folder for name, folder in folders.items() if folder is not None}
