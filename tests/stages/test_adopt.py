@@ -23,7 +23,7 @@ def make_old(root: Path) -> None:
         record = json.loads((root / path).read_text())
         job = find_job(planned, path.as_posix())
         assert job is not None
-        stage = job.plan(planned)
+        stage = planned.plan(job)
         old = {name: record[name] for name in ("stage", "product", "files", "content", "temporary", "settings")}
         old["seal"] = compute_digest([stage.command, stage.version, strip_folders(stage.declaration)])[:16]
         old["inputs"] = {item["path"]: item["content"] for item in record["inputs"] if item["path"]}

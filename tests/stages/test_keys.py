@@ -63,7 +63,7 @@ class Stubs:
         """Make the product of a job, and all that it needs; return its key."""
         if job in self.made:
             return self.made[job]
-        stage = job.plan(self.planned)
+        stage = self.planned.plan(job)
         manifest = self.planned.root / job.manifest
         inputs = [
             self.describe(name, need, manifest.parent, stage.many_runs)

@@ -72,7 +72,7 @@ def test_a_command_has_all_settings_of_its_key(stage: type[Stage], wildcards: di
     inputs = {name: keys for name, keys in planning.keys._list_inputs(job, parsed) if keys}
     assert parsed.compute_key(inputs) == parsed.key == planning.keys.of(job) != ""
     received, expected = (
-        job.model_dump(mode="json", exclude=stage.paths) for job in (parsed, job.plan(planning.planned))
+        job.model_dump(mode="json", exclude=stage.paths) for job in (parsed, planning.planned.plan(job))
     )
     assert received == expected  # also what neither the result nor the job depends on is recorded
     named = {name for name, files in parsed.list_inputs().items() if files}

@@ -21,7 +21,7 @@ from nfpi.data.autoencoder import compute_latent_shape, encode, load_autoencoder
 from nfpi.data.image_files import check_size, read_image
 from nfpi.data.prepare import OUTPUTS, SEED_FOLDERS, assign_splits, make_extra
 from nfpi.data.sources.archive import find_image_root
-from nfpi.data.sources.files import list_source
+from nfpi.data.sources.files import list_autoencoder, list_source
 from nfpi.data.sources.imagefolder import list_image_folder, warn_of_unread_folders
 from nfpi.data.store import META
 from nfpi.data.writer import ImageSetWriter, LabelledRows, replace_folder
@@ -80,8 +80,9 @@ def encode_dataset(
     encoder = _Encoder(autoencoder, root, config.image_size, size, config.encode_batch_size, workers)
     names = {split: [images.names[origin][index] for index in chosen] for split, (origin, chosen) in assigned.items()}
     labels = {split: images.labels[origin][chosen] for split, (origin, chosen) in assigned.items()}
-    source = list_source(config).compute_digest(download_folder)
-    resume_key = _compute_resume_key(config, root, source, [names[split] for split in get_args(Split)])
+    source = list_source(config.source, root), list_autoencoder(config.vae)
+    digests = [files.compute_digest(download_folder) for files in source]
+    resume_key = _compute_resume_key(config, root, digests, [names[split] for split in get_args(Split)])
 
     with replace_folder(output, OUTPUTS, resume_key, SEED_FOLDERS) as partial:
 
@@ -120,10 +121,10 @@ def encode_dataset(
                 write_split(split, extra, encoder.encode_files)
 
 
-def _compute_resume_key(config: DatasetConfig, root: Path, source: str, names: list[list[str]]) -> str:
-    """Compute a digest of everything that the latents depend on; `source` is the digest of the source files."""
+def _compute_resume_key(config: DatasetConfig, root: Path, digests: list[str], names: list[list[str]]) -> str:
+    """Compute a digest of everything that the latents depend on; `digests` are those of images and autoencoder."""
     settings = config.model_dump(mode="json", exclude={"encode_batch_size", "overrides"})
-    content = json.dumps([settings, str(root), source, names], ensure_ascii=True)
+    content = json.dumps([settings, str(root), digests, names], ensure_ascii=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -132,8 +132,8 @@ class ClassConditionalFlow:
             relative_weight: s₀ in place of λ, which has the same effect for every number of classes and pixels, see
                 :func:`nfpi.config.priors.compute_weight`; None: 1, unless `weight` is given.
             validation: share of the images to hold out, or (images, labels); the model's card has the scores on them.
-            epochs: passes over the training images; None: those of `training`, by default at least 20, and so many that
-                there are at least 800 steps.
+            epochs: passes over the training images; None: those of `training`, by default as many as
+                take 800 steps, but at least 20.
             classes: names of the K classes that labels index; None: the names in `labels`, sorted, or
                 "0" … "K − 1".
             flow: kind of flow ("matrix_exponential", "glow", "transformer") or its settings, as under `flows:` in

@@ -201,6 +201,11 @@ def read_manifest(path: Path) -> Manifest:
         raise ManifestError(f"{path}: expected a manifest, received a damaged one ({reason})") from None
 
 
+def identify_manifest(path: Path) -> tuple[int, int] | None:
+    """Return inode and modification time of a manifest, which is a new file at every write; None: there is none."""
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
+
+
 def describe_damage(path: Path) -> str:
     """Describe why a manifest cannot be read; empty: it can."""
     try:

@@ -138,7 +138,7 @@ def _adopt(path: Path, old: dict[Path, dict[str, Any]], planned: Planned) -> boo
     if path not in old:  # adopted before, downloaded, or made by this version
         return not describe_damage(path)
     record, job = old[path], find_job(planned, path.relative_to(planned.root).as_posix())
-    stage = job.plan(planned) if job is not None else None
+    stage = planned.plan(job) if job is not None else None
     if job is None or stage is None or stage.command != record["stage"] or stage.list_sources():
         return False
     if not describe_damage(path):  # adopted for another product

@@ -15,7 +15,14 @@ from nfpi.runtime.divergence import Diverged
 from nfpi.runtime.files import note_written, remove_remains, require_writable, written_together
 from nfpi.runtime.job_log import is_first_process, print_line, writes_log
 from nfpi.runtime.locks import LockedError, locked
-from nfpi.runtime.manifests import ManifestError, compute_digest, find_faults, read_manifest, write_manifest
+from nfpi.runtime.manifests import (
+    ManifestError,
+    compute_digest,
+    find_faults,
+    identify_manifest,
+    read_manifest,
+    write_manifest,
+)
 from nfpi.stages.base import ONE_RUN, Command, Stage
 from nfpi.stages.jobs import MANIFEST
 from nfpi.stages.keys import SettingsKeys
@@ -54,7 +61,8 @@ def _run_stage(stage: Stage) -> None:
         raise ConfigError("--extensions: expected the files with the digests in `code`, received changed ones")
     require_writable(stage.output)
     task = compute_digest([stage.command, stage.model_dump_json(), __version__, list_loaded_digests()])
-    manifest_before, other_task = _identify_manifest(stage), ""
+    manifest = stage.get_path(MANIFEST) if stage.product else Path()
+    manifest_before, other_task = identify_manifest(manifest), ""
 
     def wait(fault: LockedError) -> None:
         nonlocal other_task
@@ -66,7 +74,7 @@ def _run_stage(stage: Stage) -> None:
     with locked(stage.lock, stage.command, task, wait if writes_log() else None), note_written() as written:
         for path in stage.list_output_paths():
             remove_remains(path)
-        if other_task == task and _identify_manifest(stage) != manifest_before and _is_complete(stage):
+        if other_task == task and identify_manifest(manifest) != manifest_before and _is_complete(stage):
             logger.info("%s: the other process has made it", stage.output)
             stage.finish()  # in case it was killed before it did
             return
@@ -85,7 +93,7 @@ def _run_stage(stage: Stage) -> None:
             logger.warning("%s", fault)
         if stage.product:
             write_manifest(
-                stage.get_path(MANIFEST),
+                manifest,
                 stage.command,
                 stage.product,
                 stage.list_output_paths(),
@@ -141,12 +149,6 @@ def _check_identity(stage: Stage, chain: Chain) -> None:
                 raise ManifestError(
                     f"{stage.output}: expected inputs with {name} = {run[name]} like the run, received {known[name]}"
                 )
-
-
-def _identify_manifest(stage: Stage) -> tuple[int, int] | None:
-    """Return inode and modification time of the manifest, which is a new file at every write; None: no manifest."""
-    path = stage.get_path(MANIFEST) if stage.product else Path()
-    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
 
 
 def _is_complete(stage: Stage) -> bool:

@@ -37,15 +37,20 @@ class Planned:
         config: the settings.
         root: folder of the results, results/{preset}.
         reference: the paper's numbers (csv); None: its path is unknown, as in results of another machine.
-        known: the stages of jobs, which are asked for more than once.
     """
 
     config: Config
     root: Path = Path()
     reference: Path | None = None
-    known: dict[Any, Any] = field(default_factory=dict, repr=False)
     _resolved: dict[tuple[str, str], Config] = field(default_factory=dict)
     _digests: dict[Path, str] = field(default_factory=dict)
+    _stages: dict[Job, Stage] = field(default_factory=dict)
+
+    def plan(self, job: Job) -> Stage:
+        """Create the stage of a job with the options that these settings give it, without paths; only once."""
+        if job not in self._stages:
+            self._stages[job] = job.stage.plan(self, job.wildcards)
+        return self._stages[job]
 
     def resolve(self, wildcards: Wildcards) -> Config:
         """Return the settings for the data set of a job, and for its backbone, whose `training` is merged."""
@@ -180,13 +185,6 @@ class Job:
     def locate(self, file: str) -> str:
         """Return the path of a file below results/{preset}."""
         return posixpath.join(self.place, file)
-
-    def plan(self, planned: Planned) -> Stage:
-        """Create the stage with the options that settings give it, without paths."""
-        if self not in planned.known:
-            planned.known[self] = self.stage.plan(planned, self.wildcards)
-        stage: Stage = planned.known[self]
-        return stage
 
 
 @dataclass(frozen=True)

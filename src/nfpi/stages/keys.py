@@ -16,7 +16,7 @@ from nfpi.runs import BASELINE, NO_FLOW, OWN, Run, split_refitted
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.formats import FormatError
-from nfpi.runtime.manifests import Manifest, ManifestError, read_inputs
+from nfpi.runtime.manifests import Manifest, ManifestError, describe_damage, read_inputs
 from nfpi.stages.base import Stage
 from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.generate import Augment, Generate
@@ -61,7 +61,7 @@ def list_needed_jobs(planned: Planned, job: Job) -> set[Job]:
     waiting = [job]
     while waiting:
         needing = waiting.pop()
-        needs = needing.plan(planned).list_needs(planned, needing.wildcards)
+        needs = planned.plan(needing).list_needs(planned, needing.wildcards)
         jobs = {need.job for items in needs.values() for need in items if isinstance(need, Need)} - found
         found |= jobs
         waiting += jobs
@@ -106,7 +106,7 @@ class Keys:
             if not _is_planned(self.planned, job):
                 return None
             try:
-                stage = job.plan(self.planned)
+                stage = self.planned.plan(job)
                 inputs = self._inputs[job] = dict(self._list_inputs(job, stage))
             except ConfigError:  # e.g. a figure of runs that the preset no longer has
                 return None
@@ -231,7 +231,7 @@ class SettingsKeys(Chain):
             changed = "" if fault or keys is None or job is None else keys.find_changed_input(job)
             return fault or (changed and f"{path}: expected the present inputs, received others: {changed}")
         if path.is_file():
-            return f"{path}: expected a manifest, received a damaged one"
+            return describe_damage(path)
         if keys is None or job is None:
             return ""
         files = (keys.planned.root / file for file in job.outputs.values())

@@ -70,11 +70,11 @@ class PrepareData(Stage):
 
     def digest_source(self, name: str, downloads: Path | None = None) -> str:
         """Return the digest of names and contents of the images, or of the files of the autoencoder."""
-        from nfpi.data.sources.files import list_source  # imports NumPy
+        from nfpi.data.sources.files import list_autoencoder, list_source  # imports NumPy
 
-        changes = {"vae": None} if name == "folder" else {"folder": None, "source": "digits"}
-        config = self.dataset.model_copy(update=changes)
-        return list_source(config).select(name).compute_digest(downloads or self.download_folder)
+        folder = self.list_sources()[name]
+        files = list_source(self.dataset.source, folder) if name == "folder" else list_autoencoder(folder)
+        return files.compute_digest(downloads or self.download_folder)
 
     def run(self) -> None:
         """Write the train, validation and test splits."""

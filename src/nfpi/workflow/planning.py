@@ -22,7 +22,7 @@ from nfpi.config.base import ConfigError
 from nfpi.results.recorded.calls import read_keys
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.files import open_regular
-from nfpi.runtime.manifests import Manifest, ManifestError, describe_damage
+from nfpi.runtime.manifests import Manifest, ManifestError
 from nfpi.stages.base import Stage
 from nfpi.stages.jobs import Job, Need, Planned, Wildcards
 from nfpi.stages.keys import Keys, SettingsKeys
@@ -124,7 +124,7 @@ class Planning:
         Raises:
             ConfigError: the files of a data set are ill-formed.
             Exception: what an input function raised; where an output exists, Snakemake would take it for a file of the
-                user and go on.
+                user, and ignore the error.
         """
         for job, error in self.keys.errors.items():
             raise ConfigError(f"datasets.{job.wildcards['dataset']}: {error}")
@@ -160,12 +160,12 @@ class Planning:
         """
         key, manifest = self.keys.of(job), self._chain.read(path)
         if manifest is None:
-            fault = describe_damage(path) if path.exists() else self._chain.find_fault(path)
+            fault = self._chain.find_fault(path)
             return [fault] if fault else []
         if key == manifest.key:
             fault = Chain.find_fault(self._chain, path) or find_edited(path, manifest)
             return [fault] if fault else []
-        changes = find_changes(job.plan(self.planned), manifest.settings, job.wildcards)
+        changes = find_changes(self.planned.plan(job), manifest.settings, job.wildcards)
         if changes:
             return [*changes[:-1], f"{changes[-1]} (the earlier result is removed)"]
         return [self.keys.find_changed_input(job) or "the version of its stage"]
@@ -178,7 +178,7 @@ class Planning:
         """
         self.check()
         if job not in self._commands:
-            stage, root = job.plan(self.planned), self.planned.root
+            stage, root = self.planned.plan(job), self.planned.root
             key = self.keys.of(job) if self.force is not None else self._recorded_keys.get(job.manifest)
             options, needs = stage.select_execution(), stage.list_needs(self.planned, job.wildcards)
             named = {name: [self._name(need) for need in items] for name, items in needs.items()}
@@ -192,7 +192,7 @@ class Planning:
     def _list_inputs(self, job: Job) -> dict[str, list[str]]:
         """Return the files that a job reads, by name."""
         found: dict[str, list[str]] = {}
-        for name, needs in job.plan(self.planned).list_needs(self.planned, job.wildcards).items():
+        for name, needs in self.planned.plan(job).list_needs(self.planned, job.wildcards).items():
             setting = job.stage.blocks.get(name, name).format_map(job.wildcards)
             found[name] = [file for need in needs for file in self._list_files(need, job, setting)]
         return found

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nfpi.runtime.manifests import identify_manifest
 from nfpi.stages.jobs import MANIFEST
 
 _PLUGIN = "snakemake_executor_plugin_slurm"
@@ -61,9 +62,7 @@ def _wrap_jobs(run: Callable[[Any, list[Any]], None]) -> Callable[[Any, list[Any
 
 
 def _identify_manifest(job: Any) -> tuple[int, int] | None:
-    """Return inode and modification time of the manifest, which is a new file at every write; None: no manifest."""
-    manifest = Path(getattr(job.output, MANIFEST, ""))
-    return (manifest.stat().st_ino, manifest.stat().st_mtime_ns) if manifest.is_file() else None
+    return identify_manifest(Path(getattr(job.output, MANIFEST, "")))
 
 
 def _wrap_error(report: Callable[..., None]) -> Callable[..., None]:

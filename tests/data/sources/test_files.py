@@ -6,13 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nfpi.config.datasets import DatasetConfig
 from nfpi.data import DataError, SourceImages, register_source
 from nfpi.data.sources.files import SourceFiles, list_source
-
-
-def _config(folder: Path, **settings) -> DatasetConfig:
-    return DatasetConfig(**{"source": "imagefolder", "folder": folder, "validation_fraction": 0.2} | settings)
 
 
 @pytest.fixture
@@ -25,7 +20,7 @@ def read(monkeypatch) -> list[str]:
 
 
 def compute(folder: Path, downloads: Path) -> str:
-    return list_source(_config(folder)).compute_digest(downloads)
+    return list_source("imagefolder", folder).compute_digest(downloads)
 
 
 def test_files_that_stay_are_read_once(image_folder, tmp_path, read):
@@ -38,7 +33,7 @@ def test_only_touched_files_are_read_again(image_folder, tmp_path, read):
     read.clear()
     (image_folder / "train/bee/3.png").touch()
     assert [compute(image_folder, tmp_path) for _ in range(2)] == [before] * 2
-    assert read == ["folder/train/bee/3.png"]
+    assert read == ["train/bee/3.png"]
 
 
 def test_a_copy_has_the_same_digest(image_folder, tmp_path):
@@ -76,7 +71,7 @@ def test_a_damaged_memory_costs_reading_only(image_folder, tmp_path, read, keep)
 
 
 def test_a_file_that_cannot_be_read_is_named(image_folder, tmp_path):
-    source = list_source(_config(image_folder))
+    source = list_source("imagefolder", image_folder)
     (image_folder / "train/bee/3.png").unlink()
     with pytest.raises(DataError, match=r"3\.png: expected a file that can be read"):
         source.compute_digest(tmp_path)
@@ -86,8 +81,8 @@ def test_fashion_mnist_is_its_four_files(tmp_path):
     names = [f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
     for name in (*names, "other.txt"):
         (tmp_path / name).touch()
-    found = list_source(DatasetConfig(source="fashion_mnist", folder=tmp_path))
-    assert found.names == [f"folder/{name}" for name in names]
+    found = list_source("fashion_mnist", tmp_path)
+    assert found.names == names
 
 
 @pytest.mark.usefixtures("restored_sources")
@@ -96,8 +91,8 @@ def test_all_files_of_a_source_of_the_users_own_count(tmp_path):
     for name in ("a.bin", "below/b.csv", ".hidden"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    found = list_source(DatasetConfig(source="mine", folder=tmp_path))
-    assert (found.names, found.status[:, 0].tolist()) == (["folder/a.bin", "folder/below/b.csv"], [1, 1])
+    found = list_source("mine", tmp_path)
+    assert (found.names, found.status[:, 0].tolist()) == (["a.bin", "below/b.csv"], [1, 1])
 
 
 @pytest.mark.usefixtures("restored_sources")
@@ -110,8 +105,8 @@ def test_links_of_a_source_of_the_users_own_end_where_they_began(tmp_path, caplo
     (tmp_path / "set/linked").symlink_to(tmp_path / "more")
     for name in ("up", "top"):  # each path through both would be listed, of which there are too many to end
         (tmp_path / "set/deep" / name).symlink_to(tmp_path / "set")
-    found = list_source(DatasetConfig(source="mine", folder=tmp_path / "set"))
-    assert found.names == ["folder/deep/1.npy", "folder/linked/2.npy"]
+    found = list_source("mine", tmp_path / "set")
+    assert found.names == ["deep/1.npy", "linked/2.npy"]
     assert [message.split(":")[0] for message in sorted(caplog.messages)] == [
         str(tmp_path / "set/deep" / name) for name in ("top", "up")
     ]

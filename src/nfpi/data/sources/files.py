@@ -20,34 +20,28 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nfpi.config.datasets import SOURCES, DataError, DatasetConfig
+from nfpi.config.datasets import DataError
 from nfpi.data.image_files import list_files
 from nfpi.data.sources.published import FASHION_MNIST_FILES, find_idx
 from nfpi.runtime.files import file_digest, write_atomically
 
-FOLDER, VAE = "folder", "vae"
 AUTOENCODER_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 _THREADS = 8
 
 
 @dataclass(frozen=True, eq=False)
 class SourceFiles:
-    """The files of a data set.
+    """The files of a folder, or an archive.
 
     Args:
-        roots: path of `folder`, which may be an archive, and of `vae`.
-        names: `folder/…` or `vae/…`; only `folder` for an archive.
+        root: the folder or the archive.
+        names: N paths below the folder; of an archive, one that is empty.
         status: (N, 2), int64: size in bytes, time of the last change in ns.
     """
 
-    roots: dict[str, Path]
+    root: Path
     names: list[str]
     status: np.ndarray
-
-    def select(self, root: str) -> SourceFiles:
-        """Return the files below one of the roots."""
-        chosen = [index for index, name in enumerate(self.names) if name.partition("/")[0] == root]
-        return SourceFiles({root: self.roots[root]}, [self.names[index] for index in chosen], self.status[chosen])
 
     def compute_digest(self, downloads: Path) -> str:
         """Compute the digest of names and contents.
@@ -58,8 +52,7 @@ class SourceFiles:
         Raises:
             DataError: a file cannot be read.
         """
-        place = hashlib.sha256(repr(sorted(self.roots.items())).encode()).hexdigest()
-        memory = downloads / f".digests-{place[:16]}.npz"
+        memory = downloads / f".digests-{hashlib.sha256(os.fsencode(self.root.absolute())).hexdigest()[:16]}.npz"
         known = _read_known(memory)
         rows = [status.tobytes() for status in self.status]
         digests = [known.get((name, row), b"") for name, row in zip(self.names, rows, strict=True)]
@@ -75,51 +68,46 @@ class SourceFiles:
         return hashlib.sha256(_join_names(self.names) + b"\0" + b"".join(digests)).hexdigest()
 
     def _read_digest(self, index: int) -> bytes:
-        root, _, rest = self.names[index].partition("/")
-        path = self.roots[root] / rest
+        path = self.root / self.names[index]
         try:
             return bytes.fromhex(file_digest(path))
         except OSError as error:
             raise DataError(f"{path}: expected a file that can be read, received none ({error.strerror})") from None
 
 
-def list_source(config: DatasetConfig) -> SourceFiles:
-    """List the files of a data set in a folder, and the files of its autoencoder.
+def list_source(source: str, folder: Path) -> SourceFiles:
+    """List the files that a data set is read from.
 
-    Files of sources with the trait `published` are not listed, since known digests verify them whenever they are read.
+    Args:
+        source: name of its source.
+        folder: folder, or archive.
 
     Raises:
-        DataError: a folder is missing, or does not have the structure that its source expects.
+        DataError: the folder is missing, or does not have the structure that its source expects.
     """
-    folder, is_images = config.folder, config.source == "imagefolder"
-    roots: dict[str, Path] = {}
-    names: list[str] = []
-    status: list[np.ndarray] = []
-    if folder is not None and not SOURCES[config.source].traits.get("published", False):
-        roots[FOLDER] = folder
-        if folder.is_file():  # an archive
-            names, status = [FOLDER], [_read_status([folder])]
-        elif is_images:
-            from nfpi.data.sources.imagefolder import list_image_folder  # imports Pillow
+    if folder.is_file():  # an archive
+        return SourceFiles(folder, [""], _read_status([folder]))
+    if source == "imagefolder":
+        from nfpi.data.sources.imagefolder import list_image_folder  # imports Pillow
 
-            images = list_image_folder(folder)
-            names = [f"{FOLDER}/{name}" for split_names in images.names.values() for name in split_names]
-            status = [*images.status.values()]
-        else:
-            if not folder.is_dir():
-                raise DataError(f"{folder}: expected a folder or an archive, received none")
-            is_fashion = config.source == "fashion_mnist"  # in torchvision's folder, beside other data sets
-            wanted = [name for pair in FASHION_MNIST_FILES.values() for name in pair]
-            files = [find_idx(folder, name) for name in wanted] if is_fashion else list_files(folder)
-            names, status = [f"{FOLDER}/{file.relative_to(folder)}" for file in files], [_read_status(files)]
-    elif is_images:
-        raise DataError("folder: expected a folder of class folders, or of train and test (or val), received none")
-    if config.vae is not None:
-        roots[VAE] = config.vae
-        names += [f"{VAE}/{file}" for file in AUTOENCODER_FILES]
-        status.append(_read_status([config.vae / file for file in AUTOENCODER_FILES]))
-    numbers = np.concatenate([*status, np.empty((0, 2), np.int64)])
-    return SourceFiles(roots, names, numbers)
+        images = list_image_folder(folder)
+        names = [name for of_split in images.names.values() for name in of_split]
+        return SourceFiles(folder, names, np.concatenate([*images.status.values()]))
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder or an archive, received none")
+    is_fashion = source == "fashion_mnist"  # in torchvision's folder, beside other data sets
+    wanted = [name for pair in FASHION_MNIST_FILES.values() for name in pair]
+    files = [find_idx(folder, name) for name in wanted] if is_fashion else list_files(folder)
+    return SourceFiles(folder, [str(file.relative_to(folder)) for file in files], _read_status(files))
+
+
+def list_autoencoder(folder: Path) -> SourceFiles:
+    """List the files of an autoencoder.
+
+    Raises:
+        DataError: one is missing.
+    """
+    return SourceFiles(folder, list(AUTOENCODER_FILES), _read_status([folder / name for name in AUTOENCODER_FILES]))
 
 
 def _read_known(memory: Path) -> dict[tuple[str, bytes], bytes]:
