@@ -46,6 +46,7 @@ def test_the_classifier_of_samples_is_that_of_the_main_flow():
     ]
     _, headline = show_headlines([*flows, *taught], [])
     assert (headline.metric, headline.value) == ("cnn_acc", "80.0 %")
+    assert not any(note.startswith("chosen by") for note in headline.notes), "its flow was chosen"
 
 
 @pytest.mark.parametrize(("classifier", "paper"), [("resnet18", "71"), ("resnet18_released", "61")])

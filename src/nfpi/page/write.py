@@ -343,6 +343,8 @@ def _make_headline(result: MainResult) -> Headline:
         notes.append(f"the paper: {result.paper:g} {entry.unit} (difference {difference})")
     if result.measured.validation.count:
         chooser = metric(result.measured.chosen_by)
-        notes.append(f"chosen by {chooser.label}: {format_measurement(result.measured.validation.mean, chooser)}")
+        on_samples = result.run.classifier is not None and result.run.augmentation is None
+        how = "on images of the best flow; " if on_samples else "chosen by "
+        notes.append(f"{how}{chooser.label}: {format_measurement(result.measured.validation.mean, chooser)}")
     value = f"{format_number(summary.mean, decimals)} {entry.unit}"
     return Headline(entry.name, f"{entry.label} on {result.run.dataset}", value, compose_name(result.run), notes)
