@@ -43,12 +43,13 @@ PICTURES = {
     "samples_by_weight": (FASHION, f"{OF_FASHION}/samples_by_weight.png", "src/nfpi/figures/samples_by_weight.py"),
     "latents_by_weight": (FASHION, f"{OF_FASHION}/latents_by_weight.png", "src/nfpi/figures/samples_by_weight.py"),
     "nfa_cifar10": (CIFAR10, "results/cifar10_small/figures/figure2.png", "src/nfpi/figures/figure2.py"),
-} | {
+}
+DEMO = yaml.safe_load((ROOT / "presets/demo.yaml").read_text(encoding="utf-8"))["figures"]
+SHOWN = re.findall(r"images/(\w+)\.png", (ROOT / "docs/gallery.md").read_text(encoding="utf-8"))
+PICTURES |= {
     name: (f"snakemake {figure}", f"results/demo/figures/{figure}.png", f"src/nfpi/figures/{figure}.py")
-    for name, figure in {
-        "demo": "accuracy_against_weight",
-        **{name: name for name in ("figure1", "samples", "residuals", "convergence_map")},
-    }.items()
+    for name, figure in {"demo": "accuracy_against_weight", **{name: name for name in DEMO if name in SHOWN}}.items()
+    if name not in PICTURES
 }
 """By name: the command, the file that it writes, and the code that draws it."""
 
