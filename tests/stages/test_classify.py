@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from nfpi.data.writer import ImageSetWriter, write_image_set
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.runtime.device import make_device
 from nfpi.runtime.locks import LockedError
+from nfpi.runtime.manifests import read_manifest
 from nfpi.runtime.tensors import load_tensors
 from nfpi.stages import execution
 
@@ -145,19 +147,22 @@ def test_a_job_that_waited_accepts_a_test_that_has_removed_the_weights(root, tmp
     """The other process removes weights that are not kept while it still holds the lock."""
     settings = {**SWIN, "train_on": "generated", "keep": False}
     assert train(root, tmp_path / "1", settings, generated=root / "generated") == 0
+    shutil.copytree(tmp_path / "1", tmp_path / "copy/1")
+    assert test(root, tmp_path / "copy/test", tmp_path / "copy/1") == 0
+    key = read_manifest(tmp_path / "copy/test/metrics.manifest.json").key
     locked = execution.locked
 
-    def locked_after_another(path, name, task, wait):
+    def locked_after_another(path, name, wait):
         monkeypatch.setattr(execution, "locked", locked)
         assert test(root, tmp_path / "test", tmp_path / "1") == 0
-        wait(LockedError("the lock is held", note=task))
-        return locked(path, name, task, wait)
+        wait(LockedError("the lock is held"))
+        return locked(path, name, wait)
 
     monkeypatch.setattr(execution, "writes_log", lambda: True)
     monkeypatch.setattr(execution, "locked", locked_after_another)
     monkeypatch.setattr(execution, "_RETRY_SECONDS", 0)
     with caplog.at_level("INFO"):
-        assert test(root, tmp_path / "test", tmp_path / "1") == 0
+        assert test(root, tmp_path / "test", tmp_path / "1", key=key) == 0
     assert not (tmp_path / "1/model.safetensors").exists()
     assert "the other process has made it" in caplog.text
 

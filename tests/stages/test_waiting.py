@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from nfpi.runtime.checkpoints import Checkpoints
+from nfpi.runtime.manifests import read_manifest
 from nfpi.runtime.tensors import load_tensors
 from nfpi.stages import execution
 
@@ -32,11 +33,11 @@ class Jobs:
     folder: Path
     processes: list[Any] = field(default_factory=list)
 
-    def start(self, *, rest: bool = False, **changes: Any) -> Path:
+    def start(self, *, rest: bool = False, key: str = "", **changes: Any) -> Path:
         """Start a job; its log."""
         log = self.folder / f"{len(self.processes)}.log"
         training = TRAINING | {"checkpoint_minutes": 1e-6} | changes
-        command = ("--log", log, *self.run.make_command("train-flow", prior=None, training=training))
+        command = ("--log", log, *self.run.make_command("train-flow", prior=None, training=training, key=key or None))
         process = FORK.Process(target=self._work, args=(command, rest))
         process.start()
         self.processes.append(process)
@@ -59,11 +60,11 @@ class Jobs:
         logging.root.handlers.clear()  # pytest's
         raise SystemExit(call(*command))
 
-    def both_wait(self, **changes: Any) -> Path:
+    def both_wait(self, key: str = "", **changes: Any) -> Path:
         """Start one that rests and one that waits for it; the log of the second."""
-        self.start(rest=True)
+        self.start(rest=True, key=key)
         wait_until((self.folder / "rests").exists)
-        log = self.start(**changes)
+        log = self.start(key=key, **changes)
         wait_until(lambda: log.exists() and "waiting until it ends" in log.read_text())
         return log
 
@@ -96,29 +97,29 @@ def jobs(started_run: SmallRun, tmp_path: Path) -> Iterator[Jobs]:
 
 
 @pytest.fixture
-def alone(jobs: Jobs, tmp_path: Path) -> bytes:
-    """The weights of a training by itself."""
+def alone(jobs: Jobs, tmp_path: Path) -> Path:
+    """The model of a training by itself."""
     output = tmp_path / "alone"
     check_call(*jobs.run.make_command("train-flow", prior=None, output=output))
-    return (output / "model/model.safetensors").read_bytes()
+    return output / "model"
 
 
-def test_the_second_waits_and_takes_what_the_first_made(jobs: Jobs, alone: bytes) -> None:
-    log = jobs.both_wait()
+def test_the_second_waits_and_takes_what_the_first_made(jobs: Jobs, alone: Path) -> None:
+    log = jobs.both_wait(read_manifest(alone.parent / "model.manifest.json").key)
     assert f"at the same time, received process {jobs.processes[0].pid} on " in log.read_text()
     jobs.go_on()
     assert [jobs.status(0), jobs.status(1)] == [0, 0]
     assert "the other process has made it" in log.read_text()
     assert "epoch" not in log.read_text()
-    assert (jobs.run.model / "model.safetensors").read_bytes() == alone
+    assert (jobs.run.model / "model.safetensors").read_bytes() == (alone / "model.safetensors").read_bytes()
 
 
-def test_where_the_first_is_killed_the_second_resumes(jobs: Jobs, alone: bytes) -> None:
+def test_where_the_first_is_killed_the_second_resumes(jobs: Jobs, alone: Path) -> None:
     log = jobs.both_wait()
     jobs.processes[0].kill()
     assert jobs.status(1) == 0
     assert f"resuming from step {LATER + begun_steps(jobs)}" in log.read_text()
-    assert (jobs.run.model / "model.safetensors").read_bytes() == alone
+    assert (jobs.run.model / "model.safetensors").read_bytes() == (alone / "model.safetensors").read_bytes()
 
 
 def begun_steps(jobs: Jobs) -> int:

@@ -28,15 +28,7 @@ _HOLDER = re.compile(r"process (\d+) on (\S+), since ")
 
 
 class LockedError(OSError):
-    """Another process holds the lock; the message is one line that names it.
-
-    Attributes:
-        note: note of the holder, see :func:`acquire`.
-    """
-
-    def __init__(self, message: str, note: str = "") -> None:
-        super().__init__(message)
-        self.note = note
+    """Another process holds the lock; the message is one line that names it."""
 
 
 class Lock:
@@ -59,13 +51,12 @@ class Lock:
             self._descriptor = None
 
 
-def acquire(path: Path, work: str, note: str = "") -> Lock:
+def acquire(path: Path, work: str) -> Lock:
     """Lock the file `path`, and write the holder into it; the folder must exist.
 
     Args:
         path: lock file, created if it is missing.
         work: what only one process may do at a time, as a verb phrase for messages, such as `unpack FILE`.
-        note: a line of less than 200 bytes that others can read while the lock is held.
 
     Raises:
         LockedError: another process holds the lock.
@@ -76,12 +67,11 @@ def acquire(path: Path, work: str, note: str = "") -> Lock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder, _, noted = os.pread(descriptor, 500, 0).decode(errors="replace").partition("\n")
+            holder = os.pread(descriptor, 500, 0).decode(errors="replace").partition("\n")[0]
             os.close(descriptor)
             raise LockedError(
                 f"{path.parent}: expected no other process to {work} at the same time, received "
-                f"{holder or 'one that has just begun'}",
-                noted.strip(),
+                f"{holder or 'one that has just begun'}"
             ) from None
         except OSError as error:
             # a file that names a holder is kept, as the error may be temporary
@@ -98,16 +88,16 @@ def acquire(path: Path, work: str, note: str = "") -> Lock:
         os.close(descriptor)  # removed by its last holder in the meantime
     now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}, since {now}\n{note}\n".encode(), 0)
+    os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}, since {now}\n".encode(), 0)
     return Lock(path, descriptor)
 
 
 @contextmanager
-def locked(path: Path, work: str, note: str = "", wait: Callable[[LockedError], None] | None = None) -> Iterator[None]:
+def locked(path: Path, work: str, wait: Callable[[LockedError], None] | None = None) -> Iterator[None]:
     """Hold the lock `path` during the block; afterwards, folders created for it are removed if empty.
 
     Args:
-        path, work, note: see :func:`acquire`.
+        path, work: see :func:`acquire`.
         wait: function called before each retry while another process holds the lock; None: raise an error.
 
     Raises:
@@ -118,7 +108,7 @@ def locked(path: Path, work: str, note: str = "", wait: Callable[[LockedError], 
     while lock is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock = acquire(path, work, note)
+            lock = acquire(path, work)
         except FileNotFoundError:  # the last holder has just removed the empty folder
             continue
         except LockedError as fault:
@@ -150,7 +140,7 @@ def locked_in_turn(path: Path, work: str) -> Iterator[None]:
         waits = True
         time.sleep(_RETRY_SECONDS)
 
-    with locked(path, work, wait=wait):
+    with locked(path, work, wait):
         yield
 
 

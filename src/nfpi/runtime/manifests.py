@@ -224,14 +224,13 @@ def find_manifests(folder: Path) -> list[Path]:
     return found
 
 
-def find_product(file: Path, *, accept_removed: bool = False) -> Product | None:
+def find_product(file: Path) -> Product | None:
     """Find the manifest that lists a file, and verify the file; None if no manifest lists it.
 
     The manifest lies in the file's folder or in its parent folder.
 
     Args:
         file: path of the file.
-        accept_removed: whether the file may be missing if its manifest lists it as temporary.
 
     Raises:
         ManifestError: the file does not match the manifest, or the manifest is damaged.
@@ -250,8 +249,7 @@ def find_product(file: Path, *, accept_removed: bool = False) -> Product | None:
                     with open_regular(file) as opened:
                         manifest.check_file(name, opened, path)
                 except FileNotFoundError:
-                    if not accept_removed or name not in manifest.temporary:
-                        raise ManifestError(f"{file}: expected what {manifest.stage} wrote, received no file") from None
+                    raise ManifestError(f"{file}: expected what {manifest.stage} wrote, received no file") from None
                 return Product(path, manifest)
     return None
 
@@ -298,7 +296,6 @@ def read_inputs(
     *,
     with_times: bool = False,
     apart: Collection[str] = (),
-    accept_removed: bool = False,
     warn: bool = False,
 ) -> list[Input]:
     """Verify the files that a stage reads, and return each product among them once for each name.
@@ -308,7 +305,6 @@ def read_inputs(
         folder: folder of the stage's manifest.
         with_times: whether `content` includes files with times, which a stage copies that collects metrics.
         apart: names of inputs of another run or data set than the others.
-        accept_removed: see :func:`find_product`.
         warn: whether to log a warning for each file that no manifest lists.
 
     Raises:
@@ -318,7 +314,7 @@ def read_inputs(
     found: list[Input] = []
     for name, paths in files.items():
         for file in paths:
-            product = find_product(file, accept_removed=accept_removed)
+            product = find_product(file)
             if product is not None:
                 path, manifest = Path(os.path.relpath(product.path, folder)).as_posix(), product.manifest
                 content = compute_digest(manifest.files) if with_times else manifest.content

@@ -151,11 +151,10 @@ class Stage(Command):
         declared = strip_folders(self.declaration)
         return compute_digest([self.command, self.version, declared, {name: [*keys] for name, keys in inputs.items()}])
 
-    def trace_inputs(self, *, accept_removed: bool = False, warn: bool = False) -> list[Input]:
+    def trace_inputs(self, *, warn: bool = False) -> list[Input]:
         """Verify the inputs, and return their keys and contents.
 
         Args:
-            accept_removed: whether temporary inputs may be missing, see :meth:`finish`.
             warn: whether to log a warning for each file that cannot be verified.
 
         Raises:
@@ -164,9 +163,8 @@ class Stage(Command):
         """
         digests = {name: self.digest_source(name) for name in self.list_sources()}
         sources = [Input(name=name, key=digest, content=digest) for name, digest in digests.items()]
-        options = {"with_times": self.many_runs, "accept_removed": accept_removed, "warn": warn}
         files = self.list_inputs() | self.list_files_of_settings()
-        return read_inputs(files, self.output, apart=self.apart, **options) + sources
+        return read_inputs(files, self.output, with_times=self.many_runs, apart=self.apart, warn=warn) + sources
 
     @cached_property
     def traced(self) -> list[Input]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 
-from nfpi import __version__
 from nfpi.config.base import ConfigError
 from nfpi.config.extensions import list_loaded_digests
 from nfpi.runs import Run
@@ -17,10 +15,7 @@ from nfpi.runtime.job_log import is_first_process, print_line, writes_log
 from nfpi.runtime.locks import LockedError, locked
 from nfpi.runtime.manifests import (
     ManifestError,
-    compute_digest,
     find_faults,
-    identify_manifest,
-    read_manifest,
     write_manifest,
 )
 from nfpi.stages.base import ONE_RUN, Command, Stage
@@ -48,7 +43,7 @@ def _run_stage(stage: Stage) -> None:
 
     If another process holds the lock, a command given by hand fails. A job of the workflow waits instead, since the
     other process may be the same job, submitted before Snakemake was killed. The outputs of that process are accepted
-    if its inputs and options were the same; otherwise the stage runs, resuming from the last checkpoint.
+    if they have the key of this job; otherwise the stage runs, resuming from the last checkpoint.
 
     Raises:
         ConfigError: the settings, the inputs or the user's files are not those that the command was written with.
@@ -60,21 +55,19 @@ def _run_stage(stage: Stage) -> None:
     if not set(stage.code or ()) <= set(list_loaded_digests()):
         raise ConfigError("--extensions: expected the files with the digests in `code`, received changed ones")
     require_writable(stage.output)
-    task = compute_digest([stage.command, stage.model_dump_json(), __version__, list_loaded_digests()])
-    manifest = stage.get_path(MANIFEST) if stage.product else Path()
-    manifest_before, other_task = identify_manifest(manifest), ""
+    has_waited = False
 
     def wait(fault: LockedError) -> None:
-        nonlocal other_task
-        if not other_task:
+        nonlocal has_waited
+        if not has_waited:
             print_line(f"nfpi: {fault}: waiting until it ends")
-        other_task = fault.note or "unknown"
+        has_waited = True
         time.sleep(_RETRY_SECONDS)
 
-    with locked(stage.lock, stage.command, task, wait if writes_log() else None), note_written() as written:
+    with locked(stage.lock, stage.command, wait if writes_log() else None), note_written() as written:
         for path in stage.list_output_paths():
             remove_remains(path)
-        if other_task == task and identify_manifest(manifest) != manifest_before and _is_complete(stage):
+        if has_waited and stage.key and _is_made(stage):
             logger.info("%s: the other process has made it", stage.output)
             stage.finish()  # in case it was killed before it did
             return
@@ -93,7 +86,7 @@ def _run_stage(stage: Stage) -> None:
             logger.warning("%s", fault)
         if stage.product:
             write_manifest(
-                manifest,
+                stage.get_path(MANIFEST),
                 stage.command,
                 stage.product,
                 stage.list_output_paths(),
@@ -151,12 +144,8 @@ def _check_identity(stage: Stage, chain: Chain) -> None:
                 )
 
 
-def _is_complete(stage: Stage) -> bool:
-    """Return whether the outputs are complete, intact and made from the current inputs.
-
-    Temporary inputs may be missing: the process that made the outputs has removed them (:meth:`Stage.finish`).
-    """
+def _is_made(stage: Stage) -> bool:
+    """Return whether the outputs are intact and have the key that is expected of them."""
     path = stage.get_path(MANIFEST)
-    if not path.is_file() or find_faults(path)[1]:
-        return False
-    return read_manifest(path).inputs == stage.trace_inputs(accept_removed=True)
+    manifest = Chain().read(path)
+    return manifest is not None and manifest.key == stage.key and not find_faults(path)[1]
