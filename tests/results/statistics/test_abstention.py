@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from nfpi.results.statistics import abstention
-from nfpi.results.statistics.abstention import Thresholds, compute_margins, compute_p_values, compute_risks
+from nfpi.results.statistics.abstention import EVERYTHING, Thresholds, compute_margins, compute_p_values, compute_risks
 
 DRAWS, N, DELTA = 2000, 400, 0.1
 LIMIT = DELTA + 2 * math.sqrt(DELTA * (1 - DELTA) / DRAWS)
@@ -62,9 +61,14 @@ def test_the_risk_is_kept_as_often_as_promised(slope):
     assert count_violations(slope) <= LIMIT
 
 
-def test_without_the_correction_for_the_search_it_is_not(monkeypatch):
-    corrected = compute_p_values
-    monkeypatch.setattr(abstention, "compute_p_values", lambda *given: corrected(*given) / abstention._TESTED)
+def test_a_threshold_found_behind_one_that_failed_would_break_the_promise(monkeypatch):
+    """Of as many thresholds, one passes too often if it may be any of them."""
+
+    def find_any(self, max_risk, delta):
+        passed = compute_p_values(self.errors, self.accepted, max_risk) <= delta
+        return self.margins[np.flatnonzero(passed)[-1]] if passed.any() else math.inf
+
+    monkeypatch.setattr(Thresholds, "find_by_risk", find_any)
     assert count_violations(slope=0) > LIMIT
 
 
@@ -72,8 +76,16 @@ def test_the_guarantee_is_of_use():
     """Of 2000 images with an error in 100, at most 5 % errors are certified for all of them."""
     generator = np.random.default_rng(1)
     found = Thresholds.from_validation(generator.random(2000), generator.random(2000) > 0.01)
-    assert found.find_by_risk(0.05, 0.05) == abstention.EVERYTHING
+    assert found.find_by_risk(0.05, 0.05) == EVERYTHING
     assert found.find_by_risk(0.001, 0.05) == math.inf
+
+
+@pytest.mark.parametrize(("n", "errors", "answers"), [(44, 0, False), (45, 0, True), (45, 1, False), (77, 1, True)])
+def test_a_promise_needs_enough_images_for_its_errors(n, errors, answers):
+    """(1 − 0.05)ⁿ ≤ 0.1 from n = 45 on, and (1 − 0.05)ⁿ + 0.05 n (1 − 0.05)ⁿ⁻¹ from 77 on."""
+    margins = np.arange(1.0, n + 1)
+    found = Thresholds.from_validation(margins, np.arange(n) >= errors)
+    assert (found.find_by_risk(0.05, 0.1) < math.inf) == answers
 
 
 @pytest.mark.parametrize(

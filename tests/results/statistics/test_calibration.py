@@ -33,8 +33,9 @@ def test_the_temperature_undoes_overconfidence_and_raises_the_likelihood(sharpne
     assert all(best < compute_nll(log_prob, labels, factor * found) for factor in (0.9, 0.99, 1.01, 1.1))
 
 
-def test_predictions_that_are_all_correct_become_sure():
-    assert 0 < fit_temperature(np.eye(3), np.arange(3)) < 0.05
+def test_images_that_are_all_classified_right_leave_the_temperature_at_1(caplog):
+    assert fit_temperature(5 * np.eye(3), np.arange(3)) == 1
+    assert "received 3 without" in caplog.text
 
 
 @pytest.mark.skipif(not hasattr(calibration, "_TemperatureScaling"), reason="scikit-learn before 1.8")

@@ -28,3 +28,11 @@ def test_atypical_is_what_is_too_far_or_too_close():
     assert middle < 0.01
     assert close > 1
     assert far > 1
+
+
+@pytest.mark.parametrize("distance", [np.zeros(100), np.ones(100), np.repeat([0.5, 1.0, 1.1], [3, 95, 2])])
+def test_tied_quantiles_leave_every_atypicality_finite(distance):
+    typicality = Typicality.from_validation(distance)
+    assert (typicality.measure(distance) <= 1).mean() >= 0.97
+    assert np.isfinite(typicality.measure(np.array([0.0, 2.0]))).all()
+    assert typicality.measure(np.array([2.0])) > 1

@@ -4,9 +4,8 @@ The margin is log p(x | y₁) − log p(x | y₂), y₁ and y₂ being the likel
 validation images: the temperature divides all margins alike. Unlike probabilities rounded to 1, margins have no ties.
 
 The coverage of a threshold is the share of images above it, and its risk the share of errors among these. The guarantee
-for a risk is that of Learn then Test (Angelopoulos et al., 2025, Annals of Applied Statistics 19(2)): each threshold is
-tested by the exact binomial distribution, with Bonferroni's correction for the number of thresholds, as in Geifman and
-El-Yaniv (2017, "Selective classification for deep neural networks"), who test log₂ N of them.
+for a risk is that of Learn then Test (Angelopoulos et al., 2025, Annals of Applied Statistics 19(2)): thresholds are
+tested by the exact binomial distribution in a fixed sequence, from the largest on, until a test fails.
 """
 
 from __future__ import annotations
@@ -22,8 +21,9 @@ from nfpi.runtime.formats import Record
 
 COVERAGES = 100
 """Number of thresholds: one for each percent of coverage."""
-_TESTED = 20
-"""Number of these thresholds, evenly spaced, among which one with a guaranteed risk is sought."""
+_ERRORS = 4
+"""Errors with which the first threshold of the sequence would pass its test; with fewer, a model with few errors would
+often fail it by chance."""
 EVERYTHING = -1.0
 """A threshold that all margins exceed."""
 
@@ -100,11 +100,15 @@ class Thresholds(Record):
         If new images come from the same distribution as those of :meth:`from_validation`, and these are independent of
         each other and of the model, then with probability 1 − δ over them at most a share `max_risk` of the new images
         above the threshold is misclassified. Given that a threshold is some order statistic of the margins, those above
-        it are independent draws, so that their errors have a binomial distribution; a threshold is rejected if it has
-        so few with probability δ / 20 or more at the risk `max_risk`.
+        it are independent draws, so that their errors have a binomial distribution; a threshold passes if so few of
+        them have probability δ or less at the risk `max_risk`.
+
+        Thresholds are tested in the order of coverage until one fails, which needs no correction for their number: the
+        first whose risk is too large passes with probability δ at most, and those after it only if it does. The first
+        threshold is that of the smallest coverage at which one error would pass, whatever the images show.
 
         Returns:
-            the threshold; infinite if none of the 20 has the guarantee.
+            the last threshold before the first that fails; infinite if the first does, or one error would not pass.
 
         Raises:
             ValueError: `max_risk` or δ is not in (0, 1).
@@ -112,10 +116,17 @@ class Thresholds(Record):
         for name, value in (("max_risk", max_risk), ("delta", delta)):
             if not 0 < value < 1:
                 raise ValueError(f"{name}: expected a share between 0 and 1, received {value!r}")
-        tested = range(COVERAGES // _TESTED - 1, COVERAGES, COVERAGES // _TESTED)
-        p_values = compute_p_values([self.errors[i] for i in tested], [self.accepted[i] for i in tested], max_risk)
-        passed = [index for index, p in zip(tested, p_values, strict=True) if p <= delta / _TESTED]
-        return self.margins[passed[-1]] if passed else math.inf
+        images = self.accepted[-1]
+        ranks = -(-np.arange(1, COVERAGES + 1) * images // COVERAGES)  # ties may leave fewer images above a threshold
+        passing = compute_p_values(range(_ERRORS + 1), [images] * (_ERRORS + 1), max_risk) <= delta
+        tested = compute_p_values([passing.sum() - 1] * COVERAGES, ranks.tolist(), max_risk) <= delta
+        fails = compute_p_values(self.errors, self.accepted, max_risk) > delta
+        found = math.inf
+        for margin, has_failed in zip(np.array(self.margins)[tested].tolist(), fails[tested], strict=True):
+            if has_failed:
+                break
+            found = margin
+        return found
 
 
 def compute_p_values(errors: Sequence[int], accepted: Sequence[int], risk: float) -> np.ndarray:

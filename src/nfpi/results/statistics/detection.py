@@ -14,6 +14,8 @@ from nfpi.runtime.formats import Record
 _QUANTILES = (0.05, 0.5, 0.95)
 _KNOWN = 0.99
 """share of validation images with an atypicality of at most 1"""
+_SMALLEST = 1e-6
+"""smallest distance between two quantiles, relative to the median; tied ones are that far apart"""
 
 
 class Typicality(Record):
@@ -38,12 +40,14 @@ class Typicality(Record):
         """Compute the quantiles of the distances (N,) of validation images."""
         low, median, high = np.quantile(distance, _QUANTILES).tolist()
         found = cls(low=low, median=median, high=high, limit=1.0)
-        return found.model_copy(update={"limit": float(np.quantile(found.measure(distance), _KNOWN))})
+        limit = float(np.quantile(found.measure(distance), _KNOWN))
+        return found.model_copy(update={"limit": limit or 1.0})  # 0: all distances are tied
 
     def measure(self, distance: np.ndarray) -> np.ndarray:
         """Compute the atypicality of images from their distances, (N,): above 1 for 1 % of the validation images."""
         deviation = distance - self.median
         scale = np.where(deviation > 0, self.high - self.median, self.median - self.low)
+        scale = np.maximum(scale, _SMALLEST * self.median or 1.0)
         atypicality: np.ndarray = np.abs(deviation) / scale / self.limit
         return atypicality
 
