@@ -1,4 +1,4 @@
-"""The project's classifiers: ResNet18 of torchvision, Swin and EVA02 of timm, and a linear discriminant.
+"""The project's classifiers: ResNet18 of torchvision, Swin and EVA02 of timm.
 
 torchvision and timm are imported when a model is built, as each is slow to import.
 """
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from nfpi.classifiers.preprocessing import Preprocessing
-from nfpi.config.base import Settings
 from nfpi.config.classifiers import Eva02Settings, ResNet18Settings, SwinSettings
 from nfpi.runtime.precision import choose_convolution_format
 
@@ -51,41 +50,6 @@ def _convert_memory_format(model: nn.Module, inputs: tuple[Tensor]) -> Tensor:
     if images.device.type == "cpu":
         return images
     return images.contiguous(memory_format=choose_convolution_format(images.device))
-
-
-class LinearDiscriminant(nn.Module):
-    """Linear discriminant of the pixels, with Ledoit and Wolf's shrinkage of their covariance, as in scikit-learn.
-
-    It is fitted in closed form, before any training: its configuration has `epochs: 0`.
-
-    Args:
-        num_classes: K.
-        in_channels: C of the images, (B, C, S, S) → (B, K) logits.
-        image_size: S.
-        settings: none.
-    """
-
-    def __init__(self, num_classes: int, in_channels: int, image_size: int, settings: Settings) -> None:
-        super().__init__()
-        self.linear = nn.Linear(in_channels * image_size**2, num_classes)
-
-    def fit(self, images: Tensor, labels: Tensor) -> None:
-        """Fit to normalised images (N, C, S, S) and their labels (N,)."""
-        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
-        found = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-        found.fit(images.flatten(1).double().numpy(), labels.numpy())
-        # of two classes, scikit-learn has the difference of their logits
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
-        with torch.no_grad():
-            self.linear.weight[-len(found.coef_) :] = torch.from_numpy(found.coef_)
-            self.linear.bias[-len(found.coef_) :] = torch.from_numpy(found.intercept_)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Compute the logits."""
-        logits: Tensor = self.linear(images.flatten(1))
-        return logits
 
 
 def swin(num_classes: int, in_channels: int, image_size: int, settings: SwinSettings) -> nn.Module:

@@ -83,8 +83,16 @@ class Eva02Settings(Settings):
     drop_path_rate: Fraction | None = None
 
 
+class QuadraticDiscriminantSettings(Settings):
+    """Class Gaussians of the pixels."""
+
+    axes: Annotated[list[PositiveInt], Field(min_length=1)] = [25, 50, 100, 200]
+    """numbers of principal axes on which the classes differ; the one of highest validation accuracy is kept"""
+
+
 CLASSIFIERS.register("resnet18", ResNet18Settings, "nfpi.classifiers.models:resnet18")
-CLASSIFIERS.register("lda", Settings, "nfpi.classifiers.models:LinearDiscriminant")
+CLASSIFIERS.register("lda", Settings, "nfpi.classifiers.discriminants:LinearDiscriminant")
+CLASSIFIERS.register("qda", QuadraticDiscriminantSettings, "nfpi.classifiers.discriminants:QuadraticDiscriminant")
 CLASSIFIERS.register("swin", SwinSettings, "nfpi.classifiers.models:swin")
 CLASSIFIERS.register(
     "eva02",

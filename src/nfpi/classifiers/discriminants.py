@@ -1,0 +1,150 @@
+"""Class Gaussians of the pixels, fitted in closed form by scikit-learn: what a flow must do better.
+
+They are fitted before any training: their configuration has `epochs: 0`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nfpi.config.base import Settings
+from nfpi.config.classifiers import QuadraticDiscriminantSettings
+
+
+class LinearDiscriminant(nn.Module):
+    """Linear discriminant of the pixels, with Ledoit and Wolf's shrinkage of their covariance.
+
+    Args:
+        num_classes: K.
+        in_channels: C of the images, (B, C, S, S) → (B, K) logits.
+        image_size: S.
+        settings: none.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int, image_size: int, settings: Settings) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_channels * image_size**2, num_classes)
+
+    def fit(self, images: Tensor, labels: Tensor) -> None:
+        """Fit to normalised images (N, C, S, S) and their labels (N,)."""
+        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+        found = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+        found.fit(images.flatten(1).double().numpy(), labels.numpy())
+        # of two classes, scikit-learn has the difference of their logits
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        with torch.no_grad():
+            self.linear.weight[-len(found.coef_) :] = torch.from_numpy(found.coef_)
+            self.linear.bias[-len(found.coef_) :] = torch.from_numpy(found.intercept_)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the logits."""
+        logits: Tensor = self.linear(images.flatten(1))
+        return logits
+
+
+class QuadraticDiscriminant(nn.Module):
+    """A Gaussian of the pixels for each class, which differ on the first A principal axes only.
+
+    On these axes, class y has its mean μ_y and its covariance Σ_y with Ledoit and Wolf's shrinkage. On the D − A other
+    axes, all classes share the mean of all images and one variance v, so that
+
+        log p(x | y) = log N(a; μ_y, Σ_y) − (|r|² / v + (D − A) log 2πv) / 2,
+
+    where a holds the coordinates of x − mean on the axes, and r is what is left of x − mean.
+
+    Args:
+        num_classes: K.
+        in_channels: C of the images, (B, C, S, S) → (B, K) log p(x | y).
+        image_size: S.
+        settings: how many axes there may be.
+    """
+
+    is_density = True
+    """the outputs are log p(x | y) of dequantised, normalised images"""
+
+    axes: Tensor
+    centre: Tensor
+    mean: Tensor
+    whitening: Tensor
+    variance: Tensor
+
+    def __init__(
+        self, num_classes: int, in_channels: int, image_size: int, settings: QuadraticDiscriminantSettings
+    ) -> None:
+        super().__init__()
+        self._candidates = settings.axes
+        dimensions = in_channels * image_size**2
+        kept = min(max(settings.axes), dimensions)
+        shapes = {"axes": (kept, dimensions), "centre": (dimensions,), "mean": (num_classes, kept)}
+        shapes |= {"whitening": (num_classes, kept, kept), "variance": ()}
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
+
+    def fit(self, images: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor) -> None:
+        """Fit to images (N, C, S, S) and their labels (N,), with the A of highest accuracy on held-out images.
+
+        Without held-out images, A is the first that the settings name.
+        """
+        from sklearn.decomposition import PCA
+
+        pixels, classes = images.flatten(1).double().numpy(), labels.numpy()
+        rank = min(len(pixels) - 1, pixels.shape[1])  # beyond, the images have no variance
+        candidates = list(dict.fromkeys(min(axes, rank) for axes in self._candidates))
+        pca = PCA(max(candidates), random_state=0).fit(pixels)
+        total = float(((pixels - pca.mean_) ** 2).sum() / len(pixels))
+        accuracies = {}
+        for count in candidates:
+            self._fit_gaussians(pca.components_, pca.mean_, pixels, classes, count, total)
+            accuracies[count] = float((self(held_out).argmax(1) == held_out_labels).double().mean())
+            if len(candidates) == 1 or not len(held_out):
+                return
+        best = max(candidates, key=accuracies.__getitem__)
+        self._fit_gaussians(pca.components_, pca.mean_, pixels, classes, best, total)
+
+    def _fit_gaussians(
+        self, axes: np.ndarray, centre: np.ndarray, pixels: np.ndarray, classes: np.ndarray, count: int, total: float
+    ) -> None:
+        """Fit the Gaussians on the first `count` axes; on the other stored ones, they are those of all other axes.
+
+        Args:
+            axes: principal axes, (A', D).
+            centre: mean of the images, (D,).
+            pixels: images, (N, D).
+            classes: their labels, (N,).
+            count: A.
+            total: variance of the images, summed over D.
+        """
+        from sklearn.covariance import LedoitWolf
+
+        places = (pixels - centre) @ axes[:count].T
+        others = len(centre) - count
+        self.variance.fill_((total - float((places**2).sum() / len(places))) / others if others else 1.0)
+        self.centre.copy_(torch.from_numpy(centre))
+        self.axes.zero_()[:count] = torch.from_numpy(axes[:count])
+        self.mean.zero_()
+        self.whitening.zero_()
+        for label in range(len(self.mean)):
+            found = LedoitWolf().fit(places[classes == label])
+            self.mean[label, :count] = torch.from_numpy(found.location_)
+            factor = np.linalg.cholesky(found.covariance_)
+            self.whitening[label, :count, :count] = torch.from_numpy(np.linalg.inv(factor))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute log p(x | y) of each class, (B, K), in float64."""
+        centred = images.flatten(1).double() - self.centre
+        places = centred @ self.axes.T
+        rest = centred.square().sum(1) - places.square().sum(1)
+        white = torch.einsum("kij,bkj->bki", self.whitening, places[:, None] - self.mean)
+        scales = self.whitening.diagonal(dim1=1, dim2=2)
+        used = scales[0] > 0
+        others = centred.shape[1] - int(used.sum())
+        shared = rest / self.variance + others * self.variance.log() + centred.shape[1] * math.log(2 * math.pi)
+        own = white.square().sum(2) - 2 * scales[:, used].log().sum(1)
+        log_prob: Tensor = -(own + shared[:, None]) / 2
+        return log_prob
