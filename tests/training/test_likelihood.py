@@ -5,7 +5,7 @@ from torch import nn
 
 from nfpi.flows.dequantization import bits_per_dim, dequantize
 from nfpi.priors.gaussian import GaussianPrior
-from nfpi.training.likelihood import negative_log_likelihood
+from nfpi.training.likelihood import NegativeLogLikelihood, negative_log_likelihood, weigh_posterior
 
 
 def _generator(seed=0):
@@ -47,3 +47,30 @@ def test_likelihood_is_that_of_the_transformed_variable():
     torch.testing.assert_close(
         negative_log_likelihood(_Doubling(), GaussianPrior(mean, variance), x, labels), -expected
     )
+
+
+def test_the_posterior_is_weighed_by_gamma():
+    """γ log p(y | x) = γ (log p(x | y) − log Σ_k p(x | k)), with gradients for flow and Gaussians."""
+    flow = nn.Linear(6, 6).double()
+    x = torch.randn(4, 6, generator=_generator(), dtype=torch.float64)
+    mean = torch.randn(3, 6, generator=_generator(1), dtype=torch.float64, requires_grad=True)
+    prior = GaussianPrior(mean, torch.rand(3, 6, generator=_generator(2), dtype=torch.float64) + 0.5)
+    labels = torch.tensor([2, 0, 1, 2])
+
+    def transform(x):
+        return flow(x).view(-1, 1, 2, 3), x.new_full((len(x),), 7.0)
+
+    nll, loss = weigh_posterior(transform, prior, x, labels, 30.0)
+    every = torch.stack([negative_log_likelihood(transform, prior, x, torch.full((4,), label)) for label in range(3)])
+    torch.testing.assert_close(nll, every[labels, torch.arange(4)])
+    torch.testing.assert_close(loss, nll - 30 * (-nll - torch.logsumexp(-every, 0)))
+    found = torch.autograd.grad(loss.sum(), [mean, flow.weight], retain_graph=True)
+    expected = torch.autograd.grad((31 * nll + 30 * torch.logsumexp(-every, 0)).sum(), [mean, flow.weight])
+    torch.testing.assert_close(found, expected)
+
+
+def test_without_it_the_loss_is_the_likelihood():
+    x, labels = torch.randn(4, 1, 2, 3, generator=_generator()), torch.tensor([2, 0, 1, 2])
+    prior = GaussianPrior(torch.zeros(3, 6), torch.ones(3, 6))
+    nll, loss = NegativeLogLikelihood(_Doubling())(prior, x, labels)
+    assert torch.equal(nll, loss)

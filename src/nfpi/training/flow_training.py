@@ -78,7 +78,7 @@ class FlowTraining(Training):
         self._bounds = SeriesBounds(state.flow, *held)
         own = data.processes.get_slice(data.count_images(0))
         self._batch_size = own.stop - own.start
-        self._objective = NegativeLogLikelihood(state.flow, compiler, self._batch_size)
+        self._objective = NegativeLogLikelihood(state.flow, compiler, self._batch_size, self.config.posterior_weight)
         self._likelihood = device.setup(self._objective).train()
         self._record_bounds()
         state.note_precision(device.precision)
@@ -115,7 +115,8 @@ class FlowTraining(Training):
     def step(self, images: Tensor, labels: Tensor) -> None:
         """Make a step of the flow, and of Gaussians that are learned along with it.
 
-        The loss is the mean of −log p(x | y) over the images of all processes, with that of learned Gaussians.
+        The loss is the mean of −log p(x | y) − γ log p(y | x) over the images of all processes, with that of learned
+        Gaussians; γ is `posterior_weight`.
 
         Raises:
             TrainingDiverged: a coupling cannot sum its series.
@@ -127,12 +128,12 @@ class FlowTraining(Training):
         weight = len(labels) / data.count_images(state.step % self.steps_per_epoch) * data.processes.count
         with self.device.fixed_shapes():
             try:
-                nll = self.device.forward(self._likelihood, prior.get_gaussians(), images, labels)
+                nll, loss = self.device.forward(self._likelihood, prior.get_gaussians(), images, labels)
             except NOT_FINITE:  # a coupling cannot sum its series once its weights have diverged
                 self.check()
                 raise make_loss_error(state, self.config, state.step + 1) from None
             state.optimizer.zero_grad()
-            self.device.backward(prior.compute_loss(nll * weight))
+            self.device.backward(prior.compute_loss(loss * weight))
         self.device.step(state.optimizer, self.config.gradient_clip)
         prior.step(compute_learning_progress(state, data))
         state.step += 1
