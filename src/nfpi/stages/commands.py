@@ -27,7 +27,7 @@ STAGES = tuple(command for command in COMMANDS if issubclass(command, Stage))
 GROUPS = {
     "use a model": ("calibrate", "classify", "score", "sample", "augment-folder", "import-model", "export"),
     "prepare runs": ("new", "targets", "check-device", "schema"),
-    "look at results": ("status", "log", "page", "costs", "compare", "verify", "evidence", "tables", "adopt"),
+    "look at results": ("status", "log", "page", "costs", "verify", "evidence", "tables", "adopt"),
 }
 """Subcommands by purpose; the others are stages of the workflow."""
 

@@ -1,4 +1,4 @@
-"""Commands on a folder of results: its page, its costs, its differences from another folder, and its integrity."""
+"""Commands on a folder of results: its page, its costs and its integrity."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 
 from pydantic_settings import CliPositionalArg
 
-from nfpi.results.differences import compare_results
 from nfpi.results.recorded.calls import SETTINGS_FILE, read_settings, require_root
 from nfpi.results.recorded.csv_files import disarm
 from nfpi.runtime.faults import escape_controls
@@ -30,14 +29,13 @@ Row = Sequence[str | float]
 
 
 def print_rows(
-    heading: Sequence[str], rows: Sequence[Row], title: str = "", styles: Iterable[str | None] = itertools.repeat(None)
+    heading: Sequence[str], rows: Sequence[Row], styles: Iterable[str | None] = itertools.repeat(None)
 ) -> None:
     """Print rows as a table with four decimals on a terminal, else as tab-separated lines with all digits.
 
     Args:
         heading: names of the columns.
         rows: at least one row of values.
-        title: title of the table.
         styles: style of each row on a terminal, such as `bold red`.
     """
     from rich.box import SIMPLE_HEAD
@@ -45,9 +43,9 @@ def print_rows(
     from rich.table import Table
 
     if not sys.stdout.isatty():
-        print((f"# {title}\n" if title else "") + format_lines(heading, rows, "\t"), end="")
+        print(format_lines(heading, rows, "\t"), end="")
         return
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name, value in zip(heading, rows[0], strict=True):
         table.add_column(name, justify="right" if isinstance(value, float) else "left", overflow="fold")
     table.columns[0].no_wrap = True  # paths of runs are to be copied
@@ -147,42 +145,6 @@ def find_needed_jobs(root: Path) -> dict[str, set[str]]:
         jobs = list_needed_jobs(planned, Job.of(MakeTable, {"table": name}))
         found[name] = {job.locate(job.stage.command.replace("-", "_")) for job in jobs}
     return found
-
-
-_BOTH = ("first", "second")
-
-
-class Compare(Command):
-    """Print the differences between two folders of results.
-
-    Compares settings, versions, numbers and runs. Prints tables on a terminal, else tab-separated lines.
-    """
-
-    command = "compare"
-
-    first: CliPositionalArg[Path]
-    """results/{preset}"""
-    second: CliPositionalArg[Path]
-    """folder results/{preset} that `first` is compared with"""
-    times: bool = False
-    """also compare metrics in hours and seconds, which differ whenever they are measured again"""
-
-    def run(self) -> None:
-        """Print the differences, as tables on a terminal and as tab-separated lines otherwise."""
-        found = compare_results(self.first, self.second, times=self.times)
-        sections = (
-            ("Settings", ["setting", *_BOTH, "runs"], found.settings),
-            ("Software and machines", ["name", *_BOTH, "runs"], found.software),
-            ("Numbers", ["run", "metric", *_BOTH, "difference"], found.numbers),
-            ("Runs", ["run", *_BOTH], found.runs),
-        )
-        print(f"first: {self.first}\nsecond: {self.second}\n")
-        for title, heading, rows in sections:
-            if rows:
-                print_rows(heading, rows, title)
-        print(
-            f"{found.common} runs are in both; {len(found.settings)} settings and {len(found.numbers)} numbers differ"
-        )
 
 
 class Verify(Command):

@@ -123,13 +123,8 @@ def write_page_at_end(logger: logging.Logger, plan: Plan) -> None:
     if not root.is_dir():
         return
     try:
-        from nfpi.page.write import (  # slow: imports pandas and matplotlib
-            describe_preset,
-            write_descriptions,
-            write_page,
-        )
+        from nfpi.page.write import write_page  # slow: imports pandas and matplotlib
 
-        write_descriptions(root, describe_preset(plan.config))
         logger.info(f"page:   {write_page(root, SettingsKeys())}", extra=OURS)
     except Exception as error:
         logger.error(f"The page of results was not written: {format_error(error)}", extra=OURS)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pandas as pd
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -37,7 +36,6 @@ class Column:
         is_numeric: whether the cells are numbers, in which brackets are intervals.
         group: heading shared by this and neighbouring columns, such as a metric; empty: no group.
         unit: unit in parentheses, and the arrow of the better direction.
-        links: address that each cell is linked to in HTML; empty: no links.
     """
 
     heading: str
@@ -46,7 +44,6 @@ class Column:
     is_numeric: bool = False
     group: str = ""
     unit: str = ""
-    links: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -93,10 +90,10 @@ class TextTable:
         return any(len(columns) > 1 for columns in self.groups)
 
 
-def make_text_column(heading: str, values: Iterable[object], links: Sequence[str] = ()) -> Column:
+def make_text_column(heading: str, values: Iterable[object]) -> Column:
     """Make a column of texts; None is an empty cell."""
     cells = ["" if value is None else str(value) for value in values]
-    return Column(heading, cells, [cell or None for cell in cells], links=links)
+    return Column(heading, cells, [cell or None for cell in cells])
 
 
 def make_number_column(
@@ -289,7 +286,6 @@ def load_templates(package: str) -> Environment:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["urlencode"] = lambda path: quote(os.fsencode(path))  # Jinja's own filter requires UTF-8
     environment.filters["mark_interval"] = _mark_interval
     return environment
 
