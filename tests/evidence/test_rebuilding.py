@@ -190,13 +190,6 @@ def test_a_folder_without_evidence_is_refused(tmp_path):
         find_reference(tmp_path / "none.csv")
 
 
-def test_evidence_of_a_preset_without_its_settings_is_not_left_out(tmp_path):
-    for file in ("a/settings.json", "a/SHA256SUMS", "b/SHA256SUMS"):
-        (tmp_path / file).parent.mkdir(exist_ok=True)
-        (tmp_path / file).touch()
-    assert find_evidence(tmp_path) == [tmp_path / "a", tmp_path / "b"]
-
-
 def test_the_commands_keep_and_rebuild(results: Results, tmp_path, capsys):
     results.make_runs(0)
     (results.root / "settings.json").write_text(results.stored.to_text())
@@ -205,11 +198,10 @@ def test_the_commands_keep_and_rebuild(results: Results, tmp_path, capsys):
     assert "--with-other-settings" in capsys.readouterr().err
     assert main([*command, "--with-other-settings"]) == 0
     document = tmp_path / "README.md"
-    document.write_text("# Mine\n\n<!-- evidence: mine/table2 short -->\n<!-- end -->\n")
+    document.write_text("# Mine\n\n<!-- evidence: mine/table2 -->\n<!-- end -->\n")
     command = ["tables", str(results.evidence.parent), "--output", str(tmp_path / "out"), "--update", str(document)]
     assert main(command) == 0
-    assert (tmp_path / "out/mine/tables/table2.md").is_file()
-    assert "| 10⁴ | 85 | 85 |" in document.read_text().replace("**", "")
+    assert (tmp_path / "out/mine/tables/table2.md").read_text() in document.read_text()
     assert main(["tables", str(results.evidence)]) == 1
 
 

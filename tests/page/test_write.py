@@ -239,11 +239,11 @@ def test_a_page_of_runs_that_are_up_to_date_is_the_same_as_without_manifests(res
 
 def test_a_run_is_not_outdated_while_the_manifest_of_its_data_set_is_missing_or_damaged(outdated):
     manifest = outdated.root / f"animals/splits/data{SUFFIX}"
-    assert sum(item.is_outdated for item in find_runs(outdated.root)) == 2
+    assert sum(bool(item.outdated) for item in find_runs(outdated.root)) == 2
     manifest.write_text("{")
-    assert not any(item.is_outdated for item in find_runs(outdated.root))
+    assert not any(item.outdated for item in find_runs(outdated.root))
     manifest.unlink()
-    assert not any(item.is_outdated for item in find_runs(outdated.root))
+    assert not any(item.outdated for item in find_runs(outdated.root))
 
 
 def test_a_run_is_compared_with_the_splits_of_its_own_seed(results):
@@ -255,7 +255,7 @@ def test_a_run_is_compared_with_the_splits_of_its_own_seed(results):
         (splits / name).rename(target)
     record_data(results, FITTED, data, "splits/seed=0")
     record_data(results, BASELINE, "of other images", "splits/seed=0")
-    assert [item.run for item in find_runs(results.root) if item.is_outdated] == [BASELINE]
+    assert [item.run for item in find_runs(results.root) if item.outdated] == [BASELINE]
 
 
 def test_classes_are_those_of_the_splits_that_a_run_was_made_from(results):

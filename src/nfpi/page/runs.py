@@ -157,7 +157,7 @@ def _show_run(root: Path, item: RecordedRun, identifier: str, name: str) -> Show
     ]
     run = ShownRun(identifier, name, item, values)
     run.faults += filter(None, [item.fault])
-    run.remark = f"{OUTDATED} ({item.outdated})" if item.is_outdated else ""
+    run.remark = f"{OUTDATED} ({item.outdated})" if item.outdated else ""
     if item.divergence:
         return run
     description = f"Training curves of {item.run.folder}"
@@ -165,7 +165,7 @@ def _show_run(root: Path, item: RecordedRun, identifier: str, name: str) -> Show
         _add_contents(
             run, folder / LOG_FILE, lambda path: run.curves.append(embed_file(path.parent, CURVES, description))
         )
-    if item.is_outdated:  # samples and predictions are shown with class names, which may have changed
+    if item.outdated:  # samples and predictions are shown with class names, which may have changed
         return run
     for folder in _list_generated_folders(item):
         _add_contents(run, folder / META, lambda path: run.samples.extend(_embed_samples(path.parent)))

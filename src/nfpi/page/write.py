@@ -77,10 +77,10 @@ def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
     everything = [run for flow in runs for run in flow.with_classifiers]
     add_differing_settings(everything, kinds)
     jobs = read_jobs(root)
-    outdated = sum(item.is_outdated for item in recorded)
+    outdated = sum(bool(item.outdated) for item in recorded)
     untabled = _find_untabled_runs(recorded, config)
     headlines = show_headlines(
-        [item for item in recorded if not (item.is_outdated or item.run in untabled)],
+        [item for item in recorded if not (item.outdated or item.run in untabled)],
         [table.frame for table in tables if table.frame is not None],
     )
     problems += [f"{'1 run:' if outdated == 1 else f'{outdated} runs, each'} {OUTDATED}"] if outdated else []

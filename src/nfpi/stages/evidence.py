@@ -53,9 +53,8 @@ class KeepEvidence(Command):
             SettingsKeys(),
             with_other_settings=self.with_other_settings,
         )
-        counts = f"{len(done.added)} new, {len(done.replaced)} replaced, {len(done.changed)} of these with other values"
-        seeds = f"seeds {', '.join(map(str, done.seeds))}"
-        logger.info("%s: %d runs (%s, %d missing), %s", self.output, done.runs, counts, done.missing, seeds)
+        counts = f"{done.runs} runs ({done.added} new, {done.replaced} replaced)"
+        logger.info("%s: %s, seeds %s", self.output, counts, ", ".join(map(str, done.seeds)))
 
 
 class RebuildTables(Command):
@@ -94,7 +93,7 @@ class RebuildTables(Command):
             return results[preset]
 
         # before anything is written, since a block may name evidence that is not there
-        filled = {path: fill_blocks(path, get_results) for path in self.update}
+        filled = {path: fill_blocks(path.read_text(encoding="utf-8"), get_results) for path in self.update}
         if self.output is not None:
             for preset, rebuilt in results.items():
                 output = self.output if folders[preset] == self.evidence else self.output / preset
@@ -103,10 +102,9 @@ class RebuildTables(Command):
                 logger.info("wrote %s", output)
             if len(results) > 1:
                 draw_following(results, self.output)
-        for path, (text, changed) in filled.items():
-            if changed:
-                write_atomically(path, text)
-            logger.info("%s: %d blocks changed", path, changed)
+        for path, (text, blocks) in filled.items():
+            write_atomically(path, text)
+            logger.info("filled %d blocks of %s", blocks, path)
 
 
 class Adopt(Command):

@@ -289,7 +289,7 @@ def _find_state(root: Path, run: Run, recorded: RecordedRun | None) -> tuple[str
         return "damaged", recorded.fault
     if recorded.divergence:
         return "diverged", recorded.divergence.removeprefix("diverged: ")
-    return ("outdated", recorded.outdated) if recorded.is_outdated else ("done", recorded.mismatch)
+    return ("outdated", recorded.outdated) if recorded.outdated else ("done", recorded.mismatch)
 
 
 def _list_folders(folder: Path, run: Run) -> Iterator[Path]:

@@ -129,7 +129,7 @@ def make_number_column(
 # ---- Markdown -----------------------------------------------------------------------------------------------
 
 
-def table_to_markdown(table: TextTable) -> str:
+def _table_to_markdown(table: TextTable) -> str:
     """Return the grid of a table as GitHub Markdown, with the best rows in bold."""
     lines = [[_escape_cell(_compose_heading(column)) for column in table.columns]]
     lines.append(["---:" if column.is_numeric else ":---" for column in table.columns])
@@ -164,7 +164,7 @@ def tables_to_markdown(tables: Sequence[tuple[str, TextTable]]) -> str:
     for title, table in tables:
         heading = escape_markdown(" ".join(title.split()))
         notes = " ".join(map(_escape_cell, table.notes))
-        parts += [f"**{heading}**" if heading else "", table_to_markdown(table), notes]
+        parts += [f"**{heading}**" if heading else "", _table_to_markdown(table), notes]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
