@@ -22,13 +22,17 @@ from nfpi.config.base import explain, list_execution_settings
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.config.flows import TrainingConfig
 from nfpi.config.settings import Config
-from nfpi.results.claims.rows import list_runs_compared_by_image
 from nfpi.results.recorded.calls import SETTINGS_FILE, StoredSettings, read_settings
 from nfpi.results.recorded.csv_files import read_csv, write_rows
 from nfpi.results.recorded.predictions import Predictions, pack_predictions, read_packed_predictions, read_predictions
 from nfpi.results.recorded.records import to_finite_float
 from nfpi.results.recorded.runs import IDENTITY, OUTDATED, RecordedRun, find_runs, make_rows, sort_runs
-from nfpi.results.tables.rows import list_runs_to_compare, list_table_rows, list_tabled_runs
+from nfpi.results.tables.rows import (
+    list_runs_compared_by_image,
+    list_runs_to_compare,
+    list_table_rows,
+    list_tabled_runs,
+)
 from nfpi.runs import PREDICTIONS_FILE, Run
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.files import file_digest, note_written, write_atomically, written_together

@@ -18,9 +18,8 @@ from pathlib import Path
 
 from nfpi.config.base import ConfigError
 from nfpi.config.settings import Config
-from nfpi.results.claims.rows import list_claimed_runs
 from nfpi.results.recorded.calls import StoredSettings, write_keys, write_planned, write_settings
-from nfpi.results.tables.rows import list_table_rows
+from nfpi.results.tables.rows import list_claimed_runs, list_table_rows
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import require_writable, write_atomically
 from nfpi.runtime.locks import acquire

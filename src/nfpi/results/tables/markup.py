@@ -17,7 +17,6 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pylatexenc.latexencode import RULE_DICT, UnicodeToLatexConversionRule, UnicodeToLatexEncoder
 
-from nfpi.results.numbers import format_amount
 from nfpi.results.recorded.csv_files import write_csv
 from nfpi.runtime.files import write_atomically, written_together
 
@@ -99,7 +98,7 @@ def make_text_column(heading: str, values: Iterable[object]) -> Column:
 def make_number_column(
     heading: str,
     values: Iterable[Any],
-    form: int | Callable[[float], str] | Iterable[str],
+    form: Callable[[float], str] | Iterable[str],
     *,
     group: str = "",
     unit: str = "",
@@ -110,18 +109,13 @@ def make_number_column(
     Args:
         heading: heading.
         values: numbers, by which HTML sorts.
-        form: number of decimals, function that formats a number, or the cells themselves.
+        form: function that formats a number, or the cells themselves.
         group: group of the column.
         unit: unit, without parentheses.
         arrow: `↑` or `↓`, the better direction.
     """
     keys = [None if value is None or value != value else float(value) for value in values]
-    if isinstance(form, int):
-        cells = ["" if key is None else format_amount(key, form) for key in keys]
-    elif callable(form):
-        cells = ["" if key is None else form(key) for key in keys]
-    else:
-        cells = list(form)
+    cells = ["" if key is None else form(key) for key in keys] if callable(form) else list(form)
     unit = " ".join(filter(None, [f"({unit})" if unit else "", arrow]))
     return Column(heading, cells, keys, is_numeric=True, group=group, unit=unit)
 
