@@ -22,7 +22,6 @@ from nfpi.runtime.formats import FormatError
 from .conftest import CONFIG, Results
 
 REFERENCE = Path(__file__).parents[2] / "workflow/reference/paper.csv"
-COMMITTED = Path(__file__).parents[2] / "docs/evidence"
 
 
 def read(results: Results) -> RebuiltResults:
@@ -85,21 +84,6 @@ def test_runs_that_are_not_made_are_missing_in_the_table(results: Results):
     results.make_runs(0, without=(1e4,))
     results.gather()
     assert read(results).make_table("table2")["status"].tolist()[1] == "missing"
-
-
-def test_runs_of_other_settings_than_those_beside_them_are_marked(results: Results):
-    results.make_runs(0)
-    results.make_runs(1, epochs=3)
-    results.gather(with_other_settings=True)
-    rebuilt = read(results)
-    assert {run.seed for run in rebuilt.differing} == {1}
-    assert {*map(tuple, rebuilt.differing.values())} == {("training.epochs",)}
-
-
-@pytest.mark.parametrize("folder", find_evidence(COMMITTED), ids=lambda folder: folder.name)
-def test_the_committed_runs_were_trained_with_the_settings_beside_them(folder):
-    """Some of it is older than keys."""
-    assert RebuiltResults.read(folder, REFERENCE).differing == {}
 
 
 @pytest.fixture

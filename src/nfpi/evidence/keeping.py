@@ -267,10 +267,10 @@ def _check_settings(chosen: Sequence[RecordedRun], existing: dict[Run, RecordedR
     first: dict[Run, RecordedRun] = {}
     for item in [*existing.values(), *chosen]:
         other = existing.get(item.run, item)
-        differing = list_differing_settings(item, other)
+        differing = _list_differing_settings(item, other)
         if not differing:
             other = first.setdefault(replace(item.run, seed=0), item) if item.settings else item
-            differing = [name for name in list_differing_settings(item, other) if name.startswith(_COMMON_TO_SEEDS)]
+            differing = [name for name in _list_differing_settings(item, other) if name.startswith(_COMMON_TO_SEEDS)]
         if differing:
             names = ", ".join(differing[:3]) + (", ..." if len(differing) > 3 else "")
             raise EvidenceError(
@@ -279,7 +279,7 @@ def _check_settings(chosen: Sequence[RecordedRun], existing: dict[Run, RecordedR
             )
 
 
-def list_differing_settings(first: RecordedRun, second: RecordedRun) -> list[str]:
+def _list_differing_settings(first: RecordedRun, second: RecordedRun) -> list[str]:
     """Return the names of the settings that both runs have, with different values; diverged runs have none."""
     names = [name for name in first.settings if name in second.settings]
     names = [name for name in names if name.rpartition(".")[2] not in _WITHOUT_EFFECT]

@@ -9,20 +9,20 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
 from nfpi.config.settings import Config
-from nfpi.evidence.keeping import SUMS, EvidenceError, list_differing_settings, read_kept
+from nfpi.evidence.keeping import SUMS, EvidenceError, read_kept
 from nfpi.figures.claims import draw_claims
 from nfpi.figures.drawn import Drawn, FigureInputs, draw_figure, save_drawn
 from nfpi.results.claims.judging import judge_claims
 from nfpi.results.claims.layout import CLAIMS, lay_out_claims, write_claims
 from nfpi.results.claims.sides import ClaimData
-from nfpi.results.recorded.calls import SETTINGS_FILE, read_settings
+from nfpi.results.recorded.calls import read_settings
 from nfpi.results.recorded.csv_files import write_csv
 from nfpi.results.recorded.predictions import Predictions
 from nfpi.results.recorded.runs import RecordedRun, make_frame
@@ -125,33 +125,6 @@ class RebuiltResults:
         counts = Counter(pair for item in self.runs for pair in item.software.items())
         rows = [{"name": name, "value": value, "runs": runs} for (name, value), runs in sorted(counts.items())]
         return pd.DataFrame(rows, columns=["name", "value", "runs"])
-
-    @property
-    def differing(self) -> dict[Run, list[str]]:
-        """The runs trained with other settings than those in settings.json, with the names of these.
-
-        Compared is what metrics.json records of a flow's training; the settings of fits of the prior are unknown.
-        """
-        flows = [item for item in self.runs if item.run.flow in self.config.flows and item.run.classifier is None]
-        trained = [item for item in flows if not item.run.is_imported]
-        differing = {item.run: list_differing_settings(item, self._plan(item)) for item in trained}
-        return {run: names for run, names in differing.items() if names}
-
-    def _plan(self, item: RecordedRun) -> RecordedRun:
-        """Return a run as settings.json plans it."""
-        assert item.run.flow is not None
-        training = self.config.resolve_training(item.run.dataset, item.run.flow).model_dump(mode="json")
-        return replace(item, record={"settings": {"training": training}})
-
-    def describe(self) -> str:
-        """Describe runs, seeds and differing settings in one line."""
-        seeds = ", ".join(map(str, self.config.seeds))
-        text = f"{self.folder}: {len(self.runs)} runs, seeds {seeds}"
-        if not self.differing:
-            return text
-        run, names = next(iter(self.differing.items()))
-        others = f"{len(self.differing)} runs of other settings than {SETTINGS_FILE}"
-        return f"{text}; {others}, first {run.folder} ({', '.join(names)})"
 
     def write(self, output: Path) -> None:
         """Write all tables, the claims, the figures that only need tables, and versions.csv.

@@ -210,21 +210,8 @@ def find_roots(results: Path) -> list[Path]:
     return roots[:1] if roots[0] == results else roots
 
 
-def require_root(folder: Path) -> None:
-    """Check that a folder is not the parent of folders results/{preset}.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or the results of presets are in folders of it.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: expected a folder of results, received none")
-    inner = next((inner for inner in sorted(folder.glob("*")) if _is_root(inner)), None)
-    if inner is not None and not _is_root(folder):
-        raise FileNotFoundError(f"{folder}: expected the results of one preset, such as {inner}, received their parent")
-
-
 def _is_root(folder: Path) -> bool:
-    return (folder / LOGS_FOLDER).is_dir() or (folder / PLANNED_FILE).is_file()
+    return any((folder / name).exists() for name in (LOGS_FOLDER, SETTINGS_FILE, PLANNED_FILE))
 
 
 def read_progress(root: Path, chain: Chain | None = None) -> list[Progress]:

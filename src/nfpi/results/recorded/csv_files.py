@@ -10,10 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nfpi.runtime.faults import escape_controls
 from nfpi.runtime.files import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Row = Sequence[str | float]
 
 _BOOLEANS = {"True": True, "False": False}
 
@@ -88,6 +91,20 @@ def read_header(path: str | os.PathLike[str]) -> list[str]:
         OSError: the file cannot be read.
     """
     return list(_read_cells(path, {}, infinite=False))
+
+
+def format_lines(heading: Sequence[str], rows: Sequence[Row], delimiter: str) -> str:
+    """Format rows as text, with control characters escaped; floats keep all digits.
+
+    In a comma-separated text, texts that a spreadsheet would compute begin with an apostrophe.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    writer.writerow(heading)
+    for row in rows:
+        cells = [disarm(cell) for cell in row] if delimiter == "," else row
+        writer.writerow([escape_controls(cell) if isinstance(cell, str) else cell for cell in cells])
+    return text.getvalue()
 
 
 def disarm(cell: Any) -> Any:
