@@ -21,7 +21,7 @@ FOLDERS = find_evidence(EVIDENCE) if EVIDENCE.is_dir() else []
 
 @functools.cache
 def read(preset: str) -> RebuiltResults:
-    return RebuiltResults.read(EVIDENCE / preset, find_reference(ROOT / "workflow/reference/paper.csv"))
+    return RebuiltResults.read(EVIDENCE / preset, find_reference())
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

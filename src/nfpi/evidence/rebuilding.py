@@ -58,18 +58,16 @@ def find_evidence(folder: Path) -> list[Path]:
     return folders
 
 
-def find_reference(chosen: Path | None) -> Path:
-    """Return the file of the paper's numbers: the chosen one, or that of the checkout.
+def find_reference() -> Path:
+    """Return the file of the paper's numbers, of the clone that this package or the current folder is in.
 
     Raises:
-        FileNotFoundError: the file is missing.
+        FileNotFoundError: there is no such file.
     """
-    places = [chosen] if chosen is not None else [Path(__file__).parents[3] / _REFERENCE, Path(_REFERENCE)]
-    for place in places:
-        if place.is_file():
-            return place
-    hint = "" if chosen is not None else ": give --reference, or run the command in a clone"
-    raise FileNotFoundError(f"{places[-1]}: expected the paper's numbers, received no such file{hint}")
+    found = next((path for path in (Path(__file__).parents[3] / _REFERENCE, Path(_REFERENCE)) if path.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(f"{_REFERENCE}: expected the paper's numbers, received none: run this in a clone")
+    return found
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from nfpi.config.metrics import METRICS, find_metric, metric
 from nfpi.data.store import META, read_image_set
 from nfpi.figures.curves import CURVES
-from nfpi.page.pictures import Picture, embed_array, embed_file, embed_generated_images
+from nfpi.page.pictures import Picture, embed_file, embed_generated_images
 from nfpi.results.metrics import Bin, compute_bins
 from nfpi.results.numbers import format_measurement, typeset_weight
 from nfpi.results.recorded.predictions import read_predictions
@@ -23,7 +23,7 @@ from nfpi.runtime.faults import format_error
 from nfpi.runtime.manifests import find_product
 
 _LARGEST_TABLE = 16
-"""Maximum number of classes for which the confusion matrix is a table of counts; otherwise it is a picture."""
+"""Maximum number of classes for which the confusion matrix is shown."""
 _SHOWN_MISTAKES = 5
 """Maximum number of pairs of class and prediction that are listed as mistakes."""
 
@@ -40,15 +40,13 @@ class Agreement:
 
     Attributes:
         classes: names of the classes.
-        counts: number of images by class (rows) and prediction (columns); empty if there is a picture.
-        picture: picture of the confusion matrix if there are too many classes for a table.
+        counts: number of images by class (rows) and prediction (columns); empty if there are too many classes.
         mistakes: the most frequent mistakes: class, prediction, number of images.
         bins: non-empty bins of the confidence.
     """
 
     classes: list[str]
     counts: list[list[int]]
-    picture: Picture | None
     mistakes: list[tuple[str, str, int]]
     bins: list[Bin]
 
@@ -234,20 +232,7 @@ def read_agreement(path: Path, classes: list[str]) -> Agreement:
     pairs = [divmod(index, num_classes) for index in most.tolist() if wrong.flat[index]]
     mistakes = [(names[row], names[column], int(wrong[row, column])) for row, column in pairs]
     bins = compute_bins(predictions.confidence, predictions.is_correct)
-    if num_classes > _LARGEST_TABLE:
-        return Agreement(names, [], _draw_counts(counts), mistakes, bins)
-    return Agreement(names, counts.tolist(), None, mistakes, bins)
-
-
-def _draw_counts(counts: np.ndarray) -> Picture:
-    """Draw the confusion matrix, one pixel per pair of classes, darker for a larger share of the class."""
-    shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
-    white, blue = np.array([255.0, 255.0, 255.0]), np.array([11.0, 83.0, 148.0])
-    pixels = white + np.sqrt(shares)[..., None] * (blue - white)
-    return embed_array(
-        pixels.round().astype(np.uint8),
-        f"Confusion matrix of {len(counts)} classes: a row for each class, a column for each prediction",
-    )
+    return Agreement(names, counts.tolist() if num_classes <= _LARGEST_TABLE else [], mistakes, bins)
 
 
 # ---- what runs have in common ------------------------------------------------------------------------------------

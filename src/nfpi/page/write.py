@@ -35,8 +35,6 @@ from nfpi.runtime.formats import FormatError
 from nfpi.runtime.manifests import find_product
 
 PAGE = "index.html"
-_MOST_PROBLEMS = 12
-"""Largest number of problems listed at the head of a page; a single further one is listed too."""
 
 
 def write_page(root: Path, chain: Chain | None = None) -> Path:
@@ -94,7 +92,7 @@ def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
             *([WEIGHT] if any(item.run.weight for item in recorded) else []),
         ],
         "facts": _list_facts(recorded, untabled, 3600 * jobs["hours"].sum()),
-        "problems": _shorten_problems(problems, root),
+        "problems": [problem.replace(f"{root}/", "") for problem in problems],
         "title_of_problems": "Missing, damaged or outdated" if outdated else "Missing or damaged",
         "claims": claims,
         "tables": [table for table in tables if table.files],
@@ -141,13 +139,6 @@ def _list_facts(recorded: Sequence[RecordedRun], untabled: Collection[Run], seco
         ("Commit", ", ".join(filter(None, dict.fromkeys(commit[:7] + commit[40:] for commit in commits)))),
     ]
     return [(name, value) for name, value in facts if value]
-
-
-def _shorten_problems(problems: Sequence[str], root: Path) -> list[str]:
-    """Make paths relative to the folder of results, and limit the number of problems."""
-    lines = [problem.replace(f"{root.absolute()}/", "").replace(f"{root}/", "") for problem in problems]
-    more = len(lines) - _MOST_PROBLEMS
-    return lines if more <= 1 else [*lines[:_MOST_PROBLEMS], f"and {more} more"]
 
 
 # ---- tables, figures and claims ------------------------------------------------------------------------------

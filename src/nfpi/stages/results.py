@@ -199,8 +199,6 @@ class RebuildTables(Command):
     """folder for tables, claims and figures, with one folder per preset if `evidence` contains folders of evidence"""
     update: list[Path] = []
     """Markdown file whose blocks are filled in; may be repeated"""
-    reference: Path | None = None
-    """the paper's numbers (csv); None: workflow/reference/paper.csv of the clone"""
 
     def run(self) -> None:
         """Write the tables, claims and figures, and update the blocks of Markdown files."""
@@ -209,7 +207,7 @@ class RebuildTables(Command):
 
         if self.output is None and not self.update:
             raise ConfigError("tables: expected --output or --update, received neither")
-        reference = find_reference(self.reference)
+        reference = find_reference()
         folders = {folder.resolve().name: folder for folder in find_evidence(self.evidence)}
         results = {preset: RebuiltResults.read(folder, reference) for preset, folder in folders.items()}
 
