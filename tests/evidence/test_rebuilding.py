@@ -11,7 +11,7 @@ import pytest
 from nfpi.cli import main
 from nfpi.config.settings import Config
 from nfpi.evidence.keeping import EvidenceError
-from nfpi.evidence.rebuilding import RebuiltResults, find_evidence
+from nfpi.evidence.rebuilding import RebuiltResults
 from nfpi.results.recorded.calls import StoredSettings
 from nfpi.results.recorded.runs import collect, find_runs
 from nfpi.results.tables.building import accuracy_table, read_reference
@@ -165,11 +165,6 @@ def test_the_extensions_that_settings_need_are_named(results: Results):
     record_checksum(results.evidence, "settings.json")
     with pytest.raises(FormatError, match=r"of_mine.*mine\.py"):
         read(results)
-
-
-def test_a_folder_without_evidence_is_refused(tmp_path):
-    with pytest.raises(EvidenceError):
-        find_evidence(tmp_path)
 
 
 def test_the_commands_keep_and_rebuild(results: Results, tmp_path, capsys):

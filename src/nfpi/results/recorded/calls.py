@@ -64,15 +64,12 @@ class StoredSettings:
         extensions = tuple(sorted(path.name for path in config.extensions))
         return cls(preset, _restore_config(config.model_dump(mode="json", exclude=_MACHINE_SETTINGS)), extensions)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the contents of the file as JSON values."""
-        extensions = {"extensions": list(self.extensions)} if self.extensions else {}
-        settings = self.config.model_dump(mode="json", exclude=_MACHINE_SETTINGS)
-        return {"format": FORMAT, "preset": self.preset, **extensions, "settings": settings}
-
     def to_text(self) -> str:
         """Return the contents of the file as text."""
-        return json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        extensions = {"extensions": list(self.extensions)} if self.extensions else {}
+        settings = self.config.model_dump(mode="json", exclude=_MACHINE_SETTINGS)
+        content = {"format": FORMAT, "preset": self.preset, **extensions, "settings": settings}
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_settings(folder: Path, stored: StoredSettings) -> Path:

@@ -73,11 +73,6 @@ class RecordedRun:
         return "" if diverged is None else describe_divergence(diverged)
 
     @property
-    def failure(self) -> str:
-        """How the run diverged, or `damaged`; empty if its metrics are known."""
-        return self.divergence or ("damaged" if self.fault else "")
-
-    @property
     def mismatch(self) -> str:
         """E.g. `does not follow its prior: mismatch 1.15 bits/dim, β 0.18`; empty for other runs."""
         if self.metrics.get("mismatch", 0.0) <= MISMATCH_LIMIT:

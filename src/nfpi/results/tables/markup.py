@@ -20,7 +20,7 @@ from pylatexenc.latexencode import RULE_DICT, UnicodeToLatexConversionRule, Unic
 from nfpi.results.recorded.csv_files import write_csv
 from nfpi.runtime.files import write_atomically, written_together
 
-INTERVAL = re.compile(r" (\[[^]]*\])")
+_INTERVAL = re.compile(r" (\[[^]]*\])")
 """An interval in the cell of a number."""
 
 
@@ -242,7 +242,7 @@ def _encode_cells(column: Column, best: Sequence[bool]) -> list[str]:
     is_long = not column.is_numeric and max(map(len, column.cells)) > _LONG
     encoded = []
     for cell, is_best in zip(column.cells, best, strict=True):
-        text = escape_latex(INTERVAL.sub("", cell) if column.is_numeric and "±" in cell else cell)
+        text = escape_latex(_INTERVAL.sub("", cell) if column.is_numeric and "±" in cell else cell)
         if is_best and text:
             text = rf"\textbf{{{text}}}"
         elif text.startswith(("[", "*")):  # which \\ at the end of the row before would read
@@ -292,7 +292,7 @@ def tables_to_html(tables: Sequence[tuple[str, TextTable]]) -> str:
 
 
 def _mark_interval(cell: str) -> Markup:
-    return Markup(INTERVAL.sub(r' <span class="interval">\1</span>', html.escape(cell)))
+    return Markup(_INTERVAL.sub(r' <span class="interval">\1</span>', html.escape(cell)))
 
 
 # ---- files --------------------------------------------------------------------------------------------------
