@@ -25,9 +25,8 @@ from PIL import Image
 from nfpi.data.sources.archive import find_image_root
 from nfpi.data.sources.imagefolder import export_imagefolder
 from nfpi.data.store import ImageSet
-from nfpi.page.write import DESCRIPTIONS_FILE, read_descriptions, read_figures, read_tables
+from nfpi.page.pictures import embed_file
 from nfpi.results.recorded.calls import read_progress
-from nfpi.runs import FIGURES_FOLDER, TABLES_FOLDER
 from nfpi.runtime.manifests import MANIFEST_FORMAT, ManifestError, compute_digest, find_faults, remove_temporary
 
 from .conftest import SEED, at_most, count_inputs
@@ -141,20 +140,13 @@ def test_no_name_in_a_manifest_is_followed(tmp_path, outside, number):
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_no_name_of_a_table_or_picture_of_a_page_is_followed(tmp_path, outside, number):
-    careless = 0
-    for kind, suffix in ((FIGURES_FOLDER, ".png"), (TABLES_FOLDER, ".csv")):
-        folder, target = tmp_path / "results" / kind, outside / "secret"
-        furnish(folder, target, suffix)
-        for name in names(number, folder, target):
-            described = {"tables": {name: "T"}} if suffix == ".csv" else {"figures": {"f": {"pictures": [name, "own"]}}}
-            (tmp_path / "results" / DESCRIPTIONS_FILE).write_text(json.dumps(described))
-            careless += leads_to(folder, f"{name}{suffix}", target.with_suffix(suffix))
-            with at_most(_SECONDS), suppress(ValueError):
-                found = read_descriptions(tmp_path / "results")
-                shown = [*read_tables(tmp_path / "results", found.tables)]
-                shown += read_figures(tmp_path / "results", found.figures)
-                assert not [product for product in shown if product.pictures or product.tables], name
+def test_no_name_of_a_picture_of_a_page_is_followed(tmp_path, outside, number):
+    folder, target, careless = tmp_path / "figures", outside / "secret", 0
+    furnish(folder, target, ".png")
+    for name in names(number, folder, target):
+        careless += leads_to(folder, f"{name}.png", target.with_suffix(".png"))
+        with at_most(_SECONDS), suppress(ValueError, OSError):
+            assert not embed_file(folder, f"{name}.png", ""), name
     assert careless > 50
 
 

@@ -57,14 +57,6 @@ def embed_file(folder: Path, name: str, description: str, caption: str = "") -> 
     return Picture(_encode_as_uri(content), width, height, description, caption)
 
 
-def embed_array(pixels: np.ndarray, description: str, caption: str = "") -> Picture:
-    """Embed pixels, (H, W) or (H, W, 3), uint8, as a PNG."""
-    buffer = io.BytesIO()
-    image = Image.fromarray(pixels)
-    image.save(buffer, "PNG", optimize=True)
-    return Picture(_encode_as_uri(buffer.getvalue()), image.width, image.height, description, caption)
-
-
 def embed_generated_images(folder: Path, caption: str) -> list[Picture]:
     """Embed images of the first classes of a generated set, in one column per class; nothing if it is empty or latents.
 
@@ -87,14 +79,16 @@ def embed_generated_images(folder: Path, caption: str) -> list[Picture]:
     row, column = height * zoom + 2, width * zoom + 2
     grid = np.full((_PER_CLASS * row - 2, len(classes) * column - 2, channels), 255, dtype=np.uint8)
     for index in range(len(classes)):
-        for place, image in enumerate(np.flatnonzero(images.labels == index)[:_PER_CLASS]):
-            pixels = images.images[image].repeat(zoom, axis=0).repeat(zoom, axis=1)
+        for place, row_of_set in enumerate(np.flatnonzero(images.labels == index)[:_PER_CLASS]):
+            pixels = images.images[row_of_set].repeat(zoom, axis=0).repeat(zoom, axis=1)
             top, left = place * row, index * column
             grid[top : top + height * zoom, left : left + width * zoom] = pixels
     names = ", ".join(classes)
     caption += " class." if len(classes) == len(images.classes) else f" of the first {len(classes)} classes."
-    pixels = grid.squeeze(-1) if channels == 1 else grid
-    return [embed_array(pixels, f"Generated images of the classes {names}", caption)]
+    image, buffer = Image.fromarray(grid.squeeze(-1) if channels == 1 else grid), io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    source, description = _encode_as_uri(buffer.getvalue()), f"Generated images of the classes {names}"
+    return [Picture(source, image.width, image.height, description, caption)]
 
 
 def _encode_as_uri(content: bytes) -> str:

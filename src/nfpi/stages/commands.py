@@ -8,7 +8,7 @@ from nfpi.stages.base import Command, Stage
 
 _MODULES = (
     *("prepare_data", "train_flow", "models", "evaluate", "generate", "train_classifier", "test_classifier"),
-    *("tables_and_figures", "model_use", "new", "prepare_runs", "progress", "results", "evidence"),
+    *("tables_and_figures", "model_use", "new", "prepare_runs", "progress", "results"),
 )
 """Modules of this package that define subcommands, in the order in which the command line lists them."""
 
@@ -27,7 +27,7 @@ STAGES = tuple(command for command in COMMANDS if issubclass(command, Stage))
 GROUPS = {
     "use a model": ("calibrate", "classify", "score", "sample", "augment-folder", "import-model", "export"),
     "prepare runs": ("new", "targets", "check-device", "schema"),
-    "look at results": ("status", "log", "page", "costs", "compare", "verify", "evidence", "tables", "adopt"),
+    "look at results": ("status", "log", "page", "costs", "verify", "evidence", "tables", "adopt"),
 }
 """Subcommands by purpose; the others are stages of the workflow."""
 

@@ -15,11 +15,12 @@ from nfpi.config.base import UNIQUE, ConfigError, NonNegativeFloat, PositiveInt,
 from nfpi.config.flows import NfaConfig
 from nfpi.config.metrics import metric
 from nfpi.results.numbers import format_measurement
+from nfpi.results.recorded.csv_files import format_lines
 from nfpi.runs import MODEL_FILES
 from nfpi.runtime.files import require_writable, write_atomically
 from nfpi.runtime.manifests import find_product
 from nfpi.stages.base import Command, Words
-from nfpi.stages.results import format_lines, print_rows
+from nfpi.stages.progress import print_rows
 
 if TYPE_CHECKING:
     from nfpi.model import ClassConditionalFlow

@@ -15,7 +15,8 @@ from nfpi.config.resolution import Resolved, resolve
 from nfpi.results.numbers import format_duration
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command
-from nfpi.stages.results import find_needed_jobs, print_rows
+from nfpi.stages.progress import print_rows
+from nfpi.stages.results import find_needed_jobs
 
 if TYPE_CHECKING:
     from nfpi.checks.questions import Line

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,12 +23,13 @@ from nfpi.results.recorded.calls import (
     read_modification_time,
     read_progress,
 )
+from nfpi.results.recorded.csv_files import Row, format_lines
 from nfpi.results.recorded.runs import MISMATCH_ADVICE
 from nfpi.runs import LOGS_FOLDER, Run, parse_run_folder
+from nfpi.runtime.faults import escape_controls
 from nfpi.runtime.job_log import STATE_SUFFIX, read_last_lines, read_state
 from nfpi.stages.base import Command
 from nfpi.stages.keys import SettingsKeys
-from nfpi.stages.results import print_rows
 
 _HEADING = ("run", "state", "result", "time (h)", "detail")
 _SHOWN = ("nf_acc", "cnn_acc", "top1")
@@ -41,6 +44,34 @@ _STYLES = {
 }
 _POLL_SECONDS = 0.5
 """seconds between two reads of the logs"""
+
+
+def print_rows(
+    heading: Sequence[str], rows: Sequence[Row], styles: Iterable[str | None] = itertools.repeat(None)
+) -> None:
+    """Print rows as a table with four decimals on a terminal, else as tab-separated lines with all digits.
+
+    Args:
+        heading: names of the columns.
+        rows: at least one row of values.
+        styles: style of each row on a terminal, such as `bold red`.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    if not sys.stdout.isatty():
+        print(format_lines(heading, rows, "\t"), end="")
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name, value in zip(heading, rows[0], strict=True):
+        table.add_column(name, justify="right" if isinstance(value, float) else "left", overflow="fold")
+    table.columns[0].no_wrap = True  # paths of runs are to be copied
+    for row, style in zip(rows, styles, strict=False):
+        cells = (f"{value:.4f}" if isinstance(value, float) else escape_controls(value) for value in row)
+        table.add_row(*cells, style=style)
+    # brackets in names are not markup
+    Console(markup=False, highlight=False).print(table)
 
 
 class ShowStatus(Command):

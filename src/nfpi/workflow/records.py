@@ -18,9 +18,8 @@ from pathlib import Path
 
 from nfpi.config.base import ConfigError
 from nfpi.config.settings import Config
-from nfpi.results.claims.rows import list_claimed_runs
 from nfpi.results.recorded.calls import StoredSettings, write_keys, write_planned, write_settings
-from nfpi.results.tables.rows import list_table_rows
+from nfpi.results.tables.rows import list_claimed_runs, list_table_rows
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import require_writable, write_atomically
 from nfpi.runtime.locks import acquire
@@ -123,13 +122,8 @@ def write_page_at_end(logger: logging.Logger, plan: Plan) -> None:
     if not root.is_dir():
         return
     try:
-        from nfpi.page.write import (  # slow: imports pandas and matplotlib
-            describe_preset,
-            write_descriptions,
-            write_page,
-        )
+        from nfpi.page.write import write_page  # slow: imports pandas and matplotlib
 
-        write_descriptions(root, describe_preset(plan.config))
         logger.info(f"page:   {write_page(root, SettingsKeys())}", extra=OURS)
     except Exception as error:
         logger.error(f"The page of results was not written: {format_error(error)}", extra=OURS)
