@@ -13,7 +13,6 @@ from nfpi.config.base import ConfigError, LocalPath, Settings, find_fault, sugge
 from nfpi.config.claims import DIVERGENCE, has_rows
 from nfpi.config.experiments import Experiment
 from nfpi.config.extensions import load_extensions
-from nfpi.config.flows import TrainedSettings
 from nfpi.config.metrics import find_network, metric
 from nfpi.config.presets import ALL_INHERITED, REMOVABLE, Layer, drop_removed, merge, read_layers, read_settings
 from nfpi.config.settings import Config
@@ -143,18 +142,11 @@ def _validate(layers: Sequence[Layer]) -> Config:
     extensions = _list_extensions(layers)
     load_extensions(extensions)
     merged = _drop_outdated(layers, drop_removed(merge(*(layer.settings for layer in layers))))
-    read = {"flows": _read_weights(merged.get("flows") or {})}
-    config = Config.model_validate(merge(merged, read) | {"extensions": extensions})
+    config = Config.model_validate(merged | {"extensions": extensions})
     _check_overrides(config)
     _check_selections(config)
     _check_metrics(config)
     return config
-
-
-def _read_weights(flows: Any) -> dict[str, dict[str, Any]]:
-    """Return λ of the trained models among raw blocks of `flows:`, as settings of these blocks."""
-    trained = {name: flow for name, flow in Config(flows=flows).flows.items() if isinstance(flow, TrainedSettings)}
-    return {name: {"lambda": flow.read_weight()} for name, flow in trained.items()}
 
 
 def _check_overrides(config: Config) -> None:

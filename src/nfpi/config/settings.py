@@ -316,7 +316,7 @@ class Config(Settings):
             self.tables[name] = table.model_copy(update={"experiments": experiments})
         for name, figure in self.figures.items():
             if (model := self.find_model(figure)) is not None:
-                own = {"prior": OWN, "weight": model.weight or 0.0, "lambdas": [model.weight or 0.0]}
+                own = {"prior": OWN, "weight": model.weight, "lambdas": [model.weight]}
                 changes = {key: value for key, value in own.items() if hasattr(figure, key)}
                 self.figures[name] = figure.model_copy(update=changes)
                 continue
@@ -328,7 +328,7 @@ class Config(Settings):
 
     def _resolve_experiment(self, where: str, experiment: Experiment) -> Experiment:
         if (model := self.find_model(experiment)) is not None:
-            return experiment.choose_own_prior(where, model.weight or 0.0)
+            return experiment.choose_own_prior(where, model.weight)
         if not experiment.relative_weights:
             return experiment
         where, relative_weights = f"{where}.relative_weights", experiment.relative_weights
