@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib.util
 import sys
 import traceback
-from collections import Counter
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 
 from nfpi.config.base import ConfigError
@@ -35,11 +32,9 @@ def load_extensions(files: Iterable[Path | str]) -> None:
         files: paths of the files.
 
     Raises:
-        ConfigError: `files` is a single path; or a file is missing, or raises an error, which the message gives in one
-            line with the file and the line number.
+        ConfigError: a file is missing, or raises an error, which the message gives in one line with the file and the
+            line number.
     """
-    if isinstance(files, str | Path):
-        raise ConfigError(f'extensions: expected a list of files, received one path; for one file: ["{files}"]')
     named = {Path(file).resolve(): file for file in files}
     for path in _loaded.keys() - named.keys():
         _forget(path)
@@ -74,19 +69,8 @@ def _forget(path: Path) -> None:
 
 
 def get_loaded_versions() -> dict[str, str]:
-    """Map the name of each loaded file, see :func:`get_loaded_names`, to the first 12 digits of its SHA-256."""
-    return {name: _loaded[path][:12] for path, name in get_loaded_names().items()}
-
-
-def get_loaded_names() -> dict[Path, str]:
-    """Map the path of each loaded file to its name, with parent folders if several loaded files have this name."""
-    ends = Counter(path.parts[start:] for path in _loaded for start in range(len(path.parts)))
-
-    def find_name(path: Path) -> str:
-        starts = range(len(path.parts) - 1, -1, -1)
-        return Path(*next(path.parts[start:] for start in starts if ends[path.parts[start:]] == 1)).as_posix()
-
-    return {path: find_name(path) for path in sorted(_loaded)}
+    """Map the name of each loaded file to the first 12 digits of its SHA-256."""
+    return {path.name: digest[:12] for path, digest in _loaded.items()}
 
 
 def list_loaded_digests() -> list[str]:
@@ -95,46 +79,8 @@ def list_loaded_digests() -> list[str]:
 
 
 def hash_extension(file: Path) -> str:
-    """Return the SHA-256 digest of a file and of the user's modules that it imports.
-
-    Modules that only a change of `sys.path` in the file lets Python find are not included.
-    """
-    return hashlib.sha256(b"".join(_list_modules(Path(file), {}).values())).hexdigest()
-
-
-def _list_modules(file: Path, found: dict[Path, bytes]) -> dict[Path, bytes]:
-    """Collect the contents of a file and of the user's modules that it imports, directly or not."""
-    found[file] = file.read_bytes()
-    for module in (path for name in _list_imports(found[file]) for path in _find_own_module(name)):
-        if module not in found:
-            _list_modules(module, found)
-    return found
-
-
-@cache
-def _list_imports(code: bytes) -> list[str]:
-    """Return the top-level names of the modules that Python code imports."""
-    try:
-        nodes = list(ast.walk(ast.parse(code)))
-    except (SyntaxError, ValueError):  # named when it is loaded
-        return []
-    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level and node.module]
-    return sorted({name.partition(".")[0] for name in names})
-
-
-@cache
-def _find_own_module(name: str) -> list[Path]:
-    """Return the files of a module or package of the user; none for those of Python, its libraries and nfpi."""
-    try:
-        spec = importlib.util.find_spec(name) if name not in (*sys.stdlib_module_names, "nfpi") else None
-    except (ImportError, ValueError):
-        return []
-    if spec is None or spec.origin is None or {"site-packages", "dist-packages"} & set(Path(spec.origin).parts):
-        return []
-    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
-    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))] or [Path(spec.origin)]
-    return [file for file in files if file.is_file()]
+    """Return the SHA-256 digest of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def describe_extension_fault(error: BaseException, files: Iterable[Path] | None = None) -> str | None:
