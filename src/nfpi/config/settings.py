@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, model_
 from nfpi.config.base import UNIQUE, ConfigError, LocalPath, Name, Seed, Settings, suggest
 from nfpi.config.claims import Claim, check_claims
 from nfpi.config.classifiers import ClassifierConfig, check_start_from
-from nfpi.config.cluster import Cluster, JobName, Resources, check_warning
+from nfpi.config.cluster import Cluster, JobName, Resources
 from nfpi.config.datasets import PER_SEED, DatasetBlock, DatasetConfig
 from nfpi.config.experiments import Experiment, Table, check_experiment, compute_weights
 from nfpi.config.flows import (
@@ -281,8 +281,6 @@ class Config(Settings):
         check_start_from(self.classifiers)
         for table, experiment in self.iterate_experiments():
             check_experiment(f"tables.{table}", experiment, self.priors, self.classifiers)
-        if self.cluster is not None:
-            check_warning(self.cluster, self.resources)
         check_claims(self.claims, self.tables)
         return self
 
