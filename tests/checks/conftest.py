@@ -11,7 +11,7 @@ import torch
 
 from nfpi.checks.questions import Line
 from nfpi.checks.subject import Subject
-from nfpi.config.presets import merge
+from nfpi.config.registry import merge
 from nfpi.config.resolution import Resolved, resolve
 
 ROOT = Path(__file__).parents[2]

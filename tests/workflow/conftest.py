@@ -23,7 +23,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from nfpi.config.presets import merge
+from nfpi.config.registry import merge
 from nfpi.config.resolution import resolve
 from nfpi.config.settings import FIGURES
 from nfpi.runtime.manifests import SUFFIX

@@ -43,21 +43,7 @@ EXECUTION = _Execution()
 
 
 class ConfigError(ValueError):
-    """A setting that is missing, unknown or out of range; its message is one line and names the key.
-
-    Args:
-        message: the whole message.
-        key: the setting, with the names of the blocks around it, as in `training.epochs`; empty: unknown.
-    """
-
-    def __init__(self, message: str, key: str = "") -> None:
-        super().__init__(message)
-        self.key = key
-
-    @classmethod
-    def at(cls, key: str, fault: str) -> ConfigError:
-        """Return the error whose message is `key: fault`."""
-        return cls(f"{key}: {fault}", key)
+    """A setting that is missing, unknown or out of range; its message is one line and names the key."""
 
 
 def _check_unique(values: list[Any]) -> list[Any]:
@@ -184,32 +170,22 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f" (known: {', '.join(known)})" if known else ""
 
 
-def explain(error: ValidationError) -> str:
-    """Describe one fault of a validation error in one line, see :func:`find_fault`."""
-    return str(find_fault(error))
-
-
-def find_fault(error: ValidationError) -> ConfigError:
-    """Return one fault of a validation error, whose line says key, what was expected, and what was received.
+def explain(error: ValueError) -> str:
+    """Describe one fault of settings in one line, which says key, what was expected, and what was received.
 
     An unknown key takes precedence, since a misspelt key also makes the correct one missing.
     """
+    if not isinstance(error, ValidationError):
+        return str(error)
     faults = error.errors(include_url=False)
     fault = next((fault for fault in faults if fault["type"] == "unknown_key"), faults[0])
-    path = [str(part) for part in fault["loc"] if part != "[key]"]
-    context = fault.get("ctx", {})
+    path = [str(part) for part in fault["loc"] if part not in ("", "[key]")]
     if fault["type"] == "unknown_key":
-        key = ".".join((*path, str(context["key"])))
-        return ConfigError(f"unknown key '{key}'{context['hint']}", key)
-    key = ".".join(filter(None, path))
-    if fault["loc"][-1:] == ("[key]",) and "expected" in context:
-        known = re.findall(r"'([^']+)'", context["expected"])
-        return ConfigError(f"unknown key '{key}'{suggest(path[-1], known)}", key)
-    message = fault["msg"].removeprefix("Value error, ")
+        context = fault["ctx"]
+        return f"unknown key '{'.'.join((*path, str(context['key'])))}'{context['hint']}"
     received = "" if fault["type"] in ("value_error", "missing") else f", received {fault['input']!r}"
-    inner = getattr(context.get("error"), "key", "")  # of a ConfigError raised by a validator
-    line = f"{key}: {message}{received}" if key else f"{message}{received}"
-    return ConfigError(line, ".".join(filter(None, (key, inner))))
+    message = f"{fault['msg'].removeprefix('Value error, ')}{received}"
+    return f"{'.'.join(path)}: {message}" if path else message
 
 
 def strip_folders(value: Any) -> Any:

@@ -216,13 +216,13 @@ def check_start_from(classifiers: Mapping[str, ClassifierConfig]) -> None:
     for name, classifier in classifiers.items():
         where = f"classifiers.{name}"
         if classifier.train_on != "real" and (classifier.start_from is not None or classifier.pretrained):
-            raise ConfigError.at(where, "start_from and pretrained need train_on: real")
+            raise ConfigError(f"{where}: start_from and pretrained need train_on: real")
         if classifier.start_from is None:
             continue
         where, other = f"{where}.start_from", classifiers.get(classifier.start_from)
         if other is None:
             hint = suggest(classifier.start_from, classifiers)
-            raise ConfigError.at(where, f"unknown classifier '{classifier.start_from}'{hint}")
+            raise ConfigError(f"{where}: unknown classifier '{classifier.start_from}'{hint}")
         if other.start_from is not None or not other.keep or other.train_on != "real":
             expected = "a classifier with train_on: real and keep: true, and without start_from"
-            raise ConfigError.at(where, f"expected {expected}, received '{classifier.start_from}'")
+            raise ConfigError(f"{where}: expected {expected}, received '{classifier.start_from}'")

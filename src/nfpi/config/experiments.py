@@ -85,9 +85,8 @@ class Experiment(Settings):
         prior = self.prior if "prior" in self.model_fields_set else OWN
         if prior != OWN or self.relative_weights or self.lambdas not in ([], weights):
             received = ", ".join(sorted(self.model_fields_set & {"prior", "lambdas", "relative_weights"}))
-            raise ConfigError.at(
-                where,
-                f"expected neither prior nor lambdas for flow '{self.flow}', a trained model with its own, "
+            raise ConfigError(
+                f"{where}: expected neither prior nor lambdas for flow '{self.flow}', a trained model with its own, "
                 f"received {received}",
             )
         return self.model_copy(update={"prior": OWN, "lambdas": weights})
@@ -160,11 +159,11 @@ def compute_weights(
     """
     dataset, alpha = datasets[settings.dataset], get_alpha(priors[settings.prior])
     if alpha is None:
-        raise ConfigError.at(where, f"expected lambdas: prior '{settings.prior}' has no alpha")
+        raise ConfigError(f"{where}: expected lambdas: prior '{settings.prior}' has no alpha")
     num_classes, num_dimensions = dataset.num_classes, dataset.num_dimensions
     if num_classes is None or num_dimensions is None:
         cure = "" if dataset.vae is not None else f", or datasets.{settings.dataset} with classes and shape"
-        raise ConfigError.at(where, f"the size of data set '{settings.dataset}' is unknown: expected lambdas{cure}")
+        raise ConfigError(f"{where}: the size of data set '{settings.dataset}' is unknown: expected lambdas{cure}")
     return [compute_weight(value, alpha, num_classes, num_dimensions) for value in relative_weights]
 
 
@@ -182,10 +181,10 @@ def check_experiment(
             expected = f"expected {'at least one' if uses_weight else 'none'} for prior '{experiment.prior}'"
             received = ", ".join(map(format_weight, experiment.lambdas)) or "none"
             cure = ": a method without λ is registered with uses_weight=False" if method.extension else ""
-            raise ConfigError.at(where, f"lambdas: {expected} on '{experiment.dataset}', received {received}{cure}")
+            raise ConfigError(f"{where}: lambdas: {expected} on '{experiment.dataset}', received {received}{cure}")
         if experiment.refit == "prior" and method.traits["learned"]:
             expected = f"expected moments for prior '{experiment.prior}', which is learned along with the flow"
-            raise ConfigError.at(where, f"refit: {expected}, received prior")
+            raise ConfigError(f"{where}: refit: {expected}, received prior")
     if experiment.classifier is None:
         return
     needed = "needs a prior and augmentation: standard"
@@ -194,4 +193,4 @@ def check_experiment(
         needed = "needs a prior if its augmentation has nfa or noise, and none otherwise"
         fits = (experiment.prior is not None) == experiment.uses_variants
     if not fits:
-        raise ConfigError.at(where, f"classifier '{experiment.classifier}' {needed}")
+        raise ConfigError(f"{where}: classifier '{experiment.classifier}' {needed}")

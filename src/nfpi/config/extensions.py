@@ -40,7 +40,7 @@ def load_extensions(files: Iterable[Path | str]) -> None:
         _forget(path)
     for path, file in named.items():
         if not path.is_file():
-            raise ConfigError.at("extensions", f"expected a Python file, received {file}, which does not exist")
+            raise ConfigError(f"extensions: expected a Python file, received {file}, which does not exist")
         digest = hash_extension(path)
         if _loaded.get(path) == digest:
             continue
@@ -57,7 +57,7 @@ def load_extensions(files: Iterable[Path | str]) -> None:
         except (Exception, SystemExit) as error:  # sys.exit would end the workflow without a message
             _forget(path)
             fault = describe_extension_fault(error, [path]) or f"{path}: {error}"
-            raise ConfigError(fault, "extensions") from error
+            raise ConfigError(fault) from error
         _loaded[path] = digest
 
 

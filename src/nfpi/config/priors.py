@@ -35,7 +35,7 @@ class PriorRegistry(BlockRegistry[PriorBlock]):
 
 
 PRIORS = PriorRegistry(
-    "prior method", "method", PriorBlock, "register_prior", ("statistics", "initial", "weight", "settings")
+    "prior method", "priors", "method", PriorBlock, "register_prior", ("statistics", "initial", "weight", "settings")
 )
 """Traits: `uses_weight`, whether λ matters; `learned`, whether the Gaussians are learned along with the flow rather
 than fitted once by the builder; `keeps_initial_at_zero`, whether experiments at λ = 0 keep the initial Gaussians

@@ -7,6 +7,7 @@ the decorators `register_prior`, `register_flow`, ... in a file listed under `ex
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import pkgutil
@@ -197,14 +198,18 @@ class BlockRegistry(Registry, Generic[B]):
 
     Args:
         family: name of the family in messages.
+        group: the group of settings that contains the blocks, e.g. `priors`.
         key: the setting that selects the variant, e.g. `method`.
         common: class of the common settings; its default of `key` is the default variant.
         decorator, arguments: as in :class:`Registry`.
     """
 
-    def __init__(self, family: str, key: str, common: type[B], decorator: str, arguments: Sequence[str]) -> None:
+    def __init__(
+        self, family: str, group: str, key: str, common: type[B], decorator: str, arguments: Sequence[str]
+    ) -> None:
         super().__init__(family, decorator, arguments)
         self.key, self.common = key, common
+        _OF_GROUPS[group] = self
         self.default: str = common.model_fields[key].default
 
     def _create_block(self, name: str, settings: type[Settings]) -> type[Settings]:
@@ -229,6 +234,10 @@ class BlockRegistry(Registry, Generic[B]):
         name = block.get(self.key) if isinstance(block, dict) else getattr(block, self.key, None)
         return str(name) if name is not None else self.default
 
+    def selects_other_variant(self, block: Mapping[str, Any], overlay: Mapping[str, Any]) -> bool:
+        """Return whether the overlay of a raw block names another variant than that of the block."""
+        return self.key in overlay and self.get_variant_name(overlay) != self.get_variant_name(block)
+
     def validate(self, block: Any) -> Any:
         """Validate a raw block as settings of its variant; pydantic adds the location to errors."""
         if not isinstance(block, dict):
@@ -243,6 +252,42 @@ class BlockRegistry(Registry, Generic[B]):
     def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Return a schema that accepts the block of any variant."""
         return {"anyOf": [handler(self.get_block_type(name).__pydantic_core_schema__) for name in self]}
+
+
+_OF_GROUPS: dict[str, BlockRegistry[Any]] = {}
+REMOVABLE = ("tables", "figures", "claims")
+"""Groups of settings in which null removes an inherited block, and :data:`ALL_INHERITED` all."""
+ALL_INHERITED = "*"
+"""Key that, with the value null, removes all inherited blocks."""
+
+
+def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of `base` with the overlays applied: mappings are merged by key, anything else is replaced.
+
+    If an overlay selects another variant (`kind:`, `method:`) in a block of `flows:` or `priors:`, it replaces the
+    whole block, since the variants have different settings. `"*": null` in an overlay's `tables:`, `figures:` or
+    `claims:` removes those of `base` and of the overlays before it.
+    """
+    merged = copy.deepcopy(dict(base))
+    for overlay in overlays:
+        merged = _merge_at((), merged, overlay)
+    return merged
+
+
+def _merge_at(where: tuple[str, ...], base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge an overlay into `base`, the part of the settings at the keys `where`."""
+    merged = dict(base)
+    if len(where) == 1 and where[0] in REMOVABLE and overlay.get(ALL_INHERITED, ...) is None:
+        merged = {}
+        overlay = {key: value for key, value in overlay.items() if key != ALL_INHERITED}
+    registry = _OF_GROUPS.get(where[0]) if len(where) == 1 else None
+    for key, value in overlay.items():
+        known = merged.get(key)
+        if isinstance(known, Mapping) and isinstance(value, Mapping):
+            is_other = registry is not None and registry.selects_other_variant(known, value)
+            value = _merge_at((*where, key), {} if is_other else known, value)
+        merged[key] = copy.deepcopy(value)
+    return merged
 
 
 class NamedBlockRegistry(Registry):

@@ -14,9 +14,9 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, model_
 
 from nfpi.config.base import UNIQUE, ConfigError, LocalPath, Name, Seed, Settings, suggest
 from nfpi.config.claims import Claim, check_claims
-from nfpi.config.classifiers import ClassifierConfig, check_start_from
+from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig, check_start_from
 from nfpi.config.cluster import Cluster, JobName, Resources
-from nfpi.config.datasets import PER_SEED, DatasetBlock, DatasetConfig
+from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock, DatasetConfig
 from nfpi.config.experiments import Experiment, Table, check_experiment, compute_weights
 from nfpi.config.flows import (
     FLOWS,
@@ -28,9 +28,8 @@ from nfpi.config.flows import (
     TrainedSettings,
     TrainingConfig,
 )
-from nfpi.config.presets import VARIANTS, merge
 from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig
-from nfpi.config.registry import NamedBlockRegistry
+from nfpi.config.registry import NamedBlockRegistry, Registry, merge
 from nfpi.runs import (
     BASELINE,
     COMMON_SPLITS,
@@ -43,6 +42,15 @@ from nfpi.runs import (
     parse_splits_seed,
     split_refitted,
 )
+
+VARIANTS: dict[str, tuple[str, Registry]] = {
+    "datasets": ("source", SOURCES),
+    "flows": (FLOWS.key, FLOWS),
+    "priors": (PRIORS.key, PRIORS),
+    "classifiers": ("model", CLASSIFIERS),
+}
+"""Groups of settings whose blocks each select a variant: the setting that names it, and the registry of the variants.
+"""
 
 
 class FigureSettings(Settings):
@@ -234,7 +242,7 @@ class Config(Settings):
         settings = None if block is None else PRIORS.extract_settings(block)
         if block is None or not isinstance(settings, FixedPointSettings) or PRIORS[block.method].traits["learned"]:
             received = f"'{prior}' ({'of a trained model' if block is None else block.method})"
-            raise ConfigError.at(where, f"expected a prior fitted once by fixed-point iteration, received {received}")
+            raise ConfigError(f"{where}: expected a prior fitted once by fixed-point iteration, received {received}")
         return settings
 
     def list_extensions(self, **names: str | None) -> list[Path]:
@@ -298,14 +306,14 @@ class Config(Settings):
                     continue
                 uses_no_flow = kind == "flow" and getattr(settings, "prior", "") is None
                 if name is not None and name not in known and not uses_no_flow:
-                    raise ConfigError.at(where, f"unknown {kind} '{name}'{suggest(name, known)}")
+                    raise ConfigError(f"{where}: unknown {kind} '{name}'{suggest(name, known)}")
         other = self.evaluation.unknown
         if other is not None and other not in self.datasets:
-            raise ConfigError.at("evaluation.unknown", f"unknown dataset '{other}'{suggest(other, self.datasets)}")
+            raise ConfigError(f"evaluation.unknown: unknown dataset '{other}'{suggest(other, self.datasets)}")
         for group, reserved in RESERVED_NAMES.items():
             for name in getattr(self, group):
                 if name in reserved or (group == "priors" and split_refitted(name)[1]):
-                    raise ConfigError.at(f"{group}.{name}", "this name is reserved: choose another one")
+                    raise ConfigError(f"{group}.{name}: this name is reserved: choose another one")
 
     def _resolve_weights(self) -> None:
         """Replace the relative weights of experiments and figures by λ; those of trained models have the model's λ."""
