@@ -125,7 +125,6 @@ FAULTS = [
     ("exit()\n", "1: SystemExit"),
     (f"{IMPORTS}register_metric('nf_acc', label='x')\n", "4: ConfigError: metric 'nf_acc'"),
     (f"{IMPORTS}@register_metric('m', label='M')\ndef f(log_prob): ...\n", "4: ConfigError: metric 'm'"),
-    (f"{IMPORTS}PRIORS.register('s', dict)\n", "4: ConfigError: prior method 's'"),
     (f"{IMPORTS}PRIORS.register('s', builder=lambda a, b=1: 0)\n", "4: ConfigError: prior method 's'"),
     (f"{IMPORTS}SOURCES.register('s', builder=3)\n", "4: ConfigError: source 's'"),
     (f"{IMPORTS}class S(Settings):\n    start: int = 1\nPRIORS.register('s', S)\n", "6: ConfigError: prior method 's'"),
@@ -139,22 +138,6 @@ def test_a_fault_is_one_line_with_file_and_line_number(project, text, message):
         project.resolve(extensions=[str(path)])
     assert str(error.value).startswith(f"{path}:{message}")
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("module", "decorator"),
-    [
-        ("priors", "register_prior"),
-        ("flows", "register_flow"),
-        ("classifiers", "register_classifier"),
-        ("data", "register_source"),
-    ],
-)
-@pytest.mark.parametrize("defined", ["def f(*arguments): ...\n", "class F: ...\n"])
-def test_a_decorator_without_parentheses_is_refused(project, module, decorator, defined):
-    path = project.write("mine.py", f"from nfpi.{module} import {decorator}\n@{decorator}\n{defined}")
-    with pytest.raises(ConfigError, match=rf'mine\.py:2: ConfigError: {decorator}: .*@{decorator}\("name"\)'):
-        load_extensions([path])
 
 
 def test_every_builder_of_the_project_takes_the_arguments_of_its_family():

@@ -26,9 +26,7 @@ from nfpi.config.registry import Registry
 _RAND_AUGMENT = r"^rand(-(m\d+|n\d+|p\d+(\.\d*)?|mstd\d+(\.\d*)?|mmax\d+|inc[01]|t\w+))*$"
 """timm's notation of a RandAugment policy: magnitude, operations, probability, deviation, ..."""
 
-CLASSIFIERS = Registry(
-    "classifier model", "register_classifier", ("num_classes", "in_channels", "image_size", "settings")
-)
+CLASSIFIERS = Registry("classifier model", ("num_classes", "in_channels", "image_size", "settings"))
 """Builders return a network with random weights: (num_classes, in_channels, image_size, settings) → a module that maps
 images (B, C, S, S) to logits (B, K). Traits (a `module:attribute` is imported when first used):
 

@@ -130,7 +130,7 @@ class DatasetConfig(DatasetBlock):
     """seed of the random choice of held-out images and of the images kept per class"""
 
 
-SOURCES = Registry("source", "register_source", ("config", "download_folder"))
+SOURCES = Registry("source", ("config", "download_folder"))
 """Builders read a data set into memory: (DatasetConfig, download_folder) → nfpi.data.SourceImages.
 Traits: `published`, whether the files are checked against known digests, so that their folder does not matter to
 results; `size`, the image size, if it is known. Sources whose content is known before they are read also have

@@ -102,7 +102,7 @@ class FigureSettings(Settings):
         return self.caption
 
 
-FIGURES = NamedBlockRegistry("figure", "register_figure", ("settings", "inputs"), package="nfpi.figures")
+FIGURES = NamedBlockRegistry("figure", ("settings", "inputs"), package="nfpi.figures")
 """The builder of a figure is a function, called with the settings and a :class:`nfpi.figures.FigureInputs`; it returns
 a :class:`nfpi.figures.Drawn`."""
 Figures = Annotated[dict[Name, SerializeAsAny[FigureSettings]], BeforeValidator(FIGURES.validate), FIGURES]

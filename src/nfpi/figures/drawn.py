@@ -98,7 +98,6 @@ def register_figure(name: str, settings: type[FigureSettings]) -> Callable[[Draw
         ...     figure.subplots().plot(pd.read_csv(inputs.file("iterations"))["mean_residual"])
         ...     return Drawn({"residual": figure})
     """
-    FIGURES.require_name(name)
     if not (isinstance(settings, type) and issubclass(settings, FigureSettings)):
         received = getattr(settings, "__name__", repr(settings))
         raise TypeError(f"figure '{name}': expected a subclass of FigureSettings, received {received}")
