@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
@@ -105,14 +104,13 @@ def list_execution_settings(*classes: type[BaseModel]) -> set[str]:
 
 
 def _expand_variables(text: Any) -> Any:
-    """Expand environment variables; raises ValueError if a variable is unset or empty."""
+    """Expand environment variables; raises ValueError if a variable is unset."""
     if not isinstance(text, str):
         return text
-    for reference in re.findall(r"\$(?:\{[^}]*\}|\w+)", text):
-        value = os.environ.get(reference.strip("${}"))
-        if not value:
-            raise ValueError(f"environment variable {reference} is {'not set' if value is None else 'empty'}")
-    return os.path.expandvars(text)
+    expanded = os.path.expandvars(text)
+    if "$" in expanded:
+        raise ValueError(f"expected environment variables that are set, received {text}")
+    return expanded
 
 
 class TextOfFile(str):
@@ -137,20 +135,12 @@ class TextOfFile(str):
         return marked
 
 
-def expand_home(path: str) -> Path:
-    """Expand `~` and `~user`; raises ConfigError if the home folder is unknown."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise ConfigError(f"expected a path in a known home folder, received {path}") from None
-
-
 def expand_path(path: Any) -> Any:
     """Expand environment variables and `~` of a path on this machine; a path in a file is relative to its folder."""
     expanded = _expand_variables(path)
     if not isinstance(expanded, str):
         return expanded
-    local = expand_home(expanded)
+    local = Path(expanded).expanduser()
     return path.folder / local if isinstance(path, TextOfFile) else local
 
 

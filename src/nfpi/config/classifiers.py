@@ -195,9 +195,6 @@ class ClassifierConfig(Settings):
             known = ", ".join(name for name in CLASSIFIERS if "published" in CLASSIFIERS[name].traits)
             expected = f"expected a model whose weights are published ({known})"
             raise ValueError(f"pretrained: {expected}, received model '{self.model}'")
-        if self.cycle_momentum and (self.optimizer, self.schedule) != ("sgd", "one_cycle"):
-            received = f"{self.optimizer} and {self.schedule}"
-            raise ValueError(f"cycle_momentum: expected optimizer sgd and schedule one_cycle, received {received}")
         if self.schedule == "cosine" and 0 < self.epochs <= self.warmup_epochs:
             expected = f"expected less than the {self.epochs} epochs"
             raise ValueError(f"warmup_epochs: {expected}, received {self.warmup_epochs}")

@@ -21,14 +21,12 @@ from nfpi.config.base import (
     LocalPath,
     Settings,
     TextOfFile,
-    expand_home,
     explain,
     suggest,
 )
 from nfpi.config.claims import DIVERGENCE, has_rows
-from nfpi.config.experiments import Experiment
 from nfpi.config.extensions import load_extensions
-from nfpi.config.metrics import find_network, metric
+from nfpi.config.metrics import metric
 from nfpi.config.registry import ALL_INHERITED, REMOVABLE, merge
 from nfpi.config.settings import Config
 
@@ -191,20 +189,6 @@ def _check_metrics(config: Config) -> None:
         if all(metric(name).model not in {None, *models} or name == DIVERGENCE for name in settings.metrics):
             expected = "expected a metric that some row of the table has"
             raise ConfigError(f"{key}: {expected}, received {', '.join(settings.metrics)}")
-        for name in settings.metrics:
-            _check_network(config, key, name, settings.experiments)
-
-
-def _check_network(config: Config, key: str, name: str, experiments: Iterable[Experiment]) -> None:
-    """Raise ConfigError if a metric of a table is a distance by features of a network that there is not."""
-    network = find_network(name)
-    if network == "inception" and config.quality.inception is None:
-        raise ConfigError(f"{key}: {name}: expected quality.inception, the file of Inception's weights, received none")
-    for experiment in experiments if network not in (None, "inception") else ():
-        if "samples" in experiment.models and experiment.classifier is not None:
-            model = config.for_dataset(experiment.dataset).classifiers[experiment.classifier].model
-            if model != network:
-                raise ConfigError(f"{key}: {name}: expected classifiers with model {network}, received {model}")
 
 
 def read_layers(preset: str, folder: Path) -> tuple[Path, list[dict[str, Any]]]:
@@ -245,7 +229,7 @@ def _find_file(preset: str, folder: Path, extended_by: Path | None) -> Path:
     where = "preset" if extended_by is None else f"{extended_by}: extends"
     if "/" not in preset and not preset.endswith((".yaml", ".yml")):
         raise ConfigError(f"{where}: unknown preset '{preset}'{suggest(preset, known)}")
-    path = expand_home(preset)
+    path = Path(preset).expanduser()
     path = (path if extended_by is None else extended_by.parent / path).resolve()
     if not path.is_file():
         raise ConfigError(f"{where}: expected a file with settings, received {path}, which does not exist")

@@ -74,7 +74,6 @@ class WritePreset(Command):
     working folder; NAME is made from the name of the folder of images"""
     download_folder: Path = Path("results/downloads")
     """folder where an archive is unpacked"""
-    archive: ArchiveLimits = ArchiveLimits()
 
     def run(self) -> None:
         """Inspect the images, write the preset, and print the command that makes its table.
@@ -94,7 +93,7 @@ class WritePreset(Command):
             )
         if output.suffix not in (".yaml", ".yml") or not re.fullmatch(NAME, output.stem):
             raise ConfigError(f"{output}: expected a yaml file with {NAME_RULE}, received '{output.name}'")
-        files = list_image_folder(find_image_root(self.folder, self.download_folder, self.archive))
+        files = list_image_folder(find_image_root(self.folder, self.download_folder, ArchiveLimits()))
         warn_of_unread_folders(files.root, files.unread)
         images = _inspect(files)
         text, remarks = _compose(name, self.folder.resolve(), images)
