@@ -7,15 +7,15 @@ import re
 import pytest
 
 from nfpi.config.base import ConfigError
-from nfpi.config.extensions import (
+from nfpi.config.flows import FLOWS
+from nfpi.config.metrics import METRICS, metric
+from nfpi.config.priors import PRIORS
+from nfpi.config.registry import (
     REGISTRIES,
     describe_extension_fault,
     hash_extension,
     load_extensions,
 )
-from nfpi.config.flows import FLOWS
-from nfpi.config.metrics import METRICS, metric
-from nfpi.config.priors import PRIORS
 from nfpi.config.resolution import build_json_schema
 
 SIMPLEX = '''

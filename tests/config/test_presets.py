@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nfpi.config.base import ConfigError
-from nfpi.config.registry import merge
 from nfpi.config.resolution import list_built_in_presets, resolve
+from nfpi.config.settings import merge
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,18 +1,22 @@
-"""Settings of tables and of the experiments in them."""
+"""Settings of tables, of the experiments in them, and of figures, each of which is a module of :mod:`nfpi.figures`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
 
 from nfpi.config.base import UNIQUE, Augmentation, ConfigError, Name, NonNegativeFloat, Settings
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.config.datasets import DatasetBlock
 from nfpi.config.metrics import VALIDATION_PREFIX, MeasuredModel, metric
 from nfpi.config.priors import PRIORS, PriorBlock, compute_weight, get_alpha
-from nfpi.runs import OWN, format_weight, get_variants_folder
+from nfpi.config.registry import NamedBlockRegistry
+from nfpi.runs import OWN, Layout, format_weight, get_variants_folder
+
+if TYPE_CHECKING:
+    from nfpi.config.settings import Config
 
 
 def _check_validation_metric(name: str) -> str:
@@ -136,6 +140,61 @@ class Table(TableSettings):
                     f"real), received {self.best_by}"
                 )
         return self
+
+
+class FigureSettings(Settings):
+    """Base class of the settings of figures. Subclasses name the input files.
+
+    A figure with a setting `table` is drawn whenever this table is made.
+    """
+
+    title: ClassVar[str] = ""
+    """title in reports"""
+    caption: ClassVar[str] = ""
+    """caption in reports, in reStructuredText"""
+    pictures: ClassVar[tuple[str, ...]] = ()
+    """names of the pictures; empty: one picture with the name of the figure"""
+    has_table: ClassVar[bool] = False
+    """whether the shown numbers are also written to a csv file with the name of the figure"""
+    uses_gpu: ClassVar[bool] = False
+    """whether it uses a GPU"""
+    is_quick: ClassVar[bool] = False
+    """whether it takes only seconds, and is drawn on the machine of the workflow instead of in a cluster job"""
+
+    @classmethod
+    def picture_names(cls, name: str) -> list[str]:
+        """Return the names of the pictures of this figure, whose name is `name`."""
+        return list(cls.pictures) or [name]
+
+    @classmethod
+    def output_names(cls, name: str) -> dict[str, str]:
+        """Return the names of the files of this figure: its pictures as PNG and PDF, and its table, if any, as csv."""
+        names = {
+            f"{picture}_{end}": f"{picture}.{end}" for end in ("png", "pdf") for picture in cls.picture_names(name)
+        }
+        return names | ({"table": f"{name}.csv"} if cls.has_table else {})
+
+    def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:
+        """Return the paths of the input files, by their role.
+
+        Raises:
+            ConfigError: the figure cannot show the selected runs.
+        """
+        raise NotImplementedError
+
+    def reads(self, config: Config) -> dict[str, Settings]:
+        """Return other blocks of settings that the figure depends on, by name."""
+        return {}
+
+    def describe(self, config: Config) -> str:
+        """Return the caption, completed with what depends on the preset: data set, counts, seed."""
+        return self.caption
+
+
+FIGURES = NamedBlockRegistry("figure", ("settings", "inputs"), package="nfpi.figures")
+"""The builder of a figure is a function, called with the settings and a :class:`nfpi.figures.FigureInputs`; it returns
+a :class:`nfpi.figures.Drawn`."""
+Figures = Annotated[dict[Name, SerializeAsAny[FigureSettings]], BeforeValidator(FIGURES.validate), FIGURES]
 
 
 def compute_weights(

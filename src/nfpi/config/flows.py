@@ -33,7 +33,7 @@ class FlowBlock(Settings):
     """training settings that differ for this backbone"""
 
 
-FLOWS = BlockRegistry("kind of flow", "flows", "kind", FlowBlock, ("shape", "settings"))
+FLOWS = BlockRegistry("kind of flow", "kind", FlowBlock, ("shape", "settings"))
 
 FlowConfig = Annotated[SerializeAsAny[FlowBlock], BeforeValidator(FLOWS.validate), FLOWS]
 """A block of `flows:`: its kind, the settings of that kind, and `training`."""

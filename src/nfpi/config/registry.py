@@ -2,22 +2,25 @@
 
 An entry holds the settings class and the builder of a variant. Built-in variants give their builder as
 `module:attribute`, imported when first used, so that reading a config stays fast. Users add variants with
-the decorators `register_prior`, `register_flow`, ... in a file listed under `extensions:`.
+the decorators `register_prior`, `register_flow`, ... in a Python file listed under `extensions:`, which is loaded here.
 """
 
 from __future__ import annotations
 
-import copy
+import hashlib
 import importlib
 import inspect
 import pkgutil
 import re
 import reprlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from pydantic import GetJsonSchemaHandler, create_model
@@ -25,6 +28,8 @@ from pydantic_core import CoreSchema
 
 from nfpi.config.base import NAME, NAME_RULE, ConfigError, Settings, suggest
 
+REGISTRIES: list[Registry] = []
+"""All registries."""
 _loading: list[Path] = []
 
 
@@ -81,6 +86,7 @@ class Registry:
 
     def __init__(self, family: str, arguments: Sequence[str], package: str | None = None) -> None:
         self.family, self.arguments = family, tuple(arguments)
+        REGISTRIES.append(self)
         self._package = package
         self._variants: dict[str, Variant] = {}
 
@@ -180,16 +186,14 @@ class BlockRegistry(Registry, Generic[B]):
 
     Args:
         family: name of the family in messages.
-        group: the group of settings that contains the blocks, e.g. `priors`.
         key: the setting that selects the variant, e.g. `method`.
         common: class of the common settings; its default of `key` is the default variant.
         arguments: as in :class:`Registry`.
     """
 
-    def __init__(self, family: str, group: str, key: str, common: type[B], arguments: Sequence[str]) -> None:
+    def __init__(self, family: str, key: str, common: type[B], arguments: Sequence[str]) -> None:
         super().__init__(family, arguments)
         self.key, self.common = key, common
-        _OF_GROUPS[group] = self
         self.default: str = common.model_fields[key].default
 
     def _create_block(self, name: str, settings: type[Settings]) -> type[Settings]:
@@ -234,42 +238,6 @@ class BlockRegistry(Registry, Generic[B]):
         return {"anyOf": [handler(self.get_block_type(name).__pydantic_core_schema__) for name in self]}
 
 
-_OF_GROUPS: dict[str, BlockRegistry[Any]] = {}
-REMOVABLE = ("tables", "figures", "claims")
-"""Groups of settings in which null removes an inherited block, and :data:`ALL_INHERITED` all."""
-ALL_INHERITED = "*"
-"""Key that, with the value null, removes all inherited blocks."""
-
-
-def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of `base` with the overlays applied: mappings are merged by key, anything else is replaced.
-
-    If an overlay selects another variant (`kind:`, `method:`) in a block of `flows:` or `priors:`, it replaces the
-    whole block, since the variants have different settings. `"*": null` in an overlay's `tables:`, `figures:` or
-    `claims:` removes those of `base` and of the overlays before it.
-    """
-    merged = copy.deepcopy(dict(base))
-    for overlay in overlays:
-        merged = _merge_at((), merged, overlay)
-    return merged
-
-
-def _merge_at(where: tuple[str, ...], base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge an overlay into `base`, the part of the settings at the keys `where`."""
-    merged = dict(base)
-    if len(where) == 1 and where[0] in REMOVABLE and overlay.get(ALL_INHERITED, ...) is None:
-        merged = {}
-        overlay = {key: value for key, value in overlay.items() if key != ALL_INHERITED}
-    registry = _OF_GROUPS.get(where[0]) if len(where) == 1 else None
-    for key, value in overlay.items():
-        known = merged.get(key)
-        if isinstance(known, Mapping) and isinstance(value, Mapping):
-            is_other = registry is not None and registry.selects_other_variant(known, value)
-            value = _merge_at((*where, key), {} if is_other else known, value)
-        merged[key] = copy.deepcopy(value)
-    return merged
-
-
 class NamedBlockRegistry(Registry):
     """A registry of variants that are configured by blocks with their own names, e.g. `figures: {samples: {…}}`."""
 
@@ -288,3 +256,77 @@ class NamedBlockRegistry(Registry):
 
     def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return handler(self._create_model().__pydantic_core_schema__)
+
+
+_loaded: dict[Path, str] = {}
+
+
+def load_extensions(files: Iterable[Path | str]) -> None:
+    """Load these extension files, and unload all others.
+
+    A file is executed when it is first loaded, and again after it has changed; this registers what it defines.
+
+    Args:
+        files: paths of the files.
+
+    Raises:
+        ConfigError: a file is missing, or raises an error, which the message gives in one line with the file and the
+            line number.
+    """
+    named = {Path(file).resolve(): file for file in files}
+    for path in _loaded.keys() - named.keys():
+        _forget(path)
+    for path, file in named.items():
+        if not path.is_file():
+            raise ConfigError(f"extensions: expected a Python file, received {file}, which does not exist")
+        digest = hash_extension(path)
+        if _loaded.get(path) == digest:
+            continue
+        _forget(path)
+        name = f"nfpi_extension_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        module = ModuleType(name)
+        module.__file__ = str(path)
+        sys.modules[name] = module  # needed to resolve annotations of its classes
+        _loaded[path] = digest
+        try:
+            with registering_from(path):
+                # not by the import system, which writes __pycache__ and misses a second edit within one second
+                exec(compile(path.read_bytes(), path, "exec"), vars(module))
+        except (Exception, SystemExit) as error:  # sys.exit would end the workflow without a message
+            fault = describe_extension_fault(error) or f"{path}: {error}"
+            _forget(path)
+            raise ConfigError(fault) from error
+
+
+def _forget(path: Path) -> None:
+    """Unregister everything that a file registered."""
+    _loaded.pop(path, None)
+    for registry in REGISTRIES:
+        registry.forget(path)
+
+
+def get_loaded_versions() -> dict[str, str]:
+    """Map the name of each loaded file to the first 12 digits of its SHA-256."""
+    return {path.name: digest[:12] for path, digest in _loaded.items()}
+
+
+def list_loaded_digests() -> list[str]:
+    """Return the SHA-256 digest of each loaded file, sorted."""
+    return sorted(_loaded.values())
+
+
+def hash_extension(file: Path) -> str:
+    """Return the SHA-256 digest of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def describe_extension_fault(error: BaseException) -> str | None:
+    """Describe an error raised in a user's file as `file:line: message`; None if it was raised elsewhere."""
+    known = set(map(str, _loaded))
+    reason = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
+    if isinstance(error, SyntaxError) and error.filename in known:
+        return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename in known:
+            return f"{frame.filename}:{frame.lineno}: {reason}"
+    return None

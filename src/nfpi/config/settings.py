@@ -1,23 +1,21 @@
-"""All settings of one preset, and what its jobs look up in them; among them, those of figures.
-
-Each figure is a module of :mod:`nfpi.figures`.
-"""
+"""All settings of one preset, how presets are merged, and what jobs look up in them."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from nfpi.config.base import UNIQUE, ConfigError, LocalPath, Name, Seed, Settings, suggest
 from nfpi.config.claims import Claim, check_claims
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig, check_start_from
 from nfpi.config.cluster import Cluster, JobName, Resources
 from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock, DatasetConfig
-from nfpi.config.experiments import Experiment, Table, check_experiment, compute_weights
+from nfpi.config.experiments import Experiment, Figures, Table, check_experiment, compute_weights
 from nfpi.config.flows import (
     FLOWS,
     EvaluationConfig,
@@ -29,14 +27,13 @@ from nfpi.config.flows import (
     TrainingConfig,
 )
 from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig
-from nfpi.config.registry import NamedBlockRegistry, Registry, merge
+from nfpi.config.registry import BlockRegistry, Registry
 from nfpi.runs import (
     BASELINE,
     COMMON_SPLITS,
     OWN,
     RESERVED_NAMES,
     SPLITS_OF_SEED,
-    Layout,
     Run,
     name_refitted,
     parse_splits_seed,
@@ -53,59 +50,39 @@ VARIANTS: dict[str, tuple[str, Registry]] = {
 """
 
 
-class FigureSettings(Settings):
-    """Base class of the settings of figures. Subclasses name the input files.
+REMOVABLE = ("tables", "figures", "claims")
+"""Groups of settings in which null removes an inherited block, and :data:`ALL_INHERITED` all."""
+ALL_INHERITED = "*"
+"""Key that, with the value null, removes all inherited blocks."""
 
-    A figure with a setting `table` is drawn whenever this table is made.
+
+def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of `base` with the overlays applied: mappings are merged by key, anything else is replaced.
+
+    If an overlay selects another variant (`kind:`, `method:`) in a block of `flows:` or `priors:`, it replaces the
+    whole block, since the variants have different settings. `"*": null` in an overlay's `tables:`, `figures:` or
+    `claims:` removes those of `base` and of the overlays before it.
     """
-
-    title: ClassVar[str] = ""
-    """title in reports"""
-    caption: ClassVar[str] = ""
-    """caption in reports, in reStructuredText"""
-    pictures: ClassVar[tuple[str, ...]] = ()
-    """names of the pictures; empty: one picture with the name of the figure"""
-    has_table: ClassVar[bool] = False
-    """whether the shown numbers are also written to a csv file with the name of the figure"""
-    uses_gpu: ClassVar[bool] = False
-    """whether it uses a GPU"""
-    is_quick: ClassVar[bool] = False
-    """whether it takes only seconds, and is drawn on the machine of the workflow instead of in a cluster job"""
-
-    @classmethod
-    def picture_names(cls, name: str) -> list[str]:
-        """Return the names of the pictures of this figure, whose name is `name`."""
-        return list(cls.pictures) or [name]
-
-    @classmethod
-    def output_names(cls, name: str) -> dict[str, str]:
-        """Return the names of the files of this figure: its pictures as PNG and PDF, and its table, if any, as csv."""
-        names = {
-            f"{picture}_{end}": f"{picture}.{end}" for end in ("png", "pdf") for picture in cls.picture_names(name)
-        }
-        return names | ({"table": f"{name}.csv"} if cls.has_table else {})
-
-    def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:
-        """Return the paths of the input files, by their role.
-
-        Raises:
-            ConfigError: the figure cannot show the selected runs.
-        """
-        raise NotImplementedError
-
-    def reads(self, config: Config) -> dict[str, Settings]:
-        """Return other blocks of settings that the figure depends on, by name."""
-        return {}
-
-    def describe(self, config: Config) -> str:
-        """Return the caption, completed with what depends on the preset: data set, counts, seed."""
-        return self.caption
+    merged = copy.deepcopy(dict(base))
+    for overlay in overlays:
+        merged = _merge_at((), merged, overlay)
+    return merged
 
 
-FIGURES = NamedBlockRegistry("figure", ("settings", "inputs"), package="nfpi.figures")
-"""The builder of a figure is a function, called with the settings and a :class:`nfpi.figures.FigureInputs`; it returns
-a :class:`nfpi.figures.Drawn`."""
-Figures = Annotated[dict[Name, SerializeAsAny[FigureSettings]], BeforeValidator(FIGURES.validate), FIGURES]
+def _merge_at(where: tuple[str, ...], base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge an overlay into `base`, the part of the settings at the keys `where`."""
+    merged = dict(base)
+    if len(where) == 1 and where[0] in REMOVABLE and overlay.get(ALL_INHERITED, ...) is None:
+        merged = {}
+        overlay = {key: value for key, value in overlay.items() if key != ALL_INHERITED}
+    registry = VARIANTS[where[0]][1] if where in (("flows",), ("priors",)) else None
+    for key, value in overlay.items():
+        known = merged.get(key)
+        if isinstance(known, Mapping) and isinstance(value, Mapping):
+            is_other = isinstance(registry, BlockRegistry) and registry.selects_other_variant(known, value)
+            value = _merge_at((*where, key), {} if is_other else known, value)
+        merged[key] = copy.deepcopy(value)
+    return merged
 
 
 def _as_list(value: Any) -> Any:

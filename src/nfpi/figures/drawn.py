@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from nfpi.config.settings import FIGURES, Config, FigureSettings
+from nfpi.config.experiments import FIGURES, FigureSettings
+from nfpi.config.settings import Config
 from nfpi.figures.style import FigureError, notice, render_figure
 from nfpi.runs import IMAGE_SET_FILES, SPLITS, Layout
 from nfpi.runtime.files import write_atomically, written_together
