@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
 
 from nfpi.config.base import UNIQUE, Augmentation, ConfigError, Name, NonNegativeFloat, Settings
 from nfpi.config.classifiers import ClassifierConfig
-from nfpi.config.datasets import DatasetBlock
 from nfpi.config.metrics import VALIDATION_PREFIX, MeasuredModel, metric
-from nfpi.config.priors import PRIORS, PriorBlock, compute_weight, get_alpha
+from nfpi.config.priors import PRIORS, PriorBlock
 from nfpi.config.registry import NamedBlockRegistry
 from nfpi.runs import OWN, Layout, format_weight, get_variants_folder
 
@@ -195,35 +194,6 @@ FIGURES = NamedBlockRegistry("figure", ("settings", "inputs"), package="nfpi.fig
 """The builder of a figure is a function, called with the settings and a :class:`nfpi.figures.FigureInputs`; it returns
 a :class:`nfpi.figures.Drawn`."""
 Figures = Annotated[dict[Name, SerializeAsAny[FigureSettings]], BeforeValidator(FIGURES.validate), FIGURES]
-
-
-def compute_weights(
-    where: str,
-    settings: Any,
-    relative_weights: list[float],
-    datasets: Mapping[str, DatasetBlock],
-    priors: Mapping[str, PriorBlock],
-) -> list[float]:
-    """Compute λ of relative weights.
-
-    Args:
-        where: key of the relative weights.
-        settings: the experiment or figure, which names the data set and the prior.
-        relative_weights: values of s₀.
-        datasets: all data sets.
-        priors: all priors.
-
-    Raises:
-        ConfigError: the prior has no α, or K and D of the data set are not known before it is read.
-    """
-    dataset, alpha = datasets[settings.dataset], get_alpha(priors[settings.prior])
-    if alpha is None:
-        raise ConfigError(f"{where}: expected lambdas: prior '{settings.prior}' has no alpha")
-    num_classes, num_dimensions = dataset.num_classes, dataset.num_dimensions
-    if num_classes is None or num_dimensions is None:
-        cure = "" if dataset.vae is not None else f", or datasets.{settings.dataset} with classes and shape"
-        raise ConfigError(f"{where}: the size of data set '{settings.dataset}' is unknown: expected lambdas{cure}")
-    return [compute_weight(value, alpha, num_classes, num_dimensions) for value in relative_weights]
 
 
 def check_experiment(

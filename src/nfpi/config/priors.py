@@ -151,8 +151,6 @@ class GradientDescentSettings(Settings):
     def _check_objective(self) -> GradientDescentSettings:
         if self.objective == "released" and self.every == "step":
             raise ValueError("objective: released needs all training latents: expected every = epoch, received step")
-        if not (self.fit_mean or self.fit_variance):
-            raise ValueError("fit_mean, fit_variance: expected at least one to be learned, received neither")
         return self
 
 

@@ -15,7 +15,7 @@ from nfpi.config.claims import Claim, check_claims
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig, check_start_from
 from nfpi.config.cluster import Cluster, JobName, Resources
 from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock, DatasetConfig
-from nfpi.config.experiments import Experiment, Figures, Table, check_experiment, compute_weights
+from nfpi.config.experiments import Experiment, Figures, Table, check_experiment
 from nfpi.config.flows import (
     FLOWS,
     EvaluationConfig,
@@ -26,7 +26,7 @@ from nfpi.config.flows import (
     TrainedSettings,
     TrainingConfig,
 )
-from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig
+from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig, compute_weight, get_alpha
 from nfpi.config.registry import BlockRegistry, Registry
 from nfpi.runs import (
     BASELINE,
@@ -306,7 +306,7 @@ class Config(Settings):
             relative_weight = getattr(figure, "relative_weight", None)
             if relative_weight is not None:
                 where = f"figures.{name}.relative_weight"
-                (weight,) = compute_weights(where, figure, [relative_weight], self.datasets, self.priors)
+                (weight,) = self._compute_weights(where, figure, [relative_weight])
                 self.figures[name] = figure.model_copy(update={"weight": weight, "relative_weight": None})
 
     def _resolve_experiment(self, where: str, experiment: Experiment) -> Experiment:
@@ -315,5 +315,20 @@ class Config(Settings):
         if not experiment.relative_weights:
             return experiment
         where, relative_weights = f"{where}.relative_weights", experiment.relative_weights
-        weights = compute_weights(where, experiment, relative_weights, self.datasets, self.priors)
+        weights = self._compute_weights(where, experiment, relative_weights)
         return experiment.model_copy(update={"lambdas": weights, "relative_weights": []})
+
+    def _compute_weights(self, where: str, settings: Any, relative_weights: list[float]) -> list[float]:
+        """Compute λ of relative weights (s₀) of an experiment or a figure, for its data set and prior.
+
+        Raises:
+            ConfigError: the prior has no α, or K and D of the data set are not known before it is read.
+        """
+        dataset, alpha = self.datasets[settings.dataset], get_alpha(self.priors[settings.prior])
+        if alpha is None:
+            raise ConfigError(f"{where}: expected lambdas: prior '{settings.prior}' has no alpha")
+        num_classes, num_dimensions = dataset.num_classes, dataset.num_dimensions
+        if num_classes is None or num_dimensions is None:
+            cure = "" if dataset.vae is not None else f", or datasets.{settings.dataset} with classes and shape"
+            raise ConfigError(f"{where}: the size of data set '{settings.dataset}' is unknown: expected lambdas{cure}")
+        return [compute_weight(value, alpha, num_classes, num_dimensions) for value in relative_weights]
