@@ -40,7 +40,7 @@ from nfpi.runs import (
     split_refitted,
 )
 
-VARIANTS: dict[str, tuple[str, Registry]] = {
+_SELECTORS: dict[str, tuple[str, Registry]] = {
     "datasets": ("source", SOURCES),
     "flows": (FLOWS.key, FLOWS),
     "priors": (PRIORS.key, PRIORS),
@@ -48,8 +48,8 @@ VARIANTS: dict[str, tuple[str, Registry]] = {
 }
 """Groups of settings whose blocks each select a variant: the setting that names it, and the registry of the variants.
 """
-
-
+_BLOCKS: dict[str, BlockRegistry[Any]] = {"flows": FLOWS, "priors": PRIORS}
+"""Groups in which blocks of different variants have different settings."""
 REMOVABLE = ("tables", "figures", "claims")
 """Groups of settings in which null removes an inherited block, and :data:`ALL_INHERITED` all."""
 ALL_INHERITED = "*"
@@ -75,11 +75,11 @@ def _merge_at(where: tuple[str, ...], base: Mapping[str, Any], overlay: Mapping[
     if len(where) == 1 and where[0] in REMOVABLE and overlay.get(ALL_INHERITED, ...) is None:
         merged = {}
         overlay = {key: value for key, value in overlay.items() if key != ALL_INHERITED}
-    registry = VARIANTS[where[0]][1] if where in (("flows",), ("priors",)) else None
+    registry = _BLOCKS.get(where[0]) if len(where) == 1 else None
     for key, value in overlay.items():
         known = merged.get(key)
         if isinstance(known, Mapping) and isinstance(value, Mapping):
-            is_other = isinstance(registry, BlockRegistry) and registry.selects_other_variant(known, value)
+            is_other = registry is not None and registry.selects_other_variant(known, value)
             value = _merge_at((*where, key), {} if is_other else known, value)
         merged[key] = copy.deepcopy(value)
     return merged
@@ -232,7 +232,7 @@ class Config(Settings):
         """
         files = set()
         for kind, name in names.items():
-            key, registry = VARIANTS[f"{kind}s"]
+            key, registry = _SELECTORS[f"{kind}s"]
             block = getattr(self, f"{kind}s").get(split_refitted(name)[0] if kind == "prior" and name else name)
             files.add(registry[getattr(block, key)].extension if block is not None else None)
             if isinstance(block, TrainedSettings):
@@ -276,7 +276,7 @@ class Config(Settings):
         ]
         named += [(f"figures.{name}", figure) for name, figure in self.figures.items()]
         for where, settings in named:
-            for group in (*VARIANTS, "tables"):
+            for group in (*_SELECTORS, "tables"):
                 kind, known = group.removesuffix("s"), getattr(self, group)
                 name = getattr(settings, kind, None)
                 if kind == "prior" and self.find_model(settings) is not None:
