@@ -14,6 +14,7 @@ from nfpi.config.classifiers import ClassifierConfig as ClassifierConfig
 from nfpi.config.datasets import DatasetConfig as DatasetConfig
 from nfpi.config.experiments import FigureSettings as FigureSettings
 from nfpi.config.experiments import TableSettings as TableSettings
+from nfpi.config.extensions import load_extensions as load_extensions
 from nfpi.config.flows import FlowConfig as FlowConfig
 from nfpi.config.flows import GenerationConfig as GenerationConfig
 from nfpi.config.flows import GlowSettings as GlowSettings
@@ -21,6 +22,5 @@ from nfpi.config.flows import MatrixExponentialSettings as MatrixExponentialSett
 from nfpi.config.flows import NfaConfig as NfaConfig
 from nfpi.config.flows import TrainingConfig as TrainingConfig
 from nfpi.config.flows import TransformerSettings as TransformerSettings
-from nfpi.config.registry import load_extensions as load_extensions
 from nfpi.config.resolution import resolve as resolve
 from nfpi.config.settings import Config as Config

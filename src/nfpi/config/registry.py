@@ -2,25 +2,21 @@
 
 An entry holds the settings class and the builder of a variant. Built-in variants give their builder as
 `module:attribute`, imported when first used, so that reading a config stays fast. Users add variants with
-the decorators `register_prior`, `register_flow`, ... in a Python file listed under `extensions:`, which is loaded here.
+the decorators `register_prior`, `register_flow`, ... in a file listed under `extensions:`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 import pkgutil
 import re
 import reprlib
-import sys
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from pydantic import GetJsonSchemaHandler, create_model
@@ -256,77 +252,3 @@ class NamedBlockRegistry(Registry):
 
     def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return handler(self._create_model().__pydantic_core_schema__)
-
-
-_loaded: dict[Path, str] = {}
-
-
-def load_extensions(files: Iterable[Path | str]) -> None:
-    """Load these extension files, and unload all others.
-
-    A file is executed when it is first loaded, and again after it has changed; this registers what it defines.
-
-    Args:
-        files: paths of the files.
-
-    Raises:
-        ConfigError: a file is missing, or raises an error, which the message gives in one line with the file and the
-            line number.
-    """
-    named = {Path(file).resolve(): file for file in files}
-    for path in _loaded.keys() - named.keys():
-        _forget(path)
-    for path, file in named.items():
-        if not path.is_file():
-            raise ConfigError(f"extensions: expected a Python file, received {file}, which does not exist")
-        digest = hash_extension(path)
-        if _loaded.get(path) == digest:
-            continue
-        _forget(path)
-        name = f"nfpi_extension_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-        module = ModuleType(name)
-        module.__file__ = str(path)
-        sys.modules[name] = module  # needed to resolve annotations of its classes
-        _loaded[path] = digest
-        try:
-            with registering_from(path):
-                # not by the import system, which writes __pycache__ and misses a second edit within one second
-                exec(compile(path.read_bytes(), path, "exec"), vars(module))
-        except (Exception, SystemExit) as error:  # sys.exit would end the workflow without a message
-            fault = describe_extension_fault(error) or f"{path}: {error}"
-            _forget(path)
-            raise ConfigError(fault) from error
-
-
-def _forget(path: Path) -> None:
-    """Unregister everything that a file registered."""
-    _loaded.pop(path, None)
-    for registry in REGISTRIES:
-        registry.forget(path)
-
-
-def get_loaded_versions() -> dict[str, str]:
-    """Map the name of each loaded file to the first 12 digits of its SHA-256."""
-    return {path.name: digest[:12] for path, digest in _loaded.items()}
-
-
-def list_loaded_digests() -> list[str]:
-    """Return the SHA-256 digest of each loaded file, sorted."""
-    return sorted(_loaded.values())
-
-
-def hash_extension(file: Path) -> str:
-    """Return the SHA-256 digest of a file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def describe_extension_fault(error: BaseException) -> str | None:
-    """Describe an error raised in a user's file as `file:line: message`; None if it was raised elsewhere."""
-    known = set(map(str, _loaded))
-    reason = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
-    if isinstance(error, SyntaxError) and error.filename in known:
-        return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if frame.filename in known:
-            return f"{frame.filename}:{frame.lineno}: {reason}"
-    return None

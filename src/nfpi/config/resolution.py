@@ -25,8 +25,8 @@ from nfpi.config.base import (
     suggest,
 )
 from nfpi.config.claims import DIVERGENCE, has_rows
+from nfpi.config.extensions import load_extensions
 from nfpi.config.metrics import metric
-from nfpi.config.registry import load_extensions
 from nfpi.config.settings import ALL_INHERITED, REMOVABLE, Config, merge
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic_settings import NoDecode
 
 from nfpi.config.base import EXECUTION, select_result_settings, strip_folders, subtract_settings
-from nfpi.config.registry import list_loaded_digests
+from nfpi.config.extensions import list_loaded_digests
 from nfpi.config.settings import merge
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.manifests import SUFFIX, Input, compute_digest, read_inputs

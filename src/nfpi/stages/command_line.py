@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from nfpi import __version__
 from nfpi.config.base import ConfigError, explain, suggest
-from nfpi.config.registry import describe_extension_fault, load_extensions
+from nfpi.config.extensions import describe_extension_fault, load_extensions
 from nfpi.runtime.faults import describe_exhausted_memory, describe_fault, escape_controls
 from nfpi.runtime.job_log import is_first_process, print_error, run_with_log
 from nfpi.runtime.signals import EXIT_STATUS, INTERRUPTS, Interrupted, interruptible

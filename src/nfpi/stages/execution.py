@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nfpi import __version__
 from nfpi.config.base import ConfigError
-from nfpi.config.registry import list_loaded_digests
+from nfpi.config.extensions import list_loaded_digests
 from nfpi.runs import Run
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.divergence import Diverged

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from nfpi.config.experiments import TableSettings
+from nfpi.config.extensions import hash_extension
 from nfpi.config.metrics import GENERATED_PREFIX, METRICS, VALIDATION_PREFIX, find_registered_name, metric
-from nfpi.config.registry import hash_extension
 from nfpi.config.settings import Config
 from nfpi.results.tables.rows import TableRow, list_table_rows
 from nfpi.runs import Run, compile_template

@@ -100,8 +100,8 @@ class WritePreset(Command):
         write_atomically(output, text)
         print(f"{output}: {images.summary}", *remarks, sep="\n")
         where, file = ("run", output) if Path("Snakefile").is_file() else ("run in a clone", output.resolve())
-        print(f"{where}: snakemake table2 --config preset={shlex.quote(str(file))}")
         print(f"to see how long it takes: nfpi check-device --preset {shlex.quote(str(file))}")
+        print(f"{where}: snakemake table2 --config preset={shlex.quote(str(file))}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.config.registry import load_extensions
+from nfpi.config.extensions import load_extensions
 from nfpi.results.recorded.records import MetricsError, config_hash, read_record, write_metrics
 from nfpi.runs import Run
 from nfpi.runtime.files import write_atomically

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nfpi.config.base import NonNegativeFloat, NonNegativeInt, Seed
-from nfpi.config.registry import get_loaded_versions
+from nfpi.config.extensions import get_loaded_versions
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, raise_divergence
 from nfpi.runtime.files import write_atomically
