@@ -61,9 +61,7 @@ BEFORE_LEAVING.append(lambda: unlock(workflow))
 # Without the directive `configfile`, `config` contains only what the user gave by --config and --configfile, which
 # overrides config.yaml and the preset.
 try:
-    plan = Plan(
-        resolve(ROOT / "config.yaml", ROOT / "presets", config, overrides_name="--config or --configfile")
-    )
+    plan = Plan(resolve(ROOT / "config.yaml", ROOT / "presets", config))
     check_tables(plan.config)
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None

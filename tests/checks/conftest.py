@@ -11,8 +11,8 @@ import torch
 
 from nfpi.checks.questions import Line
 from nfpi.checks.subject import Subject
-from nfpi.config.presets import merge
 from nfpi.config.resolution import Resolved, resolve
+from nfpi.config.settings import merge
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = {

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from nfpi.config.base import ConfigError
-from nfpi.config.settings import FIGURES, FigureSettings
+from nfpi.config.experiments import FIGURES, FigureSettings
 from nfpi.figures import Drawn, FigureError, FigureInputs, draw_figure, register_figure, save_drawn
 from nfpi.figures.figure2 import AugmentationFigure
 from nfpi.figures.samples import SamplesFigure
@@ -83,7 +83,7 @@ def test_a_flow_whose_fit_diverged_is_drawn_as_a_notice(name, settings, diverged
 
 def test_settings_of_figures_are_light():
     """The workflow imports them whenever it is planned."""
-    code = "import sys, nfpi.config; print(*nfpi.config.settings.FIGURES); print(*sys.modules)"
+    code = "import sys, nfpi.config; print(*nfpi.config.experiments.FIGURES); print(*sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     names, modules = answer.stdout.splitlines()
     assert "figure1" in names

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nfpi.config.experiments import FIGURES, FigureSettings
 from nfpi.config.resolution import resolve
-from nfpi.config.settings import FIGURES, FigureSettings
 from nfpi.data.writer import write_image_set
 from nfpi.runs import Layout
 

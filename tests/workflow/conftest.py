@@ -23,9 +23,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from nfpi.config.presets import merge
+from nfpi.config.experiments import FIGURES
 from nfpi.config.resolution import resolve
-from nfpi.config.settings import FIGURES
+from nfpi.config.settings import merge
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.stages.commands import STAGES
 from nfpi.workflow import Plan, Planning

@@ -51,8 +51,6 @@ def register_classifier(
         ...     return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))
     """
 
-    CLASSIFIERS.require_name(name)
-
     def register(builder: Builder) -> Builder:
         CLASSIFIERS.register(name, settings, builder, preprocessing=preprocessing or Preprocessing())
         return builder

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from nfpi.config.settings import FIGURES, Config, FigureSettings
+from nfpi.config.experiments import FIGURES, FigureSettings
+from nfpi.config.settings import Config
 from nfpi.figures.style import FigureError, notice, render_figure
 from nfpi.runs import IMAGE_SET_FILES, SPLITS, Layout
 from nfpi.runtime.files import write_atomically, written_together
@@ -98,7 +99,6 @@ def register_figure(name: str, settings: type[FigureSettings]) -> Callable[[Draw
         ...     figure.subplots().plot(pd.read_csv(inputs.file("iterations"))["mean_residual"])
         ...     return Drawn({"residual": figure})
     """
-    FIGURES.require_name(name)
     if not (isinstance(settings, type) and issubclass(settings, FigureSettings)):
         received = getattr(settings, "__name__", repr(settings))
         raise TypeError(f"figure '{name}': expected a subclass of FigureSettings, received {received}")

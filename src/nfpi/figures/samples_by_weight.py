@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from nfpi.config.base import UNIQUE, Name, NonNegativeFloat, PositiveFloat, PositiveInt
-from nfpi.config.experiments import Refit
-from nfpi.config.settings import Config, FigureSettings
+from nfpi.config.experiments import FigureSettings, Refit
+from nfpi.config.settings import Config
 from nfpi.figures.drawn import Drawn, FigureInputs, list_split_files, register_figure
 from nfpi.figures.figure1 import embed_images
 from nfpi.figures.image_grid import draw_image_grid, to_pixels

@@ -14,7 +14,7 @@ from pydantic_settings import NoDecode
 
 from nfpi.config.base import EXECUTION, select_result_settings, strip_folders, subtract_settings
 from nfpi.config.extensions import list_loaded_digests
-from nfpi.config.presets import merge
+from nfpi.config.settings import merge
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.manifests import SUFFIX, Input, compute_digest, read_inputs
 from nfpi.stages.jobs import MANIFEST, Needs, Planned, Wildcards, find_setting

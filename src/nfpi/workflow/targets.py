@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nfpi.config.base import ConfigError, suggest
-from nfpi.config.settings import FIGURES
+from nfpi.config.experiments import FIGURES
 from nfpi.runs import FIGURES_FOLDER, TABLES_FOLDER
 from nfpi.stages.jobs import Wildcards
 from nfpi.stages.tables_and_figures import JudgeClaims, MakeFigure, MakeTable

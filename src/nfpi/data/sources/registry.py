@@ -91,8 +91,6 @@ def register_source(name: str) -> Callable[[Loader], Loader]:
         ...     return SourceImages(["even", "odd"], {"train": (images, np.arange(100) % 2)})
     """
 
-    SOURCES.require_name(name)
-
     def register(load: Loader) -> Loader:
         SOURCES.register(name, DatasetConfig, load)
         return load
