@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nfpi.checks.batches import Measured
 from nfpi.config.datasets import DatasetBlock
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT, compute_weight
 from nfpi.config.resolution import resolve
@@ -34,10 +35,11 @@ def settings(preset: Path) -> Config:
 
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
-    """A folder to work in, with no file but that of the workflow."""
+    """A folder to work in, with no file but that of the workflow; every batch takes 10 ms."""
     (tmp_path / "here").mkdir()
     (tmp_path / "here/Snakefile").touch()
     monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr("nfpi.checks.subject.measure_batch", lambda *arguments: Measured(0.01, 0.0))
     return tmp_path / "here"
 
 

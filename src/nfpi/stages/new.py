@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from nfpi.config.base import NAME, NAME_RULE, ConfigError
 from nfpi.config.datasets import SOURCES, ArchiveLimits, DataError, DatasetConfig
 from nfpi.config.flows import choose_batch_size, choose_epochs
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT
-from nfpi.config.resolution import build_json_schema
+from nfpi.config.resolution import build_json_schema, resolve
+from nfpi.results.numbers import format_duration
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command, Stage
+from nfpi.stages.prepare_runs import find_config_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +58,12 @@ _ABOUT = """\
 #   train_per_class: without it, all images are used; fewer epochs need fewer warmup_steps, too;
 #   relative_weights: strengths of the repulsion between classes, from which λ is computed.
 """
+_MOST_NAMED = 3
+"""largest number of classes that a message names"""
+_START = 4.0
+"""seconds in which a job starts, and does what is not timed"""
+_WITHOUT_STEPS = ("evaluate", "generate")
+"""stages whose jobs make no training steps"""
 _MOST_SIZES = 10_000
 """largest number of images, evenly spaced among all, whose size and colour are read"""
 
@@ -98,9 +107,10 @@ class WritePreset(Command):
         images = _inspect(files)
         text, remarks = _compose(name, self.folder.resolve(), images)
         write_atomically(output, text)
+        with suppress(ConfigError):  # without a clone, there are no other settings
+            remarks.append(_estimate_time(output, name, files.root))
         print(f"{output}: {images.summary}", *remarks, sep="\n")
         where, file = ("run", output) if Path("Snakefile").is_file() else ("run in a clone", output.resolve())
-        print(f"to see how long it takes: nfpi check-device --preset {shlex.quote(str(file))}")
         print(f"{where}: snakemake table2 --config preset={shlex.quote(str(file))}")
 
 
@@ -173,6 +183,31 @@ def _inspect(folder: ImageFolder) -> _Images:
     return _Images(folder, set(sizes), set(modes) <= set(GREY_MODES))
 
 
+def _estimate_time(preset: Path, dataset: str, folder: Path) -> str:
+    """Describe the time of all jobs of a preset, whose data set is in a folder, by timing a few steps of each kind."""
+    import torch
+
+    from nfpi.checks.batches import silenced
+    from nfpi.checks.subject import Subject
+    from nfpi.runtime.device import make_device
+
+    file = find_config_file()
+    changes = {"preset": str(preset), "datasets": {dataset: {"folder": str(folder)}}}  # where an archive is unpacked
+    torch.set_num_threads(1)  # as in a job of the preset
+    device = make_device().device
+    subject = Subject.find(resolve(file, file.parent / "presets", changes), device)
+    with silenced():
+        seconds = sum(subject.estimate_seconds(work) or 0.0 for work in subject.work)
+    jobs: Counter[str] = Counter()
+    for work in subject.work:
+        jobs[work.stage] += work.trainings if work.is_step or work.stage in _WITHOUT_STEPS else 0
+    where = "one core" if device.type == "cpu" else "this GPU"
+    return (
+        f"{jobs['train_flow']} flows and {jobs['train_classifier']} classifiers: about "
+        f"{format_duration(seconds + _START * jobs.total())} on {where}, by a few steps that were timed"
+    )
+
+
 def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str]]:
     """Compose the text of the preset, and describe the steps of its trainings and what its splits are too small for."""
     from nfpi.results.statistics.intervals import FEW_IMAGES, describe_few_images
@@ -241,11 +276,19 @@ def _choose_fractions(name: str, dataset: dict[str, Any], folder: ImageFolder) -
     Raises:
         DataError: a class has too few images for any choice.
     """
+    import numpy as np
+
     for test, validation in _FRACTIONS:
         dataset |= {"test_fraction": test, "validation_fraction": validation}
         with suppress(DataError):
             return _count_images(name, dataset, folder)
-    return _count_images(name, dataset, folder)  # raises the error of the last choice
+    labels, needed = folder.labels["train"], 2 + ("test" not in folder.labels) + ("validation" not in folder.labels)
+    counts = np.bincount(labels, minlength=len(folder.classes))
+    few = [f"{folder.classes[index]} ({counts[index]})" for index in np.argsort(counts)[:_MOST_NAMED]]
+    raise DataError(
+        f"{folder.root}: expected at least {needed} images of each class to train with, so that all splits have some, "
+        f"received fewest of {', '.join(few)}: add images, or merge or remove these folders"
+    )
 
 
 def _count_images(name: str, dataset: Mapping[str, Any], folder: ImageFolder) -> dict[str, np.ndarray]:
