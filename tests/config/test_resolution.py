@@ -249,7 +249,7 @@ def test_a_fault_is_one_line_that_names_the_key(project, changes, message):
 def test_a_fault_of_a_preset_that_was_not_chosen_does_not_matter(project):
     presets = {"small": {}, "broken": {"training": {"epochs": 0}}}
     assert project.resolve(presets=presets).preset == "small"
-    with pytest.raises(ConfigError, match=r"^training\.epochs: "):
+    with pytest.raises(ConfigError, match=r"broken.yaml: training\.epochs: "):
         project.resolve({"preset": "broken"}, presets=presets)
 
 
@@ -320,3 +320,20 @@ def test_weights_may_be_chosen_by_what_is_measured_on_the_validation_split(proje
     ]
     config = project.resolve_config(tables={"t": {"best_by": best_by, "experiments": experiments}})
     assert config.tables["t"].best_by == best_by
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "where"),
+    [
+        ({"training": {"epochs": 0}}, {"seeds": [3]}, "small.yaml: training.epochs: "),
+        ({"training": {"epohcs": 3}}, {}, "small.yaml: unknown key 'training.epohcs'"),
+        ({"training": {"epochs": 0}}, {"training": {"epochs": -1}}, "--config: training.epochs: "),
+        ({"training": {"epochs": 0}}, {"training": {"epochs": 1}, "seeds": []}, "--config: seeds: "),
+        ({"training": {"epochs": 9, "fit_after_epochs": 5}}, {"training": {"epochs": 5}}, "--config: training: fit_"),
+        ({}, {"extensions": 3}, "extensions: "),
+    ],
+)
+def test_a_fault_of_a_setting_names_where_it_is_set(project, preset, overrides, where):
+    with pytest.raises(ConfigError) as error:
+        project.resolve(overrides, presets={"small": preset})
+    assert where in str(error.value)

@@ -161,21 +161,24 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def explain(error: ValueError) -> str:
-    """Describe one fault of settings in one line, which says key, what was expected, and what was received.
+    """Describe one fault of settings in one line, which says key, what was expected, and what was received."""
+    return find_fault(error)[1] if isinstance(error, ValidationError) else str(error)
+
+
+def find_fault(error: ValidationError) -> tuple[list[str], str]:
+    """Return the names that lead to the setting of one fault, and the fault in one line.
 
     An unknown key takes precedence, since a misspelt key also makes the correct one missing.
     """
-    if not isinstance(error, ValidationError):
-        return str(error)
     faults = error.errors(include_url=False)
     fault = next((fault for fault in faults if fault["type"] == "unknown_key"), faults[0])
     path = [str(part) for part in fault["loc"] if part not in ("", "[key]")]
     if fault["type"] == "unknown_key":
-        context = fault["ctx"]
-        return f"unknown key '{'.'.join((*path, str(context['key'])))}'{context['hint']}"
+        path.append(str(fault["ctx"]["key"]))
+        return path, f"unknown key '{'.'.join(path)}'{fault['ctx']['hint']}"
     received = "" if fault["type"] in ("value_error", "missing") else f", received {fault['input']!r}"
     message = f"{fault['msg'].removeprefix('Value error, ')}{received}"
-    return f"{'.'.join(path)}: {message}" if path else message
+    return path, f"{'.'.join(path)}: {message}" if path else message
 
 
 def strip_folders(value: Any) -> Any:

@@ -22,6 +22,7 @@ from nfpi.config.base import (
     Settings,
     TextOfFile,
     explain,
+    find_fault,
     suggest,
 )
 from nfpi.config.claims import DIVERGENCE, has_rows
@@ -80,15 +81,28 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
     lowest, highest = ({key: value for key, value in part.items() if key not in own} for part in (raw, overrides))
     try:
         choice = _Choice.model_validate({key: value for key, value in {**raw, **overrides}.items() if key in own})
-        file, preset = read_layers(choice.preset, presets)
-        config = _validate([lowest, *preset, highest])
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
+    file, preset = read_layers(choice.preset, presets)
+    layers = {str(config_file): lowest, **preset, "--config": highest}
+    try:
+        config = _validate([*layers.values()])
+    except ValidationError as error:
+        path, fault = find_fault(error)
+        source = max(reversed(layers), key=lambda name: _count_nested(layers[name], path))  # the last that sets it
+        raise ConfigError(f"{source}: {fault}") from None
     folder = choice.results / file.stem
     if any(place.is_file() for place in (folder, *folder.parents)):
         raise ConfigError(f"results: expected a folder, received {choice.results}, which is a file or below one")
     is_of_project = file.parent == presets.resolve()
     return Resolved(file.stem, choice.results, config, None if is_of_project else file)
+
+
+def _count_nested(settings: Any, path: Sequence[str]) -> int:
+    """Return how many of the names that lead to a setting are there."""
+    if not path or not isinstance(settings, Mapping) or path[0] not in settings:
+        return 0
+    return 1 + _count_nested(settings[path[0]], path[1:])
 
 
 def _parse_nulls(value: Any) -> Any:
@@ -190,8 +204,8 @@ def _check_metrics(config: Config) -> None:
             raise ConfigError(f"{key}: {expected}, received {', '.join(settings.metrics)}")
 
 
-def read_layers(preset: str, folder: Path) -> tuple[Path, list[dict[str, Any]]]:
-    """Return the file of a preset, and the layers over config.yaml: the presets that it extends, then itself.
+def read_layers(preset: str, folder: Path) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """Return the file of a preset, and the settings of the presets that it extends, then its own, by their file.
 
     Args:
         preset: name of a built-in preset, or path of a user's file, whose stem is its name.
@@ -213,7 +227,7 @@ def read_layers(preset: str, folder: Path) -> tuple[Path, list[dict[str, Any]]]:
         # paths in a user's file are relative to its folder
         chain.append((file, content if file.parent == folder.resolve() else TextOfFile.mark(content, file.parent)))
         file = None if extended is None else _find_file(str(extended), folder, chain[-1][0])
-    return chain[0][0], [content for _, content in reversed(chain)]
+    return chain[0][0], {str(file): content for file, content in reversed(chain)}
 
 
 def list_built_in_presets(folder: Path) -> list[str]:
