@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
-import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Iterable
+from pathlib import Path
 
 from nfpi.config.datasets import ArchiveLimits, DataError
 from nfpi.data.writer import replace_folder
@@ -30,9 +25,6 @@ _LARGEST_GROWTH = 100
 """largest accepted ratio of unpacked to packed size; image files are compressed already"""
 _ALWAYS_ALLOWED = 2**30
 """unpacked size, in bytes, that is always accepted"""
-_OF_ARCHIVES = (None, errno.EINVAL, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT)
-"""numbers of OS errors that damaged archives cause, by invalid offsets or paths; others are of the disk"""
-_UNIX = 3
 _DEFAULT_LIMITS = ArchiveLimits()
 
 
@@ -85,94 +77,69 @@ def _find_outer_folder(place: Path) -> Path | None:
 
 
 def _unpack(archive: Path, into: Path, limits: ArchiveLimits) -> None:
-    is_zip = zipfile.is_zipfile(archive)
     try:
-        with zipfile.ZipFile(archive) if is_zip else tarfile.open(archive) as file:
-            found = _list_zip(file) if isinstance(file, zipfile.ZipFile) else _list_tar(file)
-            for member in list(_check_members(archive, found, limits)):
-                _write_member(member, into)
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                members = [one for one in zipped.infolist() if not one.filename.startswith(OF_MACOS)]
+                _check_members(archive, ((one.filename, one.file_size) for one in members), limits)
+                zipped.extractall(into, members)  # makes no links: they become files
+        else:
+            with tarfile.open(archive) as tar:
+                _check_members(archive, ((one.name, one.size) for one in tar), limits)
+                _require_end(tar)
+                tar.extractall(into, filter=_accept)
     except (DataError, Interrupted, MemoryError):
         raise
     except Exception as error:  # the modules raise many, also for encrypted archives and for other files
-        if isinstance(error, OSError) and error.errno not in _OF_ARCHIVES:
-            raise
         reason = format_error(error)
-        raise DataError(f"{archive}: expected a whole zip or tar archive, received a damaged one ({reason})") from None
+        raise DataError(
+            f"{archive}: expected a whole zip or tar archive of files and folders, received an error ({reason})"
+        ) from None
     if not any(into.iterdir()):
         raise DataError(f"{archive}: expected an archive of folders of images, received an empty one")
 
 
-@dataclass(frozen=True)
-class _Member:
-    """A member of an archive.
+def _check_members(archive: Path, members: Iterable[tuple[str, int]], limits: ArchiveLimits) -> None:
+    """Check that names lead below the folder, and that there are not more bytes than a disk is likely to have room for.
 
-    Attributes:
-        name: its path in the archive.
-        size: bytes that it takes when the archive is decompressed.
-        kind: `file`, `folder`, or empty for a link or a device.
-        open: opens a file.
-    """
-
-    name: str
-    size: int
-    kind: str
-    open: Callable[[], Any]
-
-
-def _list_zip(file: zipfile.ZipFile) -> Iterator[_Member]:
-    for member in file.infolist():
-        if PurePosixPath(member.filename).parts[:1] != (OF_MACOS,):
-            mode = stat.S_IFMT(member.external_attr >> 16) if member.create_system == _UNIX else 0
-            kind = "folder" if member.is_dir() else "file"
-            known = mode in (0, stat.S_IFREG, stat.S_IFDIR)
-            yield _Member(member.filename, member.file_size, kind if known else "", partial(file.open, member))
-
-
-def _list_tar(file: tarfile.TarFile) -> Iterator[_Member]:
-    end = 0
-    for member in file:
-        kind = "folder" if member.isdir() else "file" if member.isreg() else ""
-        begin, end = end, member.offset_data + member.size
-        yield _Member(member.name, end - begin, kind, partial(file.extractfile, member))  # with all headers before it
-    # tarfile does not detect truncation between two members; the end is marked by a block of zeros
-    assert file.fileobj is not None
-    file.fileobj.seek(file.offset)
-    if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise EOFError("its end is missing")
-
-
-def _check_members(archive: Path, members: Iterable[_Member], limits: ArchiveLimits) -> Iterator[_Member]:
-    """Yield members that are files and folders below the folder, and not more than a disk is likely to have room for.
-
-    Not left to the filter of tarfile, which chains of links pass on some versions of Python (CVE-2025-4517).
+    Args:
+        archive: the archive.
+        members: name and size of each of its files and folders.
+        limits: settings.
 
     Raises:
-        DataError: another member, or too many or too large ones.
+        DataError: another name, or too many or too large members.
     """
     grown = max(_ALWAYS_ALLOWED, _LARGEST_GROWTH * archive.stat().st_size)
-    most, size = 2**30 * limits.gib if limits.gib else grown, 0
-    for number, member in enumerate(members, 1):
-        size += member.size
-        if not is_below(member.name):
-            raise DataError(f"{archive}: expected members inside the folder, received {member.name!r}")
-        if not member.kind:
-            raise DataError(f"{archive}: expected files and folders, received a link or device, {member.name!r}")
+    most, total = 2**30 * limits.gib if limits.gib else grown, 0
+    for number, (name, size) in enumerate(members, 1):
+        total += size
+        if not is_below(name):
+            raise DataError(f"{archive}: expected members inside the folder, received {name!r}")
         if number > limits.members:
             raise DataError(
                 f"{archive}: expected at most {limits.members} files and folders, received more: raise archive.members"
             )
-        if size > most:
+        if total > most:
             raise DataError(
                 f"{archive}: expected at most {most} bytes when unpacked ({_LARGEST_GROWTH} times its size, or 1 GiB, "
-                f"unless archive.gib is set), received {size} or more: set archive.gib, or unpack it yourself"
+                f"unless archive.gib is set), received {total} or more: set archive.gib, or unpack it yourself"
             )
-        yield member
 
 
-def _write_member(member: _Member, into: Path) -> None:
-    """Write a file or folder with the usual permissions; names and kinds are checked."""
-    path = into / member.name
-    (path if member.kind == "folder" else path.parent).mkdir(parents=True, exist_ok=True)
-    if member.kind == "file":
-        with member.open() as source, path.open("wb") as target:
-            shutil.copyfileobj(source, target)
+def _require_end(tar: tarfile.TarFile) -> None:
+    """Raise EOFError if a tar archive is cut between two members, which tarfile does not notice."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # of zeros, at the end of every archive
+        raise EOFError("its end is missing")
+
+
+def _accept(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+    """Refuse links and devices, and give files the usual permissions.
+
+    Links are not left to the filter of tarfile, which chains of links pass on some versions of Python (CVE-2025-4517).
+    """
+    if not (member.isreg() or member.isdir()):
+        raise ValueError(f"a link or device, {member.name!r}")
+    return tarfile.data_filter(member, folder)
