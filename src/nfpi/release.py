@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfpi.config.flows import TrainingConfig
 from nfpi.flows.bijection import skip_initialization
 from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.priors.gaussian import GaussianPrior
@@ -116,24 +115,6 @@ def load_release_checkpoint(path: Path | str, averaged: bool = True) -> tuple[Ma
     except (ValueError, ArithmeticError) as error:
         raise FormatError(f"{path}: {error}") from None
     return flow, prior
-
-
-def make_release_config(checkpoint: Path | str, averaged: bool, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the config of a model (:class:`nfpi.ClassConditionalFlow`) that was read from a released checkpoint.
-
-    Args:
-        checkpoint: the checkpoint file.
-        averaged: whether the averaged weights were read.
-        data: description of the training images: name, classes, dtype, extra.
-    """
-    return {
-        "seed": 0,
-        "start": "release",
-        "checkpoint": Path(checkpoint).name,
-        "averaged": averaged,
-        "training": TrainingConfig().model_dump(include={"grey_noise", "latent_noise"}),
-        "data": dict(data),
-    }
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import re
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """formats of these files, as named by Pillow; others are not tried (some make Pillow start another program)"""
 EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-"""Pillow's modes of images with at most 8 bits per channel"""
+"""Pillow's modes of images with at most 8 bits per channel; it reads colours of 16 bits as RGB, by their higher bits"""
 GREY_MODES = ("1", "L", "LA")
 """those of them that are grey: of 1 and 8 bits, and with alpha, which is ignored; palettes count as colour"""
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error, Image.DecompressionBombError)
@@ -43,17 +42,16 @@ def read_image(path: Path, image_size: int | None = None, content: bytes | None 
         Pixels (H, W, 3), uint8, with equal channels if the file is grey; and Pillow's mode of the file.
 
     Raises:
-        DataError: the file cannot be read, or has more than 8 bits per channel.
+        DataError: the file cannot be read, or has grey values of more than 8 bits.
     """
     try:
         with open_regular(path) if content is None else io.BytesIO(content) as opened:
             file = Image.open(opened, formats=FORMATS)
-            deep = _find_deep_channels(file)
             mode, image = file.mode, ImageOps.exif_transpose(file).convert("RGB")
     except PILLOW_ERRORS as error:
         raise _describe_damage(path, error) from None
-    if mode not in EIGHT_BIT_MODES or deep:
-        raise DataError(f"{path}: expected an image of 8 bits per channel, received {deep or 'mode ' + mode}")
+    if mode not in EIGHT_BIT_MODES:
+        raise DataError(f"{path}: expected an image of 8 bits per channel, received mode {mode}")
     if image_size is not None and image.size != (image_size, image_size):
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
     return np.asarray(image), mode
@@ -79,18 +77,6 @@ def read_image_header(path: Path) -> tuple[tuple[int, int], str]:
 _ORIENTATION = 0x0112
 _TRANSPOSED = (5, 6, 7, 8)
 """EXIF orientations that swap height and width"""
-
-
-def _find_deep_channels(file: Image.Image) -> str:
-    """Describe colour channels of 16 bits, which Pillow opens as RGB without the lower bits; empty: there are none."""
-    for tile in getattr(file, "tile", []):
-        # arguments of the decoder: Pillow's name of the stored channels, or the maximum value of a PPM file
-        for argument in tile[3] if isinstance(tile[3], tuple) else (tile[3],):
-            if isinstance(argument, str) and re.search(r";16[BLN]", argument):
-                return argument
-            if file.format == "PPM" and isinstance(argument, int) and argument > 255:
-                return f"a PPM file with maximum value {argument}"
-    return ""
 
 
 def _describe_damage(path: Path, error: Exception) -> DataError:

@@ -111,7 +111,6 @@ class _Config(Record):
     prior: dict[str, Any] = {}
     validation: dict[str, Any] = {}
     following: dict[str, float | None] = {}
-    card: dict[str, Any] = {}
     calibration: Calibration | None = None
 
 

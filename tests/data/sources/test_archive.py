@@ -161,9 +161,7 @@ def test_a_chain_of_links_out_of_the_folder_is_refused_whatever_tarfile_accepts(
     assert not [*outside.iterdir()]
 
 
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE]
-)
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE])
 def test_links_and_devices_are_refused(tmp_path, kind):
     with tarfile.open(tmp_path / "special.tar", "w") as file:
         for name, form in (("train/ant/0.png", tarfile.REGTYPE), ("train/ant/1.png", kind)):
