@@ -135,18 +135,6 @@ def test_a_link_to_a_folder_is_not_replaced(folder, arrays, tmp_path):
     assert (folder / "new/images.npy").is_file()
 
 
-@pytest.mark.parametrize("place", [".", "inside"])
-def test_the_working_directory_is_not_replaced(place, tmp_path, monkeypatch):
-    """It would be removed while the process still needs it."""
-    folder = tmp_path / "set"
-    (folder / "inside").mkdir(parents=True)
-    monkeypatch.chdir(folder / place)
-    expected = pytest.raises(DataError, match="working directory")
-    with expected, replace_folder(Path("." if place == "." else ".."), ["inside"]):
-        pass
-    assert (folder / "inside").is_dir()
-
-
 def test_a_file_is_not_replaced_by_a_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="received a file"), replace_folder(tmp_path / "file", []):

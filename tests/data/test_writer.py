@@ -45,7 +45,7 @@ def finish(folder: Path, arrays: tuple[np.ndarray, np.ndarray], resume_key: str 
     """Write what is missing, and see that all is there; the number of images that were."""
     images, labels = arrays
     with writer_of(folder, resume_key) as writer:
-        missing = np.flatnonzero(~writer.written)
+        missing = np.flatnonzero(~writer.rows.written)
         writer.put(missing, images[missing], labels[missing])
     found = read_image_set(folder)
     assert np.array_equal(found.images, images)
@@ -69,14 +69,14 @@ def test_counts_of_a_stopped_process_are_kept(tmp_path, arrays):
 
     def stop() -> None:
         with writer_of(tmp_path / "set") as writer:
-            writer.counts[0] = 3
+            writer.rows.counts[0] = 3
             writer.put(np.arange(7), images[:7], labels[:7])
             raise Interrupted("SIGTERM")
 
     with pytest.raises(Interrupted):
         stop()
     with writer_of(tmp_path / "set") as writer:
-        assert writer.counts == {0: 3}
+        assert writer.rows.counts == {0: 3}
         writer.put(np.arange(7, LENGTH), images[7:], labels[7:])
 
 
@@ -107,7 +107,7 @@ def write_and_die(folder: Path, arrays: tuple[np.ndarray, np.ndarray], ready) ->
     images, labels = arrays
     with writer_of(folder) as writer:
         writer.put(np.arange(7), images[:7], labels[:7])
-        writer._rows.save_progress()
+        writer.rows.save_progress()
         writer.put(np.arange(7, 12), images[7:12], labels[7:12])
         ready.set()
         signal.pause()

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nfpi.data.sources.archive import find_image_root
+from nfpi.data.sources.files import find_image_root
 from nfpi.data.sources.imagefolder import export_imagefolder
 from nfpi.data.store import ImageSet
 from nfpi.page.write import DESCRIPTIONS_FILE, read_descriptions, read_figures, read_tables

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import struct
 from collections.abc import Iterable, Sequence
@@ -15,8 +14,6 @@ from PIL import Image, ImageOps, TiffImagePlugin
 from nfpi.config.datasets import DataError
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import open_regular
-
-logger = logging.getLogger(__name__)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """suffixes of image files"""
@@ -83,35 +80,28 @@ def _describe_damage(path: Path, error: Exception) -> DataError:
     return DataError(f"{path}: expected an image, received one that cannot be read ({format_error(error)})")
 
 
-def check_size(path: Path, image: np.ndarray, size: tuple[int, ...], setting: str = "image_size") -> None:
-    """Raise DataError, which advises to set `setting`, unless an image (H, W, 3) has this size (H, W)."""
+def check_size(path: Path, image: np.ndarray, size: tuple[int, ...]) -> None:
+    """Raise DataError, which advises to resize, unless an image (H, W, 3) has this size (H, W)."""
     if image.shape[:2] != size:
         expected, received = (f"{width}×{height}" for height, width in (size, image.shape[:2]))
-        raise DataError(f"{path}: expected {expected} pixels like the others (or set {setting}), received {received}")
+        raise DataError(
+            f"{path}: expected {expected} pixels like the others (or a size for all: image_size), received {received}"
+        )
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Return all files in a folder at any depth, sorted, without hidden ones.
-
-    Links to folders are followed; each folder is read once, and one that contains `folder` is not. Broken links are
-    returned as files.
+    """Return all files in a folder at any depth, sorted, without hidden ones; links to folders are followed.
 
     Raises:
-        DataError: a folder cannot be read.
+        OSError: a folder cannot be read.
     """
 
     def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: expected a folder that can be read, received none ({error.strerror})")
+        raise error
 
     files: list[Path] = []
-    known = set(map(str, Path(os.path.realpath(folder)).parents))
     for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        if os.path.realpath(place) in known:
-            logger.warning("%s: not read: a link to a folder that contains it, or that is read already", place)
-            folders.clear()
-            continue
-        known.add(os.path.realpath(place))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(place) / name for name in names if not name.startswith(".")]
     return sorted(files)
 

@@ -12,7 +12,7 @@ import pytest
 
 from nfpi.config.datasets import DatasetConfig
 from nfpi.data import DataError, load_source
-from nfpi.data.sources import archive as archives
+from nfpi.data.sources import files
 
 FORMS = {"zip": "zip", "tar": "tar", "tar.gz": "gztar", "tar.xz": "xztar"}
 
@@ -182,7 +182,7 @@ def test_more_members_than_the_setting_allows_are_refused(image_folder, tmp_path
 
 @pytest.mark.parametrize("form", ["zip", "tar.xz"])
 def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path, monkeypatch, form):
-    monkeypatch.setattr(archives, "_ALWAYS_ALLOWED", 10**6)
+    monkeypatch.setattr(files, "_ALWAYS_ALLOWED", 10**6)
     (tmp_path / "files").mkdir()
     (tmp_path / "files/zeros").write_bytes(bytes(2 * 10**6))
     archive = _archive(tmp_path / "files", tmp_path / "bomb", form, "files")
@@ -221,12 +221,12 @@ def test_what_is_no_archive_is_refused(tmp_path):
 def test_processes_that_need_one_archive_unpack_it_once(image_folder, tmp_path):
     archive = _archive(image_folder, tmp_path / "packed" / "animals", "tar.xz", "files")
     code = (
-        "import sys; from pathlib import Path; from nfpi.data.sources import archive\n"
-        "unpack = archive._unpack\n"
+        "import sys; from pathlib import Path; from nfpi.data.sources import files\n"
+        "unpack = files._unpack\n"
         "def slowly(*arguments):\n"
         "    import time; print('unpacked', flush=True); time.sleep(1); unpack(*arguments)\n"
-        "archive._unpack = slowly\n"
-        "print(archive.find_image_root(Path(sys.argv[1]), Path(sys.argv[2])))\n"
+        "files._unpack = slowly\n"
+        "print(files.find_image_root(Path(sys.argv[1]), Path(sys.argv[2])))\n"
     )
     command = [sys.executable, "-c", code, str(archive), str(tmp_path / "downloads")]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]

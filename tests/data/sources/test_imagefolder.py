@@ -1,4 +1,3 @@
-import re
 import shutil
 
 import numpy as np
@@ -244,22 +243,6 @@ def test_links_to_splits_class_folders_and_images_are_read(image_folder, tmp_pat
         for ours, theirs in zip(found.splits[split], expected.splits[split], strict=True):
             assert np.array_equal(ours, theirs)
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
-
-
-@pytest.mark.parametrize("read", [_load, lambda folder: read_image_folder(folder / "train")], ids=["source", "Python"])
-def test_folders_inside_class_folders_and_links_to_such_are_named_in_one_line(image_folder, caplog, read):
-    before = read(image_folder)
-    class_folder = image_folder / "train/ant"
-    (class_folder / "more").symlink_to(image_folder / "test/ant")
-    (class_folder / "itself").symlink_to("itself")
-    (class_folder / "cycle").symlink_to("..")
-    (class_folder / ".hidden").mkdir()
-    after = read(image_folder)
-    pairs = (before[:1], after[:1]) if isinstance(after, tuple) else (before.splits["train"], after.splits["train"])
-    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(*pairs, strict=True))
-    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert str(image_folder) in warning
-    assert re.search(r"'(train/)?ant/cycle', '(train/)?ant/more'$", warning)
 
 
 def test_folders_beside_the_splits_are_named_in_one_line(image_folder, caplog):

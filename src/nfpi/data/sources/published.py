@@ -13,7 +13,7 @@ import numpy as np
 
 from nfpi.config.base import Split
 from nfpi.config.datasets import DataError, DatasetConfig
-from nfpi.data.sources.registry import SourceImages
+from nfpi.data.prepare import SourceImages
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.locks import locked_in_turn
 
