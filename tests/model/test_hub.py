@@ -1,21 +1,17 @@
-"""Folders with a card, what is refused in them, and the hub, for which a server on this machine stands in."""
+"""Folders with a card, what is refused in them, and the hub."""
 
 from __future__ import annotations
 
-import base64
 import copy
 import errno
-import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,9 +23,6 @@ from huggingface_hub.errors import HTTPError
 from nfpi import ClassConditionalFlow
 from nfpi.priors import GaussianPrior
 from nfpi.runtime.formats import FormatError
-
-COMMIT = "1" * 40
-
 
 # ---- folders ------------------------------------------------------------------------------------------------
 
@@ -161,14 +154,6 @@ def test_a_file_is_no_model(folder, monkeypatch):
             ClassConditionalFlow.from_pretrained(name)
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "flow.ckpt"])
-def test_a_pickle_is_never_read(folder, name):
-    (folder / "model.safetensors").unlink()
-    torch.save({"weight": torch.zeros(1)}, folder / name)
-    with pytest.raises(FormatError, match=name):
-        ClassConditionalFlow.from_pretrained(folder)
-
-
 def edit(folder: Path, key: str, value: object) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config[key] = value
@@ -208,124 +193,35 @@ def test_what_is_neither_a_folder_nor_a_repository_is_one_line(name, tmp_path, m
 # ---- the hub ------------------------------------------------------------------------------------------------
 
 
-class Hub(BaseHTTPRequestHandler):
-    """What huggingface_hub asks of the hub to make a repository, to commit small files, and to download them."""
+def test_a_model_is_pushed_and_pulled(fitted, images, tmp_path, monkeypatch):
+    asked: list[tuple[str, dict[str, Any]]] = []
 
-    files: dict[str, bytes] = {}
-    requests: list[str] = []
+    def create_repo(self: HfApi, repo_id: str, **options: Any) -> None:
+        asked.append((repo_id, {"token": self.token, **options}))
 
-    def answer(self, content: object, headers: dict[str, str] | None = None, status: int = 200) -> None:
-        data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
+    def upload_folder(self: HfApi, *, repo_id: str, folder_path: str, **options: Any) -> str:
+        asked.append((repo_id, options))
+        shutil.copytree(folder_path, tmp_path / "hub" / repo_id)
+        return f"https://hub/{repo_id}/commit/1"
 
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        path = self.path.partition("?")[0]
-        self.requests.append(f"POST {path}")
-        if path == "/api/repos/create":
-            self.answer({"url": f"{self.address}/own/flow", "name": "own/flow", "id": "1"})
-        elif path == "/api/validate-yaml":
-            self.answer({"errors": [], "warnings": []})
-        elif "/preupload/" in path:
-            names = [file["path"] for file in json.loads(body)["files"]]
-            kept = [{"path": name, "uploadMode": "regular", "shouldIgnore": False, "oid": None} for name in names]
-            self.answer({"files": kept})
-        elif "/commit/" in path:
-            for line in body.splitlines():
-                entry = json.loads(line)
-                if entry["key"] == "file":
-                    self.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
-            self.answer({"success": True, "commitOid": COMMIT, "commitUrl": f"{self.address}/own/flow/commit/{COMMIT}"})
-        else:
-            self.answer({"error": "unknown"}, status=404)
+    def snapshot_download(repo_id: str, allow_patterns: list[str], revision: str) -> str:
+        asked.append((repo_id, {"revision": revision}))
+        assert sorted(allow_patterns) == sorted(path.name for path in (tmp_path / "hub" / repo_id).iterdir())
+        return str(tmp_path / "hub" / repo_id)
 
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        self.requests.append(f"{self.command} {path}")
-        if path.startswith("/api/models/own/flow/tree/"):
-            listed = [
-                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                for name, data in self.files.items()
-            ]
-            self.answer(listed)
-        elif path.startswith("/api/models/own/flow"):
-            siblings = [{"rfilename": name} for name in self.files]
-            self.answer({"id": "own/flow", "modelId": "own/flow", "sha": COMMIT, "siblings": siblings, "tags": []})
-        elif path.startswith("/own/flow/resolve/") and path.rpartition("/")[2] in self.files:
-            data = self.files[path.rpartition("/")[2]]
-            self.answer(data, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(data).hexdigest()}"'})
-        else:
-            missing = {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
-            self.answer({"error": "Repository not found"}, missing, 404)
-
-    do_HEAD = do_GET
-
-    @property
-    def address(self) -> str:
-        return "http://{}:{}".format(*self.server.server_address[:2])
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-
-@pytest.fixture
-def hub() -> Iterator[str]:
-    """Address of a hub without repositories."""
-    Hub.files, Hub.requests = {}, []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield "http://{}:{}".format(*server.server_address[:2])
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-PROGRAM = """
-import sys
-import numpy as np
-from nfpi import ClassConditionalFlow
-
-model = ClassConditionalFlow.from_pretrained(sys.argv[1])
-print(model.push_to_hub("own/flow", license="mit", token="hf_none"))
-found = ClassConditionalFlow.from_pretrained("own/flow", token=False)
-images = np.load(sys.argv[2])
-assert (found.log_prob(images) == model.log_prob(images)).all()
-again = ClassConditionalFlow.from_pretrained("own/flow", local_files_only=True)
-assert (again.log_prob(images) == model.log_prob(images)).all()
-try:
-    ClassConditionalFlow.from_pretrained("own/other", token=False)
-except ValueError as error:
-    print(error)
-"""
-
-
-def test_a_model_is_pushed_and_pulled(hub, folder, images, fitted, tmp_path):
-    np.save(tmp_path / "images.npy", images.images[:5])
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": hub,
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_XET": "1",
-        "NO_PROXY": "127.0.0.1",
-        "no_proxy": "127.0.0.1",
-    }
-    environment.pop("HF_HUB_OFFLINE", None)
-    command = [sys.executable, "-c", PROGRAM, str(folder), str(tmp_path / "images.npy")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:] + "\n".join(Hub.requests)
-    assert sorted(Hub.files) == ["README.md", "config.json", "model.safetensors"]
-    assert Hub.files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
-    assert b"license: mit" in Hub.files["README.md"]
-    address, refused = done.stdout.splitlines()
-    assert address.startswith(hub)
-    assert refused.startswith("own/other: ")
+    monkeypatch.setattr(HfApi, "create_repo", create_repo)
+    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
+    monkeypatch.setattr("nfpi.model.hub.snapshot_download", snapshot_download)
+    pushed = fitted.push_to_hub("own/flow", license="mit", private=True, token="none", commit_message="first")
+    assert pushed == "https://hub/own/flow/commit/1"
+    assert "license: mit" in (tmp_path / "hub/own/flow/README.md").read_text(encoding="utf-8")
+    model = ClassConditionalFlow.from_pretrained("own/flow", revision="1")
+    assert (model.log_prob(images.images) == fitted.log_prob(images.images)).all()
+    assert asked == [
+        ("own/flow", {"token": "none", "private": True, "exist_ok": True}),
+        ("own/flow", {"commit_message": "first"}),
+        ("own/flow", {"revision": "1"}),
+    ]
 
 
 def test_a_folder_needs_no_network(folder, images, tmp_path):

@@ -224,8 +224,7 @@ class ClassConditionalFlow:
         """Read a model from a folder written by :meth:`write`, onto the CPU.
 
         Raises:
-            FormatError: `folder` is a file; a file in it is missing, damaged, or of another format; or the weights are
-                a pickle.
+            FormatError: `folder` is a file; or a file in it is missing, damaged, or of another format.
             ConfigError: the kind of flow is not known, perhaps because its extension was not loaded.
             Diverged: the files record a fit that diverged.
         """

@@ -34,8 +34,6 @@ NO_CLASS = -1
 _DIGESTS = "training_images"
 """Tensor with the digests of the training images, in the file of the weights."""
 _FORMAT = 1
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-"""suffixes of pickled weight files, which may execute code when they are read"""
 
 
 class Calibration(Record):
@@ -175,12 +173,15 @@ def read_model(folder: Path) -> tuple[ImageFlow, GaussianPrior, dict[str, Any], 
     """Read flow, prior, config and digests of the training images from a folder, onto the CPU.
 
     Raises:
-        FormatError: `folder` is a file; a file in it is missing, damaged, or of another format; or the weights are
-            a pickle.
+        FormatError: `folder` is a file; or a file in it is missing, damaged, or of another format.
         ConfigError: the kind of flow is not known, perhaps because its extension was not loaded.
         Diverged: the files record a fit that diverged.
     """
-    _refuse_others(folder)
+    if folder.is_file():
+        raise FormatError(
+            f"{folder}: expected a folder with a model, received a file; for a checkpoint of the paper's code: "
+            "ClassConditionalFlow.from_release"
+        )
     path = folder / CONFIG
     try:
         config = read_json_object(path)
@@ -206,16 +207,3 @@ def _check_config(config: Mapping[str, Any], flow: ImageFlow, prior: GaussianPri
     found = check_record(_Config, config, None, "the config of a model")
     check_classes(found.data.classes, flow, prior)
     find_domain(config)
-
-
-def _refuse_others(folder: Path) -> None:
-    """Raise FormatError if the path is a file, or a folder whose weights are a pickle."""
-    if folder.is_file():
-        raise FormatError(
-            f"{folder}: expected a folder with a model, received a file; for a checkpoint of the paper's code: "
-            "ClassConditionalFlow.from_release"
-        )
-    if folder.is_dir() and not (folder / WEIGHTS).exists():
-        pickle = next((path.name for path in sorted(folder.iterdir()) if path.suffix in _PICKLES), None)
-        if pickle is not None:
-            raise FormatError(f"{folder}: expected {WEIGHTS}, received {pickle}: pickles are never read")
