@@ -104,16 +104,13 @@ def load_release_checkpoint(path: Path | str, averaged: bool = True) -> tuple[Ma
             key.removeprefix(_ONLINE_PREFIX): value for key, value in weights.items() if key.startswith(_ONLINE_PREFIX)
         }
         prior = _read_prior(gaussians)
+        prior.check()
         require_finite(path, layers)
     except FormatError:
         raise
     except (KeyError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         reason = format_error(error, 200)
         raise FormatError(f"{path}: expected the released layout, received another one ({reason})") from None
-    try:
-        prior.check()
-    except (ValueError, ArithmeticError) as error:
-        raise FormatError(f"{path}: {error}") from None
     return flow, prior
 
 

@@ -161,17 +161,6 @@ def test_rows_of_another_dtype_are_restored(tmp_path, dtype):
     assert np.array_equal(second.array[:4], rows.astype(np.float32))
 
 
-@pytest.mark.parametrize(("length", "dtype"), [(2, np.uint8), (6, np.float32)])
-def test_a_file_that_was_written_anew_with_other_settings_is_not_used(tmp_path, length, dtype):
-    path, shape = tmp_path / "array.npy", (6, 3)
-    first = LabelledRows(path, shape, np.uint8, FINGERPRINT)
-    first.put(np.arange(4), np.ones((4, 3), np.uint8), np.arange(4))
-    first.save_progress()
-    LabelledRows(path, (length, 3), dtype, OTHER)
-    again = LabelledRows(path, shape, np.uint8, FINGERPRINT)
-    assert (again.first_missing, again.array.shape, again.array.dtype) == (0, shape, np.uint8)
-
-
 def test_remains_of_killed_processes_go_once_the_folder_is_there(tmp_path):
     others = (".other.0123456789ab.partial", ".set.1.0123456789ab.partial")  # of `other` and of `set.1`
     for name in (".set.0123456789ab.partial", ".set.0123456789ab.old", *others):

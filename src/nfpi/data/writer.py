@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import glob
-import hashlib
 import json
 import os
 import re
@@ -137,7 +136,7 @@ class LabelledRows:
     All disk space is allocated in advance, because a full disk would kill a process that writes to a memory map.
 
     With a resume key, labels and checksums of the written rows are saved every minute (:meth:`save_progress`), and an
-    object with the same path and resume key in a later process restores the rows whose checksums match.
+    object with the same arguments in a later process restores the rows whose checksums match.
 
     Args:
         path: npy file, in an existing folder.
@@ -163,9 +162,8 @@ class LabelledRows:
         if resume_key is not None:
             from nfpi.runtime.checkpoints import Checkpoints  # imports torch
 
-            content = hashlib.sha256(f"{resume_key} {list(shape)} {np.dtype(dtype).name}".encode()).hexdigest()
-            self._checkpoints = Checkpoints(path.parent, content, _MINUTES_BETWEEN_SAVES, "row")
-            if self._restore(tuple(shape), np.dtype(dtype)):
+            self._checkpoints = Checkpoints(path.parent, resume_key, _MINUTES_BETWEEN_SAVES, "row")
+            if self._restore():
                 return
         self.array = _open_allocated(path, "w+", dtype=np.dtype(dtype), shape=tuple(shape))
 
@@ -225,7 +223,7 @@ class LabelledRows:
         if self._checkpoints is not None:
             self._checkpoints.clear()
 
-    def _restore(self, shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    def _restore(self) -> bool:
         """Restore the intact rows of an earlier process; False if there is nothing to restore."""
         saved = self._checkpoints.load() if self._checkpoints is not None else None
         if saved is None:
@@ -233,8 +231,6 @@ class LabelledRows:
         try:
             array = _open_allocated(self.path, "r+")
         except (FileNotFoundError, ValueError):
-            return False
-        if array.shape != shape or array.dtype != dtype:  # written since by a process with another resume key
             return False
         self.array, self.counts = array, dict(saved[1]["counts"])
         labels, sums = (saved[0][name].numpy() for name in ("labels", "sums"))

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, snapshot_download
-from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
 
 from nfpi.config.metrics import MISMATCH_LIMIT, metric
 from nfpi.model.files import CONFIG, WEIGHTS
@@ -110,16 +110,13 @@ def download_model(name: str, **options: Any) -> Path:
 
     Raises:
         FormatError: the repository does not exist, or is neither reachable nor cached.
-        OSError: the files cannot be written.
     """
     try:
         return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS, CARD], **options))
     except (HTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:  # HTTPError: also of the connection
-        if getattr(error, "errno", None):  # a fault of this machine, e.g. a full disk
-            raise
-        is_offline = isinstance(error, LocalEntryNotFoundError)
-        reason = "the hub is out of reach, and the model not cached" if is_offline else format_error(error, 300)
-        raise FormatError(f"{name}: expected a folder or a model of the hub, received neither ({reason})") from None
+        raise FormatError(
+            f"{name}: expected a folder or a model of the hub, received neither ({format_error(error, 300)})"
+        ) from None
 
 
 def _select_metrics(values: Mapping[str, Any]) -> dict[str, float]:
