@@ -53,8 +53,6 @@ def test_the_card_says_what_is_known(fitted, held_out, tmp_path):
     _, header, text = card.split("---\n", 2)
     facts = yaml.safe_load(header)
     assert (facts["license"], facts["library_name"]) == ("cc-by-4.0", "nfpi")
-    found = {entry["type"]: entry["value"] for entry in facts["model-index"][0]["results"][0]["metrics"]}
-    assert found["accuracy"] == pytest.approx(metrics["nf_acc"], abs=1e-3)
     low, high = metrics["nf_acc_interval"]
     for part in ("λ = 100", "`class1`", "8×8", f"interval {low:.2f} to {high:.2f}", "cc-by-4.0", "@inproceedings"):
         assert part in text, part
@@ -72,19 +70,16 @@ def test_an_existing_card_is_kept_with_a_warning(fitted, folder, caplog):
 
 
 @pytest.mark.parametrize(
-    ("metrics", "row", "on_hub"),
+    ("metrics", "row"),
     [
-        ({"nf_acc": 90.0}, "| test |  | 90.0 % |  |  |  |", {"accuracy": 90.0}),
-        ({"ece": np.float32(1.5), "n": 7}, "| test | 7 |  |  | 1.50 % |  |", {"ece": 1.5}),
-        ({"bits_per_dim": 2, "f1": "?"}, "| test |  |  | 2.000 |  |  |", {"bits_per_dim": 2.0}),
-        ({"n": 3, "worst_class_acc": 5.0, "worst_class": "a"}, "| test | 3 |  |  |  | 5.0 % (`a`) |", {}),
-        ({}, "Not measured.", {}),
+        ({"nf_acc": 90.0}, "| test |  | 90.0 % |  |  |  |"),
+        ({"ece": np.float32(1.5), "n": 7, "f1": "?"}, "| test | 7 |  |  | 1.50 % |  |"),
+        ({"n": 3, "worst_class_acc": 5.0, "worst_class": "a"}, "| test | 3 |  |  |  | 5.0 % (`a`) |"),
+        ({}, "Not measured."),
     ],
 )
-def test_the_card_shows_the_metrics_that_are_given(fitted, metrics, row, on_hub):
-    card = fitted.generate_model_card(metrics=metrics)
-    assert row in card.text.splitlines()
-    assert {result.metric_type: result.metric_value for result in card.data.eval_results or ()} == on_hub
+def test_the_card_shows_the_metrics_that_are_given(fitted, metrics, row):
+    assert row in fitted.generate_model_card(metrics=metrics).text.splitlines()
 
 
 def test_other_metrics_are_refused_before_anything_is_written(fitted, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, snapshot_download
+from huggingface_hub import HfApi, ModelCard, ModelCardData, snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
 
 from nfpi.config.metrics import MISMATCH_LIMIT, metric
@@ -25,7 +25,6 @@ CARD = "README.md"
 _TEMPLATE = Path(__file__).parent / "templates/card.md"
 _TAGS = ["normalizing-flow", "class-conditional", "image-classification", "image-generation"]
 _METRICS_ON_CARD = ("nf_acc", "bits_per_dim", "ece", "worst_class_acc")
-_NAMES_ON_HUB = {"nf_acc": "accuracy", "bits_per_dim": "bits_per_dim", "ece": "ece"}
 
 logger = logging.getLogger(__name__)
 
@@ -45,30 +44,14 @@ def save_with_card(
 def make_card(model: ClassConditionalFlow, metrics: Mapping[str, Any] | None, license: str | None) -> ModelCard:
     """Make the card of a model, see :meth:`nfpi.ClassConditionalFlow.generate_model_card`."""
     metrics = metrics or {}
-    known = _select_metrics(metrics)
-    if metrics and not known:
+    if metrics and not _select_metrics(metrics):
         raise ValueError(f"metrics: expected some of {', '.join(_METRICS_ON_CARD)}, received {', '.join(metrics)}")
-    name = model.data["name"] or "images"
-    title = f"Class-conditional normalizing flow of {name}"
-    about: dict[str, Any] = {"task_type": "image-classification", "dataset_type": name, "dataset_name": name}
-    results = [
-        EvalResult(**about, dataset_split="test", metric_type=on_hub, metric_value=round(known[key], 4))
-        for key, on_hub in _NAMES_ON_HUB.items()
-        if key in known
-    ]
-    data = ModelCardData(
-        license=license,
-        library_name="nfpi",
-        pipeline_tag="image-classification",
-        tags=_TAGS,
-        model_name=title if results else None,
-        eval_results=results or None,
-    )
+    data = ModelCardData(license=license, library_name="nfpi", pipeline_tag="image-classification", tags=_TAGS)
     splits = {"validation": model.config.get("validation", {}), "test": metrics}
     card: ModelCard = ModelCard.from_template(
         data,
         str(_TEMPLATE),
-        title=title,
+        title=f"Class-conditional normalizing flow of {model.data['name'] or 'images'}",
         model=model,
         config={"training": {}, **model.config},
         mismatch_limit=MISMATCH_LIMIT,

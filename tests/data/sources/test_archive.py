@@ -52,13 +52,6 @@ def test_a_folder_of_a_split_is_not_taken_for_an_outer_one(image_folder, tmp_pat
         _load(archive, tmp_path / "downloads")
 
 
-@pytest.mark.parametrize("name", ["train", "test"])
-def test_an_outer_folder_may_have_the_name_of_a_split(image_folder, tmp_path, name):
-    outer = shutil.copytree(image_folder, tmp_path / "outer" / name)
-    archive = _archive(outer, tmp_path / "animals", "zip", name)
-    assert set(_load(archive, tmp_path / "downloads").splits) == {"train", "test"}
-
-
 def test_metadata_of_macos_are_no_class(image_folder, tmp_path):
     archive = _archive(image_folder / "train", tmp_path / "Archive", "zip", "train")
     with zipfile.ZipFile(archive) as packed, zipfile.ZipFile(tmp_path / "macos.zip", "w") as zipped:

@@ -178,13 +178,9 @@ def _list_contents(place: Path) -> str:
 
 
 def _find_outer_folder(place: Path) -> Path | None:
-    """Return the only folder in `place` unless it is a split: has such a name, and does not contain the splits."""
-    folders = [path for path in place.iterdir() if path.is_dir() and not path.name.startswith((".", OF_MACOS))]
-    if len(folders) != 1:
-        return None
-    inner = {name for name in SPLIT_NAMES if (folders[0] / name).is_dir()}
-    is_split = folders[0].name in SPLIT_NAMES and not ("train" in inner and len(inner) > 1)
-    return None if is_split else folders[0]
+    """Return the only folder in `place`, unless it has the name of a split."""
+    folders = [path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return folders[0] if len(folders) == 1 and folders[0].name not in SPLIT_NAMES else None
 
 
 def _unpack(archive: Path, into: Path, limits: ArchiveLimits) -> None:
