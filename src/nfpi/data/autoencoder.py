@@ -303,12 +303,12 @@ class _Encoder:
         """Read the files in order; yields pixels (B, H, W, 3), uint8."""
         chunks = [names[start : start + self.batch_size] for start in range(0, len(names), self.batch_size)]
         with ThreadPoolExecutor(self.workers) as pool:  # Pillow releases the GIL
-            ahead = [pool.submit(self._read_image, name) for name in chunks[0]] if chunks else []
-            for chunk in [*chunks[1:], []]:
-                current, ahead = ahead, [pool.submit(self._read_image, name) for name in chunk]
-                if not current:
-                    return
-                yield np.stack([image.result() for image in current])
+            ahead: Iterator[np.ndarray] = iter(())
+            for chunk in [*chunks, []]:
+                current, ahead = ahead, pool.map(self._read_image, chunk)  # begins to read at once
+                images = list(current)
+                if images:
+                    yield np.stack(images)
 
     def _read_image(self, name: str) -> np.ndarray:
         path = self.root / name

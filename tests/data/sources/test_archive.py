@@ -1,4 +1,3 @@
-import io
 import os
 import shutil
 import stat
@@ -112,46 +111,6 @@ def test_a_member_that_leads_out_of_the_folder_is_refused(tmp_path, write_archiv
     write_archive(archive, name)
     _refused(archive, tmp_path, "expected members inside the folder, received")
     assert not (tmp_path / "outside.png").exists()
-
-
-def _write_chain(archive):
-    """A tar archive that writes into `outside` beside its folder, through a chain of links (CVE-2025-4517).
-
-    The real path through the links is longer than the system allows, so that a check of it does not see that the last
-    one leads back to the top, and takes the `..` behind it for a folder deep inside.
-    """
-    with tarfile.open(archive, "w") as file:
-
-        def add(name, kind, linkname=""):
-            member = tarfile.TarInfo(name)
-            member.type, member.linkname, member.mode = kind, linkname, 0o755
-            file.addfile(member)
-
-        long, steps, path = "d" * 247, "abcdefghijklmnop", ""
-        for step in steps:
-            add(f"{path}{long}", tarfile.DIRTYPE)
-            add(f"{path}{step}", tarfile.SYMTYPE, long)
-            path += f"{step}/"
-        add(f"{path}{'l' * 254}", tarfile.SYMTYPE, "../" * len(steps))
-        add("escape", tarfile.SYMTYPE, f"{path}{'l' * 254}/../outside")
-        member = tarfile.TarInfo("escape/written.txt")
-        member.size = 3
-        file.addfile(member, io.BytesIO(b"out"))
-
-
-def test_a_chain_of_links_out_of_the_folder_is_refused_whatever_tarfile_accepts(tmp_path, monkeypatch):
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    _write_chain(tmp_path / "chain.tar")
-    for name in ("data_filter", "tar_filter"):
-        monkeypatch.setattr(tarfile, name, tarfile.fully_trusted_filter)
-    (tmp_path / "by_tarfile").mkdir()
-    with tarfile.open(tmp_path / "chain.tar") as file:
-        file.extractall(tmp_path / "by_tarfile", filter="fully_trusted")
-    assert (outside / "written.txt").read_text() == "out"  # the chain is a real one
-    (outside / "written.txt").unlink()
-    _refused(tmp_path / "chain.tar", tmp_path, "a link or device, 'a'")
-    assert not [*outside.iterdir()]
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE])
