@@ -118,8 +118,6 @@ def rename_class(model: ClassConditionalFlow) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda model: model.flow.double(), "float64"),
-        (lambda model: setattr(model.flow, "kind", "unknown"), "unknown"),
         (add_class, "prior"),
         (rename_class, "classes"),
         (lambda model: model.config.update(seed="one"), "seed"),

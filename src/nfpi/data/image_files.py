@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 from collections.abc import Iterable, Sequence
@@ -27,13 +26,12 @@ PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.e
 """exceptions that Pillow raises on damaged files"""
 
 
-def read_image(path: Path, image_size: int | None = None, content: bytes | None = None) -> tuple[np.ndarray, str]:
+def read_image(path: Path, image_size: int | None = None) -> tuple[np.ndarray, str]:
     """Read one file, rotated according to its EXIF orientation.
 
     Args:
         path: image in one of `FORMATS`.
         image_size: size S that the image is resized and centre-cropped to; None: no resizing.
-        content: contents of the file, if read already.
 
     Returns:
         Pixels (H, W, 3), uint8, with equal channels if the file is grey; and Pillow's mode of the file.
@@ -42,7 +40,7 @@ def read_image(path: Path, image_size: int | None = None, content: bytes | None 
         DataError: the file cannot be read, or has grey values of more than 8 bits.
     """
     try:
-        with open_regular(path) if content is None else io.BytesIO(content) as opened:
+        with open_regular(path) as opened:
             file = Image.open(opened, formats=FORMATS)
             mode, image = file.mode, ImageOps.exif_transpose(file).convert("RGB")
     except PILLOW_ERRORS as error:

@@ -144,10 +144,8 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
         download_folder: folder of downloads.
 
     Raises:
-        DataError: the source cannot be read, a class has too few images in a split, or the config has a vae.
+        DataError: the source cannot be read, or a class has too few images in a split.
     """
-    if config.vae is not None:
-        raise DataError(f"{name}: expected a data set of pixels, received one with a vae (encode_data writes those)")
     source = load_source(config, download_folder)
     _check_expected(name, config, source)
     assigned = assign_splits(name, config, {split: y for split, (_, y) in source.splits.items()}, source.classes)

@@ -234,8 +234,8 @@ class ClassConditionalFlow:
         """Write config.json and model.safetensors, together or not at all, as the stages of the workflow do.
 
         Raises:
-            ValueError: :meth:`read` would refuse the files, e.g. because weights are float64, or the prior has more
-                classes than there are names.
+            ValueError: :meth:`read` would refuse the config, e.g. because the prior has more classes than there are
+                names.
         """
         write_model(Path(folder), self.flow, self.prior, self.config, self.digests)
 
