@@ -108,9 +108,8 @@ def count_images(config: Config, dataset: str) -> Images | None:
         return Images.of(block)
     if block.source != "imagefolder" or block.folder is None or not block.folder.is_dir() or block.shape is None:
         return None
-    from nfpi.data.prepare import assign_splits
+    from nfpi.data.prepare import assign_splits, choose_classes
     from nfpi.data.sources.imagefolder import list_image_folder
-    from nfpi.data.sources.registry import choose_classes
 
     try:
         files = list_image_folder(block.folder)

@@ -142,9 +142,8 @@ class ClassifierTraining(Training):
     def load_batches(self, epoch: int, start_batch: int, interruption: Interruption) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the batches of an epoch."""
         self._module.train()
-        next_epoch = epoch + 1 if epoch + 1 < self.config.epochs else None
         order, place = derive_seed(self.state.seed, "classifier"), self.device.device
-        batches = self.loader.load_epoch(epoch, seed=order, start_batch=start_batch, next_epoch=next_epoch)
+        batches = self.loader.load_epoch(epoch, seed=order, start_batch=start_batch)
         for images, labels in batches:
             yield images.to(place, non_blocking=True), labels.to(place, non_blocking=True)
 

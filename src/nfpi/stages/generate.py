@@ -96,7 +96,7 @@ class Generate(ImageStage):
         labels = balanced_labels(model.prior.num_classes, self.per_class)
         about = {"temperature": self.temperature, "seed": self.seed}
         with self.open_writer(model, len(labels), model.data["name"], "generated", **about) as writer:
-            done = writer.first_missing // self.batch_size
+            done = writer.rows.first_missing // self.batch_size
             places = np.arange(len(labels))[done * self.batch_size :]
             for images, classes in sample_images(
                 model.flow.to(device),
@@ -108,14 +108,14 @@ class Generate(ImageStage):
                 domain=model.domain,
                 device=device,
                 start_batch=done,
-                on_redrawn=writer.counts.__setitem__,
+                on_redrawn=writer.rows.counts.__setitem__,
             ):
                 here, places = places[: len(images)], places[len(images) :]
                 writer.put(here, images.permute(0, 2, 3, 1).numpy(), classes.numpy())
-            redrawn = sum(writer.counts.values())
+            redrawn = sum(writer.rows.counts.values())
             writer.note(redrawn=redrawn)
-            if writer.images.dtype == np.uint8:
-                writer.note(saturated=compute_saturated_share(writer.images))
+            if writer.rows.array.dtype == np.uint8:
+                writer.note(saturated=compute_saturated_share(writer.rows.array))
             if redrawn:
                 logger.info("drew %d of %d images again, whose first draws were not finite", redrawn, len(labels))
 
@@ -173,7 +173,7 @@ class Augment(ImageStage):
             self.open_writer(model, len(train) * variants, train.meta["name"], "augmented", **about) as writer,
             tqdm(total=len(train), desc="augment", unit="image", disable=None) as progress,
         ):
-            missing = np.flatnonzero(~writer.written.reshape(-1, variants).all(1))
+            missing = np.flatnonzero(~writer.rows.written.reshape(-1, variants).all(1))
             progress.update(len(train) - len(missing))
             for indices, images in augment_images(
                 model.flow.to(device),

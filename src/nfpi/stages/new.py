@@ -91,7 +91,7 @@ class WritePreset(Command):
             ConfigError: the preset exists or has no valid name.
             DataError: the folder is ill-formed, an image cannot be read, or a class has too few images.
         """
-        from nfpi.data.sources.archive import find_image_root
+        from nfpi.data.sources.files import find_image_root
         from nfpi.data.sources.imagefolder import list_image_folder, warn_of_unread_folders
 
         name = _name_dataset(self.folder)
@@ -103,7 +103,7 @@ class WritePreset(Command):
         if output.suffix not in (".yaml", ".yml") or not re.fullmatch(NAME, output.stem):
             raise ConfigError(f"{output}: expected a yaml file with {NAME_RULE}, received '{output.name}'")
         files = list_image_folder(find_image_root(self.folder, self.download_folder, ArchiveLimits()))
-        warn_of_unread_folders(files.root, files.unread)
+        warn_of_unread_folders(files)
         images = _inspect(files)
         text, remarks = _compose(name, self.folder.resolve(), images)
         write_atomically(output, text)
