@@ -97,13 +97,9 @@ def train_classifier(
             not support activation checkpointing.
         Interrupted: a signal asked to stop; the state is saved.
     """
-    _check_accumulation(model, data.config)
     if hasattr(model, "fit"):
         _fit_in_closed_form(model, data)
-    model = model.to(device.device)
-    fuse_attention(model, device.device)
-    if data.config.checkpoint_activations:
-        checkpoint_activations(model)
+    model = place_model(model, data.config, device.device)
     state = ClassifierState.new(model, data.config, seed, data.steps_per_epoch)
     found = load_checkpoint(checkpoints, device)
     if found is not None:
@@ -211,12 +207,22 @@ def _require_logits(logits: Tensor, batch: int, num_classes: int) -> None:
         )
 
 
-def _check_accumulation(model: nn.Module, config: ClassifierConfig) -> None:
+def place_model(model: nn.Module, config: ClassifierConfig, device: torch.device) -> nn.Module:
+    """Return the model on a device, prepared to be trained there.
+
+    Raises:
+        ValueError: it has batch normalisation although `accumulate` > 1, or does not support activation checkpointing.
+    """
     if config.accumulate > 1 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         raise ValueError(
             "accumulate: expected 1 for a model with batch normalisation, whose statistics are those of whole batches, "
             f"received {config.accumulate}"
         )
+    model = model.to(device)
+    fuse_attention(model, device)
+    if config.checkpoint_activations:
+        checkpoint_activations(model)
+    return model
 
 
 def fuse_attention(model: nn.Module, device: torch.device) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nfpi
 from nfpi.config.base import ConfigError
@@ -16,10 +16,6 @@ from nfpi.results.numbers import format_duration
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command
 from nfpi.stages.results import find_needed_jobs, print_rows
-
-if TYPE_CHECKING:
-    from nfpi.checks.questions import Line
-
 
 _HEADING = ("target", "content", "took")
 _OTHERS = {
@@ -82,15 +78,13 @@ def _sum_times(root: Path) -> dict[str, str]:
 
 
 _FILE = "config.yaml"
-_STYLES = {"ok": "green", "slow": "yellow", "missing": "cyan", "FAILED": "bold red"}
-"""colours of verdicts on a terminal"""
 
 
 class CheckDevice(Command):
     """Check this machine for the trainings of a preset.
 
     Takes minutes. Prints one line per finding: ok; slow or FAILED, with a remedy; or missing, with what is missing.
-    Exits with 1 if one FAILED. Data sets that are not prepared are replaced by random images.
+    Exits with 1 if one FAILED. All steps are made on random images.
     """
 
     command = "check-device"
@@ -113,7 +107,6 @@ class CheckDevice(Command):
         """
         import torch
 
-        from nfpi.checks.batches import silenced
         from nfpi.checks.questions import answer_questions
 
         began = time.monotonic()
@@ -121,10 +114,9 @@ class CheckDevice(Command):
         file = self.config_file or find_config_file()
         resolved = resolve(file, file.parent / "presets", self.config | chosen)
         lines = []
-        with silenced():
-            for line in answer_questions(resolved):
-                _print(line)
-                lines.append(line)
+        for line in answer_questions(resolved):
+            print(f"{line.verdict:8}{line.check}: {line.text}", flush=True)
+            lines.append(line)
         failed = list(dict.fromkeys(line.check for line in lines if line.verdict == "FAILED"))
         if self.output is not None:
             report: dict[str, Any] = {"preset": resolved.preset, "torch": torch.__version__, "nfpi": nfpi.__version__}
@@ -133,17 +125,6 @@ class CheckDevice(Command):
             write_atomically(self.output, json.dumps(report, ensure_ascii=False, indent=2) + "\n")
         if failed:
             raise ValueError(f"check-device: {', '.join(failed)} FAILED; see the lines above")
-
-
-def _print(line: Line) -> None:
-    """Print a line on stdout, at once; in colour on a terminal."""
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False, soft_wrap=True)
-    words = Text(f"{line.verdict:8}", style=_STYLES[line.verdict])
-    console.print(words + Text(f"{line.check}: {line.text}", style="none"))
-    console.file.flush()
 
 
 def find_config_file() -> Path:
