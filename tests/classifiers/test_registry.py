@@ -364,20 +364,6 @@ def test_a_registered_model_is_trained_resumed_and_tested(tiny, make_images, tmp
     assert scores.log_prob.shape == (60, 3)
 
 
-def test_a_builder_that_makes_something_else_is_refused(registered):
-    register_classifier("nothing")(lambda *_: None)
-    with pytest.raises(ValueError, match="nothing"):
-        build_classifier(ClassifierConfig(model="nothing"), 3, 1, 8)
-
-
-def test_a_model_with_the_wrong_number_of_logits_is_refused(registered, make_images):
-    register_classifier("wide")(lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(64, 7)))
-    config = ClassifierConfig(model="wide", epochs=1, batch_size=16)
-    data = ClassifierData(make_images(), make_images(), config)
-    with pytest.raises(ValueError, match=r"\(16, 3\), received \(16, 7\)"):
-        train_classifier(build_classifier(config, 3, 1, 8), data, 0, make_device())
-
-
 # ---- a classifier that was trained, from its file -----------------------------------------------------------
 
 

@@ -2,9 +2,7 @@ from .data import ClassifierData as ClassifierData
 from .data import concatenate as concatenate
 from .data import resize_images as resize_images
 from .features import Inception as Inception
-from .features import TooFewImages as TooFewImages
 from .features import compare_features as compare_features
-from .loaded import LoadedClassifier as LoadedClassifier
 from .preprocessing import Preprocessing as Preprocessing
 from .preprocessing import channel_statistics as channel_statistics
 from .registry import build_classifier as build_classifier
@@ -15,6 +13,7 @@ from .registry import published_weights as published_weights
 from .registry import read_weights as read_weights
 from .registry import register_classifier as register_classifier
 from .registry import stored_preprocessing as stored_preprocessing
+from .scoring import LoadedClassifier as LoadedClassifier
 from .scoring import RealLabels as RealLabels
 from .scoring import Scores as Scores
 from .scoring import score_classifier as score_classifier
@@ -34,7 +33,6 @@ __all__ = [
     "Preprocessing",
     "RealLabels",
     "Scores",
-    "TooFewImages",
     "TrainedClassifier",
     "Variants",
     "build_classifier",

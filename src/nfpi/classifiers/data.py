@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from nfpi.classifiers.preprocessing import Preprocessing
-from nfpi.classifiers.variants import Variants, decode_ahead
+from nfpi.classifiers.variants import Variants, decode_variants
 from nfpi.config.classifiers import ClassifierConfig, StandardAugmentation
 from nfpi.data.batches import Batch, BatchLoader, Request, Transform, augment_each, num_batches
 from nfpi.data.store import ImageSet, Pixels
@@ -172,7 +172,7 @@ class ClassifierData:
         if variants is not None and variants.decoder is not None:
             # bfloat16 suffices for training images, if the device computes in it
             bfloat16 = choose_precision("auto", device) == "bf16-mixed"
-            prepare = partial(decode_ahead, variants, batches.draw_rows, device, bfloat16)
+            prepare = partial(decode_variants, variants, batches.draw_rows, device, bfloat16)
         return BatchLoader(
             batches,
             config.batch_size,
@@ -227,10 +227,8 @@ def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
 
 def require_same_kind(first: ImageSet, second: ImageSet) -> None:
     """Raise ValueError unless both sets have images of one shape and the same classes."""
-    if first.shape != second.shape or first.num_classes != second.num_classes:
+    if (first.shape, first.classes) != (second.shape, second.classes):
         raise ValueError(
-            f"image sets: expected {first.shape} and {first.num_classes} classes in both, "
-            f"received {second.shape} and {second.num_classes}"
+            f"image sets: expected {first.shape} and the classes {first.classes} in both, received {second.shape} and "
+            f"{second.classes}"
         )
-    if first.classes != second.classes:
-        raise ValueError(f"image sets: expected the classes {first.classes} in both, received {second.classes}")

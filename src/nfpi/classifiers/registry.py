@@ -255,7 +255,7 @@ def _get_trait(variant: Variant, name: str, default: Any = None) -> Any:
 def _build(variant: Variant, size: tuple[int, int, int], settings: Settings) -> nn.Module:
     """Build a model with random weights; errors are one line, except those of an extension's model."""
     try:
-        model = variant.build(*size, settings)
+        model: nn.Module = variant.build(*size, settings)
     except _ARCHITECTURE_ERRORS as error:
         if variant.extension is not None or describe_exhausted_memory(error):
             raise
@@ -264,8 +264,6 @@ def _build(variant: Variant, size: tuple[int, int, int], settings: Settings) -> 
             f"classifier: expected a possible {variant.name} for {images}, received the architecture "
             f"{settings.model_dump(exclude_unset=True)} ({format_error(error, 300)})"
         ) from None
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"classifier: expected a torch module from '{variant.name}', received {type(model).__name__}")
     return model
 
 
@@ -277,9 +275,6 @@ def _build_pretrained(
     path: Path | None,
 ) -> nn.Module:
     """Build a model with the weights in the file `path`, or, if both are None, with the published ones."""
-    if weights is not None:
-        with torch.device("meta"):
-            _build(variant, size, settings)  # raises the errors of the architecture, so later ones are of the weights
     try:
         model: nn.Module = _get_trait(variant, "weights_from")(*size, settings, weights)
     except Exception as error:  # the hub's errors have no common base

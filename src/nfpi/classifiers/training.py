@@ -93,8 +93,8 @@ def train_classifier(
 
     Raises:
         TrainingDiverged: the loss is not finite.
-        ValueError: the model does not return (B, K) logits, has batch normalisation although `accumulate` > 1, or does
-            not support activation checkpointing.
+        ValueError: the model has batch normalisation although `accumulate` > 1, or does not support activation
+            checkpointing.
         Interrupted: a signal asked to stop; the state is saved.
     """
     if hasattr(model, "fit"):
@@ -155,7 +155,6 @@ class ClassifierTraining(Training):
         with device.fixed_shapes():
             for part, part_targets in parts:
                 logits = device.forward(self._module, part)
-                _require_logits(logits, len(part), self._data.train.num_classes)
                 loss = F.cross_entropy(logits, part_targets, label_smoothing=config.label_smoothing)
                 device.backward(loss * (len(part) / len(labels)))
                 losses.append(loss.detach() * len(part))
@@ -198,13 +197,6 @@ def _make_batch_transform(data: ClassifierData, device: Device) -> BatchTransfor
     from nfpi.classifiers.transforms import BatchAugmentation  # torchvision is slow to import
 
     return BatchAugmentation(data.standard, data.train.num_classes, device.device)
-
-
-def _require_logits(logits: Tensor, batch: int, num_classes: int) -> None:
-    if logits.shape != (batch, num_classes):
-        raise ValueError(
-            f"classifier: expected logits (B, K) = ({batch}, {num_classes}), received {tuple(logits.shape)}"
-        )
 
 
 def place_model(model: nn.Module, config: ClassifierConfig, device: torch.device) -> nn.Module:

@@ -90,7 +90,7 @@ def _draw_rows(images: int, per_image: int, probability: float, seed: int, epoch
     return rows
 
 
-def decode_ahead(
+def decode_variants(
     variants: Variants,
     draw_rows: Callable[[Request], np.ndarray],
     device: torch.device,
@@ -99,9 +99,6 @@ def decode_ahead(
 ) -> Iterator[Request]:
     """Yield requests in order, each with the decoded variants, uint8, of its replaced images.
 
-    The variants of the next request begin to be decoded before those of the current one are waited for. On a GPU this
-    work is queued between two training steps, and the CPU prepares the next step meanwhile.
-
     Args:
         variants: latents, with their decoder.
         draw_rows: function that returns the index of the variant that replaces each image of a request; −1: none does.
@@ -109,36 +106,14 @@ def decode_ahead(
         bfloat16: whether the decoder's convolutions and products are in bfloat16, not in float32.
         requests: the requests.
     """
-    finish_previous: Callable[[], Request] | None = None
+    assert variants.decoder is not None
+    at_once = _DECODED_ON_GPU if device.type == "cuda" else _DECODED_ELSEWHERE
     for request in requests:
         rows = draw_rows(request)
-        finish = _begin_decoding(request, variants, rows[rows >= 0], device, bfloat16)
-        if finish_previous is not None:
-            yield finish_previous()
-        finish_previous = finish
-    if finish_previous is not None:
-        yield finish_previous()
-
-
-def _begin_decoding(
-    request: Request, variants: Variants, rows: np.ndarray, device: torch.device, bfloat16: bool
-) -> Callable[[], Request]:
-    """Start decoding the variants of a request; return a function that waits, and returns the completed request."""
-    assert variants.decoder is not None
-    on_gpu = device.type == "cuda"
-    chunk_size = _DECODED_ON_GPU if on_gpu else _DECODED_ELSEWHERE
-    parts = []
-    for chunk in np.array_split(rows, -(-len(rows) // chunk_size)) if len(rows) else []:
-        latents = torch.from_numpy(np.asarray(variants.images.images[chunk])).permute(0, 3, 1, 2).contiguous()
-        latents = (latents.pin_memory() if on_gpu else latents).to(device, non_blocking=on_gpu)
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            decoded = variants.decoder(latents)
-        parts.append(decoded.to("cpu", non_blocking=on_gpu))
-    copy_done = torch.cuda.current_stream(device).record_event() if on_gpu else None
-
-    def finish() -> Request:
-        if copy_done is not None:
-            copy_done.synchronize()
-        return replace(request, given=torch.cat(parts)) if parts else request
-
-    return finish
+        chosen, parts = rows[rows >= 0], []
+        for start in range(0, len(chosen), at_once):
+            stored = np.asarray(variants.images.images[chosen[start : start + at_once]])
+            latents = torch.from_numpy(stored).permute(0, 3, 1, 2).contiguous().to(device)
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                parts.append(variants.decoder(latents).cpu())
+        yield replace(request, given=torch.cat(parts)) if parts else request

@@ -34,8 +34,7 @@ from nfpi.stages.train_classifier import VALIDATION_CNN_ACC, VALIDATION_TOP1, Tr
 
 if TYPE_CHECKING:
     from nfpi.classifiers.features import Inception
-    from nfpi.classifiers.loaded import LoadedClassifier
-    from nfpi.classifiers.scoring import Scores
+    from nfpi.classifiers.scoring import LoadedClassifier, Scores
     from nfpi.data.store import ImageSet
 
 logger = logging.getLogger(__name__)
@@ -96,8 +95,7 @@ class TestClassifier(DetectingStage):
 
     def run(self) -> None:
         """Choose a classifier by its validation accuracy, and test it."""
-        from nfpi.classifiers.loaded import LoadedClassifier
-        from nfpi.classifiers.scoring import find_real_labels
+        from nfpi.classifiers.scoring import LoadedClassifier, find_real_labels
         from nfpi.data.store import MAY_BE_EMPTY, open_pixels
         from nfpi.runtime.device import make_device
 
@@ -264,7 +262,7 @@ class MeasureSamples(MeasuringStage):
     def run(self) -> None:
         """Measure the images of one temperature."""
         from nfpi.classifiers.features import require_torch_fidelity
-        from nfpi.classifiers.loaded import LoadedClassifier
+        from nfpi.classifiers.scoring import LoadedClassifier
         from nfpi.data.store import Pixels
         from nfpi.runtime.device import make_device
         from nfpi.sampling import compute_saturated_share
@@ -297,19 +295,19 @@ class MeasureSamples(MeasuringStage):
 
     def _compare(self, name: str, generated: ImageSet, reference: LoadedClassifier) -> dict[str, float]:
         """Return the distances by the features of a network; none, with a warning, if there are too few images."""
-        from nfpi.classifiers.features import TooFewImages, compare_features, draw_images, require_enough_images
+        from nfpi.classifiers.features import compare_features, draw_images
         from nfpi.data.store import read_image_set
 
         sets = generated, read_image_set(self.data / self.quality.split)
         count, seed = min(self.quality.images, *map(len, sets)), int(reference.header["seed"])
-        try:
-            network = self._find_network(name, reference)
-            require_enough_images(count, network.num_features)
-            of_generated, of_real = (network.extract_features(draw_images(images, count, seed)) for images in sets)
-            found = compare_features(of_generated, of_real, self.quality)
-        except TooFewImages as fault:
-            logger.warning("no FID, KID, precision and recall (%s): %s", name, fault)
+        network = self._find_network(name, reference)
+        enough = 2 * network.num_features
+        if count < enough:
+            needs = f"expected at least {enough} images, twice the {network.num_features} features, received {count}"
+            logger.warning("no FID, KID, precision and recall (%s): %s", name, needs)
             return {}
+        of_generated, of_real = (network.extract_features(draw_images(images, count, seed)) for images in sets)
+        found = compare_features(of_generated, of_real, self.quality)
         return {f"{distance}_{name}": value for distance, value in found.items()}
 
     def _find_network(self, name: str, reference: LoadedClassifier) -> Inception | LoadedClassifier:
