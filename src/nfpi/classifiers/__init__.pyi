@@ -1,4 +1,5 @@
 from .data import ClassifierData as ClassifierData
+from .data import Variants as Variants
 from .data import concatenate as concatenate
 from .data import resize_images as resize_images
 from .features import Inception as Inception
@@ -22,7 +23,6 @@ from .training import TrainedClassifier as TrainedClassifier
 from .training import train_classifier as train_classifier
 from .transforms import BatchAugmentation as BatchAugmentation
 from .transforms import classifier_transform as classifier_transform
-from .variants import Variants as Variants
 
 __all__ = [
     "BatchAugmentation",

@@ -113,10 +113,7 @@ class TestClassifier(DetectingStage):
         held_out = classifier.resize(open_pixels(self.data / MAY_BE_EMPTY))
         validation = classifier.score(held_out) if len(held_out) else None
         metrics = self._select_metrics(scores, classifier, fit_to_validation(validation), accuracies[best])
-        are_distinct = len({folder.name for folder in accuracies}) == len(accuracies)
-        compared = {
-            folder.name if are_distinct else folder.as_posix(): accuracy for folder, accuracy in accuracies.items()
-        }
+        compared = {folder.name: accuracy for folder, accuracy in accuracies.items()}
         self.write(scores, validation, metrics, {**header, "compared": compared}, header["seed"], device, began)
         logger.info("top-1 %.2f %% on %d test images", scores.top1, len(images))
 
@@ -180,7 +177,7 @@ def _read_validation_accuracies(candidates: list[Path]) -> dict[Path, float | No
     Raises:
         Diverged: all candidates diverged.
     """
-    accuracies: dict[str, dict[Path, float | None]] = {}
+    accuracies: dict[Path, float | None] = {}
     divergences: list[Diverged] = []
     for folder in candidates:
         path = folder / METRICS_FILE
@@ -190,18 +187,13 @@ def _read_validation_accuracies(candidates: list[Path]) -> dict[Path, float | No
             logger.warning("%s: %s", folder, fault)
             divergences.append(fault)
             continue
-        record = read_record(path)
-        if record.get("n") == 0 and len(candidates) == 1:
-            return {folder: None}
-        name = next((name for name in (VALIDATION_CNN_ACC, VALIDATION_TOP1) if name in record["metrics"]), None)
-        if name is None:
-            raise ValueError(f"{path}: expected {VALIDATION_CNN_ACC} or {VALIDATION_TOP1}, received neither")
-        accuracies.setdefault(name, {})[folder] = record["metrics"][name]
+        metrics = read_record(path)["metrics"]
+        accuracies[folder] = metrics.get(VALIDATION_CNN_ACC, metrics.get(VALIDATION_TOP1))
     if divergences and not accuracies:
         raise divergences[0]
-    if len(accuracies) != 1:
-        raise ValueError(f"candidates: expected one kind of accuracy, received {' and '.join(accuracies)}")
-    return accuracies.popitem()[1]
+    if len(accuracies) > 1 and None in accuracies.values():
+        raise ValueError("candidates: expected a single one, as there are no validation images, received several")
+    return accuracies
 
 
 class MeasureSamples(MeasuringStage):
@@ -236,6 +228,12 @@ class MeasureSamples(MeasuringStage):
         """Networks whose features are compared."""
         return sorted({network for network in map(find_network, self.metrics) if network is not None})
 
+    @property
+    def weights(self) -> dict[str, list[Path]]:
+        """Weights of Inception, if it is used."""
+        file = self.quality.inception
+        return {"inception": [file]} if file is not None and "inception" in self.networks else {}
+
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
         """Return the options of a job except paths."""
@@ -243,8 +241,7 @@ class MeasureSamples(MeasuringStage):
 
     def list_inputs(self) -> dict[str, list[Path]]:
         """Return the inputs, with the weights of Inception if it is used."""
-        weights = self.quality.inception if "inception" in self.networks else None
-        return super().list_inputs() | ({"inception": [weights]} if weights is not None else {})
+        return super().list_inputs() | self.weights
 
     def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
         """Return the splits, the images of all temperatures, the test that chose one, and the classifier."""
@@ -256,8 +253,7 @@ class MeasureSamples(MeasuringStage):
             "tested": [Need(Job.of(TestClassifier, wildcards))],
             "reference": [Need(Job.of(TrainClassifier, reference.wildcards))],
         }
-        weights = self.quality.inception if "inception" in self.networks else None
-        return needs | ({"inception": [weights]} if weights is not None else {})
+        return needs | {role: [*files] for role, files in self.weights.items()}
 
     def run(self) -> None:
         """Measure the images of one temperature."""

@@ -200,10 +200,9 @@ def _check_options(stage: TrainClassifier) -> None:
 
 def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[ClassifierData, float | None]:
     """Read the images; also return the temperature of generated images."""
-    from nfpi.classifiers.data import ClassifierData, concatenate, resize_images
+    from nfpi.classifiers.data import ClassifierData, Variants, concatenate, resize_images
     from nfpi.classifiers.preprocessing import channel_statistics
     from nfpi.classifiers.registry import get_preprocessing
-    from nfpi.classifiers.variants import Variants
     from nfpi.data.autoencoder import load_decoder
     from nfpi.data.store import Pixels, open_pixels, read_image_set
 
