@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from nfpi.classifiers import (
     BatchAugmentation,
     ClassifierData,
-    TrainedClassifier,
+    ClassifierTraining,
     Variants,
     build_classifier,
     train_classifier,
@@ -70,7 +70,7 @@ def train(
     folder: Path | None = None,
     resume_key: str = "f",
     **changes: object,
-) -> TrainedClassifier:
+) -> ClassifierTraining:
     torch.manual_seed(0)
     config = ClassifierConfig(**(CONFIG.model_dump() | changes))
     data = ClassifierData(images, validation, config, standard=config.standard, variants=variants)
@@ -78,10 +78,12 @@ def train(
     return train_classifier(model or Small(images.shape[0]), data, seed, device, checkpoints)
 
 
-def assert_same(one: TrainedClassifier, other: TrainedClassifier) -> None:
-    assert one.log == other.log
+def assert_same(one: ClassifierTraining, other: ClassifierTraining) -> None:
+    assert one.state.log == other.state.log
     assert one.validation_acc == other.validation_acc
-    for (name, left), right in zip(one.model.state_dict().items(), other.model.state_dict().values(), strict=True):
+    for (name, left), right in zip(
+        one.state.module.state_dict().items(), other.state.module.state_dict().values(), strict=True
+    ):
         assert torch.equal(left, right), name
 
 
@@ -95,7 +97,7 @@ def test_it_learns_a_small_set_by_heart(make_images, device):
     rates = {"batch_size": 8, "max_learning_rate": 0.02}
     trained = train(device, images, images, model=model, epochs=16, standard={"crop_padding": 0}, **rates)
     assert trained.validation_acc == 100
-    assert trained.log[-1]["train_loss"] < 0.2 < trained.log[0]["train_loss"]
+    assert trained.state.log[-1]["train_loss"] < 0.2 < trained.state.log[0]["train_loss"]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_a_seed_gives_one_classifier(make_images, device):
     images, validation = make_images(noise=150), make_images(noise=150, seed=1)
     one, same, other = (train(device, images, validation, seed) for seed in (0, 0, 1))
     assert_same(one, same)
-    assert one.log != other.log
+    assert one.state.log != other.state.log
 
 
 @pytest.mark.parametrize("batch_size", [21, 12, 2])
@@ -132,7 +134,7 @@ def test_the_training_loss_is_a_mean_over_images(make_images, device, batch_size
     x = torch.from_numpy(images.images).permute(0, 3, 1, 2) / 127.5 - 1
     with torch.no_grad():
         loss = torch.nn.functional.cross_entropy(model(x), torch.from_numpy(images.labels))
-    assert trained.log[0]["train_loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert trained.state.log[0]["train_loss"] == pytest.approx(float(loss), rel=1e-5)
 
 
 def test_no_epochs_leave_the_weights_as_they_are(make_images, device):
@@ -140,9 +142,9 @@ def test_no_epochs_leave_the_weights_as_they_are(make_images, device):
     model = Small()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     trained = train(device, images, images, model=model, epochs=0)
-    assert trained.log == []
+    assert trained.state.log == []
     assert 0 <= trained.validation_acc <= 100
-    for name, value in trained.model.state_dict().items():
+    for name, value in trained.state.module.state_dict().items():
         assert torch.equal(value, before[name]), name
 
 
@@ -152,7 +154,7 @@ def test_a_last_batch_of_one_image_is_no_obstacle(make_images, device, per_class
     images = make_images(classes=3, per_class=per_class)
     settings = {"batch_size": 3 * per_class - 1, "standard": {"crop_padding": 0}}
     trained = train(device, images, images, model=resnet18(), epochs=1, **settings)
-    assert trained.log[0]["train_loss"] == pytest.approx(np.log(3), abs=1)  # its loss is not counted either
+    assert trained.state.log[0]["train_loss"] == pytest.approx(np.log(3), abs=1)  # its loss is not counted either
 
 
 @pytest.mark.parametrize(
@@ -281,9 +283,9 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(make_images, device):
         )
         trained.append(train(device, images, images, model=model, accumulate=accumulate, **settings))
     whole, in_parts = trained
-    for row, same in zip(whole.log, in_parts.log, strict=True):
+    for row, same in zip(whole.state.log, in_parts.state.log, strict=True):
         assert same["train_loss"] == pytest.approx(row["train_loss"], rel=1e-5)
-    for value, same_value in zip(whole.model.parameters(), in_parts.model.parameters(), strict=True):
+    for value, same_value in zip(whole.state.module.parameters(), in_parts.state.module.parameters(), strict=True):
         torch.testing.assert_close(value, same_value, rtol=1e-4, atol=1e-6)
 
 
@@ -309,7 +311,7 @@ def test_smoothed_labels_are_a_mixture_with_the_uniform_law(make_images, device)
     settings = {"label_smoothing": 0.3, "learning_rate": 1e-30, "schedule": "constant", "epochs": 1}
     trained = train(device, images, images, model=Sure(), **settings)
     log_q = torch.log_softmax(torch.tensor([2.0, 0.0, -1.0]), 0)
-    assert trained.log[0]["train_loss"] == pytest.approx(-float(torch.tensor([0.8, 0.1, 0.1]) @ log_q), rel=1e-5)
+    assert trained.state.log[0]["train_loss"] == pytest.approx(-float(torch.tensor([0.8, 0.1, 0.1]) @ log_q), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])

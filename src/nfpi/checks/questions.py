@@ -130,31 +130,22 @@ def does_it_resume(subject: Subject) -> Iterator[Line]:
 
 
 def does_it_fit(subject: Subject) -> Iterator[Line]:
-    """Compare the peak memory of a step of each training with that of the card."""
+    """Report the time of a step of each training, and compare its peak memory with that of the card."""
     for work in subject.list_distinct():
         found = subject.measure(work)
         text = f"{work.subject} on {work.dataset}, batch {work.batch}"
         if found.fault:
-            yield Line("memory", "FAILED", f"{text}: {found.fault}")
-        elif not subject.on_gpu:
-            yield Line("memory", "ok", f"{text}: a smaller step works; memory is measured only on a GPU")
+            yield Line("step", "FAILED", f"{text}: {found.fault}")
+        elif not subject.on_gpu:  # the times of large batches are projected, and memory is not measured
+            yield Line("step", "ok", f"{text}: about {1000 * found.seconds:.3g} ms")
         else:
-            text += f": {found.memory:.1f} of {subject.card_memory:.1f} GiB"
+            text += f": {1000 * found.seconds:.3g} ms, {found.memory:.1f} of {subject.card_memory:.1f} GiB"
             is_ok = found.memory < _FULL_MEMORY * subject.card_memory
-            yield judge("memory", is_ok, text, "set a smaller batch_size", "slow")
+            yield judge("step", is_ok, text, "set a smaller batch_size", "slow")
 
 
 def how_many_hours(subject: Subject) -> Iterator[Line]:
-    """Report the time of a step of each training, and the hours of all trainings, on one device of this kind.
-
-    Only training steps are counted, which take nearly all of the time.
-    """
-    about = "" if subject.on_gpu else "about "  # on a CPU, times of large batches are projected
-    for work in subject.list_distinct():
-        found = subject.measure(work)
-        if not found.fault:
-            text = f"step of {work.subject} on {work.dataset}, batch {work.batch}: {about}{1000 * found.seconds:.3g} ms"
-            yield Line("speed", "ok", text)
+    """Report the hours of the steps of all trainings, which take nearly all of the time, on one device of this kind."""
     hours: defaultdict[str, float] = defaultdict(float)
     longest: defaultdict[str, float] = defaultdict(float)
     for work in subject.work:
@@ -165,10 +156,10 @@ def how_many_hours(subject: Subject) -> Iterator[Line]:
         if math.isnan(value):
             yield Line("hours", "missing", f"{label}: a step failed, so its time is not known")
         else:
-            text = f"{label}: {about}{value:.3g} h for all runs, {longest[label]:.3g} h for the longest training"
+            text = f"{label}: about {value:.3g} h for all runs, {longest[label]:.3g} h for the longest training"
             yield Line("hours", "ok", text)
     total = sum(value for value in hours.values() if not math.isnan(value))
-    yield Line("hours", "ok", f"all trainings: {about}{total:.3g} h, uncompiled, on one device of this kind")
+    yield Line("hours", "ok", f"all trainings: about {total:.3g} h, uncompiled, on one device of this kind")
 
 
 Question = Callable[[Subject], Iterator[Line]]

@@ -19,7 +19,7 @@ from .scoring import RealLabels as RealLabels
 from .scoring import Scores as Scores
 from .scoring import score_classifier as score_classifier
 from .training import ClassifierState as ClassifierState
-from .training import TrainedClassifier as TrainedClassifier
+from .training import ClassifierTraining as ClassifierTraining
 from .training import train_classifier as train_classifier
 from .transforms import BatchAugmentation as BatchAugmentation
 from .transforms import classifier_transform as classifier_transform
@@ -28,12 +28,12 @@ __all__ = [
     "BatchAugmentation",
     "ClassifierData",
     "ClassifierState",
+    "ClassifierTraining",
     "Inception",
     "LoadedClassifier",
     "Preprocessing",
     "RealLabels",
     "Scores",
-    "TrainedClassifier",
     "Variants",
     "build_classifier",
     "build_trained",

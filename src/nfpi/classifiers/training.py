@@ -21,28 +21,13 @@ from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import Device
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.signals import Interruption
-from nfpi.training.loop import LogRow, State, Training, load_checkpoint, train
+from nfpi.training.loop import State, Training, load_checkpoint, train
 from nfpi.training.optimizers import make_optimizer, make_schedule
 
 logger = logging.getLogger(__name__)
 
 BatchTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Transform of a normalised batch: (images, labels) → (images, labels)."""
-
-
-@dataclass(frozen=True)
-class TrainedClassifier:
-    """A classifier after its last epoch.
-
-    Attributes:
-        model: the trained model, on the device it was trained on.
-        log: one row per epoch.
-        validation_acc: accuracy on the validation images in percent; None: there are none.
-    """
-
-    model: nn.Module
-    log: list[LogRow]
-    validation_acc: float | None
 
 
 @dataclass(kw_only=True)
@@ -79,7 +64,7 @@ class ClassifierState(State):
 
 def train_classifier(
     model: nn.Module, data: ClassifierData, seed: int, device: Device, checkpoints: Checkpoints | None = None
-) -> TrainedClassifier:
+) -> ClassifierTraining:
     """Train on the training images, and measure the accuracy on the validation images, if there are any.
 
     Args:
@@ -90,6 +75,9 @@ def train_classifier(
             dropout.
         device: device and precision.
         checkpoints: store of the training state, from which it is resumed; None: the state is not saved.
+
+    Returns:
+        The training after its last epoch.
 
     Raises:
         TrainingDiverged: the loss is not finite.
@@ -107,7 +95,7 @@ def train_classifier(
     training = ClassifierTraining(state, data, device)
     with closing(training.loader):
         train(training, data.config.epochs, checkpoints)
-    return TrainedClassifier(model, state.log, training.validation_acc)
+    return training
 
 
 class ClassifierTraining(Training):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,6 @@ import nfpi
 from nfpi.config.base import ConfigError
 from nfpi.config.resolution import Resolved, resolve
 from nfpi.results.numbers import format_duration
-from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command
 from nfpi.stages.results import find_needed_jobs, print_rows
 
@@ -95,34 +91,23 @@ class CheckDevice(Command):
     """settings that override the preset, as with `snakemake --config`"""
     config_file: Path | None = None
     """config.yaml, with the folder of presets beside it; None: that of this folder, or of the installed clone"""
-    output: Path | None = None
-    """JSON file for the findings"""
 
     def run(self) -> None:
-        """Print one line per finding, and write the findings to `output` if it is given.
+        """Print one line per finding.
 
         Raises:
             ConfigError: the settings are invalid, train no flow, or their file is not found.
             ValueError: a check failed.
         """
-        import torch
-
         from nfpi.checks.questions import answer_questions
 
-        began = time.monotonic()
         chosen = {} if self.preset is None else {"preset": self.preset}
         file = self.config_file or find_config_file()
-        resolved = resolve(file, file.parent / "presets", self.config | chosen)
-        lines = []
-        for line in answer_questions(resolved):
+        failed = []
+        for line in answer_questions(resolve(file, file.parent / "presets", self.config | chosen)):
             print(f"{line.verdict:8}{line.check}: {line.text}", flush=True)
-            lines.append(line)
-        failed = list(dict.fromkeys(line.check for line in lines if line.verdict == "FAILED"))
-        if self.output is not None:
-            report: dict[str, Any] = {"preset": resolved.preset, "torch": torch.__version__, "nfpi": nfpi.__version__}
-            report |= {"seconds": round(time.monotonic() - began, 1), "passed": not failed}
-            report["checks"] = [asdict(line) for line in lines]
-            write_atomically(self.output, json.dumps(report, ensure_ascii=False, indent=2) + "\n")
+            if line.verdict == "FAILED" and line.check not in failed:
+                failed.append(line.check)
         if failed:
             raise ValueError(f"check-device: {', '.join(failed)} FAILED; see the lines above")
 

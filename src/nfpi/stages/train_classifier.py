@@ -168,8 +168,8 @@ class TrainClassifier(TrainingStage):
             settings["images_per_class"] = self.images_per_class
         if config.normalization == "dataset":
             settings["normalization"] = {"mean": list(data.preprocessing.mean), "std": list(data.preprocessing.std)}
-        save_tensors(self.get_path("model"), trained.model.state_dict(), {"seed": self.seed, **settings})
-        write_log(self.get_path("history"), trained.log)
+        save_tensors(self.get_path("model"), trained.state.module.state_dict(), {"seed": self.seed, **settings})
+        write_log(self.get_path("history"), trained.state.log)
         write_metrics(
             self.get_path("metrics"),
             {} if trained.validation_acc is None else {name_validation_metric(config): trained.validation_acc},
