@@ -24,7 +24,6 @@ from nfpi.classifiers import (
     read_weights,
     register_classifier,
     score_classifier,
-    stored_preprocessing,
     train_classifier,
 )
 from nfpi.config.base import Settings
@@ -115,16 +114,6 @@ def test_a_setting_says_how_channels_are_normalised(normalization, mean, std):
         seen = get_preprocessing(config, ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
         assert (seen.mean, seen.std) == (mean, std)
         assert seen.squash == (model == "eva02")
-
-
-def test_a_classifier_without_its_training_images_mean_is_refused_in_one_line():
-    config = ClassifierConfig(model="swin", normalization="dataset")
-    header = {"normalization": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}
-    assert stored_preprocessing(config, header, Path("a")) == Preprocessing((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    for wrong in ({}, {"normalization": {"mean": [0.1], "std": [0.0]}}):
-        with pytest.raises(FormatError, match=r"a: .*mean and std") as error:
-            stored_preprocessing(config, wrong, Path("a"))
-        assert "\n" not in str(error.value)
 
 
 def test_layer_normalisations_of_swin_have_the_given_epsilon():
@@ -366,9 +355,20 @@ def trained(model: str) -> tuple[dict[str, torch.Tensor], dict]:
 @pytest.mark.parametrize("model", SMALL)
 def test_a_trained_classifier_is_built_again(model, tmp_path):
     weights, header = trained(model)
-    config, found = build_trained(weights, header, tmp_path / "model.safetensors")
-    assert config.model == model
+    config, found, preprocessing = build_trained(weights, header, tmp_path / "model.safetensors")
+    assert (config.model, preprocessing) == (model, get_preprocessing(config))
     assert all(torch.equal(value, weights[name]) for name, value in found.state_dict().items())
+
+
+def test_images_of_a_trained_classifier_are_normalised_as_in_its_training(tmp_path):
+    weights, header = trained("swin")
+    header["classifier"]["normalization"] = "dataset"
+    known = {"normalization": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}
+    *_, preprocessing = build_trained(weights, header | known, tmp_path / "model.safetensors")
+    assert preprocessing == Preprocessing((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    for wrong in ({}, {"normalization": {"mean": [0.1], "std": [0.0]}}):
+        with pytest.raises(FormatError, match=r"model\.safetensors: "):
+            build_trained(weights, header | wrong, tmp_path / "model.safetensors")
 
 
 class _Malicious:
@@ -396,7 +396,7 @@ def test_what_a_classifier_began_with_is_not_loaded_again(tmp_path, monkeypatch)
     monkeypatch.setattr(socket, "socket", None)
     weights, header = trained("eva02")
     header["classifier"] |= {"pretrained": True, "weights": "$UNSET_VARIABLE/evil.pth", "start_from": "other"}
-    config, _ = build_trained(weights, header, tmp_path / "model.safetensors")
+    config, *_ = build_trained(weights, header, tmp_path / "model.safetensors")
     assert (config.pretrained, config.weights, config.start_from) == (False, None, None)
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -68,13 +67,12 @@ def train(
     model: torch.nn.Module | None = None,
     variants: Variants | None = None,
     folder: Path | None = None,
-    resume_key: str = "f",
     **changes: object,
 ) -> ClassifierTraining:
     torch.manual_seed(0)
     config = ClassifierConfig(**(CONFIG.model_dump() | changes))
     data = ClassifierData(images, validation, config, standard=config.standard, variants=variants)
-    checkpoints = Checkpoints(folder, resume_key, config.checkpoint_minutes) if folder is not None else None
+    checkpoints = Checkpoints(folder, "f", config.checkpoint_minutes) if folder is not None else None
     return train_classifier(model or Small(images.shape[0]), data, seed, device, checkpoints)
 
 
@@ -488,40 +486,9 @@ def test_a_finished_training_is_not_repeated(make_images, device, tmp_path, monk
     assert steps == []
 
 
-def test_a_checkpoint_of_another_resume_key_is_not_used(make_images, device, tmp_path, monkeypatch):
-    images = make_images()
-    train(device, images, images, folder=tmp_path, checkpoint_minutes=1e-9, resume_key="a")
-    steps = note_steps(monkeypatch, torch.optim.SGD)
-    train(device, images, images, folder=tmp_path, resume_key="b")
-    assert len(steps) == 12
-
-
 def test_a_checkpoint_of_another_model_is_refused(make_images, device, tmp_path):
     images = make_images()
     train(device, images, images, folder=tmp_path, checkpoint_minutes=1e-9)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
     with pytest.raises(ValueError, match="weight"):
         train(device, images, images, model=model, folder=tmp_path)
-
-
-def test_only_steps_choose_convolutions_by_trial(make_images):
-    """Not the validation, whose shapes vary."""
-    seen = set()
-
-    class OnGpu(Device):
-        @contextmanager
-        def fixed_shapes(self):
-            torch.backends.cudnn.benchmark = True
-            try:
-                yield
-            finally:
-                torch.backends.cudnn.benchmark = False
-
-    class Noting(Small):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            seen.add((self.training, torch.backends.cudnn.benchmark))
-            return super().forward(x)
-
-    images = make_images()
-    train(OnGpu(torch.device("cpu")), images, images, model=Noting())
-    assert seen == {(True, True), (False, False)}

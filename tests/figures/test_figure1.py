@@ -73,14 +73,6 @@ def test_a_class_of_two_images_has_no_covariance(images):
         compute_embedding(few, FIGURE.model_copy(update={"images": len(images)}))
 
 
-def test_an_embedding_has_what_its_figures_need(embedding):
-    assert list(embedding.columns) == COLUMNS
-    assert len(panel_of(embedding, "both", "images")) == 45
-    for variant in ("diagonal", "full"):
-        assert len(panel_of(embedding, variant, "data")) == 3 * 30
-        draw_gaussians(embedding, variant)
-
-
 @pytest.mark.parametrize("variant", ["diagonal", "full"])
 def test_panels_show_the_gaussians_of_the_data_and_of_the_fit(embedding, variant):
     """The same noise everywhere: from panel to panel a sample moves with the Gaussian of its class."""

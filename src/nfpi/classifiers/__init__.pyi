@@ -13,7 +13,6 @@ from .registry import load_weights as load_weights
 from .registry import published_weights as published_weights
 from .registry import read_weights as read_weights
 from .registry import register_classifier as register_classifier
-from .registry import stored_preprocessing as stored_preprocessing
 from .scoring import LoadedClassifier as LoadedClassifier
 from .scoring import RealLabels as RealLabels
 from .scoring import Scores as Scores
@@ -48,6 +47,5 @@ __all__ = [
     "register_classifier",
     "resize_images",
     "score_classifier",
-    "stored_preprocessing",
     "train_classifier",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nfpi.classifiers.data import resize_images
 from nfpi.classifiers.preprocessing import Preprocessing
-from nfpi.classifiers.registry import build_trained, stored_preprocessing
+from nfpi.classifiers.registry import build_trained
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.data.batches import load_batches
 from nfpi.data.store import ImageSet, Pixels
@@ -116,8 +116,8 @@ class LoadedClassifier:
             FormatError: it is damaged, or of another kind.
         """
         weights, header = load_tensors(path)
-        config, model = build_trained(weights, header, path)
-        return cls(model.to(device), config, stored_preprocessing(config, header, path), header, device)
+        config, model, preprocessing = build_trained(weights, header, path)
+        return cls(model.to(device), config, preprocessing, header, device)
 
     @property
     def num_features(self) -> int:
