@@ -35,10 +35,10 @@ def test_a_scale_that_overflows_costs_steps_and_no_error(make_images, half, monk
     left_out = 12 - len(made)
     assert 0 < left_out < 12
     assert scaler.get_scale() == 2.0 ** (24 - left_out)
-    assert all(math.isfinite(row["train_loss"]) for row in trained.log)
+    assert all(math.isfinite(row["train_loss"]) for row in trained.state.log)
     # the schedule ends with the epochs, whatever was left out
     float32 = train(make_device(), images, images, gradient_clip=0.5)
-    rates = [[row["learning_rate"] for row in one.log] for one in (trained, float32)]
+    rates = [[row["learning_rate"] for row in one.state.log] for one in (trained, float32)]
     assert rates[0] == rates[1]
 
 

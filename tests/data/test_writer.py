@@ -64,22 +64,6 @@ def test_a_set_that_was_stopped_is_gone_on_with(tmp_path, arrays, stop, error):
     assert finish(tmp_path / "set", arrays) == stop
 
 
-def test_counts_of_a_stopped_process_are_kept(tmp_path, arrays):
-    images, labels = arrays
-
-    def stop() -> None:
-        with writer_of(tmp_path / "set") as writer:
-            writer.rows.counts[0] = 3
-            writer.put(np.arange(7), images[:7], labels[:7])
-            raise Interrupted("SIGTERM")
-
-    with pytest.raises(Interrupted):
-        stop()
-    with writer_of(tmp_path / "set") as writer:
-        assert writer.rows.counts == {0: 3}
-        writer.put(np.arange(7, LENGTH), images[7:], labels[7:])
-
-
 def test_an_old_set_stays_until_then(tmp_path, arrays):
     finish(tmp_path / "set", arrays)
     before = (tmp_path / "set/images.npy").read_bytes()

@@ -147,7 +147,6 @@ class LabelledRows:
     Attributes:
         array: the rows, a memory map.
         labels: (N,), non-negative; −1 for rows not yet written.
-        counts: numbers noted for each batch of rows; saved and restored with the rows.
 
     Raises:
         OSError: there is not enough disk space.
@@ -155,7 +154,6 @@ class LabelledRows:
 
     def __init__(self, path: Path, shape: Sequence[int], dtype: DTypeLike, resume_key: str | None = None) -> None:
         self.path = path
-        self.counts: dict[int, int] = {}
         self._checkpoints: Checkpoints | None = None
         self.labels = np.full(shape[0], _UNKNOWN, np.int64)
         self._sums = np.zeros(shape[0], np.int64)
@@ -196,7 +194,7 @@ class LabelledRows:
             import torch
 
             state = {"labels": torch.from_numpy(self.labels), "sums": torch.from_numpy(self._sums)}
-            self._checkpoints.save(int(self.written.sum()), state, {"counts": list(self.counts.items())})
+            self._checkpoints.save(int(self.written.sum()), state, {})
 
     @contextmanager
     def saved_if_stopped(self, what: str) -> Iterator[None]:
@@ -232,7 +230,7 @@ class LabelledRows:
             array = _open_allocated(self.path, "r+")
         except (FileNotFoundError, ValueError):
             return False
-        self.array, self.counts = array, dict(saved[1]["counts"])
+        self.array = array
         labels, sums = (saved[0][name].numpy() for name in ("labels", "sums"))
         for index in np.flatnonzero(labels != _UNKNOWN):
             if zlib.crc32(np.ascontiguousarray(array[index]).data) == sums[index]:
@@ -341,10 +339,6 @@ class ImageSetWriter:
         if images.dtype.kind == "f" and not np.isfinite(images).all():
             raise DataError(f"{self.folder}: expected finite latents, received NaN or infinity near image {indices[0]}")
         self.rows.put(indices, images, labels)
-
-    def note(self, **extra: Any) -> None:
-        """Add settings to `extra` in `meta.json` (JSON values)."""
-        self._extra.update(extra)
 
     def _write_labels_and_meta(self, partial: Path) -> None:
         labels = self.rows.labels

@@ -36,25 +36,14 @@ class FigureInputs:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def file(self, name: str) -> Path:
-        """Return the only file with this role.
-
-        Raises:
-            FigureError: there is no such file, or more than one.
-        """
-        return self._find(name, set(self.files.get(name, [])), "file")
+        """Return the only file with this role."""
+        (file,) = self.files[name]
+        return file
 
     def folder(self, name: str) -> Path:
-        """Return the folder of all files with this role.
-
-        Raises:
-            FigureError: there are no such files, or they are in several folders.
-        """
-        return self._find(name, {file.parent for file in self.files.get(name, [])}, "folder")
-
-    def _find(self, name: str, found: set[Path], kind: str) -> Path:
-        if len(found) != 1:
-            raise FigureError(f"files: expected one {kind} called {name}, received {len(found)}")
-        return found.pop()
+        """Return the folder of all files with this role."""
+        (folder,) = {file.parent for file in self.files[name]}
+        return folder
 
 
 @dataclass(frozen=True)
@@ -84,7 +73,6 @@ def register_figure(name: str, settings: type[FigureSettings]) -> Callable[[Draw
         settings: settings class of the figure, which names its input files.
 
     Raises:
-        TypeError: the settings class is not a subclass of FigureSettings.
         ConfigError: the name is taken; or the function has other arguments.
 
     Examples:
@@ -99,9 +87,6 @@ def register_figure(name: str, settings: type[FigureSettings]) -> Callable[[Draw
         ...     figure.subplots().plot(pd.read_csv(inputs.file("iterations"))["mean_residual"])
         ...     return Drawn({"residual": figure})
     """
-    if not (isinstance(settings, type) and issubclass(settings, FigureSettings)):
-        received = getattr(settings, "__name__", repr(settings))
-        raise TypeError(f"figure '{name}': expected a subclass of FigureSettings, received {received}")
 
     def register(draw: Draw) -> Draw:
         FIGURES.register(name, settings, draw)

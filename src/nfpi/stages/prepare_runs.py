@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nfpi
 from nfpi.config.base import ConfigError
 from nfpi.config.resolution import Resolved, resolve
 from nfpi.results.numbers import format_duration
-from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command
 from nfpi.stages.progress import print_rows
 from nfpi.stages.results import find_needed_jobs
-
-if TYPE_CHECKING:
-    from nfpi.checks.questions import Line
-
 
 _HEADING = ("target", "content", "took")
 _OTHERS = {
@@ -83,15 +75,13 @@ def _sum_times(root: Path) -> dict[str, str]:
 
 
 _FILE = "config.yaml"
-_STYLES = {"ok": "green", "slow": "yellow", "missing": "cyan", "FAILED": "bold red"}
-"""colours of verdicts on a terminal"""
 
 
 class CheckDevice(Command):
     """Check this machine for the trainings of a preset.
 
     Takes minutes. Prints one line per finding: ok; slow or FAILED, with a remedy; or missing, with what is missing.
-    Exits with 1 if one FAILED. Data sets that are not prepared are replaced by random images.
+    Exits with 1 if one FAILED. All steps are made on random images.
     """
 
     command = "check-device"
@@ -102,49 +92,25 @@ class CheckDevice(Command):
     """settings that override the preset, as with `snakemake --config`"""
     config_file: Path | None = None
     """config.yaml, with the folder of presets beside it; None: that of this folder, or of the installed clone"""
-    output: Path | None = None
-    """JSON file for the findings"""
 
     def run(self) -> None:
-        """Print one line per finding, and write the findings to `output` if it is given.
+        """Print one line per finding.
 
         Raises:
             ConfigError: the settings are invalid, train no flow, or their file is not found.
             ValueError: a check failed.
         """
-        import torch
-
-        from nfpi.checks.batches import silenced
         from nfpi.checks.questions import answer_questions
 
-        began = time.monotonic()
         chosen = {} if self.preset is None else {"preset": self.preset}
         file = self.config_file or find_config_file()
-        resolved = resolve(file, file.parent / "presets", self.config | chosen)
-        lines = []
-        with silenced():
-            for line in answer_questions(resolved):
-                _print(line)
-                lines.append(line)
-        failed = list(dict.fromkeys(line.check for line in lines if line.verdict == "FAILED"))
-        if self.output is not None:
-            report: dict[str, Any] = {"preset": resolved.preset, "torch": torch.__version__, "nfpi": nfpi.__version__}
-            report |= {"seconds": round(time.monotonic() - began, 1), "passed": not failed}
-            report["checks"] = [asdict(line) for line in lines]
-            write_atomically(self.output, json.dumps(report, ensure_ascii=False, indent=2) + "\n")
+        failed = []
+        for line in answer_questions(resolve(file, file.parent / "presets", self.config | chosen)):
+            print(f"{line.verdict:8}{line.check}: {line.text}", flush=True)
+            if line.verdict == "FAILED" and line.check not in failed:
+                failed.append(line.check)
         if failed:
             raise ValueError(f"check-device: {', '.join(failed)} FAILED; see the lines above")
-
-
-def _print(line: Line) -> None:
-    """Print a line on stdout, at once; in colour on a terminal."""
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False, soft_wrap=True)
-    words = Text(f"{line.verdict:8}", style=_STYLES[line.verdict])
-    console.print(words + Text(f"{line.check}: {line.text}", style="none"))
-    console.file.flush()
 
 
 def find_config_file() -> Path:
