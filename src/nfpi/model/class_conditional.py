@@ -795,3 +795,7 @@ class ClassConditionalFlow:
     def _compute_bits(self, log_prob: np.ndarray) -> np.ndarray:
         dimensions = math.prod(self.flow.shape)
         return self.domain.bits_per_dim(torch.from_numpy(-log_prob), dimensions).numpy()
+
+
+TrainedFlow = ClassConditionalFlow
+"""The former name of :class:`ClassConditionalFlow`, deprecated."""
