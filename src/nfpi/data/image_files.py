@@ -15,7 +15,6 @@ from PIL import Image, ImageOps, TiffImagePlugin
 
 from nfpi.config.datasets import DataError
 from nfpi.runtime.faults import format_error
-from nfpi.runtime.files import open_regular
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +45,7 @@ def read_image(path: Path, image_size: int | None = None, content: bytes | None 
         DataError: the file cannot be read, or has more than 8 bits per channel.
     """
     try:
-        with open_regular(path) if content is None else io.BytesIO(content) as opened:
-            file = Image.open(opened, formats=FORMATS)
+        with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as file:
             deep = _find_deep_channels(file)
             mode, image = file.mode, ImageOps.exif_transpose(file).convert("RGB")
     except PILLOW_ERRORS as error:
@@ -66,7 +64,7 @@ def read_image_header(path: Path) -> tuple[tuple[int, int], str]:
         DataError: the file cannot be read.
     """
     try:
-        with open_regular(path) as opened, Image.open(opened, formats=FORMATS) as file:
+        with Image.open(path, formats=FORMATS) as file:
             (width, height), mode = file.size, file.mode
             if isinstance(file, TiffImagePlugin.TiffImageFile):  # newer versions of Pillow rotate its size
                 width, height = file.tag_v2[256], file.tag_v2[257]

@@ -157,7 +157,6 @@ def latent_statistics(
     seed: int,
     prior: GaussianPrior | None = None,
     nll_range: ValueRange | None = None,
-    next_epoch: int | None = None,
 ) -> ClassStatistics:
     """Compute statistics of the latents of all training images, augmented and dequantised, in one pass.
 
@@ -167,11 +166,10 @@ def latent_statistics(
         seed: seed of the run; order, augmentations and noise are the same in every call.
         prior, nll_range: if both are given, the range is updated with −log p(x | y) of every image under the prior, in
             nats; as for bits/dim, p is the density of pixel values in [0, 256), or of latents before scaling.
-        next_epoch: the next epoch, whose first images are read in advance; None: not known.
     """
     dimensions = torch.Size(data.train.shape).numel()
     statistics = ClassStatistics.empty(data.train.num_classes, dimensions, device=precise_device(data.device))
-    for x, labels in data.stream(seed, STATISTICS_EPOCH, next_epoch=next_epoch):
+    for x, labels in data.stream(seed, STATISTICS_EPOCH):
         z, log_abs_det = flow(x)
         statistics.update(z, labels)
         if prior is not None and nll_range is not None:
