@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image
 
 from nfpi.data import DataError
-from nfpi.data.image_files import find_images, read_image, read_image_header, read_images
+from nfpi.data.image_files import find_images, read_images
 from nfpi.data.sources.imagefolder import find_labelled_images, strip_suffixes
 
 GREY, COLOUR = (1, 4, 6), (3, 4, 6)
@@ -98,10 +97,3 @@ def test_others_are_named_or_converted(tmp_path, size, shape, received):
 def test_names_without_suffix_stay_apart():
     assert strip_suffixes([Path("a.png"), Path("b.jpg")]) == ["a", "b"]
     assert strip_suffixes([Path("a.png"), Path("a.jpg")]) == ["a.png", "a.jpg"]
-
-
-@pytest.mark.parametrize("read", [read_image, read_image_header])
-def test_a_pipe_among_images_is_refused_at_once(tmp_path, read):
-    os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"a\.png: expected an image"):
-        read(tmp_path / "a.png")

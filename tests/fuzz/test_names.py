@@ -1,4 +1,4 @@
-"""Names in files from others: none leads out of its folder, through a link, or to a pipe that waits for its other end.
+"""Names in files from others: none leads out of its folder, or through a link to something that lies outside.
 
 `NFPI_FUZZ_INPUTS` and `NFPI_FUZZ_SEED` set the number of names per test and the seed.
 """

@@ -1,7 +1,5 @@
 rule check_device:
     """Check a machine for trainings by nfpi check-device, with the resources of train_flow for half an hour."""
-    output:
-        touch(f"{plan.resolved.results.as_posix()}/check-device/{plan.preset}.done"),
     log:
         f"{plan.resolved.results.as_posix()}/check-device/{plan.preset}.log",
     benchmark:

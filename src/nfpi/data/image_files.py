@@ -12,7 +12,6 @@ from PIL import Image, ImageOps, TiffImagePlugin
 
 from nfpi.config.datasets import DataError
 from nfpi.runtime.faults import format_error
-from nfpi.runtime.files import open_regular
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """suffixes of image files"""
@@ -40,8 +39,7 @@ def read_image(path: Path, image_size: int | None = None) -> tuple[np.ndarray, s
         DataError: the file cannot be read, or has grey values of more than 8 bits.
     """
     try:
-        with open_regular(path) as opened:
-            file = Image.open(opened, formats=FORMATS)
+        with Image.open(path, formats=FORMATS) as file:
             mode, image = file.mode, ImageOps.exif_transpose(file).convert("RGB")
     except PILLOW_ERRORS as error:
         raise _describe_damage(path, error) from None
@@ -59,7 +57,7 @@ def read_image_header(path: Path) -> tuple[tuple[int, int], str]:
         DataError: the file cannot be read.
     """
     try:
-        with open_regular(path) as opened, Image.open(opened, formats=FORMATS) as file:
+        with Image.open(path, formats=FORMATS) as file:
             (width, height), mode = file.size, file.mode
             if isinstance(file, TiffImagePlugin.TiffImageFile):  # newer versions of Pillow rotate its size
                 width, height = file.tag_v2[256], file.tag_v2[257]

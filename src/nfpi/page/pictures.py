@@ -13,7 +13,7 @@ from PIL import Image
 from nfpi.config.datasets import DataError
 from nfpi.data.image_files import PILLOW_ERRORS
 from nfpi.data.store import read_image_set
-from nfpi.runtime.files import open_below
+from nfpi.runtime.files import locate_below
 
 _CLASSES, _PER_CLASS = 10, 4
 """Number of classes and of images per class that are shown of a generated set."""
@@ -40,14 +40,13 @@ class Picture:
 
 
 def embed_file(folder: Path, name: str, description: str, caption: str = "") -> Picture:
-    """Embed a PNG file of a folder, by its name, which may be from a file (:func:`nfpi.runtime.files.open_below`).
+    """Embed a PNG file of a folder, by its name, which may be from a file (:func:`nfpi.runtime.files.locate_below`).
 
     Raises:
         ValueError: the file is damaged, or not a picture.
         OSError: the file cannot be read, or lies elsewhere.
     """
-    with open_below(folder, name) as file:
-        content = file.read()
+    content = locate_below(folder, name).read_bytes()
     try:
         with Image.open(io.BytesIO(content)) as image:
             width, height = image.size

@@ -8,7 +8,7 @@ from nfpi.stages.base import Command, Stage
 
 _MODULES = (
     *("prepare_data", "train_flow", "models", "evaluate", "generate", "train_classifier", "test_classifier"),
-    *("tables_and_figures", "model_use", "new", "prepare_runs", "progress", "results"),
+    *("tables_and_figures", "model_use", "new", "inspection", "results"),
 )
 """Modules of this package that define subcommands, in the order in which the command line lists them."""
 

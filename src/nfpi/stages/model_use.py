@@ -20,7 +20,7 @@ from nfpi.runs import MODEL_FILES
 from nfpi.runtime.files import require_writable, write_atomically
 from nfpi.runtime.manifests import find_product
 from nfpi.stages.base import Command, Words
-from nfpi.stages.progress import print_rows
+from nfpi.stages.inspection import print_rows
 
 if TYPE_CHECKING:
     import numpy as np

@@ -24,7 +24,7 @@ from nfpi.config.resolution import build_json_schema, resolve
 from nfpi.results.numbers import format_duration
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command, Stage
-from nfpi.stages.prepare_runs import find_config_file
+from nfpi.stages.inspection import find_config_file
 
 if TYPE_CHECKING:
     import numpy as np

@@ -24,9 +24,8 @@ from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import require_writable, write_atomically
 from nfpi.runtime.locks import acquire
 from nfpi.stages.keys import SettingsKeys
-from nfpi.workflow.plan import Plan, shorten_path
+from nfpi.workflow.plan import CLAIMS, Plan, Targets, shorten_path
 from nfpi.workflow.planning import Planning
-from nfpi.workflow.targets import CLAIMS, Targets
 from nfpi.workflow.terminal import OURS
 
 _LOCK = ".snakemake.lock"
