@@ -36,11 +36,13 @@ class Command(BaseModel):
 
     Attributes:
         command: name of the subcommand.
+        group: heading above it in the list of subcommands.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
     command: ClassVar[str] = ""
+    group: ClassVar[str] = "stages of the workflow"
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:

@@ -98,6 +98,7 @@ class ListTargets(PresetCommand):
     """
 
     command = "targets"
+    group = "prepare runs"
 
     def run(self) -> None:
         """Print the targets, as a table on a terminal and as tab-separated lines otherwise.
@@ -144,6 +145,7 @@ class CheckDevice(PresetCommand):
     """
 
     command = "check-device"
+    group = "prepare runs"
 
     config_file: Path | None = None
     """config.yaml, with the folder of presets beside it; None: that of this folder, or of the installed clone"""
@@ -206,6 +208,7 @@ class ShowStatus(Command):
     """
 
     command = "status"
+    group = "look at results"
 
     results: CliPositionalArg[Path] = Path("results")
     """results/{preset}, or the folder that contains the results of several presets"""
@@ -250,6 +253,7 @@ class ShowLog(Command):
     """
 
     command = "log"
+    group = "look at results"
 
     folder: CliPositionalArg[Path]
     """folder of the run as printed by `nfpi status`, or with that of its preset before it, unless that is in results"""

@@ -97,6 +97,7 @@ class Classify(ModelCommand):
     """
 
     command = "classify"
+    group = "use a model"
 
     images: CliPositionalArg[Words[Path]]
     """image files, and folders of image files"""
@@ -149,6 +150,7 @@ class Calibrate(FolderCommand):
     """
 
     command = "calibrate"
+    group = "use a model"
 
     output: Path
     """folder of the calibrated model"""
@@ -169,6 +171,7 @@ class Score(FolderCommand):
     """
 
     command = "score"
+    group = "use a model"
 
     output: Path | None = None
     """JSON file for the numbers instead of printing them"""
@@ -213,6 +216,7 @@ class Sample(ModelCommand):
     """
 
     command = "sample"
+    group = "use a model"
 
     classes: CliVariadicArg[Annotated[Words[str], UNIQUE]] = []
     """names of classes, e.g. --classes cat dog; default: all; a name with a comma is given as '"a, b"'"""
@@ -271,6 +275,7 @@ class AugmentFolder(FolderCommand):
     """
 
     command = "augment-folder"
+    group = "use a model"
 
     output: Path
     """folder of the variants"""

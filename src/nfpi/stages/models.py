@@ -39,6 +39,7 @@ class ImportModel(Stage):
     """
 
     command = "import-model"
+    group = "use a model"
     places = (FLOW_RUN,)
     outputs = {name: TrainFlow.outputs[name] for name in MODEL_FILES}
     product = "model"

@@ -73,6 +73,7 @@ class WritePreset(Command):
     """
 
     command = "new"
+    group = "prepare runs"
 
     folder: CliPositionalArg[Path]
     """train/ and test/ (or val/) with one folder per class, class folders alone, or a zip or tar archive of them"""
@@ -321,6 +322,7 @@ class WriteSchema(Stage):
     """Write the JSON schema of config.yaml, for editors."""
 
     command = "schema"
+    group = "prepare runs"
     outputs = {"schema": "config.schema.json"}
 
     def run(self) -> None:

@@ -145,6 +145,7 @@ class Export(Stage):
     """
 
     command = "export"
+    group = "use a model"
     inputs = {"images": (META,)}
     replaces_folder = True
 

@@ -45,6 +45,7 @@ class WritePage(Command):
     """
 
     command = "page"
+    group = "look at results"
 
     results: CliPositionalArg[Path]
     """results/{preset}, or the folder that contains the results of several presets"""
@@ -69,6 +70,7 @@ class ShowCosts(Command):
     """
 
     command = "costs"
+    group = "look at results"
 
     results: CliPositionalArg[Path]
     """results/{preset}, or the folder that contains the results of several presets"""
@@ -112,6 +114,7 @@ class Verify(Command):
     """
 
     command = "verify"
+    group = "look at results"
 
     results: CliPositionalArg[Path]
     """folder of results, or a part of it"""
@@ -160,6 +163,7 @@ class KeepEvidence(Command):
     """
 
     command = "evidence"
+    group = "look at results"
 
     results: CliPositionalArg[Path]
     """results/{preset}"""
@@ -192,6 +196,7 @@ class RebuildTables(Command):
     """
 
     command = "tables"
+    group = "look at results"
 
     evidence: CliPositionalArg[Path]
     """output of `nfpi evidence`, or a folder that contains several such outputs"""
@@ -240,6 +245,7 @@ class Adopt(Command):
     """
 
     command = "adopt"
+    group = "look at results"
 
     results: CliPositionalArg[Path]
     """results/{preset}"""
