@@ -38,12 +38,10 @@ from nfpi.workflow.internals import (
     force,
     let_keys_decide,
     list_requested_targets,
-    log_in_utf_8,
     prepare_submission,
     unlock,
     use_this_machine,
 )
-from nfpi.workflow.jobs import request_cuda_build
 from nfpi.workflow.plan import shorten_path
 from nfpi.workflow.records import (
     check_preset_file,
@@ -61,9 +59,7 @@ BEFORE_LEAVING.append(lambda: unlock(workflow))
 # Without the directive `configfile`, `config` contains only what the user gave by --config and --configfile, which
 # overrides config.yaml and the preset.
 try:
-    plan = Plan(
-        resolve(ROOT / "config.yaml", ROOT / "presets", config, overrides_name="--config or --configfile")
-    )
+    plan = Plan(resolve(ROOT / "config.yaml", ROOT / "presets", config))
     check_tables(plan.config)
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
@@ -84,8 +80,6 @@ ENVIRONMENT = ROOT / "environment.yml"
 
 let_keys_decide()
 use_this_machine(workflow, available_cpu_count())
-if plan.config.cluster is not None:
-    request_cuda_build()
 
 
 resource_scopes:
@@ -136,7 +130,6 @@ onstart:
     record_preset_file(plan)
     requested, stages = list_requested_targets(workflow), find_rules_with_jobs(workflow)
     record_call(plan, requested, planning.keys.known)
-    log_in_utf_8(logger)
     together = jobs.count_together(workflow.resource_settings.cores or 1)
     announce(logger, plan.layout.root, stages, together)
 

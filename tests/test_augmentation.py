@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from nfpi.augmentation import (
-    PrincipalAxes,
     augment_images,
     compute_principal_axes,
     move_latents,
@@ -24,12 +23,10 @@ CPU = torch.device("cpu")
 COLOUR = (3, 4, 4)
 
 
-def principal_axes(latents: Tensor, num_axes: int, rows: int = 64, seed: int = 0) -> PrincipalAxes:
-    return compute_principal_axes(latents.split(rows), num_axes, make_generator(CPU, seed))
-
-
 def axes_of(latents: Tensor, num_axes: int, rows: int = 64, seed: int = 0) -> Tensor:
-    return principal_axes(latents, num_axes, rows, seed).directions
+    axes, converged = compute_principal_axes(latents.split(rows), num_axes, make_generator(CPU, seed))
+    assert converged
+    return axes
 
 
 def correlated(count: int, dims: int, *, decay: float = 0.7, seed: int = 0) -> Tensor:
@@ -60,30 +57,13 @@ def test_axes_span_what_an_exact_svd_finds(count, dims, num_axes):
     assert torch.allclose((axes * exact).sum(0).abs(), torch.ones(num_axes, dtype=torch.float64), atol=1e-4)
 
 
-def test_a_flat_spectrum_loses_little_variance():
-    """Where no axis stands out the span is not unique; the variance in it is."""
-    latents = correlated(400, 150, decay=0.99)
+@pytest.mark.parametrize("decay", [0.99, 1.0])
+def test_a_flat_spectrum_loses_little_variance(decay):
+    """Where no axis stands out the span is not unique; the variance in it is. Of white latents too."""
+    latents = correlated(400, 150, decay=decay)
     centred = latents.double() - latents.double().mean(0)
     captured = (centred @ axes_of(latents, 20)).square().sum()
-    assert captured > 0.98 * (centred @ exact_axes(latents)[:, :20]).square().sum()
-
-
-@pytest.mark.parametrize(("decay", "num_axes"), [(0.7, 8), (0.99, 20), (1.0, 20)])
-def test_the_share_of_variance_is_that_of_the_span_and_nearly_the_largest_there_is(decay, num_axes):
-    """White latents too, whose axes four iterations do not find."""
-    latents = correlated(400, 150, decay=decay)
-    found, centred = principal_axes(latents, num_axes), latents.double() - latents.double().mean(0)
-    share = (centred @ found.directions).square().sum() / centred.square().sum()
-    largest = (centred @ exact_axes(latents)[:, :num_axes]).square().sum() / centred.square().sum()
-    assert found.converged
-    assert found.variance_share == pytest.approx(share.item(), rel=1e-9)
-    assert found.variance_share > 0.995 * largest
-    assert (found.iterations > 4) == (decay > 0.7)
-
-
-def test_all_axes_hold_all_of_the_variance():
-    assert principal_axes(correlated(200, 12), 12).variance_share == pytest.approx(1)
-    assert principal_axes(torch.ones(5, 12), 3).variance_share == 1
+    assert captured > 0.995 * (centred @ exact_axes(latents)[:, :20]).square().sum()
 
 
 def test_there_are_no_more_axes_than_latents_have():
@@ -127,10 +107,9 @@ def test_latents_may_pass_by_without_being_kept():
             self.alive -= 1
 
     blocks = Blocks()
-    found = compute_principal_axes(blocks, 6, make_generator(CPU, 0))
+    axes, _ = compute_principal_axes(blocks, 6, make_generator(CPU, 0))
     gc.collect()
-    axes = found.directions
-    assert blocks.passes == found.iterations + 2
+    assert blocks.passes > 4
     assert blocks.most <= 3  # of twelve: until its name is bound anew, a block outlives its turn
     assert torch.allclose(axes, axes_of(latents, 6, rows=96), atol=1e-8)
 
@@ -227,14 +206,15 @@ def stored(images: ImageSet) -> Tensor:
     return torch.from_numpy(images.images).permute(0, 3, 1, 2)[:, None]
 
 
+@pytest.mark.parametrize("displacement", ["mix", "noise"])
 @pytest.mark.parametrize("shape", [COLOUR, (1, 8, 8)])
-def test_strength_0_gives_the_image_back(make_images, shape):
+def test_strength_0_gives_the_image_back(make_images, shape, displacement):
     """The flow's noise goes as it came, that of grey images (up to 13 grey levels) too."""
     images = make_images(shape, per_class=12, noise=40)
     flow = made_flow(images, pixels(images))
     z = flow(torch.rand(2, *shape))[0]
     assert (z - torch.rand(2, *shape)).abs().max() > 0.1  # this is not the identity
-    back = variants_of(flow, images, strength=0.0)
+    back = variants_of(flow, images, strength=0.0, displacement=displacement)
     assert torch.equal(back, stored(images).expand_as(back))
 
 
@@ -321,11 +301,6 @@ def test_some_images_get_the_noise_they_get_among_all(flow, images):
     some = variants_of(flow, images, chosen, displacement="noise")
     assert (some.int() - everything[chosen].int()).abs().max() <= 1
     assert not torch.equal(everything, variants_of(flow, images))
-
-
-def test_noise_of_strength_0_gives_the_image_back(flow, images):
-    back = variants_of(flow, images, strength=0.0, displacement="noise")
-    assert torch.equal(back, stored(images).expand_as(back))
 
 
 def test_partners_are_all_the_others_and_never_the_image_itself():

@@ -137,7 +137,7 @@ def test_a_number_of_the_gaussians_that_is_not_finite_is_named(models, tmp_path)
     state = make_released_state(averaged, prior, "ema.ema_model.") | make_released_state(online, prior, "flow.")
     state["flow.mu_arr.1"] = torch.full_like(state["flow.mu_arr.1"], torch.nan)
     torch.save({"state_dict": state}, tmp_path / "a.ckpt")
-    with pytest.raises(FormatError, match=r"a\.ckpt: prior: mean is not finite"):
+    with pytest.raises(FormatError, match=r"a\.ckpt: .*prior: mean is not finite"):
         load_release_checkpoint(tmp_path / "a.ckpt")
 
 

@@ -128,16 +128,6 @@ def test_latents_whose_inverse_overflows_are_drawn_again(prior):
     assert 0.2 < unchanged < 0.8  # what was fine from the beginning stays
 
 
-def test_images_that_are_drawn_again_are_counted(prior):
-    wide = GaussianPrior(torch.zeros_like(prior.mean), prior.variance)
-    flow, counts = Faulty(lambda z: z[:, 0] > 0), {}
-    sample(flow, wide, balanced_labels(3, 20), batch_size=40, on_redrawn=counts.__setitem__)
-    first = flow.calls.index(20)  # the second batch
-    assert counts == {0: flow.calls[1], 1: flow.calls[first + 1]}
-    sample(Faulty(lambda z: z[:, 0] > 99), wide, balanced_labels(3, 20), on_redrawn=counts.__setitem__)
-    assert set(counts.values()) == {0}
-
-
 def test_images_that_stay_not_finite_are_an_error(prior):
     flow = Faulty(lambda z: torch.arange(len(z)) == 0)
     message = r"sampling at temperature 0\.9: 1 of 6 images are still not finite after 10 draws; try a smaller"

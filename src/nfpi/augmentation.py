@@ -20,8 +20,8 @@ Memory does not grow with the number of classes or with D².
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Iterator
 from functools import cache, partial
 
 import numpy as np
@@ -37,6 +37,8 @@ from nfpi.linalg import precise_dtype
 from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import derive_seed, make_generator
 
+logger = logging.getLogger(__name__)
+
 _OVERSAMPLING = 10
 _FEWEST_ITERATIONS, _MOST_ITERATIONS = 4, 50
 _TOLERANCE = 1e-3
@@ -44,25 +46,7 @@ _TOLERANCE = 1e-3
 _MAX_DRAWS = 10
 
 
-@dataclass(frozen=True)
-class PrincipalAxes:
-    """Leading principal axes of latents.
-
-    Attributes:
-        directions: V, (D, A), orthonormal columns in the order of decreasing variance.
-        variance_share: share of the latents' variance that the axes explain, tr(Vᵀ S V) / tr S with the scatter S of
-            :func:`compute_principal_axes`; 1 for constant latents.
-        iterations: number of subspace iterations.
-        converged: whether the share converged.
-    """
-
-    directions: Tensor
-    variance_share: float
-    iterations: int
-    converged: bool
-
-
-def compute_principal_axes(blocks: Iterable[Tensor], num_axes: int, generator: torch.Generator) -> PrincipalAxes:
+def compute_principal_axes(blocks: Iterable[Tensor], num_axes: int, generator: torch.Generator) -> tuple[Tensor, bool]:
     """Compute the leading principal axes of latents, read in blocks, by a randomized SVD.
 
     Subspace iteration from a Gaussian test matrix (Halko, Martinsson & Tropp 2011, Alg. 4.4) on the scatter
@@ -77,24 +61,20 @@ def compute_principal_axes(blocks: Iterable[Tensor], num_axes: int, generator: t
         generator: random number generator of the test matrix, on the CPU.
 
     Returns:
-        A = min(num_axes, N − 1, D) axes.
+        V, (D, A), A = min(num_axes, N − 1, D) orthonormal columns in the order of decreasing variance; and whether the
+        iteration converged.
     """
     count, total = 0, torch.zeros(())
     for block in blocks:
         count, total = count + len(block), total.to(block.device) + block.to(precise_dtype(block.device)).sum(0)
     mean = total / count
     num_found = min(num_axes, count - 1, len(mean))
-    trace = 0.0  # tr S
 
     def multiply_by_scatter(q: Tensor) -> Tensor:
-        nonlocal trace
         factor, product = q.to(mean), torch.zeros_like(q, dtype=mean.dtype, device=mean.device)
-        squares = torch.zeros_like(mean)
         for block in blocks:
             centred = block.to(mean) - mean
             product += centred.T @ (centred @ factor)
-            squares += centred.square().sum(0)
-        trace = squares.sum().item()
         return product.cpu().double()  # small, and not every device has QR in float64
 
     num_columns = min(num_found + _OVERSAMPLING, len(mean))
@@ -107,8 +87,7 @@ def compute_principal_axes(blocks: Iterable[Tensor], num_axes: int, generator: t
         explained = variances[-num_found:].sum().item()
         converged = abs(explained - before) <= _TOLERANCE * explained
         iterations += 1
-    share = min(explained / trace, 1.0) if trace > 0 else 1.0
-    return PrincipalAxes((q @ rotation.flip(1))[:, :num_found], share, iterations, converged)
+    return (q @ rotation.flip(1))[:, :num_found], converged
 
 
 def move_latents(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor, direction: Tensor | None = None) -> Tensor:
@@ -141,7 +120,6 @@ def augment_images(
     device: torch.device,
     indices: np.ndarray | None = None,
     displacement: Displacement = "mix",
-    on_axes: Callable[[int, PrincipalAxes], None] | None = None,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Make variants of images, class by class.
 
@@ -157,8 +135,6 @@ def augment_images(
         device: device on which latents are computed and inverted.
         indices: images to augment; None: all.
         displacement: `mix`: towards the partner within the span of the axes; `noise`: as far in a random direction.
-        on_axes: called with the label and the axes of each class, also of those without an image in `indices`; None:
-            such classes are skipped.
 
     Yields:
         Indices (B,) of images, and their variants (B, variants, C, H, W) in the domain's dtype, on the CPU.
@@ -172,12 +148,15 @@ def augment_images(
     flow.eval()
     wanted = np.zeros(len(image_set), bool)
     wanted[slice(None) if indices is None else indices] = True
-    for label in np.unique(image_set.labels if on_axes is not None else image_set.labels[wanted]).tolist():
+    unresolved = []
+    for label in np.unique(image_set.labels[wanted]).tolist():
         class_images = _ClassImages(flow, image_set, label, config, seed, domain, device, displacement)
-        if on_axes is not None:
-            on_axes(label, class_images.axes)
+        if not class_images.converged:
+            unresolved.append(image_set.classes[label])
         yield from class_images.yield_variants(wanted)
         del class_images  # before those of the next class are computed
+    if unresolved:
+        logger.warning("the PCA axes of these classes have not converged: %s", ", ".join(unresolved))
 
 
 class _ClassImages:
@@ -208,8 +187,8 @@ class _ClassImages:
         if not torch.isfinite(self._latents).all():
             raise FloatingPointError(f"{self._name}: expected finite latents, received NaN or infinity")
         generator = make_generator("cpu", *self._key, "axes")
-        self.axes = compute_principal_axes(self._latents.split(config.batch_size), config.axes, generator)
-        self._directions = self.axes.directions.to(self._latents)
+        axes, self.converged = compute_principal_axes(self._latents.split(config.batch_size), config.axes, generator)
+        self._axes = axes.to(self._latents)
         self._draw_attempt = cache(partial(_draw_pairs, config, len(members), self._key))
 
     def yield_variants(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
@@ -258,7 +237,7 @@ class _ClassImages:
             noise = torch.randn(len(self._blocks[block]), self._latents.shape[1], generator=generator)
             direction = noise[places].to(self._latents)
         share = share.to(self._latents)
-        return move_latents(self._latents[rows], self._latents[partner], self._directions, share, direction)
+        return move_latents(self._latents[rows], self._latents[partner], self._axes, share, direction)
 
 
 def _draw_pairs(config: NfaConfig, count: int, key: tuple[int, str, int], attempt: int) -> tuple[Tensor, Tensor]:

@@ -101,13 +101,10 @@ def evaluate_priors(
         check_shapes(flow, prior, image_set)
     if not len(image_set):
         raise ValueError("images: expected at least one to evaluate the flow on, received none")
-    was_training = flow.training
-    flow.eval()
     tallies = [_Tally(prior.to(dtype=precise_dtype(device)).to(device)) for prior in priors]
     for z, log_abs_det, labels in _encode(flow, image_set, batch_size, seed, domain, device):
         for tally in tallies:
             tally.add(z, log_abs_det, labels)
-    flow.train(was_training)
     dimensions = torch.Size(image_set.shape).numel()
     return [tally.finish(domain, dimensions) for tally in tallies]
 
@@ -178,11 +175,8 @@ def collect_statistics(
     """
     dimensions = torch.Size(image_set.shape).numel()
     statistics = ClassStatistics.empty(image_set.num_classes, dimensions, covariance, precise_device(device))
-    was_training = flow.training
-    flow.eval()
     for z, _, labels in _encode(flow, image_set, batch_size, seed, domain, device):
         statistics.update(z, labels)
-    flow.train(was_training)
     return statistics
 
 
@@ -203,7 +197,6 @@ def measure_unknown(
     For images unlike those that the flow has learned, they may not be finite: −1e300 and 1e300, which rank such images
     last, replace them.
     """
-    flow.eval()
     prior = prior.to(dtype=precise_dtype(device)).to(device)
     log_probs, distances = [], []
     for z, log_abs_det, _ in _encode(flow, image_set, batch_size, seed, domain, device):
@@ -220,8 +213,11 @@ def _replace_infinite(values: Tensor, value: float) -> Tensor:
 def _encode(
     flow: ImageFlow, image_set: ImageSet, batch_size: int, seed: int, domain: Domain, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield latents, log |det ∂z/∂x| and labels of all images, batch by batch, on the device."""
+    """Yield latents, log |det ∂z/∂x| and labels of all images, batch by batch, on the device, in evaluation mode."""
+    was_training = flow.training
+    flow.eval()
     for index, (images, labels) in enumerate(load_batches(image_set, batch_size, seed=seed)):
         generator = make_generator(device, seed, "evaluate", index)
         z, log_abs_det = flow(domain.to_flow(images.to(device), generator))
         yield z, log_abs_det, labels.to(device)
+    flow.train(was_training)

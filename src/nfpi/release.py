@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfpi.config.flows import TrainingConfig
 from nfpi.flows.bijection import skip_initialization
 from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.priors.gaussian import GaussianPrior
@@ -105,35 +104,14 @@ def load_release_checkpoint(path: Path | str, averaged: bool = True) -> tuple[Ma
             key.removeprefix(_ONLINE_PREFIX): value for key, value in weights.items() if key.startswith(_ONLINE_PREFIX)
         }
         prior = _read_prior(gaussians)
+        prior.check()
         require_finite(path, layers)
     except FormatError:
         raise
     except (KeyError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         reason = format_error(error, 200)
         raise FormatError(f"{path}: expected the released layout, received another one ({reason})") from None
-    try:
-        prior.check()
-    except (ValueError, ArithmeticError) as error:
-        raise FormatError(f"{path}: {error}") from None
     return flow, prior
-
-
-def make_release_config(checkpoint: Path | str, averaged: bool, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the config of a model (:class:`nfpi.ClassConditionalFlow`) that was read from a released checkpoint.
-
-    Args:
-        checkpoint: the checkpoint file.
-        averaged: whether the averaged weights were read.
-        data: description of the training images: name, classes, dtype, extra.
-    """
-    return {
-        "seed": 0,
-        "start": "release",
-        "checkpoint": Path(checkpoint).name,
-        "averaged": averaged,
-        "training": TrainingConfig().model_dump(include={"grey_noise", "latent_noise"}),
-        "data": dict(data),
-    }
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from nfpi.flows.bijection import ImageFlow
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import make_generator
+
+logger = logging.getLogger(__name__)
 
 _MAX_DRAWS = 10
 
@@ -29,7 +32,6 @@ def sample_images(
     domain: Domain,
     device: torch.device,
     start_batch: int = 0,
-    on_redrawn: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Draw z ~ N(μ_y, T² Σ_y) and yield f⁻¹(z) in the stored dtype: 8-bit images, or latents of an autoencoder.
 
@@ -45,8 +47,6 @@ def sample_images(
         domain: domain of the images that the flow was trained on.
         device: device on which latents are drawn and inverted.
         start_batch: number of batches to skip; the remaining ones do not depend on it.
-        on_redrawn: called with the index of each batch and the number of its images whose latents are drawn again, at
-            least once; None: not called.
 
     Yields:
         Images (B, C, H, W) in the domain's dtype and labels (B,), on the CPU, in the order of `labels`.
@@ -63,10 +63,9 @@ def sample_images(
         x = _draw(flow, prior, chunk, temperature, generator)
         for draws in range(1, _MAX_DRAWS + 1):
             bad = (~torch.isfinite(x.flatten(1)).all(1)).nonzero().squeeze(1)
-            if draws == 1 and on_redrawn is not None:
-                on_redrawn(index, len(bad))
             if not len(bad):
                 break
+            logger.info("%d of %d images are not finite: their latents are drawn again", len(bad), len(chunk))
             if draws == _MAX_DRAWS:
                 raise FloatingPointError(
                     f"sampling at temperature {temperature:g}: {len(bad)} of {len(chunk)} images are still not finite "

@@ -8,7 +8,6 @@ dependencies only when it is used.
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import signal
@@ -43,8 +42,6 @@ class LogHandler(LogHandlerBase):
 
         settings = self.common_settings
         stream = sys.stdout if settings.stdout else sys.stderr
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # the encoding may lack λ
         plain = settings.dryrun or settings.verbose or settings.quiet or settings.printshellcmds or settings.debug_dag
         self._plain_handler = ColorizingTextHandler(settings.nocolor, stream) if plain else None
         self._lines = JobLines(stream)

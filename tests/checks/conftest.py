@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from nfpi.checks.batches import Subject
 from nfpi.checks.questions import Line
-from nfpi.checks.subject import Subject
-from nfpi.config.presets import merge
 from nfpi.config.resolution import Resolved, resolve
+from nfpi.config.settings import merge
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = {
@@ -41,7 +41,7 @@ def make_subject(resolve_demo: Callable[..., Resolved]) -> Callable[..., Subject
 
     def make(**overrides: Any) -> Subject:
         subject = Subject.find(resolve_demo(**overrides), torch.device("cpu"))
-        subject.work = [work for work in subject.work if work.subject == "mef" or not work.kind.startswith("flow")]
+        subject.work = [work for work in subject.work if work.subject == "mef" or work.stage != "train_flow"]
         return subject
 
     return make

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import linalg
 
-from nfpi.classifiers import Inception, LoadedClassifier, TooFewImages, compare_features
+from nfpi.classifiers import Inception, LoadedClassifier, compare_features
 from nfpi.classifiers.features import draw_images
 from nfpi.classifiers.preprocessing import Preprocessing
 from nfpi.classifiers.registry import build_classifier
@@ -41,24 +41,6 @@ def classifier() -> LoadedClassifier:
 # ---- distances ----------------------------------------------------------------------------------------------
 
 
-def test_the_distances_are_those_of_the_library(fidelity, pair):
-    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
-    from torch_fidelity.metric_kid import kid_features_to_metric
-    from torch_fidelity.metric_prc import prc_features_to_metric
-
-    found = compare_features(*pair, SETTINGS)
-    exact = [features.double() for features in pair]
-    statistics = map(fid_features_to_statistics, exact)
-    kid = kid_features_to_metric(*exact, kid_subsets=3, kid_subset_size=20, verbose=False)
-    shares = prc_features_to_metric(*exact, prc_neighborhood=2, verbose=False)
-    assert found == {
-        "fid": fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"],
-        "kid": kid["kernel_inception_distance_mean"],
-        "precision": shares["precision"],
-        "recall": shares["recall"],
-    }
-
-
 def test_fid_is_its_formula(fidelity, pair):
     first, second = (features.double().numpy() for features in pair)
     gap, covariances = first.mean(0) - second.mean(0), [np.cov(each, rowvar=False) for each in (first, second)]
@@ -78,12 +60,8 @@ def test_precision_is_of_the_generated_images_and_recall_of_the_real_ones(fideli
 def test_equal_sets_are_at_no_distance(fidelity, pair):
     found = compare_features(pair[0], pair[0], SETTINGS)
     assert found["fid"] == pytest.approx(0, abs=1e-9)
+    assert abs(found["kid"]) < 0.1 * compare_features(*pair, SETTINGS)["kid"]
     assert (found["precision"], found["recall"]) == (1, 1)
-
-
-def test_fewer_than_twice_as_many_images_as_features_are_refused(fidelity, pair):
-    with pytest.raises(TooFewImages, match="16 images"):
-        compare_features(pair[0][:15], pair[1], SETTINGS)
 
 
 # ---- networks -----------------------------------------------------------------------------------------------

@@ -85,11 +85,6 @@ def test_a_policy_that_timm_does_not_know_is_refused(policy):
         StandardAugmentation(rand_augment=policy)
 
 
-def test_the_largest_erased_share_is_not_below_the_smallest():
-    with pytest.raises(ValueError, match="erasing_max_area"):
-        StandardAugmentation(random_erasing=0.5, erasing_max_area=0.01)
-
-
 @pytest.mark.parametrize("policy", ["rand-m0-mstd1", "rand-m10-mstd1-inc1"])
 def test_rand_augment_stays_in_the_range_of_its_operations(policy):
     change = RandAugment(policy, 1, (0.1, 0.5, 0.9))

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nfpi.config.extensions import REGISTRIES, _loaded
+from nfpi.config.extensions import _loaded
+from nfpi.config.registry import REGISTRIES
 from nfpi.config.resolution import Resolved, resolve
 from nfpi.config.settings import Config
 

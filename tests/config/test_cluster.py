@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import ValidationError
 
-from nfpi.config.base import explain
 from nfpi.config.cluster import Cluster, Resources, compute_job_resources, count_job_threads
-from nfpi.config.settings import Config
 
 ON_GPU = Resources(gpu=1, threads=8, mem_mb=16000, runtime=60)
 ON_CPU = Resources(threads=4, mem_mb=8000, runtime=30)
@@ -76,54 +73,6 @@ def test_what_leaves_a_checkpoint_is_warned_before_its_limit():
     assert "slurm_extra" not in compute_job_resources("train_flow", ON_GPU, Cluster(warn_seconds=0))
 
 
-@pytest.mark.parametrize(
-    ("cluster", "resources", "limit"),
-    [
-        ({"warn_seconds": 3600}, {}, "augment, 3600 s"),
-        ({"warn_seconds": 1200}, {"train_flow": {"runtime": 20}}, "train_flow, 1200 s"),
-        ({"warn_seconds": 600, "max_runtime": 10}, {}, "augment, 600 s"),
-    ],
-)
-def test_a_warning_at_the_start_of_a_job_is_refused(cluster, resources, limit):
-    with pytest.raises(ValidationError, match=f"cluster.warn_seconds: .*{limit}"):
-        Config(cluster=cluster, resources=resources)
-    Config(cluster={**cluster, "warn_seconds": cluster["warn_seconds"] - 1}, resources=resources)
-
-
-def test_an_account_may_stand_in_a_variable_and_is_refused_for_what_that_stands_for(monkeypatch):
+def test_an_account_may_stand_in_a_variable(monkeypatch):
     monkeypatch.setenv("NFPI_TEST_PROJECT", "abc")
     assert Cluster(account="$NFPI_TEST_PROJECT@v100").account == "abc@v100"
-    monkeypatch.setenv("NFPI_TEST_PROJECT", "$(touch x)")
-    with pytest.raises(ValidationError, match="account"):
-        Cluster(account="$NFPI_TEST_PROJECT@v100")
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"options": "$(touch x)"},
-        {"options": "--mail-user=`id`"},
-        {"options": "--hint=nomultithread; touch x"},
-        {"options": "--hint=nomultithread\ntouch x"},
-        {"options": '--comment="$HOME"'},
-        {"options": "--comment='unbalanced"},
-        {"account": "a; touch x"},
-        {"cpu_account": "a b"},
-        {"partition": "$(touch x)"},
-        {"cpu_partition": "a|b"},
-        {"constraint": "`id`"},
-        {"qos": {"$(touch x)": 60}},
-    ],
-)
-def test_what_a_shell_would_expand_is_refused_in_one_line(settings):
-    with pytest.raises(ValidationError) as error:
-        Cluster(**settings)
-    line = explain(error.value)
-    assert line.startswith(next(iter(settings)))
-    assert "\n" not in line
-
-
-def test_what_clusters_are_asked_for_is_accepted():
-    options = "--hint=nomultithread --exclude=node[01-03] --comment='50 % of $5' --mail-user=\"a@b.c\""
-    known = {"options": options, "constraint": "[a100|h100*2]&nvlink", "partition": "gpu_p2,gpu_p5"}
-    assert Cluster(**known).model_dump(include=set(known)) == known

@@ -41,20 +41,6 @@ def test_a_table_of_a_metric_that_no_row_has_is_refused(project, experiment, met
         resolve_table(project, below=below, metrics=[metric])
 
 
-def test_inception_needs_a_file_of_its_weights(project):
-    table = {"t": {"metrics": ["fid_inception"], "experiments": [GENERATED]}}
-    with pytest.raises(ConfigError, match=r"tables\.t\.metrics: fid_inception: .*quality\.inception"):
-        project.resolve_config(tables=table)
-    assert project.resolve_config(tables=table, quality={"inception": "weights.pth"})
-
-
-def test_features_of_a_resnet18_need_a_resnet18(project):
-    classifiers = {"resnet18": {}, "other": {"model": "swin"}}
-    table = {"t": {"metrics": ["gan_test", "kid_resnet18"], "experiments": [GENERATED | {"classifier": "other"}]}}
-    with pytest.raises(ConfigError, match=r"kid_resnet18: .*swin"):
-        project.resolve_config(tables=table, classifiers=classifiers)
-
-
 def test_one_row_that_has_a_metric_is_enough(project):
     metrics = ["nf_acc", "cnn_ece", "top5", "ece"]
     assert resolve_table(project, FLOW, GENERATED, REAL, metrics=metrics).tables["t"].metrics == metrics

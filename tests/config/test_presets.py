@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nfpi.config.base import ConfigError
-from nfpi.config.presets import list_built_in_presets, merge
-from nfpi.config.resolution import resolve
+from nfpi.config.resolution import list_built_in_presets, resolve
+from nfpi.config.settings import merge
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,47 +65,10 @@ def test_another_method_replaces_the_block(block, overlay, expected):
     assert merged == {"priors": {"p": expected or block | overlay}}
 
 
-@pytest.mark.parametrize("where", [(), ("datasets", "digits", "overrides")])
-def test_another_kind_of_flow_replaces_the_block_wherever_it_stands(where):
-    def at(block: dict) -> dict:
-        content = {"flows": {"mef": block}}
-        for key in reversed(where):
-            content = {key: content}
-        return content
-
+def test_another_kind_of_flow_replaces_the_block():
     below, same, other = {"num_blocks": [1]}, {"num_flows": [2]}, {"kind": "glow", "num_flows": [2]}
-    assert merge(at(below), at(same)) == at(below | same)
-    assert merge(at(below), at(other)) == at(other)
-
-
-def test_overrides_without_a_variant_are_for_that_of_the_common_block():
-    common = {"flows": {"t": {"kind": "transformer"}}, "classifiers": {"c": {"model": "swin"}}}
-    blocks = {"flows": {"t": {"patch_size": 8}}, "classifiers": {"c": {"architecture": {"depths": [1]}}}}
-    below = {**common, "datasets": {"digits": {"overrides": blocks}}}
-
-    def add(**overrides: dict) -> dict:
-        return merge(below, {"datasets": {"digits": {"overrides": overrides}}})["datasets"]["digits"]["overrides"]
-
-    block = {"kind": "transformer", "depth": 4}
-    assert add(flows={"t": block})["flows"]["t"] == {"patch_size": 8} | block
-    assert add(flows={"t": {"kind": "matrix_exponential"}})["flows"]["t"] == {"kind": "matrix_exponential"}
-    assert add(classifiers={"c": {"model": "swin"}})["classifiers"]["c"]["architecture"] == {"depths": [1]}
-    assert "architecture" not in add(classifiers={"c": {"model": "eva02"}})["classifiers"]["c"]
-
-
-def test_another_model_of_a_classifier_keeps_all_but_the_architecture():
-    below = {"classifiers": {"c": {"model": "swin", "epochs": 3, "architecture": {"depths": [1]}}}}
-    overlay = {"classifiers": {"c": {"model": "eva02", "architecture": {"depth": 2}}}}
-    expected = {"model": "eva02", "epochs": 3, "architecture": {"depth": 2}}
-    assert merge(below, overlay) == {"classifiers": {"c": expected}}
-    smaller = {"classifiers": {"c": {"architecture": {"embed_dim": 8}}}}
-    assert merge(below, smaller)["classifiers"]["c"]["architecture"] == {"depths": [1], "embed_dim": 8}
-
-
-def test_the_default_model_named_by_an_overlay_keeps_the_architecture():
-    block = {"architecture": {"stem_init": "torch_default"}}
-    merged = merge({"classifiers": {"c": block}}, {"classifiers": {"c": {"model": "resnet18"}}})
-    assert merged == {"classifiers": {"c": {"model": "resnet18", **block}}}
+    assert merge({"flows": {"mef": below}}, {"flows": {"mef": same}}) == {"flows": {"mef": below | same}}
+    assert merge({"flows": {"mef": below}}, {"flows": {"mef": other}}) == {"flows": {"mef": other}}
 
 
 def test_only_named_blocks_are_replaced():
@@ -219,10 +182,10 @@ FAULTS = [
     ("mine/a.yaml", {"extends": "b.yaml"}, "a.yaml: extends itself"),
     ("mine/a.yaml", "a: [", "a.yaml: expected YAML"),
     ("mine/a.yaml", "a: 2024-02-30", "a.yaml: expected YAML"),
-    ("mine/a.yaml", "tables: {a: null}\nseeds: [1]\ntables: {b: null}\n", "a.yaml: line 3: "),
+    ("mine/a.yaml", "tables: {a: null}\nseeds: [1]\ntables: {b: null}\n", "'tables' again"),
     ("mine/a.yaml", "- 1", "a.yaml: "),
     ("mine/a.yaml", {"results": "x"}, "a.yaml: "),
-    ("mine/a.yaml", {"flows": {"mef": {"num_flow": [1]}}}, "preset a: unknown key 'flows.mef.num_flow'"),
+    ("mine/a.yaml", {"flows": {"mef": {"num_flow": [1]}}}, "unknown key 'flows.mef.num_flow'"),
     ("mine/a b.yaml", {}, "a b.yaml"),
 ]
 

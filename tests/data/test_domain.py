@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from nfpi.data import DataError, choose_domain
-from nfpi.data.domain import PixelDomain
 from nfpi.flows.dequantization import dequantize, quantize
 
 SHAPE = (4, 3, 2)
@@ -96,14 +95,3 @@ def test_latents_without_a_proper_spread_are_refused(spread):
     meta = {"name": "toy", "dtype": "float16", "extra": {} if spread is None else {"spread": spread}}
     with pytest.raises(DataError, match="toy"):
         choose_domain(meta, grey_noise=0.0, latent_noise=0.05)
-
-
-def test_pixels_are_no_latents_and_latents_no_pixels(meta, latents):
-    domain = choose_domain(meta, grey_noise=0.0, latent_noise=0.05)
-    pixels = PixelDomain(0.0)
-    with pytest.raises(DataError, match="uint8"):
-        domain.to_flow(torch.zeros(1, *SHAPE, dtype=torch.uint8), None)
-    with pytest.raises(DataError, match="float16"):
-        pixels.to_flow(latents, None)
-    with pytest.raises(DataError, match=r"\(4, 2, 3\)"):
-        domain.to_flow(latents.mT, None)

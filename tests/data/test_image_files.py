@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image
 
 from nfpi.data import DataError
-from nfpi.data.image_files import find_images, list_files, read_image, read_image_header, read_images
+from nfpi.data.image_files import find_images, read_images
 from nfpi.data.sources.imagefolder import find_labelled_images, strip_suffixes
 
 GREY, COLOUR = (1, 4, 6), (3, 4, 6)
@@ -34,26 +33,10 @@ def test_files_and_folders_give_all_their_images(tmp_path):
 
 
 def test_what_is_no_image_or_folder_is_named(tmp_path):
-    for find, name in ((list_files, "absent/a"), (lambda path: find_images([path]), "nothing.png")):
-        with pytest.raises(DataError, match=f"{name}: "):
-            find(tmp_path / name)
+    with pytest.raises(DataError, match=r"nothing\.png: "):
+        find_images([tmp_path / "nothing.png"])
     with pytest.raises(DataError, match=f"{tmp_path}: "):
         find_images([tmp_path])
-
-
-def test_links_to_folders_are_followed_but_not_in_circles(tmp_path, caplog):
-    save(tmp_path / "elsewhere/deep/1.png", 4, 6)
-    save(tmp_path / "a/2.png", 4, 6)
-    (tmp_path / "a/linked").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere/deep/up").symlink_to("..")
-    (tmp_path / "a/again").symlink_to(tmp_path / "a")
-    (tmp_path / "a/broken").symlink_to("nowhere")
-    (tmp_path / "a/itself").symlink_to("itself")
-    (tmp_path / "a/above").symlink_to("..")
-    found = find_images([tmp_path / "a"])
-    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a/2.png", "a/linked/deep/1.png"]
-    links = [str(tmp_path / "a" / link) for link in ("above", "again", "linked/deep/up")]
-    assert [message.split(":")[0] for message in sorted(caplog.messages)] == links
 
 
 def test_classes_with_one_folder_name_are_refused(tmp_path):
@@ -79,15 +62,11 @@ def test_labelled_images_lie_in_folders_called_as_classes(tmp_path):
         find_labelled_images(tmp_path, ["bee", "cat", "sea/gull"])
 
 
-def test_class_folders_may_be_links_and_folders_in_them_are_named(tmp_path, caplog):
+def test_class_folders_may_be_links(tmp_path):
     save(tmp_path / "elsewhere/1.png", 4, 6)
-    save(tmp_path / "elsewhere/more/2.png", 4, 6)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/cat").symlink_to(tmp_path / "elsewhere")
     assert find_labelled_images(tmp_path / "mine", ["bee", "cat"]) == [[], [tmp_path / "mine/cat/1.png"]]
-    (warning,) = caplog.messages
-    assert str(tmp_path / "mine") in warning
-    assert "'cat/more'" in warning
     (tmp_path / "mine/bee").symlink_to("nowhere")
     with pytest.raises(DataError, match=r"mine/bee:.*a broken link"):
         find_labelled_images(tmp_path / "mine", ["bee", "cat"])
@@ -118,10 +97,3 @@ def test_others_are_named_or_converted(tmp_path, size, shape, received):
 def test_names_without_suffix_stay_apart():
     assert strip_suffixes([Path("a.png"), Path("b.jpg")]) == ["a", "b"]
     assert strip_suffixes([Path("a.png"), Path("a.jpg")]) == ["a.png", "a.jpg"]
-
-
-@pytest.mark.parametrize("read", [read_image, read_image_header])
-def test_a_pipe_among_images_is_refused_at_once(tmp_path, read):
-    os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"a\.png: expected an image"):
-        read(tmp_path / "a.png")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -33,7 +32,7 @@ def source(image_set) -> ImageBatches:
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """Batches that say which process made them, for which epoch and when."""
+    """Batches that say which process made them, and for which epoch."""
 
     length: int
 
@@ -41,7 +40,7 @@ class Traced:
         return self.length
 
     def read(self, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
-        made_by = torch.tensor([os.getpid(), request.epoch, time.monotonic_ns()])
+        made_by = torch.tensor([os.getpid(), request.epoch])
         return made_by, torch.from_numpy(request.indices)
 
 
@@ -50,61 +49,30 @@ def loaders(source: object, workers: int) -> BatchLoader:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("announced", [True, False])
-def test_epochs_one_after_another_are_those_that_stand_alone(source, workers, announced):
-    """In any sequence: with passes in between, with one that is abandoned, resumed in the middle."""
+def test_epochs_one_after_another_are_those_that_stand_alone(source, workers):
+    """In any sequence: with one that is abandoned, resumed in the middle, or of another seed."""
     several = loaders(source, workers)
-    sequence = [(9, 0), (3, 0), (9, 0), (4, 0), (5, 2), (9, 0), (9, 0), (1, 4), (2, 0)]
     try:
-        for place, (epoch, start) in enumerate(sequence):
-            then = sequence[place + 1][0] if announced and place + 1 < len(sequence) else None
-            found = list(several.load_epoch(epoch, seed=7, start_batch=start, next_epoch=then))
-            assert same(found, list(loaders(source, 0).load_epoch(epoch, seed=7, start_batch=start))), (place, epoch)
-            list(islice(several.load_epoch(8, seed=7, next_epoch=epoch), place % 3))  # abandoned
-        assert same(list(several.load_epoch(0, seed=8)), list(loaders(source, 0).load_epoch(0, seed=8)))
+        for epoch, seed, start in ((9, 7, 0), (3, 7, 0), (9, 7, 0), (5, 7, 2), (1, 7, 4), (0, 8, 0)):
+            found = list(several.load_epoch(epoch, seed=seed, start_batch=start))
+            assert same(found, list(loaders(source, 0).load_epoch(epoch, seed=seed, start_batch=start)))
+            list(islice(several.load_epoch(8, seed=7), epoch % 3))  # abandoned
     finally:
         several.close()
 
 
-@pytest.mark.parametrize("workers", [1, 2, 5])
-def test_an_announced_epoch_is_never_taken_for_another(source, workers):
-    """Fewer batches an epoch than are made ahead, so that the workers come to the end of what is known."""
-    several = BatchLoader(source, 40, shuffle=True, workers=workers)
-    alone = BatchLoader(source, 40, shuffle=True)
-    try:
-        for epoch, then in ((0, 1), (1, 2), (2, 9), (9, 3), (3, 9), (9, 4), (4, 7), (5, None), (6, 5)):
-            assert same(
-                list(several.load_epoch(epoch, seed=7, next_epoch=then)), list(alone.load_epoch(epoch, seed=7))
-            ), epoch
-    finally:
-        several.close()
-
-
-def test_workers_live_across_epochs_and_make_the_next_one_before_this_one_ends():
-    several, workers, ended = loaders(Traced(160), 2), set(), 0
+def test_workers_live_across_epochs():
+    several, workers = loaders(Traced(160), 2), set()
     try:
         for epoch in range(3):
-            traces = [trace.tolist() for trace, _ in several.load_epoch(epoch, seed=0, next_epoch=epoch + 1)]
-            assert {of for _, of, _ in traces} == {epoch}
-            workers |= {process for process, _, _ in traces}
-            if epoch:
-                assert traces[0][2] < ended
-            time.sleep(0.3)  # what is made ahead waits
-            ended = time.monotonic_ns() - 2 * 10**8
+            traces = [trace.tolist() for trace, _ in several.load_epoch(epoch, seed=0)]
+            assert {of for _, of in traces} == {epoch}
+            workers |= {process for process, _ in traces}
     finally:
         several.close()
     assert len(workers) == 2
     assert os.getpid() not in workers
     assert multiprocessing.active_children() == []
-
-
-def test_a_stale_epoch_is_refused(source):
-    several = loaders(source, 0)
-    old = several.load_epoch(0, seed=0)
-    next(old)
-    next(several.load_epoch(1, seed=0))
-    with pytest.raises(RuntimeError, match="epoch 0"):
-        next(old)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -128,7 +96,7 @@ def test_requests_are_completed_in_the_calling_process_and_in_their_order(worker
     several = BatchLoader(Given(), 16, shuffle=True, workers=workers, prepare=complete)
     try:
         for epoch in (0, 1):
-            for given, indices in several.load_epoch(epoch, seed=0, next_epoch=epoch + 1):
+            for given, indices in several.load_epoch(epoch, seed=0):
                 assert torch.equal(given, 2 * indices + epoch)
     finally:
         several.close()
@@ -155,7 +123,7 @@ class Faulty:
 @pytest.mark.parametrize("fault", [DataError("a.png: cut"), OSError("the disk is away"), FloatingPointError("NaN")])
 def test_the_error_of_a_worker_is_its_own_line_and_ends_all_workers(workers, fault):
     several = BatchLoader(Faulty(fault), 4, workers=workers)
-    stream = several.load_epoch(0, seed=0, next_epoch=1)
+    stream = several.load_epoch(0, seed=0)
     next(stream)
     with pytest.raises(type(fault)) as caught:
         next(stream)
@@ -167,7 +135,7 @@ def test_workers_end_when_the_calling_process_is_interrupted_in_between(monkeypa
     several = loaders(Traced(600), 2)
     stream = several.load_epoch(0, seed=0)
     next(stream)
-    monkeypatch.setattr(several._batches, "_next_data", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(several._loader._iterator, "_next_data", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         next(stream)
     assert multiprocessing.active_children() == []

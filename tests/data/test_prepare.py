@@ -6,7 +6,6 @@ import pytest
 
 from nfpi.config.datasets import DatasetConfig
 from nfpi.data import DataError, export_imagefolder, load_source, prepare_dataset, read_image_set, write_image_set
-from nfpi.data.prepare import assign_splits
 
 SPLITS = ("train", "validation", "test")
 
@@ -145,12 +144,6 @@ def test_too_few_images_are_refused_in_one_line(tmp_path, train, settings, match
         _prepare(tmp_path, source="imagefolder", folder=folder, **settings)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
-
-
-def test_an_empty_split_of_a_source_is_refused_with_a_limit_too():
-    labels = {"train": np.arange(40) % 2, "test": np.empty(0, np.int64)}
-    with pytest.raises(DataError, match=r"test.*'a'.*0"):
-        assign_splits("set", DatasetConfig(source="digits", test_per_class=3), labels, ["a", "b"])
 
 
 def test_all_three_splits_or_none(tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ def finish(folder: Path, arrays: tuple[np.ndarray, np.ndarray], resume_key: str 
     """Write what is missing, and see that all is there; the number of images that were."""
     images, labels = arrays
     with writer_of(folder, resume_key) as writer:
-        missing = np.flatnonzero(~writer.written)
+        missing = np.flatnonzero(~writer.rows.written)
         writer.put(missing, images[missing], labels[missing])
     found = read_image_set(folder)
     assert np.array_equal(found.images, images)
@@ -62,22 +62,6 @@ def test_a_set_that_was_stopped_is_gone_on_with(tmp_path, arrays, stop, error):
         write_until(tmp_path / "set", arrays, stop, error)
     assert not (tmp_path / "set").exists()
     assert finish(tmp_path / "set", arrays) == stop
-
-
-def test_counts_of_a_stopped_process_are_kept(tmp_path, arrays):
-    images, labels = arrays
-
-    def stop() -> None:
-        with writer_of(tmp_path / "set") as writer:
-            writer.counts[0] = 3
-            writer.put(np.arange(7), images[:7], labels[:7])
-            raise Interrupted("SIGTERM")
-
-    with pytest.raises(Interrupted):
-        stop()
-    with writer_of(tmp_path / "set") as writer:
-        assert writer.counts == {0: 3}
-        writer.put(np.arange(7, LENGTH), images[7:], labels[7:])
 
 
 def test_an_old_set_stays_until_then(tmp_path, arrays):
@@ -107,7 +91,7 @@ def write_and_die(folder: Path, arrays: tuple[np.ndarray, np.ndarray], ready) ->
     images, labels = arrays
     with writer_of(folder) as writer:
         writer.put(np.arange(7), images[:7], labels[:7])
-        writer._rows.save_progress()
+        writer.rows.save_progress()
         writer.put(np.arange(7, 12), images[7:12], labels[7:12])
         ready.set()
         signal.pause()
@@ -159,17 +143,6 @@ def test_rows_of_another_dtype_are_restored(tmp_path, dtype):
     second = LabelledRows(tmp_path / "array.npy", (6, 3), np.float32, FINGERPRINT)
     assert second.first_missing == 4
     assert np.array_equal(second.array[:4], rows.astype(np.float32))
-
-
-@pytest.mark.parametrize(("length", "dtype"), [(2, np.uint8), (6, np.float32)])
-def test_a_file_that_was_written_anew_with_other_settings_is_not_used(tmp_path, length, dtype):
-    path, shape = tmp_path / "array.npy", (6, 3)
-    first = LabelledRows(path, shape, np.uint8, FINGERPRINT)
-    first.put(np.arange(4), np.ones((4, 3), np.uint8), np.arange(4))
-    first.save_progress()
-    LabelledRows(path, (length, 3), dtype, OTHER)
-    again = LabelledRows(path, shape, np.uint8, FINGERPRINT)
-    assert (again.first_missing, again.array.shape, again.array.dtype) == (0, shape, np.uint8)
 
 
 def test_remains_of_killed_processes_go_once_the_folder_is_there(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from nfpi.cli import main
 from nfpi.config.settings import Config
 from nfpi.evidence.keeping import EvidenceError
-from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
+from nfpi.evidence.rebuilding import RebuiltResults
 from nfpi.results.recorded.calls import StoredSettings
 from nfpi.results.recorded.runs import collect, find_runs
 from nfpi.results.tables.building import accuracy_table, read_reference
@@ -22,7 +22,6 @@ from nfpi.runtime.formats import FormatError
 from .conftest import CONFIG, Results
 
 REFERENCE = Path(__file__).parents[2] / "workflow/reference/paper.csv"
-COMMITTED = Path(__file__).parents[2] / "docs/evidence"
 
 
 def read(results: Results) -> RebuiltResults:
@@ -85,21 +84,6 @@ def test_runs_that_are_not_made_are_missing_in_the_table(results: Results):
     results.make_runs(0, without=(1e4,))
     results.gather()
     assert read(results).make_table("table2")["status"].tolist()[1] == "missing"
-
-
-def test_runs_of_other_settings_than_those_beside_them_are_marked(results: Results):
-    results.make_runs(0)
-    results.make_runs(1, epochs=3)
-    results.gather(with_other_settings=True)
-    rebuilt = read(results)
-    assert {run.seed for run in rebuilt.differing} == {1}
-    assert {*map(tuple, rebuilt.differing.values())} == {("training.epochs",)}
-
-
-@pytest.mark.parametrize("folder", find_evidence(COMMITTED), ids=lambda folder: folder.name)
-def test_the_committed_runs_were_trained_with_the_settings_beside_them(folder):
-    """Some of it is older than keys."""
-    assert RebuiltResults.read(folder, REFERENCE).differing == {}
 
 
 @pytest.fixture
@@ -183,20 +167,6 @@ def test_the_extensions_that_settings_need_are_named(results: Results):
         read(results)
 
 
-def test_a_folder_without_evidence_is_refused(tmp_path):
-    with pytest.raises(EvidenceError):
-        find_evidence(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"none\.csv"):
-        find_reference(tmp_path / "none.csv")
-
-
-def test_evidence_of_a_preset_without_its_settings_is_not_left_out(tmp_path):
-    for file in ("a/settings.json", "a/SHA256SUMS", "b/SHA256SUMS"):
-        (tmp_path / file).parent.mkdir(exist_ok=True)
-        (tmp_path / file).touch()
-    assert find_evidence(tmp_path) == [tmp_path / "a", tmp_path / "b"]
-
-
 def test_the_commands_keep_and_rebuild(results: Results, tmp_path, capsys):
     results.make_runs(0)
     (results.root / "settings.json").write_text(results.stored.to_text())
@@ -205,11 +175,10 @@ def test_the_commands_keep_and_rebuild(results: Results, tmp_path, capsys):
     assert "--with-other-settings" in capsys.readouterr().err
     assert main([*command, "--with-other-settings"]) == 0
     document = tmp_path / "README.md"
-    document.write_text("# Mine\n\n<!-- evidence: mine/table2 short -->\n<!-- end -->\n")
+    document.write_text("# Mine\n\n<!-- evidence: mine/table2 -->\n<!-- end -->\n")
     command = ["tables", str(results.evidence.parent), "--output", str(tmp_path / "out"), "--update", str(document)]
     assert main(command) == 0
-    assert (tmp_path / "out/mine/tables/table2.md").is_file()
-    assert "| 10⁴ | 85 | 85 |" in document.read_text().replace("**", "")
+    assert (tmp_path / "out/mine/tables/table2.md").read_text() in document.read_text()
     assert main(["tables", str(results.evidence)]) == 1
 
 

@@ -14,7 +14,6 @@ from nfpi.data.domain import PixelDomain
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.model import ClassConditionalFlow
 from nfpi.priors import GaussianPrior
-from nfpi.runtime.divergence import Diverged, mark_diverged
 
 SHAPE = (1, 4, 4)
 TRAINING = {"grey_noise": 0.05, "latent_noise": 0.05}
@@ -67,11 +66,3 @@ def model_files(tmp_path_factory: pytest.TempPathFactory, model: ClassConditiona
     folder = tmp_path_factory.mktemp("run") / "model"
     model.save_pretrained(folder)
     return sorted(folder.iterdir())
-
-
-@pytest.fixture
-def diverged_files(tmp_path: Path) -> list[Path]:
-    """A model whose fit diverged, on disk."""
-    files = [tmp_path / "diverged" / name for name in ("config.json", "model.safetensors")]
-    mark_diverged(files, Diverged(4, 1, "variance", 1e6))
-    return files

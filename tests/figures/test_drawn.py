@@ -1,10 +1,8 @@
-from pathlib import Path
-
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from nfpi.figures import Drawn, FigureError, FigureInputs, drawn, save_drawn
+from nfpi.figures import Drawn, drawn, save_drawn
 
 
 def line() -> Figure:
@@ -45,15 +43,3 @@ def test_a_fault_leaves_the_files_of_before(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="no memory"):
         save_drawn(Drawn({"a": line(), "b": line()}), tmp_path, "a")
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
-
-
-def test_files_are_found_by_what_they_are():
-    inputs = FigureInputs({"table": [Path("a/b.csv")], "train": [Path("c/d"), Path("c/e")]})
-    assert inputs.file("table") == Path("a/b.csv")
-    assert inputs.folder("train") == Path("c")
-    with pytest.raises(FigureError, match="train"):
-        inputs.file("train")
-    with pytest.raises(FigureError, match="model"):
-        inputs.folder("model")
-    with pytest.raises(FigureError, match="model"):
-        FigureInputs({"model": [Path("a/b"), Path("c/b")]}).folder("model")

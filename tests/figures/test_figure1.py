@@ -73,14 +73,6 @@ def test_a_class_of_two_images_has_no_covariance(images):
         compute_embedding(few, FIGURE.model_copy(update={"images": len(images)}))
 
 
-def test_an_embedding_has_what_its_figures_need(embedding):
-    assert list(embedding.columns) == COLUMNS
-    assert len(panel_of(embedding, "both", "images")) == 45
-    for variant in ("diagonal", "full"):
-        assert len(panel_of(embedding, variant, "data")) == 3 * 30
-        draw_gaussians(embedding, variant)
-
-
 @pytest.mark.parametrize("variant", ["diagonal", "full"])
 def test_panels_show_the_gaussians_of_the_data_and_of_the_fit(embedding, variant):
     """The same noise everywhere: from panel to panel a sample moves with the Gaussian of its class."""
@@ -223,8 +215,5 @@ def test_both_variants_and_the_points_are_made_from_images(make_image_set, tmp_p
     settings = FIGURE.model_copy(update={"images": 30, "perplexity": 5.0})
     drawn = draw(settings, inputs)
     assert list(drawn.pictures) == ["figure1", "figure1_full"]
-    for name in ("once", "again"):
-        save_drawn(drawn if name == "once" else draw(settings, inputs), tmp_path / name, "figure1")
-    files = sorted((tmp_path / "once").iterdir())
-    assert len(files) == 5  # two pictures in two formats, and a table
-    assert all(file.read_bytes() == (tmp_path / "again" / file.name).read_bytes() for file in files)
+    save_drawn(drawn, tmp_path / "drawn", "figure1")
+    assert len(list((tmp_path / "drawn").iterdir())) == 5  # two pictures in two formats, and a table

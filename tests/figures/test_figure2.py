@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nfpi.config.flows import NfaConfig
-from nfpi.data import DataError, write_image_set
+from nfpi.data import DataError
 from nfpi.figures import FigureInputs
 from nfpi.figures.figure2 import (
     AugmentationFigure,
@@ -70,12 +70,3 @@ def test_a_model_and_its_images_are_read(model_files, train_files):
     assert notes == [f"Δ {change:.3g}" for change in drawn.table["rms_change"]]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["class2", "class0"]
     assert [label.get_text() for label in axes.get_xticklabels()][:2] == ["original", "variant 1"]
-
-
-@pytest.mark.parametrize("names", [["a", "b", "c"], ["class0", "class1"]], ids=["other names", "fewer"])
-def test_images_of_other_classes_are_refused(model_files, tmp_path, names):
-    pixels = np.zeros((10, 4, 4, 1), np.uint8)
-    write_image_set(tmp_path / "train", pixels, np.arange(10) % 2, names, name="other", flip=False)
-    inputs = FigureInputs({"model": model_files, "train": sorted((tmp_path / "train").iterdir())}, {"nfa": {}})
-    with pytest.raises(DataError, match="train"):
-        draw(settings(["0"]), inputs)

@@ -6,10 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from nfpi.config.base import ConfigError
-from nfpi.config.settings import FIGURES, FigureSettings
+from nfpi.config.experiments import FIGURES, FigureSettings
 from nfpi.figures import Drawn, FigureError, FigureInputs, draw_figure, register_figure, save_drawn
-from nfpi.figures.figure2 import AugmentationFigure
-from nfpi.figures.samples import SamplesFigure
 from nfpi.runtime.divergence import Diverged
 
 
@@ -68,22 +66,9 @@ def test_a_fit_that_diverged_is_said_in_every_file(tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == names
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("samples", SamplesFigure.model_validate({"dataset": "toy", "lambda": 10})),
-        ("figure2", AugmentationFigure.model_validate({"dataset": "toy", "lambda": 10, "classes": ["class0"]})),
-    ],
-    ids=["samples", "figure2"],
-)
-def test_a_flow_whose_fit_diverged_is_drawn_as_a_notice(name, settings, diverged_files, train_files):
-    drawn = draw_figure(name, settings, FigureInputs({"model": diverged_files, "train": train_files}, {"nfa": {}}))
-    assert "diverged at iteration 4" in drawn.pictures[name].texts[0].get_text()
-
-
 def test_settings_of_figures_are_light():
     """The workflow imports them whenever it is planned."""
-    code = "import sys, nfpi.config; print(*nfpi.config.settings.FIGURES); print(*sys.modules)"
+    code = "import sys, nfpi.config; print(*nfpi.config.experiments.FIGURES); print(*sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     names, modules = answer.stdout.splitlines()
     assert "figure1" in names

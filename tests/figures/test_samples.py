@@ -1,5 +1,5 @@
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -15,10 +15,10 @@ from nfpi.model import ClassConditionalFlow
 CPU = torch.device("cpu")
 
 
-def settings(**changes: Any) -> SamplesFigure:
-    return SamplesFigure.model_validate(
-        {"dataset": "toy", "lambda": 1, "temperatures": [1e-6, 0.5, 1.0], "noises": 1, **changes}
-    )
+def sample(
+    model: ClassConditionalFlow, temperatures: Sequence[float] = (1e-6, 0.5, 1.0), classes: int = 10, noises: int = 1
+) -> np.ndarray:
+    return sample_grid(model, temperatures, classes, noises, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def means(model: ClassConditionalFlow) -> torch.Tensor:
 
 
 def test_samples_at_no_temperature_are_those_of_the_means(model, means):
-    grid = sample_grid(model, settings(), CPU)
+    grid = sample(model)
     assert grid.shape == (3, 3, 4, 4, 1)
     expected = quantize(means).permute(0, 2, 3, 1).numpy()
     assert np.abs(grid[0].astype(int) - expected).max() <= 1
@@ -37,17 +37,17 @@ def test_samples_at_no_temperature_are_those_of_the_means(model, means):
 
 
 def test_only_the_first_classes_are_drawn_where_so_many_are_asked_for(model):
-    first = sample_grid(model, settings(classes=2), CPU)
-    np.testing.assert_array_equal(first[0], sample_grid(model, settings(), CPU)[0, :2])
+    first = sample(model, classes=2)
+    np.testing.assert_array_equal(first[0], sample(model)[0, :2])
 
 
 def test_samples_depend_on_the_seed_of_the_run(model):
     other = dataclasses.replace(model, config={**model.config, "seed": 4})
-    assert (sample_grid(model, settings(), CPU)[2] != sample_grid(other, settings(), CPU)[2]).any()
+    assert (sample(model)[2] != sample(other)[2]).any()
 
 
 def test_every_image_of_a_block_has_a_noise_of_its_own_and_all_blocks_have_the_same(model):
-    grid = sample_grid(model, settings(noises=2, temperatures=[0.5, 1.0, 0.5]), CPU)
+    grid = sample(model, noises=2, temperatures=[0.5, 1.0, 0.5])
     assert grid.shape == (6, 3, 4, 4, 1)
     np.testing.assert_array_equal(grid[:2], grid[4:])
     assert (grid[2] != grid[3]).any((1, 2, 3)).all()
@@ -64,7 +64,7 @@ def test_latents_are_decoded(model, means, monkeypatch):
 
     monkeypatch.setattr(autoencoder, "load_decoder", load_decoder)
     monkeypatch.setattr(image_grid, "_BATCH_SIZE", 2)
-    grid = sample_grid(of_latents, settings(), CPU)
+    grid = sample(of_latents)
     assert grid.shape == (3, 3, 8, 8, 1)
     assert grid.dtype == np.uint8
     np.testing.assert_array_equal(grid[0, :, ::2, ::2], 255 * (means.permute(0, 2, 3, 1).numpy() > 0))
@@ -77,6 +77,7 @@ def test_names_of_classes_are_no_formulas(noises):
 
 
 def test_a_model_is_read_and_its_classes_are_named(model_files):
-    (axes,) = draw(settings(), FigureInputs({"model": model_files})).pictures["samples"].axes
+    settings = SamplesFigure.model_validate({"dataset": "toy", "temperatures": [1e-6, 0.5, 1.0], "noises": 1})
+    (axes,) = draw(settings, FigureInputs({"model": model_files})).pictures["samples"].axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["class0", "class1", "class2"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["1e-06", "0.5", "1"]

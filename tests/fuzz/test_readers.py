@@ -90,7 +90,7 @@ def of_statistics(file: Path) -> Any:
 
 def of_classifier(file: Path) -> Any:
     weights, header = load_tensors(file)
-    config, model = build_trained(weights, header, file)
+    config, model, _ = build_trained(weights, header, file)
     return config.model_dump(mode="json"), model.state_dict(), header
 
 

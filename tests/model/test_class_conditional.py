@@ -12,7 +12,7 @@ import torch
 from nfpi import ClassConditionalFlow
 from nfpi.data import ImageSet
 from nfpi.evaluation import evaluate_flow
-from nfpi.model import TrainedFlow, inference
+from nfpi.model import inference
 
 from .conftest import SMALL
 
@@ -205,7 +205,3 @@ def test_results_do_not_depend_on_the_state_that_the_caller_left_torch_in(fitted
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == other.dtype
         assert (one == other).all()
-
-
-def test_the_former_name_is_an_alias():
-    assert TrainedFlow is ClassConditionalFlow

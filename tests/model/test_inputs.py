@@ -34,7 +34,6 @@ def test_images_become_arrays_with_channels_last(shape, known):
     ("images", "known", "message"),
     [
         (np.zeros((2, 8, 8, 3), np.float32), None, r"float32; for values in \[0, 1\]"),
-        (torch.ones(2, 8, 8, dtype=torch.bfloat16), None, r"for values in \[0, 1\]"),
         (np.zeros((2, 8, 8, 3), int), COLOUR, "int64"),
         (np.zeros((0, 8, 8)), None, "float64"),
         (np.zeros((2, 9, 8, 3), np.uint8), COLOUR, r"\(N, 8, 8, 3\), received \(2, 9, 8, 3\)"),
@@ -99,7 +98,3 @@ def test_files_that_are_mapped_to_memory_are_read_without_warnings(tmp_path, rec
     assert np.shares_memory(check_images(images, GREY), images)  # large sets of images stay in the file
     assert check_latents(latents, GREY).shape == (2, 1, 8, 8)
     assert not recwarn
-
-
-def test_latents_in_bfloat16_are_numbers():
-    assert check_latents(torch.ones(2, 64, dtype=torch.bfloat16), GREY).dtype == torch.float32

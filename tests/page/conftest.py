@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from nfpi.config.settings import Config
 from nfpi.data import write_image_set
-from nfpi.page.write import Descriptions, FigureDescription, write_descriptions
+from nfpi.results.recorded.calls import StoredSettings, write_settings
 from nfpi.results.recorded.csv_files import write_log
 from nfpi.results.recorded.predictions import write_predictions
 from nfpi.results.recorded.records import write_metrics
@@ -31,9 +32,26 @@ DIVERGED = replace(FITTED, weight=1e9)
 ON_GENERATED_IMAGES = replace(FITTED, classifier="resnet18")
 AUGMENTED = replace(FITTED, classifier="swin", augmentation="nfa")
 WITHOUT_FLOW = Run(dataset="animals", seed=0, classifier="swin", augmentation="none")
-FIGURES = {
-    "samples": FigureDescription(title="samples", caption="Images at T < 1 & above.", pictures=["samples"]),
-    "figure1": FigureDescription(title="figure 1", caption="Two panels.", pictures=["figure1", "figure1_full"]),
+CONFIG = {
+    "seeds": [0],
+    "datasets": {"animals": {}},
+    "flows": {"mef": {}},
+    "priors": {"fpi": {}},
+    "classifiers": {"resnet18": {}, "swin": {"model": "swin", "train_on": "real"}},
+    "tables": {
+        "table2": {
+            "title": TITLE,
+            "experiments": [
+                {"dataset": "animals", "lambdas": [0, 1e4, 1e9]},
+                {"dataset": "animals", "lambdas": [1e4], "classifier": "swin", "augmentation": "nfa"},
+                {"dataset": "animals", "prior": None, "classifier": "swin", "augmentation": "none"},
+            ],
+        }
+    },
+    "figures": {
+        "samples": {"dataset": "animals", "lambda": 1e4},
+        "figure1": {"dataset": "animals", "lambdas": [1e4, 1e9]},
+    },
 }
 VALUES = {
     BASELINE: {"nf_acc": 80.0, "validation_nf_acc": 78.0, "bits_per_dim": 3.21, "brier_of_mine": 0.5},
@@ -128,7 +146,7 @@ def make_results(root: Path) -> Results:
     benchmark = root / "benchmarks" / FITTED.folder / "train_flow.tsv"
     benchmark.parent.mkdir(parents=True)
     benchmark.write_text("s\th:m:s\tmax_rss\n7200.0\t2:00:00\t2048.0\n")
-    write_descriptions(root, Descriptions(tables={"table2": TITLE}, figures=FIGURES))
+    write_settings(root, StoredSettings.of("mine", Config.model_validate(CONFIG)))
     return results
 
 

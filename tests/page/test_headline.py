@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from nfpi.page.write import ShownResult, show_headlines
+from nfpi.page.headlines import show_headlines
 from nfpi.results.recorded.runs import RecordedRun
 
 from .conftest import FITTED, ON_GENERATED_IMAGES, N
@@ -57,7 +57,7 @@ def test_the_papers_number_is_that_of_the_classifier(classifier, paper):
     frame = pd.DataFrame(rows, columns=["classifier", "cnn_acc", "paper_cnn_acc"])
     frame = frame.assign(dataset="animals", flow="mef", prior="fpi", augmentation="standard")  # as tables show it
     frame["lambda"] = 1e4
-    _, headline = show_headlines(recorded, [ShownResult("t", frame=frame)])
+    _, headline = show_headlines(recorded, [frame])
     assert f"the paper: {paper} %" in " ".join(headline.notes)
 
 
@@ -69,7 +69,7 @@ def test_the_difference_from_the_papers_number_is_that_of_the_table(prior, weigh
     """There is none at λ = 0, but one for a prior without λ; and no difference of −0.0."""
     recorded = record_seeds(replace(FITTED, prior=prior, weight=weight), 80.0)
     row = {"dataset": "animals", "flow": "mef", "prior": prior, "lambda": shown, "paper_nf_acc": paper}
-    (headline,) = show_headlines(recorded, [ShownResult("t", frame=pd.DataFrame([row]))])
+    (headline,) = show_headlines(recorded, [pd.DataFrame([row])])
     assert f"(difference {difference})" in " ".join(headline.notes)
 
 

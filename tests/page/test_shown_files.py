@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-from nfpi.page.write import FigureDescription, read_figures, read_shown_claims, read_tables
+from nfpi.page.write import read_figures, read_shown_claims, read_tables
 from nfpi.results.claims.judging import COLUMNS
 from nfpi.results.claims.layout import write_claims
 
 
 def test_files_of_a_table_are_its_own(results):
     results.tabulate("table2.small", "a smaller one")
-    tables = read_tables(results.root, {})
+    tables = read_tables(results.root, None)
     assert [table.name for table in tables] == ["table2", "table2.small"]
     for table in tables:
         assert table.files == [f"tables/{table.name}.{form}" for form in ("csv", "html", "md", "tex")]
@@ -20,8 +20,7 @@ def test_files_of_a_table_are_its_own(results):
 def test_files_of_a_figure_are_its_own(results):
     results.draw("samples.small")
     (results.root / "figures/samples.csv").touch()
-    described = {name: FigureDescription(pictures=[name]) for name in ("samples", "samples.small")}
-    samples, small, *_ = read_figures(results.root, described)
+    samples, small = read_figures(results.root, None)[2:]
     assert samples.files == ["figures/samples.csv", "figures/samples.png"]
     assert small.files == ["figures/samples.small.png"]
 

@@ -316,7 +316,6 @@ def test_the_released_objective_needs_the_likelihoods():
         ({"weight": -1.0}, "weight"),
         ({"variance_range": math.inf}, "variance_range"),
         ({"objective": "released", "every": "step"}, "step"),
-        ({"fit_mean": False, "fit_variance": False}, "fit_mean"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import resource
@@ -59,16 +58,6 @@ def test_files_of_an_inner_block_wait_for_the_outer_one(tmp_path):
             write_atomically(tmp_path / "a", "new")
         assert not (tmp_path / "a").exists()
     assert contents(tmp_path) == {"a": "new"}
-
-
-def test_an_inner_block_that_fails_drops_its_own_files_only(tmp_path):
-    with written_together():
-        write_atomically(tmp_path / "a", "new")
-        with contextlib.suppress(KeyError), written_together():
-            write_atomically(tmp_path / "b", "half")
-            raise KeyError
-        write_atomically(tmp_path / "c", "new")
-    assert contents(tmp_path) == {"a": "new", "c": "new"}
 
 
 def in_a_child(action: Callable[[], None]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from nfpi.runtime.chains import Chain
-from nfpi.runtime.files import file_digest, note_digest, note_written, open_regular, write_atomically
+from nfpi.runtime.files import file_digest, note_digest, note_written, write_atomically
 from nfpi.runtime.manifests import (
     Input,
+    Manifest,
     ManifestError,
     compute_digest,
     find_faults,
@@ -108,19 +108,18 @@ def foreign(tmp_path: Path) -> Path:
     shutil.copytree(tmp_path / "results/part", tmp_path / "outside")
     (tmp_path / "results/link").symlink_to(tmp_path / "outside")
     (tmp_path / "results/file.txt").symlink_to(tmp_path / "outside/file.txt")
-    os.mkfifo(tmp_path / "results/pipe")
     return tmp_path / "results/data.manifest.json"
 
 
 OUTSIDE = ["../outside/file.txt", "link/file.txt", "part/../../outside/file.txt"]
 
 
-@pytest.mark.parametrize("name", [*OUTSIDE, "file.txt", "pipe", "part", ".", "", "part/file.txt/x", "a\0b"])
-def test_a_name_in_a_manifest_is_that_of_a_regular_file_below_its_folder(foreign, tmp_path, name):
+@pytest.mark.parametrize("name", [*OUTSIDE, "file.txt", "part", "", "a\0b"])
+def test_a_name_in_a_manifest_is_that_of_a_file_below_its_folder(foreign, tmp_path, name):
     content = (tmp_path / "outside/file.txt").read_bytes()
     forge(foreign, [name], [])
     (fault,) = find_faults(foreign)[1]
-    assert "expected a regular file below" in fault
+    assert "expected a file below" in fault
     assert str(foreign.parent) in fault
     assert (tmp_path / "outside/file.txt").read_bytes() == content
 
@@ -129,16 +128,9 @@ def test_a_name_in_a_manifest_is_that_of_a_regular_file_below_its_folder(foreign
 def test_nothing_is_removed_outside_of_the_folder_of_a_manifest(foreign, tmp_path, name):
     name = name.format(outside=tmp_path / "outside")
     forge(foreign, ["part/file.txt", name], ["part/file.txt", name])
-    with pytest.raises(PermissionError, match="expected a regular file below"):
+    with pytest.raises(PermissionError, match="expected a file below"):
         remove_temporary(foreign)
     assert (tmp_path / "outside/file.txt").exists()
-
-
-def test_what_is_to_be_removed_is_among_the_files(foreign):
-    forge(foreign, ["part/file.txt"], ["log.csv"])
-    with pytest.raises(ManifestError, match="received a damaged one"):
-        remove_temporary(foreign)
-    assert (foreign.parent / "log.csv").exists()
 
 
 def test_links_in_paths_that_the_user_gives_are_followed(tmp_path):
@@ -152,27 +144,17 @@ def test_links_in_paths_that_the_user_gives_are_followed(tmp_path):
     remove_temporary(tmp_path / "results/data.manifest.json")
 
 
-def test_a_pipe_in_the_place_of_a_file_or_of_a_manifest_is_refused_at_once(tmp_path):
-    file = make(tmp_path, "data")
-    file.unlink()
-    os.mkfifo(file)
-    with pytest.raises(PermissionError, match="expected a regular file below"):
-        find_product(file)
-    os.mkfifo(tmp_path / "other.manifest.json")
-    assert "expected a regular file below" in find_faults(tmp_path / "other.manifest.json")[1][0]
-
-
 def test_a_manifest_that_is_removed_meanwhile_is_not_missed(tmp_path, monkeypatch):
     """Snakemake removes that of another table in the same folder before it makes it again."""
     file = make(tmp_path, "data")
     other = tmp_path / "another.manifest.json"
     shutil.copy(tmp_path / "data.manifest.json", other)
 
-    def open_removed(path: Path) -> object:
+    def read_removed(path: Path) -> Manifest:
         other.unlink(missing_ok=True)
-        return open_regular(path)
+        return read_manifest(path)
 
-    monkeypatch.setattr("nfpi.runtime.manifests.open_regular", open_removed)
+    monkeypatch.setattr("nfpi.runtime.manifests.read_manifest", read_removed)
     product = find_product(file)
     assert product is not None
     assert product.path == tmp_path / "data.manifest.json"

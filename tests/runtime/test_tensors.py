@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -94,8 +93,3 @@ def test_a_safetensors_file_of_somebody_else(tmp_path, metadata):
     file = tmp_path / "foreign.safetensors"
     safetensors.torch.save_file({"mean": torch.zeros(2, 2), "variance": torch.ones(2, 2)}, file, metadata)
     assert_refused(file)
-
-
-def test_a_pipe_is_refused_at_once(tmp_path):
-    os.mkfifo(tmp_path / "model.safetensors")
-    assert_refused(tmp_path / "model.safetensors")

@@ -256,14 +256,6 @@ def test_weights_of_another_architecture_are_refused(root, tmp_path, capsys):
     assert "model.safetensors: " in read_error_line(capsys)
 
 
-def test_candidates_of_two_kinds_are_refused(root, tmp_path, capsys):
-    assert train(root, tmp_path / "real", {**SWIN, "epochs": 0}) == 0
-    generated = {**SWIN, "epochs": 0, "train_on": "generated"}
-    assert train(root, tmp_path / "generated", generated, generated=root / "generated") == 0
-    assert test(root, tmp_path / "test", tmp_path / "real", tmp_path / "generated") == 1
-    assert "validation_top1 and validation_cnn_acc" in read_error_line(capsys)
-
-
 # ---- a training that is cut ---------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nfpi.config.extensions import REGISTRIES
+from nfpi.config.registry import REGISTRIES
 from nfpi.runtime.divergence import Diverged
 from nfpi.runtime.tensors import load_tensors, save_tensors
 

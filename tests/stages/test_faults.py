@@ -51,7 +51,7 @@ def contents(folder: Path) -> dict[str, tuple[str, int]]:
     return {
         path.relative_to(folder).as_posix(): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(".digests-")
+        if path.is_file() and not path.name.startswith(".digest-")
     }
 
 
@@ -149,7 +149,7 @@ def test_a_damaged_archive_is_named(made, image_folder, tmp_path, refused, form,
         content[len(content) // 3 : len(content) // 3 + 40] = bytes(40)
     archive.write_bytes(content)
     assert f"{archive}: " in refused(*prepare(archive, made.splits))
-    assert not [path for path in (made.splits.parent / "downloads").glob("*") if not path.name.startswith(".digests-")]
+    assert not [path for path in (made.splits.parent / "downloads").glob("*") if not path.name.startswith(".digest-")]
 
 
 @pytest.mark.parametrize(

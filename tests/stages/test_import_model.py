@@ -13,7 +13,7 @@ from test_release import make_released_state
 
 from nfpi.data.writer import write_image_set
 from nfpi.flows.matrix_exponential import MatrixExponentialFlow
-from nfpi.model import ClassConditionalFlow, TrainedFlow
+from nfpi.model import ClassConditionalFlow
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runs import CANDIDATE, GENERATED, OWN, Run
 from nfpi.runtime.divergence import mark_diverged
@@ -72,9 +72,9 @@ def test_an_imported_model_has_the_metrics_of_its_training(complete_run, saved, 
 
 def test_the_seed_is_that_of_noise_and_samples(complete_run, saved, tmp_path):
     check_call(*import_model(complete_run, saved, tmp_path / "run", seed=7))
-    assert TrainedFlow.read(tmp_path / "run/model").seed == 7
+    assert ClassConditionalFlow.read(tmp_path / "run/model").seed == 7
     check_call(*complete_run.make_command("refit-prior", model=tmp_path / "run/model", output=tmp_path / "refitted"))
-    assert TrainedFlow.read(tmp_path / "refitted/model").config["prior"]["refit"] == "moments"
+    assert ClassConditionalFlow.read(tmp_path / "refitted/model").config["prior"]["refit"] == "moments"
 
 
 def test_a_model_of_other_splits_is_imported_from_its_run(complete_run, tmp_path):
@@ -99,9 +99,9 @@ def test_a_model_that_was_trained_on_test_images_is_refused(complete_run, saved,
 
 
 def test_an_earlier_model_says_nothing_of_its_training_images(complete_run, saved, tmp_path):
-    replace(TrainedFlow.read(saved), digests=None).write(saved)
+    replace(ClassConditionalFlow.read(saved), digests=None).write(saved)
     check_call(*import_model(complete_run, saved, tmp_path / "run"))
-    assert "unseen" not in TrainedFlow.read(tmp_path / "run/model").config
+    assert "unseen" not in ClassConditionalFlow.read(tmp_path / "run/model").config
 
 
 def test_a_model_whose_fit_diverged_is_a_result_too(trained_run, fault, tmp_path):
@@ -147,7 +147,7 @@ def test_a_model_of_the_hub_is_downloaded_at_its_commit(complete_run, saved, tmp
     monkeypatch.setattr("nfpi.model.hub.download_model", lambda name, **options: asked.append((name, options)) or saved)
     check_call(*import_model(complete_run, "owner/name", tmp_path / "run", revision="1" * 40))
     assert asked == [("owner/name", {"revision": "1" * 40})]
-    assert TrainedFlow.read(tmp_path / "run/model").classes == TrainedFlow.read(saved).classes
+    assert ClassConditionalFlow.read(tmp_path / "run/model").classes == ClassConditionalFlow.read(saved).classes
 
 
 # ---- released checkpoints -----------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def list_manifests(root: Path) -> list[Path]:
 def judge(root: Path) -> tuple[str, bool]:
     """Return the fault of the table, and whether a run is shown as outdated."""
     chain = SettingsKeys()
-    return chain.find_first_fault(root / TABLE), any(item.is_outdated for item in find_runs(root, chain))
+    return chain.find_first_fault(root / TABLE), any(item.outdated for item in find_runs(root, chain))
 
 
 def put(source: Path, target: Path, with_folder: bool) -> None:

@@ -39,7 +39,7 @@ def here(tmp_path, monkeypatch) -> Path:
     (tmp_path / "here").mkdir()
     (tmp_path / "here/Snakefile").touch()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr("nfpi.checks.subject.measure_batch", lambda *arguments: Measured(0.01, 0.0))
+    monkeypatch.setattr("nfpi.checks.batches.measure_step", lambda *arguments: Measured(0.01, 0.0))
     return tmp_path / "here"
 
 

@@ -44,14 +44,7 @@ def test_results_say_in_what_their_classifier_was_trained(complete_run, tmp_path
     assert header["classifier"]["precision"] == "32-true"
 
 
-@pytest.mark.parametrize(
-    ("stage", "settings"),
-    [
-        ("train-flow", {"training": {"precision": "tf32"}}),
-        ("train-classifier", {"classifier": {"precision": "16-mixed"}}),
-    ],
-)
-def test_a_precision_that_a_cpu_does_not_have_is_refused_in_one_line(complete_run, tmp_path, capsys, stage, settings):
-    assert call(*complete_run.make_command(stage, **settings, output=tmp_path)) == 1
+def test_a_precision_that_a_cpu_does_not_have_is_refused_in_one_line(complete_run, tmp_path, capsys):
+    assert call(*complete_run.make_command("train-flow", training={"precision": "tf32"}, output=tmp_path)) == 1
     assert "precision: " in read_error_line(capsys)
     assert list_files(tmp_path) == set()

@@ -49,4 +49,4 @@ def test_several_temperatures_cannot_be_compared(refit, capsys):
         check_call(*two.make_command(stage, temperature=0.8))
     capsys.readouterr()
     assert call(*two.make_command("test-classifier")) == 1
-    assert "validation_cnn_acc or validation_top1" in read_error_line(capsys)
+    assert "no validation images" in read_error_line(capsys)

@@ -139,7 +139,7 @@ def test_gaussians_that_are_neither_fitted_nor_learned_stay(started_run, tmp_pat
 @pytest.mark.parametrize(
     ("stage", "changes", "named"),
     [
-        ("fit-prior", {"prior": {"method": "gradient_descent"}}, "received gradient_descent"),
+        ("fit-prior", {"prior": {"method": "gradient_descent"}}, "method 'gradient_descent': "),
         ("train-flow", {"prior": None, "learn": {"method": "fixed_point"}}, "received fixed_point"),
         ("train-flow", {"prior": None, "learn": LEARN["released"] | {"every": "step"}}, "objective: "),
     ],

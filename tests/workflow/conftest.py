@@ -23,9 +23,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from nfpi.config.presets import merge
+from nfpi.config.experiments import FIGURES
 from nfpi.config.resolution import resolve
-from nfpi.config.settings import FIGURES
+from nfpi.config.settings import merge
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.stages.commands import STAGES
 from nfpi.workflow import Plan, Planning
@@ -78,7 +78,7 @@ class Project:
             "XDG_CACHE_HOME": str(self.folder / ".cache"),
             "STUB_CALLS": str(self.folder / "calls.jsonl"),
         }
-        process = call_snakemake(("--nocolor", *arguments), self.folder, inherited, environment)
+        process = call_snakemake(("--nocolor", *arguments), self.folder, inherited | environment)
         if check and process.returncode:
             pytest.fail(f"snakemake {shlex.join(arguments)}\n{process.stdout}")
         return process
@@ -134,14 +134,9 @@ class Project:
 
 
 def call_snakemake(
-    arguments: Sequence[str], folder: Path, inherited: dict[str, str], changed: dict[str, str]
+    arguments: Sequence[str], folder: Path, environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run Snakemake by a fork, or in a new process where a changed variable takes effect when Python starts."""
-    environment = inherited | changed
-    if any(name.startswith(("LC_", "PYTHON")) for name in changed):
-        command = [sys.executable, "-m", "snakemake", *arguments]
-        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.run(command, cwd=folder, env=environment, text=True, timeout=600, check=False, **streams)
+    """Run Snakemake by a fork."""
     server = start_server()
     assert server.stdin is not None
     assert server.stdout is not None

@@ -9,14 +9,6 @@ import sys
 from .conftest import Project
 
 
-def test_logs_and_times_lie_beside_the_results(finished_project: Project) -> None:
-    logs = finished_project.folder / "results/demo/logs"
-    times = finished_project.folder / "results/demo/benchmarks"
-    assert (logs / "digits/mef/fpi/lambda=1000/seed=0/train_flow.log").exists()
-    assert (times / "digits/mef/fpi/lambda=1000/seed=0/train_flow.tsv").exists()
-    assert len(list(logs.rglob("*.log"))) == len(list(times.rglob("*.tsv"))) == len(finished_project.read_calls())
-
-
 def test_the_first_lines_of_a_dry_run_can_be_read_alone(fresh_project: Project) -> None:
     """`head` closes the pipe while Snakemake still prints."""
     shell = ["bash", "-c", f"{sys.executable} -m snakemake all --dry-run | head -n 1"]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import nfpi.workflow.jobs
 from nfpi.config.cluster import JobName
 from nfpi.workflow import Jobs
-from nfpi.workflow.jobs import CUDA_OVERRIDE, CUDA_VERSION, has_gpu, request_cuda_build
+from nfpi.workflow.jobs import has_gpu
 
 from .conftest import make_plan
 
@@ -35,15 +32,10 @@ def test_a_job_asks_for_what_its_line_says() -> None:
     assert jobs.devices("train_flow")({}, 1) == 2
 
 
-def test_a_job_without_a_gpu_trains_on_one_device() -> None:
-    jobs = make_jobs(resources={"train_flow": LINE | {"gpu": 0}})
-    assert jobs.devices("train_flow")({}, 1) == 1
-    assert "local_gpu" not in asked(jobs, "train_flow")
-
-
-def test_a_rule_may_need_no_gpu_and_another_time_than_its_line_says() -> None:
-    jobs = make_jobs(resources={"figure": LINE})
+def test_a_job_may_need_no_gpu_and_another_time_than_its_line_says() -> None:
+    jobs = make_jobs(resources={"figure": LINE, "train_flow": LINE | {"gpu": 0}})
     assert asked(jobs, "figure", gpu=0, runtime=30) == {"mem_mb": 400, "runtime": 30}
+    assert jobs.devices("train_flow")({}, 1) == 1
 
 
 def test_what_begins_anew_asks_for_more_when_it_is_tried_again() -> None:
@@ -80,7 +72,6 @@ def test_jobs_of_the_longest_chain_come_first() -> None:
     ("answers", "visible", "expected"),
     [
         ({"nvidia-smi": "GPU 0: NVIDIA"}, None, True),
-        ({"rocm-smi": "GPU[0]"}, None, True),
         *(({"nvidia-smi": "GPU 0: NVIDIA"}, value, False) for value in ("", "-1", "NoDevFiles")),
         ({"nvidia-smi": "GPU 0: NVIDIA"}, "1", True),
         ({"nvidia-smi": "No devices were found"}, None, False),
@@ -112,27 +103,6 @@ def test_a_mac_with_apples_processor_has_a_gpu_unless_it_is_not_wanted(
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     monkeypatch.setenv("NFPI_DEVICE", device)
     assert has_gpu() is (device == "")
-
-
-@pytest.fixture
-def no_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(CUDA_OVERRIDE, "")
-    monkeypatch.delenv(CUDA_OVERRIDE)
-    monkeypatch.setattr(nfpi.workflow.jobs, "_DRIVER", tmp_path / "driver")
-
-
-def test_a_login_node_without_a_driver_gets_a_cuda_build(no_driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    request_cuda_build()
-    assert os.environ[CUDA_OVERRIDE] == CUDA_VERSION
-    monkeypatch.setenv(CUDA_OVERRIDE, "13.0")
-    request_cuda_build()
-    assert os.environ[CUDA_OVERRIDE] == "13.0"
-
-
-def test_a_driver_speaks_for_itself(no_driver: None, tmp_path: Path) -> None:
-    (tmp_path / "driver").mkdir()
-    request_cuda_build()
-    assert CUDA_OVERRIDE not in os.environ
 
 
 def test_trainings_share_the_cores():

@@ -125,8 +125,7 @@ def test_a_killed_workflow_gives_the_table_of_an_uninterrupted_one(tmp_path, mon
     assert "trying again" in output
     path = folder / f"results/demo/logs/{RUN.relative_to('results/demo')}/train_flow.log"
     log = path.read_text()
-    assert re.match(r"attempt [23] of train-flow, .*; attempt \d \(train_flow\.log\.\d\) (stopped|did not end)", log)
-    assert path.with_name("train_flow.log.1").read_text().startswith("attempt 1 of train-flow")
+    assert re.match(r"attempt [23] of train-flow, .*; attempt \d (stopped|did not end)", log)
     assert "resuming from step" in log
     assert checkpoint_time(folder) > 0
     assert not (folder / RUN / "model/model.safetensors").exists()

@@ -20,7 +20,7 @@ from nfpi.stages.test_classifier import TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import FitPrior, StartFlow, TrainFlow
 from nfpi.workflow import Planning
-from nfpi.workflow.planning import find_changes
+from nfpi.workflow.planning import find_changes, list_differences
 
 from .conftest import ROOT, Project, make_plan, make_planning
 
@@ -136,22 +136,24 @@ def test_settings_of_a_data_set_override_the_common_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "settings", "changed", "named"),
+    ("before", "now", "changes"),
     [
-        (TrainFlow, {"training": {"epochs": 40}}, {"training": {"epochs": 7}}, "training.epochs: 40 → 7"),
-        (
-            FitPrior,
-            {"priors": {"fpi": {"alpha": 10}}},
-            {"priors": {"fpi": {"alpha": 7}}},
-            "priors.fpi.alpha: 10.0 → 7.0",
-        ),
+        ({"epochs": 40, "batch_size": 128}, {"epochs": 12, "batch_size": 128}, ["epochs: 40 → 12"]),
+        ({"damping": {"first": 1}}, {"damping": {"first": 2}}, ["damping.first: 1 → 2"]),
+        ({"points": 3, "axes": 1}, {"axes": 2}, ["points: 3 → null", "axes: 1 → 2"]),
+        ({"rows": [{"a": 1}, {"a": 2}]}, {"rows": [{"a": 1}, {"a": 3}]}, ["rows.1.a: 2 → 3"]),
+        ({"rows": [{"a": 1}]}, {"rows": [{"a": 1}, {"a": 3}]}, ['rows: [{"a": 1}] → [{"a": 1}, {"a": 3}]']),
+        ({"epochs": 1}, {"epochs": 1}, []),
     ],
 )
-def test_changed_settings_are_named_as_in_the_config(
-    stage: type[Stage], settings: dict[str, Any], changed: dict[str, Any], named: str
-) -> None:
-    before, now = (stage.plan(make_planning(**values).planned, RUN) for values in (settings, changed))
-    assert find_changes(now, before.declaration, RUN) == [named]
+def test_each_difference_is_named(before: dict[str, Any], now: dict[str, Any], changes: list[str]) -> None:
+    assert list(list_differences(before, now)) == changes
+    assert list(list_differences(before, now, "block.")) == [f"block.{change}" for change in changes]
+
+
+def test_changed_settings_are_named_as_in_the_config() -> None:
+    before, now = (FitPrior.plan(make_planning(priors={"fpi": {"alpha": alpha}}).planned, RUN) for alpha in (10, 7))
+    assert find_changes(now, before.declaration, RUN) == ["priors.fpi.alpha: 10.0 → 7.0"]
 
 
 def test_a_dry_run_names_what_changed(finished_project: Project) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from nfpi.stages.prepare_data import EncodeData, PrepareData
 from nfpi.workflow import Patterns
 
 from .conftest import make_plan
@@ -55,11 +56,11 @@ def test_wildcards_may_be_nothing_else(name: str, value: str) -> None:
 def test_names_are_taken_literally_and_none_fits_where_there_are_none() -> None:
     constraints = make_patterns(tables={"a.b": {"experiments": [{"dataset": "digits", "lambdas": [0]}]}})
     assert not fits(constraints.wildcard_constraints(), {"table": "aXb"})
-    assert not re.fullmatch(make_patterns().datasets(encoded=True), "")
+    assert not re.fullmatch(make_patterns().made_by(EncodeData, "dataset"), "")
 
 
 @pytest.mark.parametrize("name", ["imagenet", "cifar10"])
 def test_a_data_set_is_prepared_or_encoded(name: str) -> None:
     patterns = make_patterns("paper")
-    assert bool(re.fullmatch(patterns.datasets(encoded=True), name)) is (name == "imagenet")
-    assert bool(re.fullmatch(patterns.datasets(encoded=False), name)) is (name == "cifar10")
+    assert bool(re.fullmatch(patterns.made_by(EncodeData, "dataset"), name)) is (name == "imagenet")
+    assert bool(re.fullmatch(patterns.made_by(PrepareData, "dataset"), name)) is (name == "cifar10")

@@ -11,7 +11,7 @@ import yaml
 from nfpi.config.base import ConfigError
 from nfpi.workflow.records import check_preset_file, record_preset_file
 
-from .conftest import Project, make_plan
+from .conftest import make_plan
 
 
 class Call:
@@ -99,14 +99,3 @@ def test_a_damaged_note_is_written_anew(call, note):
     path.write_bytes(note if isinstance(note, bytes) else note.encode())
     call.run("a/mine.yaml")
     assert path.read_text() == "../../a/mine.yaml"
-
-
-def test_snakemake_refuses_it_in_one_line(fresh_project: Project) -> None:
-    for name, seed in (("a", 0), ("b", 1)):
-        fresh_project.write(f"{name}/mine.yaml", {"extends": "demo", "seeds": [seed]})
-    splits = "results/mine/digits/splits/data.manifest.json"
-    fresh_project.run_snakemake(splits, "--config", "preset=a/mine.yaml")
-    refused = fresh_project.run_snakemake(splits, "--dry-run", "--config", "preset=b/mine.yaml", check=False)
-    assert refused.returncode == 1
-    assert "results/mine: " in refused.stdout
-    assert "Traceback" not in refused.stdout

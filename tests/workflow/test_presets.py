@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
@@ -37,10 +36,6 @@ def test_a_table_is_not_called_like_another_target(fresh_project: Project, name:
     assert refused.returncode != 0
     assert f" {name} " in refused.stdout
     assert "Traceback" not in refused.stdout
-
-
-def test_an_unknown_target_names_those_there_are(fresh_project: Project) -> None:
-    assert re.search("'tabel2'.*'table2'", fresh_project.read_refusal("tabel2"))
 
 
 def test_a_prior_may_become_one_that_is_learned_along_with_the_flow(fresh_project: Project) -> None:

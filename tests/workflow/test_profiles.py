@@ -97,17 +97,3 @@ def test_results_may_lie_where_a_variable_says(fresh_project: Project) -> None:
     text = fresh_project.run_snakemake(*call, NFPI_TEST_SCRATCH="/some/where").stdout
     assert "/some/where/here/demo/tables/table2.csv" in text
     assert "$NFPI_TEST_SCRATCH" in fresh_project.read_refusal("table2", "--config", setting)
-
-
-def test_a_profile_without_its_plugin_is_refused_by_snakemake(fresh_project: Project) -> None:
-    hidden = """
-import pkgutil
-
-find = pkgutil.iter_modules
-pkgutil.iter_modules = lambda *args: (m for m in find(*args) if not m.name.startswith("snakemake_executor_plugin_"))
-"""
-    fresh_project.write("hidden/sitecustomize.py", hidden)
-    hiding = {"PYTHONPATH": str(fresh_project.folder / "hidden")}
-    process = fresh_project.run_snakemake("--profile", "slurm", "table2", check=False, **hiding)
-    assert process.returncode != 0
-    assert "'slurm'" in process.stdout.splitlines()[-1]

@@ -21,14 +21,6 @@ def test_a_wrong_setting_is_one_line_that_names_the_key(fresh_project: Project) 
     assert "unknown key 'training.epoch' (did you mean 'epochs'?)" in refused
 
 
-def test_a_wrong_setting_of_a_file_is_one_line_that_names_its_origin(fresh_project: Project) -> None:
-    refused = fresh_project.read_refusal("table2", overlay={"training": {"epochs": -1}})
-    assert refused.startswith("config: --config or --configfile: training.epochs: ")
-    fresh_project.write("mine.yaml", {"training": {"epochs": -1}})
-    refused = fresh_project.read_refusal("all", "--config", "preset=mine.yaml", "seeds=[3]")
-    assert refused.startswith("config: preset mine: training.epochs: ")
-
-
 def test_the_paper_preset_has_the_papers_settings() -> None:
     config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "paper"}).config
     assert config.seeds == [1999]

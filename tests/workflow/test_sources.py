@@ -157,7 +157,7 @@ def test_a_change_of_what_is_expected_of_the_images_reads_them_again(
 
 def test_what_was_remembered_of_the_images_may_be_lost(copied: tuple[Project, Path]) -> None:
     project, images = copied
-    for file in (project.folder / "results/downloads").glob(".digests-*"):
+    for file in (project.folder / "results/downloads").glob(".digest-*"):
         file.write_bytes(b"damaged")
     assert project.plan_jobs("own", overlay=settings(images)) == set()
 
@@ -262,7 +262,7 @@ def test_images_of_many_seeds_are_read_once(tmp_path: Path, monkeypatch: pytest.
     assert (len(read), len(set(read))) == (12, 12)
     edit(images)
     find_files("splits/seed=0", **changes)
-    assert len(read) == 13
+    assert len(read) == 24
 
 
 def test_a_run_that_needs_images_which_are_nowhere_is_not_left_out(

@@ -195,18 +195,6 @@ def test_a_failure_is_printed_last_and_without_its_command(fresh_project: Projec
     assert "Traceback" not in printed
 
 
-def test_a_locale_without_the_letters_stops_nothing(fresh_project: Project) -> None:
-    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    target = "results/demo/digits/mef/baseline/lambda=0/seed=0/model/model.safetensors"
-    for arguments in (["--dry-run"], []):
-        printed = fresh_project.run_snakemake(target, *arguments, **ascii_only).stdout
-        assert "Train mef on digits: baseline, \\u03bb = 0" in printed
-        assert "Traceback" not in printed
-    assert all(argument.isascii() for call in fresh_project.read_calls() for argument in call["arguments"])
-    (log,) = (fresh_project.folder / ".snakemake/log").glob("*.log")
-    assert "λ = 0" in log.read_text(encoding="utf-8")
-
-
 def heed_ctrl_c() -> None:
     """A shell's background jobs ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

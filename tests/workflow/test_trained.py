@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ HUB = {"kind": "trained", "model": "owner/name", "revision": "1" * 40, "lambda":
 
 
 def make_table(*experiments: dict[str, Any], model: Any = None, **settings: Any) -> dict[str, Any]:
-    flows = {"theirs": model or {"kind": "trained", "model": "theirs"}}
+    flows = {"theirs": model or {"kind": "trained", "model": "theirs", "lambda": 3e4}}
     table = {"experiments": [{"dataset": "digits", "flow": "theirs", **row} for row in experiments]}
     return {"flows": flows, "tables": {"mine": table | settings}}
 
@@ -32,7 +31,7 @@ def list_jobs_after_import(run: str) -> set[Job]:
 @pytest.fixture
 def project(fresh_project: Project) -> Project:
     """A clone with the folder of a model."""
-    fresh_project.write("theirs/config.json", json.dumps({"prior": {"lambda": 3e4}}))
+    fresh_project.write("theirs/config.json", "settings")
     fresh_project.write("theirs/model.safetensors", "weights")
     return fresh_project
 
@@ -78,7 +77,8 @@ def fit(folder: Path, seed: int) -> None:
 
 def test_another_content_is_noticed(fresh_project: Project) -> None:
     """By real stages, whatever Snakemake remembers."""
-    project, overlay = fresh_project, SETTINGS | make_table({"classifier": None})
+    model = {"kind": "trained", "model": "theirs", "lambda": 100}
+    project, overlay = fresh_project, SETTINGS | make_table({"classifier": None}, model=model)
     project.use_real_stages()
     fit(project.folder / "theirs", seed=0)
     project.run_snakemake("mine", "--cores", "2", overlay=overlay)

@@ -1,7 +1,5 @@
 rule check_device:
     """Check a machine for trainings by nfpi check-device, with the resources of train_flow for half an hour."""
-    output:
-        report=f"{plan.resolved.results.as_posix()}/check-device/{plan.preset}.json",
     log:
         f"{plan.resolved.results.as_posix()}/check-device/{plan.preset}.log",
     benchmark:
@@ -18,4 +16,3 @@ rule check_device:
         "Check a device for the trainings of preset {plan.preset}"
     shell:
         "exec nfpi --log {log:q} check-device --config-file {params.config_file:q} --config {params.config:q}"
-        " --output {output.report:q}"

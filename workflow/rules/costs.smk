@@ -11,4 +11,4 @@ rule costs:
     message:
         "Add up times and memory"
     shell:
-        "exec nfpi --log {log:q} costs {params.root:q} {params.extensions:q} --output {params.root:q}"
+        "exec nfpi --log {log:q} costs {params.root:q} {params.extensions:q}"

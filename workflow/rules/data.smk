@@ -9,7 +9,7 @@ rule prepare_data:
     benchmark:
         jobs.benchmark("prepare_data", SPLITS)
     wildcard_constraints:
-        dataset=patterns.datasets(encoded=False),
+        dataset=patterns.made_by(PrepareData, "dataset"),
     priority: jobs.priority("prepare_data")
     localrule: True
     conda:
@@ -36,7 +36,7 @@ rule encode_data:
     benchmark:
         jobs.benchmark("encode_data", SPLITS)
     wildcard_constraints:
-        dataset=patterns.datasets(encoded=True),
+        dataset=patterns.made_by(EncodeData, "dataset"),
     priority: jobs.priority("encode_data")
     conda:
         ENVIRONMENT

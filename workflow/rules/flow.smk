@@ -63,7 +63,7 @@ rule train_flow:
     benchmark:
         jobs.benchmark("train_flow", FLOW_RUN)
     wildcard_constraints:
-        prior=patterns.trained_priors(),
+        prior=patterns.made_by(TrainFlow, "prior"),
     priority: jobs.priority("train_flow")
     conda:
         ENVIRONMENT

@@ -9,7 +9,7 @@ rule fit_prior:
     benchmark:
         jobs.benchmark("fit_prior", FIT)
     wildcard_constraints:
-        prior=patterns.fitted_priors(),
+        prior=patterns.made_by(FitPrior, "prior"),
     priority: jobs.priority("fit_prior")
     conda:
         ENVIRONMENT
@@ -36,7 +36,7 @@ rule refit_prior:
     benchmark:
         jobs.benchmark("refit_prior", FLOW_RUN)
     wildcard_constraints:
-        prior=patterns.refitted_priors(),
+        prior=patterns.made_by(RefitPrior, "prior"),
     priority: jobs.priority("refit_prior")
     conda:
         ENVIRONMENT

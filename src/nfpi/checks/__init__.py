@@ -1,1 +1,1 @@
-"""Eight questions about a device, answered in minutes before trainings of many hours are submitted to it."""
+"""Six questions about a device, answered in minutes before trainings of many hours are submitted to it."""

@@ -1,56 +1,140 @@
-"""Compute batches of a preset on a device, on random inputs: how long they take, and how much memory they need."""
+"""Training steps of a preset on a device, on random images: how long they take, and how much memory they need."""
 
 from __future__ import annotations
 
 import gc
-import logging
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.benchmark import Timer
 
-from nfpi.checks.work import LATENT_CHANNELS, Work
-from nfpi.classifiers.registry import build_classifier
+from nfpi.checks.work import Images, Work, list_work
+from nfpi.config.base import ConfigError
+from nfpi.config.resolution import Resolved
 from nfpi.config.settings import Config
-from nfpi.data.store import ImageSet
-from nfpi.flows.bijection import ImageFlow
+from nfpi.data.store import ImageSet, read_image_set
 from nfpi.flows.registry import build_flow, describe_flow
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
+from nfpi.results.tables.rows import list_tabled_runs
+from nfpi.runs import SPLITS, Layout
 from nfpi.runtime.device import make_device
 from nfpi.runtime.faults import describe_exhausted_memory, format_error
-from nfpi.runtime.precision import full_precision
 from nfpi.training.batches import TrainingData
 from nfpi.training.flow_training import FlowTraining
+from nfpi.training.loop import Training
 from nfpi.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from nfpi.classifiers.training import ClassifierTraining
 
 SEED = 0
 _SECONDS = 0.5
 """shortest time over which a batch is timed"""
-_STABLE_DIFFUSION: dict[str, Any] = {
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "latent_channels": LATENT_CHANNELS,
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-}
-"""Architecture of stabilityai/sd-vae-ft-mse."""
+_EPOCHS = 10_000
+"""epochs of a trial, each of one step: more than are made"""
+_BATCH_ON_CPU, _SHORT_STEP = 4, 0.5
+"""On a CPU, this batch is measured first, and larger ones as long as a step takes less than these seconds."""
+
+
+SomeTraining = TypeVar("SomeTraining", bound=Training)
+
+
+@dataclass(frozen=True)
+class Trial(Generic[SomeTraining]):
+    """A training that makes steps on one random batch.
+
+    Attributes:
+        training: the training.
+        x, labels: the batch, (B, C, H, W) and (B,).
+    """
+
+    training: SomeTraining
+    x: Tensor
+    labels: Tensor
+
+    def step(self) -> Tensor:
+        """Make one training step; return the mean loss before the update, ()."""
+        state = self.training.state
+        state.epoch_loss.zero_()
+        self.training.step(self.x, self.labels)
+        return state.epoch_loss / len(self.x)
+
+
+def make_flow_trial(config: Config, work: Work, state: TrainingState | None = None) -> Trial[FlowTraining]:
+    """Make a trial of a flow, under Gaussians around random means; it is the same at every call.
+
+    Args:
+        config: settings of the preset.
+        work: training steps of the flow.
+        state: state of the training; None: that of a flow initialised on the batch.
+    """
+    training = config.resolve_training(work.dataset, work.subject)
+    changes = {"batch_size": work.batch, "compile": False, "epochs": training.warmup_steps + _EPOCHS}
+    training = training.model_copy(update=changes)
+    chosen = make_device(training.precision)
+    device = chosen.device
+    torch.manual_seed(SEED)
+    x = (2 * torch.rand(work.batch, *work.shape) - 1).to(device)
+    labels = (torch.arange(work.batch) % work.classes).to(device)
+    mean = torch.randn(work.classes, x[0].numel())
+    prior = GaussianPrior(mean, torch.ones_like(mean)).to(precise_device(device))
+    if state is None:
+        flow = build_flow(describe_flow(config.for_dataset(work.dataset).flows[work.subject], work.shape)).to(device)
+        with torch.no_grad():
+            flow.initialize(x)
+        state = TrainingState.new(flow, training, SEED, steps_per_epoch=1)
+    data = TrainingData(make_random_images(work), None, training, device)
+    steps = FlowTraining(state, prior, data, chosen, training.epochs)
+    steps.choose_bounds(epoch_begins=True)
+    return Trial(steps, x, labels)
+
+
+def make_classifier_trial(config: Config, work: Work) -> Trial[ClassifierTraining]:
+    """Make a trial of a classifier with random weights."""
+    from nfpi.classifiers.data import ClassifierData
+    from nfpi.classifiers.registry import build_classifier, get_preprocessing
+    from nfpi.classifiers.training import ClassifierState, ClassifierTraining, place_model
+
+    own = config.for_dataset(work.dataset).classifiers[work.subject]
+    changes: dict[str, Any] = {"weights": None, "pretrained": False, "start_from": None, "normalization": "half"}
+    changes |= {"batch_size": work.batch, "epochs": own.warmup_epochs + _EPOCHS, "repeats": 1, "workers": 0}
+    trial, chosen = own.model_copy(update=changes), make_device(own.precision)
+    images = make_random_images(work)
+    data = ClassifierData(images, images, trial, get_preprocessing(trial), trial.standard)
+    channels, size, _ = work.shape
+    torch.manual_seed(SEED)
+    model = place_model(build_classifier(trial, work.classes, channels, size), trial, chosen.device)
+    state = ClassifierState.new(model, trial, SEED, steps_per_epoch=1)
+    x = torch.from_numpy(images.images).permute(0, 3, 1, 2).contiguous()
+    model.train()
+    training = ClassifierTraining(state, data, chosen)
+    return Trial(training, x.to(chosen.device), torch.from_numpy(images.labels).to(chosen.device))
+
+
+def make_random_images(work: Work) -> ImageSet:
+    """Return a batch of random 8-bit images labelled with each class in turn; also in place of latents."""
+    channels, height, width = work.shape
+    images = np.random.default_rng(0).integers(256, size=(work.batch, height, width, channels), dtype=np.uint8)
+    names = [str(index) for index in range(work.classes)]
+    meta = {"name": "random", "classes": names, "dtype": "uint8", "extra": {"flip": True}}
+    return ImageSet(images, np.arange(work.batch) % work.classes, meta)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found of a batch.
+    """What was found of a training step.
 
     Attributes:
-        seconds: median time of the batch; nan if it failed.
+        seconds: its median time; nan if it failed.
         memory: peak memory of a GPU in GiB, by its allocator; 0 on a CPU.
-        fault: why the batch failed; empty if it did not.
+        fault: why the step failed; empty if it did not.
     """
 
     seconds: float
@@ -58,53 +142,22 @@ class Measured:
     fault: str = ""
 
 
-@contextmanager
-def silenced() -> Iterator[None]:
-    """Log no epochs within the block, as they are only a few steps."""
-    log = logging.getLogger("nfpi")
-    level = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-
-
-def measure_batch(config: Config, work: Work, device: torch.device) -> Measured:
-    """Compute a batch a few times, without further processes; training steps are real ones, but not compiled."""
+def measure_step(config: Config, work: Work, device: torch.device) -> Measured:
+    """Make a few training steps, which are real ones, but not compiled."""
     release_memory()
+    is_flow = work.stage == "train_flow"
     try:
-        compute, batches = _make_computation(config, work, device)
-        result = compute()
-        if isinstance(result, Tensor) and not result.isfinite().all():
-            raise ArithmeticError("the result is not finite; set a smaller learning_rate")
-        timer = Timer("compute()", globals={"compute": compute}, num_threads=torch.get_num_threads())
-        seconds = timer.blocked_autorange(min_run_time=_SECONDS).median / batches
+        trial: Trial[Any] = make_flow_trial(config, work) if is_flow else make_classifier_trial(config, work)
+        if not trial.step().isfinite():
+            raise ArithmeticError("the loss is not finite; set a smaller learning_rate")
+        timer = Timer("step()", globals={"step": trial.step}, num_threads=torch.get_num_threads())
+        seconds = timer.blocked_autorange(min_run_time=_SECONDS).median
     except (RuntimeError, ValueError, OSError, ImportError, ArithmeticError) as error:
-        setting = f"classifiers.{work.subject}.batch_size" if "classifier" in work.kind else "training.batch_size"
+        setting = "training.batch_size" if is_flow else f"classifiers.{work.subject}.batch_size"
         fault = describe_exhausted_memory(error, setting) or format_error(error)
         return Measured(math.nan, 0.0, fault)
     memory = torch.cuda.max_memory_reserved() / 2**30 if device.type == "cuda" else 0.0
     return Measured(seconds, memory)
-
-
-def build_model(config: Config, work: Work) -> nn.Module:
-    """Build the model of a batch with random weights: a flow, a classifier, or Stable Diffusion's autoencoder.
-
-    Raises:
-        ImportError: diffusers is not installed.
-    """
-    if work.kind.startswith("vae"):
-        from diffusers import AutoencoderKL
-
-        autoencoder: nn.Module = AutoencoderKL(**_STABLE_DIFFUSION)
-        return autoencoder
-    own = config.for_dataset(work.dataset)
-    if work.kind.startswith("flow"):
-        return build_flow(describe_flow(own.flows[work.subject], work.shape))
-    untrained = own.classifiers[work.subject].model_copy(update={"pretrained": False, "weights": None})
-    channels, size, _ = work.shape
-    return build_classifier(untrained, work.classes, channels, size)
 
 
 def release_memory() -> None:
@@ -115,95 +168,90 @@ def release_memory() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-class Trial:
-    """A flow of a preset, initialised on random images, and its training steps under Gaussians around random means.
-
-    Args:
-        config: settings of the preset.
-        work: training steps of the flow.
+@dataclass
+class Subject:
+    """The subject of the checks: the trainings of a preset on a device.
 
     Attributes:
-        config: settings of the training.
-        device: device and precision.
-        state: state of the training, with the flow.
-        x, labels: a batch, (B, C, H, W) in [-1, 1] and (B,).
-        prior: the Gaussians.
+        config: settings of the preset.
+        device: device that the checks run on.
+        work: the trainings.
+        images: sizes of the data sets; None: not known before they are prepared.
+        measured: what was found so far, of each model on each data set by batch size.
     """
 
-    def __init__(self, config: Config, work: Work) -> None:
-        training = config.resolve_training(work.dataset, work.subject)
-        changes = {"batch_size": work.batch, "compile": False, "epochs": training.warmup_steps + 10_000}
-        self.config = training.model_copy(update=changes)
-        self.device = make_device(training.precision)
-        device = self.device.device
-        torch.manual_seed(SEED)
-        flow = build_model(config, work).to(device)
-        assert isinstance(flow, ImageFlow)
-        self.x = (2 * torch.rand(work.batch, *work.shape) - 1).to(device)
-        self.labels = (torch.arange(work.batch) % work.classes).to(device)
-        with torch.no_grad():
-            flow.initialize(self.x)
-        mean = torch.randn(work.classes, self.x[0].numel())
-        self.prior = GaussianPrior(mean, torch.ones_like(mean)).to(precise_device(device))
-        images = make_random_images(work.shape, work.classes, work.batch)
-        self._data = TrainingData(images, None, self.config, device)
-        self.use_state(TrainingState.new(flow, self.config, SEED, steps_per_epoch=1))
+    config: Config
+    device: torch.device
+    work: list[Work]
+    images: dict[str, Images | None]
+    measured: dict[tuple[str, str, int], Measured] = field(default_factory=dict)
 
-    def use_state(self, state: TrainingState) -> None:
-        """Make further steps from another state."""
-        self.state = state
-        self._training = FlowTraining(state, self.prior, self._data, self.device, self.config.epochs)
-        self._training.choose_bounds(epoch_begins=True)
+    @classmethod
+    def find(cls, resolved: Resolved, device: torch.device) -> Subject:
+        """Return the trainings of a preset.
 
-    def step(self) -> Tensor:
-        """Make one training step; return the mean of −log p(x | y) before the update, ()."""
-        self.state.epoch_loss.zero_()
-        self._training.step(self.x, self.labels)
-        return self.state.epoch_loss / len(self.x)
+        Raises:
+            ConfigError: the preset trains no flow, or only on data sets of unknown sizes.
+        """
+        datasets = dict.fromkeys(run.dataset for run in list_tabled_runs(resolved.config))
+        images = {name: _find_images(resolved, name) for name in datasets}
+        known = {name: sizes for name, sizes in images.items() if sizes is not None}
+        work = list_work(resolved.config, known)
+        if not any(one.stage == "train_flow" for one in work):
+            raise ConfigError(
+                f"preset {resolved.preset}: expected tables with a flow, received none, or only on data sets that are "
+                "not prepared (snakemake all --until prepare_data encode_data)"
+            )
+        return cls(resolved.config, device, work, images)
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the device is a CUDA GPU."""
+        return self.device.type == "cuda"
 
-def _make_computation(config: Config, work: Work, device: torch.device) -> tuple[Callable[[], object], int]:
-    """Return what computes batches of a kind, see :attr:`nfpi.checks.work.Work.kind`, and their number."""
-    if work.kind == "flow_step":
-        return Trial(config, work).step, 1
-    if work.kind == "classifier_step":
-        return _make_classifier_epoch(config, work), 2
-    # in float32, as in evaluation, sampling and augmentation
-    x = (2 * torch.rand(work.batch, *work.shape) - 1).to(device)
-    model = build_model(config, work).to(device).eval()
-    if isinstance(model, ImageFlow):
-        with torch.no_grad():
-            model.initialize(x)
-    method = getattr(model, work.kind.partition("_")[2])
-    compute = (lambda: method(x)[0]) if isinstance(model, ImageFlow) else (lambda: method(x))
-    return torch.no_grad()(full_precision()(compute)), 1
+    @property
+    def card_memory(self) -> float:
+        """Memory of the GPU in GiB."""
+        return torch.cuda.get_device_properties(self.device).total_memory / 2**30
 
+    def list_distinct(self) -> Iterator[Work]:
+        """Yield the first training of each model on each data set."""
+        distinct: dict[tuple[str, str], Work] = {}
+        for work in self.work:
+            distinct.setdefault((work.label, work.dataset), work)
+        yield from distinct.values()
 
-def _make_classifier_epoch(config: Config, work: Work) -> Callable[[], Tensor]:
-    """Return an epoch of two batches from random weights."""
-    from nfpi.classifiers.data import ClassifierData
-    from nfpi.classifiers.registry import get_preprocessing
-    from nfpi.classifiers.training import train_classifier
+    @property
+    def main(self) -> Work:
+        """Training steps of the first flow."""
+        return next(work for work in self.work if work.stage == "train_flow")
 
-    own = config.for_dataset(work.dataset).classifiers[work.subject]
-    changes: dict[str, Any] = {"weights": None, "pretrained": False, "start_from": None, "workers": 0}
-    changes |= {"batch_size": work.batch, "epochs": 1, "repeats": 1, "warmup_epochs": 0, "normalization": "half"}
-    trial = own.model_copy(update=changes)
-    images = make_random_images(work.shape, work.classes, 2 * work.batch)
-    none = replace(images, images=images.images[:0], labels=images.labels[:0])
-    chosen, model = make_device(own.precision), build_model(config, work)
+    def limit_batch(self, work: Work) -> Work:
+        """Return the work, on a CPU with a small batch."""
+        return work if self.on_gpu else replace(work, batch=min(work.batch, _BATCH_ON_CPU))
 
-    def compute() -> Tensor:
-        data = ClassifierData(images, none, trial, get_preprocessing(trial), trial.standard, None)
-        return torch.tensor(train_classifier(model, data, SEED, chosen).log[-1]["train_loss"])
+    def measure(self, work: Work) -> Measured:
+        """Measure a step; on a CPU, where it may take long, its time is projected from that of a smaller batch."""
+        small = self.limit_batch(work)
+        found = self._measure_once(small)
+        while small.batch < work.batch and found.seconds < _SHORT_STEP:
+            small = replace(small, batch=min(work.batch, 4 * small.batch))
+            found = self._measure_once(small)
+        return replace(found, seconds=found.seconds * work.batch / small.batch)
 
-    return compute
+    def _measure_once(self, work: Work) -> Measured:
+        key = work.label, work.dataset, work.batch
+        if key not in self.measured:
+            self.measured[key] = measure_step(self.config, work, self.device)
+        return self.measured[key]
 
 
-def make_random_images(shape: tuple[int, int, int], classes: int, count: int) -> ImageSet:
-    """Return random 8-bit images, each (C, H, W), labelled with each class in turn; also in place of latents."""
-    channels, height, width = shape
-    images = np.random.default_rng(0).integers(256, size=(count, height, width, channels), dtype=np.uint8)
-    names = [str(index) for index in range(classes)]
-    meta = {"name": "random", "classes": names, "dtype": "uint8", "extra": {"flip": True}}
-    return ImageSet(images, np.arange(count) % classes, meta)
+def _find_images(resolved: Resolved, dataset: str) -> Images | None:
+    """Return the sizes of a data set: those of its prepared training images, or as known from its source."""
+    config = resolved.config
+    splits = config.splits_of(dataset, config.seeds[0])
+    folder = Path(Layout(resolved.results / resolved.preset).path(SPLITS, dataset=dataset, splits=splits))
+    if not (folder / "train").is_dir():
+        return Images.of(config.datasets[dataset])
+    train = read_image_set(folder / "train", verify=False)
+    return Images(len(train), train.num_classes, train.shape)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from math import ceil
 from typing import cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nfpi.classifiers.preprocessing import Preprocessing
-from nfpi.classifiers.variants import Variants, decode_ahead
 from nfpi.config.classifiers import ClassifierConfig, StandardAugmentation
 from nfpi.data.batches import Batch, BatchLoader, Request, Transform, augment_each, num_batches
 from nfpi.data.store import ImageSet, Pixels
 from nfpi.runtime.precision import choose_precision
+from nfpi.runtime.randomness import make_generator
+
+_DECODED_ON_GPU, _DECODED_ELSEWHERE = 32, 16
+"""Number of latents that are decoded at once."""
+
+Decoder = Callable[[Tensor], Tensor]
+"""Stored latents (B, C, h, w) → 8-bit images (B, 3, H, W)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +50,104 @@ class ResizedImages:
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
         images = [self.preprocessing.resize(self.pixels[int(index)], self.size) for index in indices]
         return torch.stack(images).permute(0, 2, 3, 1).numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Variants:
+    """Latent-augmented variants of training images (NFA): row n·V + v is variant v of image n.
+
+    Args:
+        images: N·V variants: latents of an autoencoder, or pixels of the training images' size.
+        per_image: V.
+        decoder: decoder of latents to pixels; None: the variants are pixels.
+    """
+
+    images: ImageSet
+    per_image: int
+    decoder: Decoder | None = None
+
+    @classmethod
+    def from_image_set(
+        cls, images: ImageSet, train: ImageSet, decoder: Decoder | None = None, digests: dict[str, str] | None = None
+    ) -> Variants:
+        """Make variants from an image set, after checking that they belong to these training images.
+
+        Args:
+            images: the variants; their number per image is in `extra.variants` of `meta`.
+            train: the training images.
+            decoder: decoder of latents to pixels; None: the variants are pixels.
+            digests: SHA-256 of the files of the training images, to compare with `extra.of`; None: not compared.
+
+        Raises:
+            ValueError: the variants have another shape, or are not V variants of each training image, in order.
+        """
+        per_image = images.meta["extra"].get("variants")
+        if per_image is None:
+            raise ValueError("augmented images: expected extra.variants in meta.json, received none")
+        if decoder is None and images.shape != train.shape:
+            raise ValueError(f"augmented images: expected {train.shape}, received {images.shape}")
+        source = images.meta["extra"].get("of")
+        if None not in (source, digests) and source != digests:
+            raise ValueError("augmented images: expected variants of these training images, received others")
+        if not np.array_equal(np.repeat(train.labels, per_image), images.labels):
+            raise ValueError(
+                f"augmented images: expected {per_image} of each of the {len(train)} training images, in their order, "
+                f"received {len(images)} of other images"
+            )
+        return cls(images, per_image, decoder)
+
+    def draw_rows(self, probability: float, seed: int, epoch: int, repeats: int = 1) -> np.ndarray:
+        """Draw which variant replaces each image in an epoch, all V with equal probability.
+
+        Args:
+            probability: probability that an image is replaced.
+            seed, epoch: determine the draws.
+            repeats: R, passes over the images in the epoch, each with draws of its own.
+
+        Returns:
+            Indices of variants, (R·N,); −1: the image is not replaced.
+        """
+        return _draw_rows(len(self.images) // self.per_image, self.per_image, probability, seed, epoch, repeats)
+
+
+@lru_cache(maxsize=2)  # this epoch and the next; every batch uses some of these rows
+def _draw_rows(images: int, per_image: int, probability: float, seed: int, epoch: int, repeats: int) -> np.ndarray:
+    generator = make_generator("cpu", seed, "nfa", epoch)
+    count = repeats * images
+    variant = torch.randint(per_image, (count,), generator=generator)
+    replaced = torch.rand(count, generator=generator, dtype=torch.float64) < probability
+    rows: np.ndarray = torch.where(replaced, torch.arange(count) % images * per_image + variant, -1).numpy()
+    rows.flags.writeable = False
+    return rows
+
+
+def decode_variants(
+    variants: Variants,
+    draw_rows: Callable[[Request], np.ndarray],
+    device: torch.device,
+    bfloat16: bool,
+    requests: Iterator[Request],
+) -> Iterator[Request]:
+    """Yield requests in order, each with the decoded variants, uint8, of its replaced images.
+
+    Args:
+        variants: latents, with their decoder.
+        draw_rows: function that returns the index of the variant that replaces each image of a request; −1: none does.
+        device: device of the decoder.
+        bfloat16: whether the decoder's convolutions and products are in bfloat16, not in float32.
+        requests: the requests.
+    """
+    assert variants.decoder is not None
+    at_once = _DECODED_ON_GPU if device.type == "cuda" else _DECODED_ELSEWHERE
+    for request in requests:
+        rows = draw_rows(request)
+        chosen, parts = rows[rows >= 0], []
+        for start in range(0, len(chosen), at_once):
+            stored = np.asarray(variants.images.images[chosen[start : start + at_once]])
+            latents = torch.from_numpy(stored).permute(0, 3, 1, 2).contiguous().to(device)
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                parts.append(variants.decoder(latents).cpu())
+        yield replace(request, given=torch.cat(parts)) if parts else request
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +278,7 @@ class ClassifierData:
         if variants is not None and variants.decoder is not None:
             # bfloat16 suffices for training images, if the device computes in it
             bfloat16 = choose_precision("auto", device) == "bf16-mixed"
-            prepare = partial(decode_ahead, variants, batches.draw_rows, device, bfloat16)
+            prepare = partial(decode_variants, variants, batches.draw_rows, device, bfloat16)
         return BatchLoader(
             batches,
             config.batch_size,
@@ -227,10 +333,8 @@ def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
 
 def require_same_kind(first: ImageSet, second: ImageSet) -> None:
     """Raise ValueError unless both sets have images of one shape and the same classes."""
-    if first.shape != second.shape or first.num_classes != second.num_classes:
+    if (first.shape, first.classes) != (second.shape, second.classes):
         raise ValueError(
-            f"image sets: expected {first.shape} and {first.num_classes} classes in both, "
-            f"received {second.shape} and {second.num_classes}"
+            f"image sets: expected {first.shape} and the classes {first.classes} in both, received {second.shape} and "
+            f"{second.classes}"
         )
-    if first.classes != second.classes:
-        raise ValueError(f"image sets: expected the classes {first.classes} in both, received {second.classes}")

@@ -51,8 +51,6 @@ def register_classifier(
         ...     return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))
     """
 
-    CLASSIFIERS.require_name(name)
-
     def register(builder: Builder) -> Builder:
         CLASSIFIERS.register(name, settings, builder, preprocessing=preprocessing or Preprocessing())
         return builder
@@ -76,18 +74,6 @@ def get_preprocessing(config: ClassifierConfig, dataset_statistics: tuple[RGB, R
         return preprocessing
     mean, std = statistics
     return replace(preprocessing, mean=mean, std=std)
-
-
-def stored_preprocessing(config: ClassifierConfig, header: Mapping[str, Any], path: Path) -> Preprocessing:
-    """Return the preprocessing of a trained classifier's images from the contents of its file; errors name `path`.
-
-    Raises:
-        FormatError: images were normalised by the statistics of the training images, which the header lacks.
-    """
-    if config.normalization != "dataset":
-        return get_preprocessing(config)
-    found = check_record(_Statistics, header.get("normalization"), path, "mean and std of the training images")
-    return get_preprocessing(config, (tuple(found.mean), tuple(found.std)))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -187,6 +173,7 @@ class _Header(Record):
     classifier: dict[str, Any]
     size: _Size
     temperature: PositiveFloat | None
+    normalization: _Statistics | None = None
 
 
 _INITIAL_WEIGHTS = ("weights", "pretrained", "start_from")
@@ -195,16 +182,17 @@ _INITIAL_WEIGHTS = ("weights", "pretrained", "start_from")
 
 def build_trained(
     weights: Mapping[str, Tensor], header: Mapping[str, Any], path: Path
-) -> tuple[ClassifierConfig, nn.Module]:
+) -> tuple[ClassifierConfig, nn.Module, Preprocessing]:
     """Build a trained classifier from the contents of its file alone.
 
     Args:
         weights: state_dict of the classifier.
-        header: `seed`, `classifier` (settings), `size` (num_classes, in_channels, image_size) and `temperature`.
+        header: `seed`, `classifier` (settings), `size` (num_classes, in_channels, image_size), `temperature` and, for
+            `normalization: dataset`, `normalization` (mean and std of the training images).
         path: path of the file, named in errors.
 
     Returns:
-        The settings, without those of initial weights, and the model.
+        The settings, without those of initial weights, the model, and how images are resized and normalised.
 
     Raises:
         FormatError: the header does not describe a classifier, its model is unknown (perhaps because the file that
@@ -216,6 +204,8 @@ def build_trained(
         config = ClassifierConfig.model_validate(settings)
         if config.image_size not in (None, found.size.image_size):
             raise ValueError(f"image_size: expected {found.size.image_size} as in size, received {config.image_size}")
+        if config.normalization == "dataset" and found.normalization is None:
+            raise ValueError("expected mean and std of the training images, received none")
         variant, size = CLASSIFIERS[config.model], tuple(found.size.model_dump().values())
         with torch.device("meta" if variant.extension is None else "cpu"):
             model = _build(variant, size, config.settings)
@@ -228,7 +218,9 @@ def build_trained(
         load_weights(model, {name: weight.to("meta") for name, weight in weights.items()}, path)
         model = _build(variant, size, config.settings)
     load_weights(model, weights, path)
-    return config, model
+    statistics = found.normalization
+    known = None if statistics is None else (tuple(statistics.mean), tuple(statistics.std))
+    return config, model, get_preprocessing(config, known)
 
 
 def published_weights(model: str) -> dict[str, Tensor]:
@@ -255,7 +247,7 @@ def _get_trait(variant: Variant, name: str, default: Any = None) -> Any:
 def _build(variant: Variant, size: tuple[int, int, int], settings: Settings) -> nn.Module:
     """Build a model with random weights; errors are one line, except those of an extension's model."""
     try:
-        model = variant.build(*size, settings)
+        model: nn.Module = variant.build(*size, settings)
     except _ARCHITECTURE_ERRORS as error:
         if variant.extension is not None or describe_exhausted_memory(error):
             raise
@@ -264,8 +256,6 @@ def _build(variant: Variant, size: tuple[int, int, int], settings: Settings) -> 
             f"classifier: expected a possible {variant.name} for {images}, received the architecture "
             f"{settings.model_dump(exclude_unset=True)} ({format_error(error, 300)})"
         ) from None
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"classifier: expected a torch module from '{variant.name}', received {type(model).__name__}")
     return model
 
 
@@ -277,9 +267,6 @@ def _build_pretrained(
     path: Path | None,
 ) -> nn.Module:
     """Build a model with the weights in the file `path`, or, if both are None, with the published ones."""
-    if weights is not None:
-        with torch.device("meta"):
-            _build(variant, size, settings)  # raises the errors of the architecture, so later ones are of the weights
     try:
         model: nn.Module = _get_trait(variant, "weights_from")(*size, settings, weights)
     except Exception as error:  # the hub's errors have no common base

@@ -21,28 +21,13 @@ from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import Device
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.signals import Interruption
-from nfpi.training.loop import LogRow, State, Training, load_checkpoint, train
+from nfpi.training.loop import State, Training, load_checkpoint, train
 from nfpi.training.optimizers import make_optimizer, make_schedule
 
 logger = logging.getLogger(__name__)
 
 BatchTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Transform of a normalised batch: (images, labels) → (images, labels)."""
-
-
-@dataclass(frozen=True)
-class TrainedClassifier:
-    """A classifier after its last epoch.
-
-    Attributes:
-        model: the trained model, on the device it was trained on.
-        log: one row per epoch.
-        validation_acc: accuracy on the validation images in percent; None: there are none.
-    """
-
-    model: nn.Module
-    log: list[LogRow]
-    validation_acc: float | None
 
 
 @dataclass(kw_only=True)
@@ -79,7 +64,7 @@ class ClassifierState(State):
 
 def train_classifier(
     model: nn.Module, data: ClassifierData, seed: int, device: Device, checkpoints: Checkpoints | None = None
-) -> TrainedClassifier:
+) -> ClassifierTraining:
     """Train on the training images, and measure the accuracy on the validation images, if there are any.
 
     Args:
@@ -91,19 +76,18 @@ def train_classifier(
         device: device and precision.
         checkpoints: store of the training state, from which it is resumed; None: the state is not saved.
 
+    Returns:
+        The training after its last epoch.
+
     Raises:
         TrainingDiverged: the loss is not finite.
-        ValueError: the model does not return (B, K) logits, has batch normalisation although `accumulate` > 1, or does
-            not support activation checkpointing.
+        ValueError: the model has batch normalisation although `accumulate` > 1, or does not support activation
+            checkpointing.
         Interrupted: a signal asked to stop; the state is saved.
     """
-    _check_accumulation(model, data.config)
     if hasattr(model, "fit"):
         _fit_in_closed_form(model, data)
-    model = model.to(device.device)
-    fuse_attention(model, device.device)
-    if data.config.checkpoint_activations:
-        checkpoint_activations(model)
+    model = place_model(model, data.config, device.device)
     state = ClassifierState.new(model, data.config, seed, data.steps_per_epoch)
     found = load_checkpoint(checkpoints, device)
     if found is not None:
@@ -111,7 +95,7 @@ def train_classifier(
     training = ClassifierTraining(state, data, device)
     with closing(training.loader):
         train(training, data.config.epochs, checkpoints)
-    return TrainedClassifier(model, state.log, training.validation_acc)
+    return training
 
 
 class ClassifierTraining(Training):
@@ -142,9 +126,8 @@ class ClassifierTraining(Training):
     def load_batches(self, epoch: int, start_batch: int, interruption: Interruption) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the batches of an epoch."""
         self._module.train()
-        next_epoch = epoch + 1 if epoch + 1 < self.config.epochs else None
         order, place = derive_seed(self.state.seed, "classifier"), self.device.device
-        batches = self.loader.load_epoch(epoch, seed=order, start_batch=start_batch, next_epoch=next_epoch)
+        batches = self.loader.load_epoch(epoch, seed=order, start_batch=start_batch)
         for images, labels in batches:
             yield images.to(place, non_blocking=True), labels.to(place, non_blocking=True)
 
@@ -159,7 +142,6 @@ class ClassifierTraining(Training):
         with device.fixed_shapes():
             for part, part_targets in parts:
                 logits = device.forward(self._module, part)
-                _require_logits(logits, len(part), self._data.train.num_classes)
                 loss = F.cross_entropy(logits, part_targets, label_smoothing=config.label_smoothing)
                 device.backward(loss * (len(part) / len(labels)))
                 losses.append(loss.detach() * len(part))
@@ -204,19 +186,22 @@ def _make_batch_transform(data: ClassifierData, device: Device) -> BatchTransfor
     return BatchAugmentation(data.standard, data.train.num_classes, device.device)
 
 
-def _require_logits(logits: Tensor, batch: int, num_classes: int) -> None:
-    if logits.shape != (batch, num_classes):
-        raise ValueError(
-            f"classifier: expected logits (B, K) = ({batch}, {num_classes}), received {tuple(logits.shape)}"
-        )
+def place_model(model: nn.Module, config: ClassifierConfig, device: torch.device) -> nn.Module:
+    """Return the model on a device, prepared to be trained there.
 
-
-def _check_accumulation(model: nn.Module, config: ClassifierConfig) -> None:
+    Raises:
+        ValueError: it has batch normalisation although `accumulate` > 1, or does not support activation checkpointing.
+    """
     if config.accumulate > 1 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         raise ValueError(
             "accumulate: expected 1 for a model with batch normalisation, whose statistics are those of whole batches, "
             f"received {config.accumulate}"
         )
+    model = model.to(device)
+    fuse_attention(model, device)
+    if config.checkpoint_activations:
+        checkpoint_activations(model)
+    return model
 
 
 def fuse_attention(model: nn.Module, device: torch.device) -> None:

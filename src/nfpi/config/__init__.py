@@ -12,6 +12,7 @@ from nfpi.config.base import LocalPath as LocalPath
 from nfpi.config.base import Settings as Settings
 from nfpi.config.classifiers import ClassifierConfig as ClassifierConfig
 from nfpi.config.datasets import DatasetConfig as DatasetConfig
+from nfpi.config.experiments import FigureSettings as FigureSettings
 from nfpi.config.experiments import TableSettings as TableSettings
 from nfpi.config.extensions import load_extensions as load_extensions
 from nfpi.config.flows import FlowConfig as FlowConfig
@@ -23,4 +24,3 @@ from nfpi.config.flows import TrainingConfig as TrainingConfig
 from nfpi.config.flows import TransformerSettings as TransformerSettings
 from nfpi.config.resolution import resolve as resolve
 from nfpi.config.settings import Config as Config
-from nfpi.config.settings import FigureSettings as FigureSettings

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
@@ -43,21 +42,7 @@ EXECUTION = _Execution()
 
 
 class ConfigError(ValueError):
-    """A setting that is missing, unknown or out of range; its message is one line and names the key.
-
-    Args:
-        message: the whole message.
-        key: the setting, with the names of the blocks around it, as in `training.epochs`; empty: unknown.
-    """
-
-    def __init__(self, message: str, key: str = "") -> None:
-        super().__init__(message)
-        self.key = key
-
-    @classmethod
-    def at(cls, key: str, fault: str) -> ConfigError:
-        """Return the error whose message is `key: fault`."""
-        return cls(f"{key}: {fault}", key)
+    """A setting that is missing, unknown or out of range; its message is one line and names the key."""
 
 
 def _check_unique(values: list[Any]) -> list[Any]:
@@ -119,14 +104,13 @@ def list_execution_settings(*classes: type[BaseModel]) -> set[str]:
 
 
 def _expand_variables(text: Any) -> Any:
-    """Expand environment variables; raises ValueError if a variable is unset or empty."""
+    """Expand environment variables; raises ValueError if a variable is unset."""
     if not isinstance(text, str):
         return text
-    for reference in re.findall(r"\$(?:\{[^}]*\}|\w+)", text):
-        value = os.environ.get(reference.strip("${}"))
-        if not value:
-            raise ValueError(f"environment variable {reference} is {'not set' if value is None else 'empty'}")
-    return os.path.expandvars(text)
+    expanded = os.path.expandvars(text)
+    if "$" in expanded:
+        raise ValueError(f"expected environment variables that are set, received {text}")
+    return expanded
 
 
 class TextOfFile(str):
@@ -151,20 +135,12 @@ class TextOfFile(str):
         return marked
 
 
-def expand_home(path: str) -> Path:
-    """Expand `~` and `~user`; raises ConfigError if the home folder is unknown."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise ConfigError(f"expected a path in a known home folder, received {path}") from None
-
-
 def expand_path(path: Any) -> Any:
     """Expand environment variables and `~` of a path on this machine; a path in a file is relative to its folder."""
     expanded = _expand_variables(path)
     if not isinstance(expanded, str):
         return expanded
-    local = expand_home(expanded)
+    local = Path(expanded).expanduser()
     return path.folder / local if isinstance(path, TextOfFile) else local
 
 
@@ -184,32 +160,25 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f" (known: {', '.join(known)})" if known else ""
 
 
-def explain(error: ValidationError) -> str:
-    """Describe one fault of a validation error in one line, see :func:`find_fault`."""
-    return str(find_fault(error))
+def explain(error: ValueError) -> str:
+    """Describe one fault of settings in one line, which says key, what was expected, and what was received."""
+    return find_fault(error)[1] if isinstance(error, ValidationError) else str(error)
 
 
-def find_fault(error: ValidationError) -> ConfigError:
-    """Return one fault of a validation error, whose line says key, what was expected, and what was received.
+def find_fault(error: ValidationError) -> tuple[list[str], str]:
+    """Return the names that lead to the setting of one fault, and the fault in one line.
 
     An unknown key takes precedence, since a misspelt key also makes the correct one missing.
     """
     faults = error.errors(include_url=False)
     fault = next((fault for fault in faults if fault["type"] == "unknown_key"), faults[0])
-    path = [str(part) for part in fault["loc"] if part != "[key]"]
-    context = fault.get("ctx", {})
+    path = [str(part) for part in fault["loc"] if part not in ("", "[key]")]
     if fault["type"] == "unknown_key":
-        key = ".".join((*path, str(context["key"])))
-        return ConfigError(f"unknown key '{key}'{context['hint']}", key)
-    key = ".".join(filter(None, path))
-    if fault["loc"][-1:] == ("[key]",) and "expected" in context:
-        known = re.findall(r"'([^']+)'", context["expected"])
-        return ConfigError(f"unknown key '{key}'{suggest(path[-1], known)}", key)
-    message = fault["msg"].removeprefix("Value error, ")
+        path.append(str(fault["ctx"]["key"]))
+        return path, f"unknown key '{'.'.join(path)}'{fault['ctx']['hint']}"
     received = "" if fault["type"] in ("value_error", "missing") else f", received {fault['input']!r}"
-    inner = getattr(context.get("error"), "key", "")  # of a ConfigError raised by a validator
-    line = f"{key}: {message}{received}" if key else f"{message}{received}"
-    return ConfigError(line, ".".join(filter(None, (key, inner))))
+    message = f"{fault['msg'].removeprefix('Value error, ')}{received}"
+    return path, f"{'.'.join(path)}: {message}" if path else message
 
 
 def strip_folders(value: Any) -> Any:

@@ -212,11 +212,10 @@ def check_claims(claims: Mapping[str, Claim], tables: Mapping[str, Table]) -> No
             the comparison.
     """
     for name, claim in claims.items():
-        where = f"claims.{name}"
         try:
             _check_claim(claim, tables)
         except ValueError as error:
-            raise ConfigError(f"{where}.{error}; `claims: {{{name}: null}}` removes the claim", where) from None
+            raise ConfigError(f"claims.{name}.{error}; `claims: {{{name}: null}}` removes the claim") from None
 
 
 def _check_claim(claim: Claim, tables: Mapping[str, Table]) -> None:

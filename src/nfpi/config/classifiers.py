@@ -26,9 +26,7 @@ from nfpi.config.registry import Registry
 _RAND_AUGMENT = r"^rand(-(m\d+|n\d+|p\d+(\.\d*)?|mstd\d+(\.\d*)?|mmax\d+|inc[01]|t\w+))*$"
 """timm's notation of a RandAugment policy: magnitude, operations, probability, deviation, ..."""
 
-CLASSIFIERS = Registry(
-    "classifier model", "register_classifier", ("num_classes", "in_channels", "image_size", "settings")
-)
+CLASSIFIERS = Registry("classifier model", ("num_classes", "in_channels", "image_size", "settings"))
 """Builders return a network with random weights: (num_classes, in_channels, image_size, settings) → a module that maps
 images (B, C, S, S) to logits (B, K). Traits (a `module:attribute` is imported when first used):
 
@@ -179,7 +177,7 @@ class ClassifierConfig(Settings):
     """the standard augmentations"""
     nfa_probability: Share = 0.5
     """probability that a training image is replaced by one of its latent-augmented variants"""
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
     """precision of training steps; auto: bf16-mixed on GPUs that support it (A100, H100), otherwise 32-true"""
     workers: Annotated[NonNegativeInt, EXECUTION] = 0
     """processes that read and augment images; 0: the training process itself"""
@@ -205,9 +203,6 @@ class ClassifierConfig(Settings):
             known = ", ".join(name for name in CLASSIFIERS if "published" in CLASSIFIERS[name].traits)
             expected = f"expected a model whose weights are published ({known})"
             raise ValueError(f"pretrained: {expected}, received model '{self.model}'")
-        if self.cycle_momentum and (self.optimizer, self.schedule) != ("sgd", "one_cycle"):
-            received = f"{self.optimizer} and {self.schedule}"
-            raise ValueError(f"cycle_momentum: expected optimizer sgd and schedule one_cycle, received {received}")
         if self.schedule == "cosine" and 0 < self.epochs <= self.warmup_epochs:
             expected = f"expected less than the {self.epochs} epochs"
             raise ValueError(f"warmup_epochs: {expected}, received {self.warmup_epochs}")
@@ -224,13 +219,13 @@ def check_start_from(classifiers: Mapping[str, ClassifierConfig]) -> None:
     for name, classifier in classifiers.items():
         where = f"classifiers.{name}"
         if classifier.train_on != "real" and (classifier.start_from is not None or classifier.pretrained):
-            raise ConfigError.at(where, "start_from and pretrained need train_on: real")
+            raise ConfigError(f"{where}: start_from and pretrained need train_on: real")
         if classifier.start_from is None:
             continue
         where, other = f"{where}.start_from", classifiers.get(classifier.start_from)
         if other is None:
             hint = suggest(classifier.start_from, classifiers)
-            raise ConfigError.at(where, f"unknown classifier '{classifier.start_from}'{hint}")
+            raise ConfigError(f"{where}: unknown classifier '{classifier.start_from}'{hint}")
         if other.start_from is not None or not other.keep or other.train_on != "real":
             expected = "a classifier with train_on: real and keep: true, and without start_from"
-            raise ConfigError.at(where, f"expected {expected}, received '{classifier.start_from}'")
+            raise ConfigError(f"{where}: expected {expected}, received '{classifier.start_from}'")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import Field, StringConstraints
 
-from nfpi.config.base import ConfigError, ExpandedText, Name, NonNegativeInt, PositiveInt, Settings
+from nfpi.config.base import ExpandedText, Name, NonNegativeInt, PositiveInt, Settings
 
 JobName = Literal[
     "prepare_data",
@@ -37,43 +35,6 @@ RESUMED: frozenset[JobName] = frozenset(
 """Stages that save their progress and resume when interrupted; the others start from the beginning."""
 
 
-_QUOTED = re.compile(r"""'[^'\n]*'|"[^"\n$`\\!]*\"""")
-_EXPANDED = re.compile(r"""[$`\\;&|<>(){}*?!~#'"]|[^\S ]""")
-"""Characters that are special to a shell, and white space other than spaces."""
-
-
-def _match(pattern: str) -> AfterValidator:
-    """Return a validator of a whole text; pydantic's own would check an account before its variables are expanded."""
-
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text, re.ASCII):
-            raise ValueError(f"expected a text that matches {pattern}, received {text!r}")
-        return text
-
-    return AfterValidator(check)
-
-
-_IS_WORD = _match(r"[\w.,:@%+/=-]+")
-Account = Annotated[ExpandedText, _IS_WORD]
-Partition = Annotated[str, _IS_WORD]
-Features = Annotated[str, _match(r"[\w.,:@%+/=&|*()\[\]-]+")]
-"""May contain special characters of a shell, because Snakemake's executor quotes it."""
-
-
-def _check_options(text: str) -> str:
-    """Check that the options contain nothing that the shell of the submitting machine would expand."""
-    text = text.strip()  # a block of YAML ends with a line break
-    if "\n" in text:
-        raise ValueError(f"expected one line of options of sbatch, received {text!r}")
-    special = _EXPANDED.search(_QUOTED.sub("", text))
-    if special:
-        raise ValueError(
-            f"expected options of sbatch that no shell expands, received {special[0]!r} in {text!r}: put each value "
-            "that has special characters in single quotes"
-        )
-    return text
-
-
 class Resources(Settings):
     """Resources of one job of a stage."""
 
@@ -87,15 +48,15 @@ class Resources(Settings):
 class Cluster(Settings):
     """Settings of a SLURM cluster; see profiles/ for examples."""
 
-    account: Account | None = None
+    account: ExpandedText | None = None
     """account charged for jobs with GPUs; environment variables are expanded"""
-    cpu_account: Account | None = None
+    cpu_account: ExpandedText | None = None
     """account charged for other jobs; None: `account`"""
-    partition: Partition | None = None
+    partition: str | None = None
     """partition of jobs with GPUs; None: the cluster's default"""
-    cpu_partition: Partition | None = None
+    cpu_partition: str | None = None
     """partition of other jobs; None: the cluster's default"""
-    constraint: Features | None = None
+    constraint: str | None = None
     """node features required by jobs with GPUs"""
     qos: dict[Name, PositiveInt] = {}
     """time limits (minutes) of the QoS of jobs with GPUs; a job uses the shortest QoS that it fits into"""
@@ -108,7 +69,7 @@ class Cluster(Settings):
     """whether jobs request memory; false: it is allocated with the cores"""
     warn_seconds: Annotated[int, Field(ge=0, lt=65536)] = 120
     """seconds before its time limit at which a job receives SIGTERM, to save its progress; 0: no signal"""
-    options: Annotated[str, AfterValidator(_check_options)] = ""
+    options: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
     """further options of sbatch, in one line; quote values that contain special characters of a shell"""
 
     def find_longest_runtime(self, has_gpu: bool) -> int | None:
@@ -119,16 +80,6 @@ class Cluster(Settings):
     def choose_qos(self, minutes: int) -> str | None:
         """Return the shortest QoS that a job of this length fits into."""
         return min((name for name in self.qos if self.qos[name] >= minutes), key=self.qos.__getitem__, default=None)
-
-
-def check_warning(cluster: Cluster, resources: Mapping[JobName, Resources]) -> None:
-    """Raise ConfigError if jobs are warned of their time limit as soon as they start."""
-    for stage in sorted(RESUMED):
-        asked = resources.get(stage, Resources())
-        limit = 60 * min(asked.runtime, cluster.find_longest_runtime(asked.gpu > 0) or asked.runtime)
-        if cluster.warn_seconds >= limit:  # each job would be told to stop as soon as it starts
-            expected = f"expected less than the time limit of {stage}, {limit} s"
-            raise ConfigError.at("cluster.warn_seconds", f"{expected}, received {cluster.warn_seconds}")
 
 
 def count_job_threads(resources: Resources, cluster: Cluster | None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from nfpi.config.base import EXECUTION, UNIQUE, LocalPath, PositiveInt, Settings
 from nfpi.config.registry import Registry
@@ -21,17 +21,8 @@ Overridden = Literal["flows", "training", "generation", "nfa", "classifiers", "e
 PER_SEED: Literal["per_seed"] = "per_seed"
 """Value of `split_seed`: the runs of each seed have their own splits, drawn with that seed."""
 
-LARGEST_SPLIT_SEED = 2**32 - 1
-"""The largest seed that scikit-learn and NumPy accept."""
-SplitSeed = Annotated[int, Field(ge=0, lt=LARGEST_SPLIT_SEED + 1)]
-
-
-def _check_split_seed(value: Any) -> Any:
-    """Raise ValueError unless it is a seed or `per_seed`; pydantic's message would be about one of the two."""
-    seed = int(value) if isinstance(value, str) and value.isdecimal() else value  # Snakemake's --config gives text
-    if value != PER_SEED and not (isinstance(seed, int) and 0 <= seed <= LARGEST_SPLIT_SEED):
-        raise ValueError(f"expected a whole number from 0 to {LARGEST_SPLIT_SEED}, or {PER_SEED}, received {value!r}")
-    return seed
+SplitSeed = Annotated[int, Field(ge=0, lt=2**32)]
+"""Limited to 32 bits, as are the seeds of NumPy and scikit-learn."""
 
 
 class ArchiveLimits(Settings):
@@ -63,7 +54,7 @@ class DatasetBlock(Settings):
     """whether the validation images are used for training too, which makes model selection impossible"""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """share held out for testing if the source has no test split (digits, or an image folder class/image)"""
-    split_seed: Annotated[SplitSeed | Literal["per_seed"], BeforeValidator(_check_split_seed)] = 0
+    split_seed: SplitSeed | Literal["per_seed"] = 0
     """seed of the random choice of held-out images and of the images kept per class; per_seed: the runs of each seed
     have their own splits, drawn with that seed"""
     train_per_class: PositiveInt | None = None
@@ -130,7 +121,7 @@ class DatasetConfig(DatasetBlock):
     """seed of the random choice of held-out images and of the images kept per class"""
 
 
-SOURCES = Registry("source", "register_source", ("config", "download_folder"))
+SOURCES = Registry("source", ("config", "download_folder"))
 """Builders read a data set into memory: (DatasetConfig, download_folder) → nfpi.data.SourceImages.
 Traits: `published`, whether the files are checked against known digests, so that their folder does not matter to
 results; `size`, the image size, if it is known. Sources whose content is known before they are read also have

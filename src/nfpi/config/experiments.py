@@ -1,18 +1,21 @@
-"""Settings of tables and of the experiments in them."""
+"""Settings of tables, of the experiments in them, and of figures, each of which is a module of :mod:`nfpi.figures`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
 
 from nfpi.config.base import UNIQUE, Augmentation, ConfigError, Name, NonNegativeFloat, Settings
 from nfpi.config.classifiers import ClassifierConfig
-from nfpi.config.datasets import DatasetBlock
 from nfpi.config.metrics import VALIDATION_PREFIX, MeasuredModel, metric
-from nfpi.config.priors import PRIORS, PriorBlock, compute_weight, get_alpha
-from nfpi.runs import OWN, format_weight, get_variants_folder
+from nfpi.config.priors import PRIORS, PriorBlock
+from nfpi.config.registry import NamedBlockRegistry
+from nfpi.runs import OWN, Layout, format_weight, get_variants_folder
+
+if TYPE_CHECKING:
+    from nfpi.config.settings import Config
 
 
 def _check_validation_metric(name: str) -> str:
@@ -85,9 +88,8 @@ class Experiment(Settings):
         prior = self.prior if "prior" in self.model_fields_set else OWN
         if prior != OWN or self.relative_weights or self.lambdas not in ([], weights):
             received = ", ".join(sorted(self.model_fields_set & {"prior", "lambdas", "relative_weights"}))
-            raise ConfigError.at(
-                where,
-                f"expected neither prior nor lambdas for flow '{self.flow}', a trained model with its own, "
+            raise ConfigError(
+                f"{where}: expected neither prior nor lambdas for flow '{self.flow}', a trained model with its own, "
                 f"received {received}",
             )
         return self.model_copy(update={"prior": OWN, "lambdas": weights})
@@ -139,33 +141,59 @@ class Table(TableSettings):
         return self
 
 
-def compute_weights(
-    where: str,
-    settings: Any,
-    relative_weights: list[float],
-    datasets: Mapping[str, DatasetBlock],
-    priors: Mapping[str, PriorBlock],
-) -> list[float]:
-    """Compute λ of relative weights.
+class FigureSettings(Settings):
+    """Base class of the settings of figures. Subclasses name the input files.
 
-    Args:
-        where: key of the relative weights.
-        settings: the experiment or figure, which names the data set and the prior.
-        relative_weights: values of s₀.
-        datasets: all data sets.
-        priors: all priors.
-
-    Raises:
-        ConfigError: the prior has no α, or K and D of the data set are not known before it is read.
+    A figure with a setting `table` is drawn whenever this table is made.
     """
-    dataset, alpha = datasets[settings.dataset], get_alpha(priors[settings.prior])
-    if alpha is None:
-        raise ConfigError.at(where, f"expected lambdas: prior '{settings.prior}' has no alpha")
-    num_classes, num_dimensions = dataset.num_classes, dataset.num_dimensions
-    if num_classes is None or num_dimensions is None:
-        cure = "" if dataset.vae is not None else f", or datasets.{settings.dataset} with classes and shape"
-        raise ConfigError.at(where, f"the size of data set '{settings.dataset}' is unknown: expected lambdas{cure}")
-    return [compute_weight(value, alpha, num_classes, num_dimensions) for value in relative_weights]
+
+    title: ClassVar[str] = ""
+    """title in reports"""
+    caption: ClassVar[str] = ""
+    """caption in reports, in reStructuredText"""
+    pictures: ClassVar[tuple[str, ...]] = ()
+    """names of the pictures; empty: one picture with the name of the figure"""
+    has_table: ClassVar[bool] = False
+    """whether the shown numbers are also written to a csv file with the name of the figure"""
+    uses_gpu: ClassVar[bool] = False
+    """whether it uses a GPU"""
+    is_quick: ClassVar[bool] = False
+    """whether it takes only seconds, and is drawn on the machine of the workflow instead of in a cluster job"""
+
+    @classmethod
+    def picture_names(cls, name: str) -> list[str]:
+        """Return the names of the pictures of this figure, whose name is `name`."""
+        return list(cls.pictures) or [name]
+
+    @classmethod
+    def output_names(cls, name: str) -> dict[str, str]:
+        """Return the names of the files of this figure: its pictures as PNG and PDF, and its table, if any, as csv."""
+        names = {
+            f"{picture}_{end}": f"{picture}.{end}" for end in ("png", "pdf") for picture in cls.picture_names(name)
+        }
+        return names | ({"table": f"{name}.csv"} if cls.has_table else {})
+
+    def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:
+        """Return the paths of the input files, by their role.
+
+        Raises:
+            ConfigError: the figure cannot show the selected runs.
+        """
+        raise NotImplementedError
+
+    def reads(self, config: Config) -> dict[str, Settings]:
+        """Return other blocks of settings that the figure depends on, by name."""
+        return {}
+
+    def describe(self, config: Config) -> str:
+        """Return the caption, completed with what depends on the preset: data set, counts, seed."""
+        return self.caption
+
+
+FIGURES = NamedBlockRegistry("figure", ("settings", "inputs"), package="nfpi.figures")
+"""The builder of a figure is a function, called with the settings and a :class:`nfpi.figures.FigureInputs`; it returns
+a :class:`nfpi.figures.Drawn`."""
+Figures = Annotated[dict[Name, SerializeAsAny[FigureSettings]], BeforeValidator(FIGURES.validate), FIGURES]
 
 
 def check_experiment(
@@ -182,10 +210,10 @@ def check_experiment(
             expected = f"expected {'at least one' if uses_weight else 'none'} for prior '{experiment.prior}'"
             received = ", ".join(map(format_weight, experiment.lambdas)) or "none"
             cure = ": a method without λ is registered with uses_weight=False" if method.extension else ""
-            raise ConfigError.at(where, f"lambdas: {expected} on '{experiment.dataset}', received {received}{cure}")
+            raise ConfigError(f"{where}: lambdas: {expected} on '{experiment.dataset}', received {received}{cure}")
         if experiment.refit == "prior" and method.traits["learned"]:
             expected = f"expected moments for prior '{experiment.prior}', which is learned along with the flow"
-            raise ConfigError.at(where, f"refit: {expected}, received prior")
+            raise ConfigError(f"{where}: refit: {expected}, received prior")
     if experiment.classifier is None:
         return
     needed = "needs a prior and augmentation: standard"
@@ -194,4 +222,4 @@ def check_experiment(
         needed = "needs a prior if its augmentation has nfa or noise, and none otherwise"
         fits = (experiment.prior is not None) == experiment.uses_variants
     if not fits:
-        raise ConfigError.at(where, f"classifier '{experiment.classifier}' {needed}")
+        raise ConfigError(f"{where}: classifier '{experiment.classifier}' {needed}")

@@ -7,21 +7,13 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 from nfpi.config.base import ConfigError
-from nfpi.config.classifiers import CLASSIFIERS
-from nfpi.config.datasets import SOURCES
-from nfpi.config.flows import FLOWS
-from nfpi.config.metrics import METRICS
-from nfpi.config.priors import PRIORS
-from nfpi.config.registry import Registry, registering_from
-from nfpi.config.settings import FIGURES
-
-REGISTRIES: tuple[Registry, ...] = (FLOWS, PRIORS, CLASSIFIERS, SOURCES, METRICS, FIGURES)
+from nfpi.config.registry import REGISTRIES, registering_from
 
 _loaded: dict[Path, str] = {}
 
@@ -35,35 +27,32 @@ def load_extensions(files: Iterable[Path | str]) -> None:
         files: paths of the files.
 
     Raises:
-        ConfigError: `files` is a single path; or a file is missing, or raises an error, which the message gives in one
-            line with the file and the line number.
+        ConfigError: a file is missing, or raises an error, which the message gives in one line with the file and the
+            line number.
     """
-    if isinstance(files, str | Path):
-        raise ConfigError(f'extensions: expected a list of files, received one path; for one file: ["{files}"]')
     named = {Path(file).resolve(): file for file in files}
     for path in _loaded.keys() - named.keys():
         _forget(path)
     for path, file in named.items():
         if not path.is_file():
-            raise ConfigError.at("extensions", f"expected a Python file, received {file}, which does not exist")
+            raise ConfigError(f"extensions: expected a Python file, received {file}, which does not exist")
         digest = hash_extension(path)
         if _loaded.get(path) == digest:
             continue
         _forget(path)
         name = f"nfpi_extension_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        module = importlib.util.module_from_spec(spec)
+        module = ModuleType(name)
+        module.__file__ = str(path)
         sys.modules[name] = module  # needed to resolve annotations of its classes
+        _loaded[path] = digest
         try:
             with registering_from(path):
                 # not by the import system, which writes __pycache__ and misses a second edit within one second
                 exec(compile(path.read_bytes(), path, "exec"), vars(module))
         except (Exception, SystemExit) as error:  # sys.exit would end the workflow without a message
+            fault = describe_extension_fault(error) or f"{path}: {error}"
             _forget(path)
-            fault = describe_extension_fault(error, [path]) or f"{path}: {error}"
-            raise ConfigError(fault, "extensions") from error
-        _loaded[path] = digest
+            raise ConfigError(fault) from error
 
 
 def _forget(path: Path) -> None:
@@ -74,19 +63,8 @@ def _forget(path: Path) -> None:
 
 
 def get_loaded_versions() -> dict[str, str]:
-    """Map the name of each loaded file, see :func:`get_loaded_names`, to the first 12 digits of its SHA-256."""
-    return {name: _loaded[path][:12] for path, name in get_loaded_names().items()}
-
-
-def get_loaded_names() -> dict[Path, str]:
-    """Map the path of each loaded file to its name, with parent folders if several loaded files have this name."""
-    ends = Counter(path.parts[start:] for path in _loaded for start in range(len(path.parts)))
-
-    def find_name(path: Path) -> str:
-        starts = range(len(path.parts) - 1, -1, -1)
-        return Path(*next(path.parts[start:] for start in starts if ends[path.parts[start:]] == 1)).as_posix()
-
-    return {path: find_name(path) for path in sorted(_loaded)}
+    """Map the name of each loaded file to the first 12 digits of its SHA-256."""
+    return {path.name: digest[:12] for path, digest in _loaded.items()}
 
 
 def list_loaded_digests() -> list[str]:
@@ -137,14 +115,9 @@ def _find_own_module(name: str) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
-def describe_extension_fault(error: BaseException, files: Iterable[Path] | None = None) -> str | None:
-    """Describe an error raised in a user's file as `file:line: message`; None if it was raised elsewhere.
-
-    Args:
-        error: the exception.
-        files: the user's files; None: all loaded files.
-    """
-    known = {str(path) for path in (files if files is not None else _loaded)}
+def describe_extension_fault(error: BaseException) -> str | None:
+    """Describe an error raised in a user's file as `file:line: message`; None if it was raised elsewhere."""
+    known = set(map(str, _loaded))
     reason = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
     if isinstance(error, SyntaxError) and error.filename in known:
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from math import ceil
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
@@ -24,7 +22,6 @@ from nfpi.config.base import (
     select_result_settings,
 )
 from nfpi.config.registry import BlockRegistry
-from nfpi.runs import MODEL_FILES
 
 
 class FlowBlock(Settings):
@@ -36,7 +33,7 @@ class FlowBlock(Settings):
     """training settings that differ for this backbone"""
 
 
-FLOWS = BlockRegistry("kind of flow", "kind", FlowBlock, "register_flow", ("shape", "settings"))
+FLOWS = BlockRegistry("kind of flow", "kind", FlowBlock, ("shape", "settings"))
 
 FlowConfig = Annotated[SerializeAsAny[FlowBlock], BeforeValidator(FLOWS.validate), FLOWS]
 """A block of `flows:`: its kind, the settings of that kind, and `training`."""
@@ -116,23 +113,13 @@ class TrainedSettings(Settings):
     """folder of a model, or file of a checkpoint of the authors' release; with a revision, id of a model of the hub"""
     averaged: bool = True
     """whether the averaged (EMA) weights of a checkpoint are used instead of the online ones"""
-    weight: NonNegativeFloat | None = Field(None, alias="lambda")
-    """λ of its training; None: that recorded in the folder of a model, otherwise 0"""
+    weight: NonNegativeFloat = Field(0.0, alias="lambda")
+    """λ of its training; if the model records another one, it is refused"""
 
     @field_validator("model", mode="before")
     @classmethod
     def _expand_model(cls, model: Any, info: ValidationInfo) -> Any:
         return model if info.data.get("revision") or not isinstance(model, str) else str(expand_path(model))
-
-    def read_weight(self) -> Any:
-        """Return λ, not validated: that which is set, or that recorded in the folder of a model, otherwise 0."""
-        if self.weight is not None or self.revision is not None:
-            return self.weight or 0.0
-        try:
-            config = json.loads((Path(self.model) / MODEL_FILES["config"]).read_text(encoding="utf-8"))
-            return config["prior"]["lambda"] or 0.0
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):  # named when the model is imported
-            return 0.0
 
 
 FLOWS.register("matrix_exponential", MatrixExponentialSettings, "nfpi.flows.matrix_exponential:matrix_exponential_flow")

@@ -23,7 +23,7 @@ Chosen on recorded runs (docs/equations.md)."""
 ACCURACIES = {"nf_acc": "flow", "cnn_acc": "classifier", "top1": "classifier"}
 """Accuracies that can be computed per image from predictions.npz, and the kind of model that makes them."""
 
-METRICS = Registry("metric", "register_metric", ("log_prob", "labels"), package="nfpi.results.metrics")
+METRICS = Registry("metric", ("log_prob", "labels"), package="nfpi.results.metrics")
 """Builders compute a metric: (log_prob (N, K), labels (N,)) → float; metrics recorded by a stage have no builder. Those
 of the project are registered where they are defined, in :mod:`nfpi.results.metrics`.
 Trait: `metric`, its :class:`Metric`."""
@@ -146,7 +146,6 @@ def register_metric(
         ConfigError: the name is taken, or names a value that is derived from another metric; or the function has
             other arguments.
     """
-    METRICS.require_name(name)
     for prefix in (GENERATED_PREFIX, VALIDATION_PREFIX):
         if name not in METRICS and (name.startswith(prefix) or prefix + name in METRICS):
             raise ConfigError(f"metric '{name}': {prefix}x is the name of a value derived from metric x: rename it")

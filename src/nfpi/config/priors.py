@@ -34,9 +34,7 @@ class PriorRegistry(BlockRegistry[PriorBlock]):
         return ("initial", "weight", "settings") if traits.get("learned") else self.arguments
 
 
-PRIORS = PriorRegistry(
-    "prior method", "method", PriorBlock, "register_prior", ("statistics", "initial", "weight", "settings")
-)
+PRIORS = PriorRegistry("prior method", "method", PriorBlock, ("statistics", "initial", "weight", "settings"))
 """Traits: `uses_weight`, whether λ matters; `learned`, whether the Gaussians are learned along with the flow rather
 than fitted once by the builder; `keeps_initial_at_zero`, whether experiments at λ = 0 keep the initial Gaussians
 instead of fitting them, and share the paper's baseline run (called directly, these methods do fit at λ = 0)."""
@@ -153,8 +151,6 @@ class GradientDescentSettings(Settings):
     def _check_objective(self) -> GradientDescentSettings:
         if self.objective == "released" and self.every == "step":
             raise ValueError("objective: released needs all training latents: expected every = epoch, received step")
-        if not (self.fit_mean or self.fit_variance):
-            raise ValueError("fit_mean, fit_variance: expected at least one to be learned, received neither")
         return self
 
 

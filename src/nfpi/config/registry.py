@@ -12,7 +12,6 @@ import inspect
 import pkgutil
 import re
 import reprlib
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,8 @@ from pydantic_core import CoreSchema
 
 from nfpi.config.base import NAME, NAME_RULE, ConfigError, Settings, suggest
 
+REGISTRIES: list[Registry] = []
+"""All registries."""
 _loading: list[Path] = []
 
 
@@ -58,12 +59,6 @@ class Variant:
     extension: Path | None = None
     block: type[Settings] | None = None
 
-    @property
-    def is_interactive(self) -> bool:
-        """Whether the builder was defined in an interactive session or notebook, where cells are run repeatedly."""
-        is_session = not hasattr(sys.modules["__main__"], "__file__")
-        return is_session and self.extension is None and getattr(self.builder, "__module__", None) == "__main__"
-
     @cached_property
     def build(self) -> Callable[..., Any]:
         """The builder, imported."""
@@ -80,14 +75,14 @@ class Registry:
 
     Args:
         family: name of the family in messages, e.g. `prior method`.
-        decorator: name of the decorator by which users register a variant, e.g. `register_prior`.
         arguments: names of the arguments that builders are called with, by position.
         package: package, or module, that registers the built-in variants; its modules are imported when the registry is
             first read. None: the variants are registered where the registry is defined.
     """
 
-    def __init__(self, family: str, decorator: str, arguments: Sequence[str], package: str | None = None) -> None:
-        self.family, self.decorator, self.arguments = family, decorator, tuple(arguments)
+    def __init__(self, family: str, arguments: Sequence[str], package: str | None = None) -> None:
+        self.family, self.arguments = family, tuple(arguments)
+        REGISTRIES.append(self)
         self._package = package
         self._variants: dict[str, Variant] = {}
 
@@ -106,21 +101,19 @@ class Registry:
         builder: Callable[..., Any] | str | None = None,
         **traits: Any,
     ) -> Variant:
-        """Add a variant; one whose builder was defined in an interactive session is replaced.
+        """Add a variant; one whose builder was defined in a script or notebook, where cells are run again, is replaced.
 
         Raises:
-            ConfigError: the name is taken, or not valid in config.yaml and file names; or `settings` is no
-                subclass of Settings, or the builder cannot be called with the arguments of this family.
+            ConfigError: the name is taken, or not valid in config.yaml and file names; or the builder cannot be called
+                with the arguments of this family.
         """
         if not re.fullmatch(NAME, name):
             raise ConfigError(f"{self.family} '{name}': expected {NAME_RULE}")
-        if not (isinstance(settings, type) and issubclass(settings, Settings)):
-            expected = f"{self.family} '{name}': expected a subclass of nfpi.config.Settings"
-            raise ConfigError(f"{expected}, received {reprlib.repr(settings)}")
         self._check_builder(name, builder, self.list_arguments(traits))
         extension = _loading[-1] if _loading else None
         known = self._variants.get(name)
-        if known is not None and not known.is_interactive:
+        is_in_notebook = known is not None and getattr(known.builder, "__module__", None) == "__main__"
+        if known is not None and not is_in_notebook:
             where = f" by {known.extension}" if known.extension else ""
             raise ConfigError(f"{self.family} '{name}' is registered already{where}")
         block = self._create_block(name, settings)
@@ -130,14 +123,6 @@ class Registry:
     def _create_block(self, name: str, settings: type[Settings]) -> type[Settings] | None:
         """Create the settings class of blocks that select a variant, if there are such blocks."""
         return None
-
-    def require_name(self, name: object) -> None:
-        """Raise ConfigError unless a name is text. A decorator without parentheses passes its function or class."""
-        if not isinstance(name, str):
-            raise ConfigError(
-                f"{self.decorator}: expected a name, received {reprlib.repr(name)}: "
-                f'write @{self.decorator}("name") above a function or class'
-            )
 
     def list_arguments(self, traits: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of the arguments that the builder of a variant with these traits is called with."""
@@ -199,11 +184,11 @@ class BlockRegistry(Registry, Generic[B]):
         family: name of the family in messages.
         key: the setting that selects the variant, e.g. `method`.
         common: class of the common settings; its default of `key` is the default variant.
-        decorator, arguments: as in :class:`Registry`.
+        arguments: as in :class:`Registry`.
     """
 
-    def __init__(self, family: str, key: str, common: type[B], decorator: str, arguments: Sequence[str]) -> None:
-        super().__init__(family, decorator, arguments)
+    def __init__(self, family: str, key: str, common: type[B], arguments: Sequence[str]) -> None:
+        super().__init__(family, arguments)
         self.key, self.common = key, common
         self.default: str = common.model_fields[key].default
 
@@ -228,6 +213,10 @@ class BlockRegistry(Registry, Generic[B]):
         """Return the name of the variant selected by a raw or validated block."""
         name = block.get(self.key) if isinstance(block, dict) else getattr(block, self.key, None)
         return str(name) if name is not None else self.default
+
+    def selects_other_variant(self, block: Mapping[str, Any], overlay: Mapping[str, Any]) -> bool:
+        """Return whether the overlay of a raw block names another variant than that of the block."""
+        return self.key in overlay and self.get_variant_name(overlay) != self.get_variant_name(block)
 
     def validate(self, block: Any) -> Any:
         """Validate a raw block as settings of its variant; pydantic adds the location to errors."""

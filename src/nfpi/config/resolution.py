@@ -1,22 +1,34 @@
-"""Merge config.yaml, a preset and command-line overrides into one validated :class:`Config`."""
+"""Merge config.yaml, presets and the user's settings into one validated :class:`Config`.
+
+A preset is a file that overrides config.yaml, and may extend another preset.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
-from nfpi.config.base import ConfigError, LocalPath, Settings, find_fault, suggest
+from nfpi.config.base import (
+    NAME,
+    NAME_RULE,
+    ConfigError,
+    LocalPath,
+    Settings,
+    TextOfFile,
+    explain,
+    find_fault,
+    suggest,
+)
 from nfpi.config.claims import DIVERGENCE, has_rows
-from nfpi.config.experiments import Experiment
 from nfpi.config.extensions import load_extensions
-from nfpi.config.flows import TrainedSettings
-from nfpi.config.metrics import find_network, metric
-from nfpi.config.presets import ALL_INHERITED, REMOVABLE, Layer, drop_removed, merge, read_layers, read_settings
-from nfpi.config.settings import Config
+from nfpi.config.metrics import metric
+from nfpi.config.settings import ALL_INHERITED, REMOVABLE, Config, merge
 
 
 class _Choice(Settings):
@@ -52,20 +64,13 @@ class Resolved:
     file: Path | None = None
 
 
-def resolve(
-    config_file: Path,
-    presets: Path,
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    overrides_name: str = "--config",
-) -> Resolved:
+def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | None = None) -> Resolved:
     """Load the user's extensions, and return the settings of the chosen preset.
 
     Args:
         config_file: config.yaml.
         presets: folder of the project's presets.
         overrides: settings given by `--config` and `--configfile`, which override the preset.
-        overrides_name: the options that gave them, for messages.
 
     Raises:
         ConfigError: unknown key, wrong type, value out of range, or undefined name.
@@ -73,127 +78,81 @@ def resolve(
     overrides = _parse_nulls(overrides or {})
     raw = read_settings(config_file)
     own = _Choice.model_fields.keys()
+    lowest, highest = ({key: value for key, value in part.items() if key not in own} for part in (raw, overrides))
     try:
         choice = _Choice.model_validate({key: value for key, value in {**raw, **overrides}.items() if key in own})
     except ValidationError as error:
-        raise find_fault(error) from None
-    lowest, highest = ({key: value for key, value in part.items() if key not in own} for part in (raw, overrides))
+        raise ConfigError(explain(error)) from None
     file, preset = read_layers(choice.preset, presets)
-    _check_results(choice.results / file.stem)
-    layers = [Layer(str(config_file), lowest), *preset, Layer(overrides_name, highest)]
+    layers = {str(config_file): lowest, **preset, "--config": highest}
     try:
-        config = _validate(layers)
-    except (ValidationError, ConfigError) as error:
-        fault = _as_config_error(error)
-        raise ConfigError(f"{_find_layer(layers, fault.key)}: {fault}", fault.key) from None
+        config = _validate([*layers.values()])
+    except ValidationError as error:
+        path, fault = find_fault(error)
+        source = max(reversed(layers), key=lambda name: _count_nested(layers[name], path))  # the last that sets it
+        raise ConfigError(f"{source}: {fault}") from None
+    folder = choice.results / file.stem
+    if any(place.is_file() for place in (folder, *folder.parents)):
+        raise ConfigError(f"results: expected a folder, received {choice.results}, which is a file or below one")
     is_of_project = file.parent == presets.resolve()
     return Resolved(file.stem, choice.results, config, None if is_of_project else file)
 
 
-def _check_results(root: Path) -> None:
-    """Raise ConfigError if commands would not take the path of the results for one path, or it is not for a folder."""
-    if "\n" in str(root) or str(root).startswith("-"):
-        raise ConfigError(f"results: expected a path without line breaks and a hyphen in front, received {str(root)!r}")
-    try:
-        other = next((place for place in (root, *root.parents) if place.exists() and not place.is_dir()), None)
-    except OSError as error:  # a folder that the user may not enter
-        raise ConfigError(f"results: {error.filename}: {error.strerror}") from None
-    if other is not None:
-        raise ConfigError(f"results: expected a folder, received {other}, which is none")
-
-
-def _as_config_error(error: ValidationError | ConfigError) -> ConfigError:
-    return find_fault(error) if isinstance(error, ValidationError) else error
-
-
-def _find_layer(layers: Sequence[Layer], key: str) -> str:
-    """Return the name of the layer that a setting comes from: the last of those that have most of its dotted key."""
-    source: Layer = max(reversed(layers), key=lambda layer: _count_nested(layer.settings, key))
-    return source.name
-
-
-def _count_nested(settings: Any, key: str) -> int:
-    """Return how many of the names in a dotted key are nested in raw settings; a name may contain dots itself."""
-    if not isinstance(settings, Mapping):
+def _count_nested(settings: Any, path: Sequence[str]) -> int:
+    """Return how many of the names that lead to a setting are there."""
+    if not path or not isinstance(settings, Mapping) or path[0] not in settings:
         return 0
-    depths = [
-        1 + _count_nested(value, key.removeprefix(f"{name}."))
-        for name, value in settings.items()
-        if f"{key}.".startswith(f"{name}.")
-    ]
-    return max(depths, default=0)
+    return 1 + _count_nested(settings[path[0]], path[1:])
 
 
-def _list_extensions(layers: Iterable[Layer]) -> list[Path]:
-    """Return the extension files of all layers, each once."""
-    files: dict[Path, Path] = {}
-    for layer in layers:
-        for file in Config(extensions=layer.settings.get("extensions") or []).extensions:
-            files.setdefault(file.resolve(), file)
-    return list(files.values())
+def _parse_nulls(value: Any) -> Any:
+    """Replace the string `null` by None: of `--config 'a={b: null}'`, Snakemake makes `{"a": {"b": "null"}}`."""
+    if isinstance(value, Mapping):
+        return {key: _parse_nulls(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_parse_nulls(item) for item in value]
+    return None if value == "null" else value
 
 
-def _validate(layers: Sequence[Layer]) -> Config:
-    """Load the extensions, and return the settings of merged layers.
+def _validate(layers: Sequence[Mapping[str, Any]]) -> Config:
+    """Load the extensions of all layers, and return the settings of the merged layers.
 
     Raises:
         ValidationError: a setting is invalid.
         ConfigError: settings do not fit together, or an extension is missing or faulty.
     """
-    extensions = _list_extensions(layers)
+    files = [file for layer in layers for file in Config(extensions=layer.get("extensions") or []).extensions]
+    extensions = list({file.resolve(): file for file in files}.values())
     load_extensions(extensions)
-    merged = _drop_outdated(layers, drop_removed(merge(*(layer.settings for layer in layers))))
-    read = {"flows": _read_weights(merged.get("flows") or {})}
-    config = Config.model_validate(merge(merged, read) | {"extensions": extensions})
+    config = Config.model_validate(_merge_layers(layers) | {"extensions": extensions})
     _check_overrides(config)
     _check_selections(config)
     _check_metrics(config)
     return config
 
 
-def _read_weights(flows: Any) -> dict[str, dict[str, Any]]:
-    """Return λ of the trained models among raw blocks of `flows:`, as settings of these blocks."""
-    trained = {name: flow for name, flow in Config(flows=flows).flows.items() if isinstance(flow, TrainedSettings)}
-    return {name: {"lambda": flow.read_weight()} for name, flow in trained.items()}
+def _merge_layers(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Merge config.yaml, presets and the user's settings.
 
-
-def _check_overrides(config: Config) -> None:
-    """Raise ConfigError if the overrides of a data set are invalid, or the training of a backbone on it."""
-    for dataset in config.datasets:
-        where = key = f"datasets.{dataset}.overrides"
-        try:
-            _check_overridden_names(config, dataset)
-            config.for_dataset(dataset)
-            for flow in config.flows:
-                where, key = f"training of flows.{flow} on {dataset}", f"flows.{flow}.training"
-                config.resolve_training(dataset, flow)
-        except (ValidationError, ConfigError) as error:
-            fault = _as_config_error(error)
-            raise ConfigError(f"{where}: {fault}", f"{key}.{fault.key}") from None
-
-
-def _drop_outdated(layers: Sequence[Layer], merged: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop inherited claims and figures that need a table, or its row, λ or metric, which a later layer has removed.
-
-    Those after which no layer changes tables are kept even if invalid, so that their fault is reported.
-
-    Args:
-        layers: config.yaml, presets and the user's settings.
-        merged: all layers merged.
+    A layer that changes tables drops the claims and figures that it inherits if they then lack a table, or its row, λ
+    or metric.
     """
-    kept, tables = dict(merged), merged.get("tables")
-    for group, is_possible in (("claims", has_rows), ("figures", _has_table)):
-        blocks = merged.get(group)
-        if isinstance(blocks, Mapping) and isinstance(tables, Mapping):
-            changed = {name: _changes_tables_later(layers, group, name) for name in blocks}
-            kept[group] = {name: raw for name, raw in blocks.items() if not changed[name] or is_possible(raw, tables)}
-    return kept
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = _drop_removed(merge(merged, layer))
+        tables = merged.get("tables")
+        for group, is_possible in (("claims", has_rows), ("figures", _has_table)) if layer.get("tables") else ():
+            blocks, own = merged.get(group), layer.get(group) or {}
+            if isinstance(blocks, Mapping) and isinstance(tables, Mapping):
+                merged[group] = {name: raw for name, raw in blocks.items() if name in own or is_possible(raw, tables)}
+    return merged
 
 
-def _changes_tables_later(layers: Sequence[Layer], group: str, name: str) -> bool:
-    """Return whether a layer changes tables after the last one that sets a block of a group."""
-    last = max(index for index, layer in enumerate(layers) if name in (layer.settings.get(group) or {}))
-    return any(layer.settings.get("tables") for layer in layers[last + 1 :])
+def _drop_removed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return merged settings without the blocks that are null, which removes them (:data:`REMOVABLE`)."""
+    groups = {group: settings[group] for group in REMOVABLE if isinstance(settings.get(group), Mapping)}
+    kept = {group: {name: block for name, block in of.items() if block is not None} for group, of in groups.items()}
+    return {**settings, **kept}
 
 
 def _has_table(figure: Any, tables: Mapping[str, Any]) -> bool:
@@ -202,15 +161,21 @@ def _has_table(figure: Any, tables: Mapping[str, Any]) -> bool:
     return table is None or table in tables
 
 
-def _check_overridden_names(config: Config, dataset: str) -> None:
-    """Raise ConfigError if a data set overrides a backbone or classifier that does not exist."""
-    overrides: Mapping[Any, Any] = config.datasets[dataset].overrides
-    for group in ("flows", "classifiers"):
-        known = getattr(config, group)
-        for name in overrides.get(group, {}):
-            if name not in known:
-                fault = f"{group}: unknown {group[:-1]} '{name}'{suggest(str(name), known)}"
-                raise ConfigError(fault, f"{group}.{name}")
+def _check_overrides(config: Config) -> None:
+    """Raise ConfigError if the overrides of a data set are invalid, or the training of a backbone on it."""
+    for dataset in config.datasets:
+        where = f"datasets.{dataset}.overrides"
+        try:
+            own = config.for_dataset(dataset)
+            for group, known in (("flows", config.flows), ("classifiers", config.classifiers)):
+                unknown = min(getattr(own, group).keys() - known.keys(), default=None)
+                if unknown is not None:
+                    raise ConfigError(f"{group}: unknown {group[:-1]} '{unknown}'{suggest(unknown, known)}")
+            for flow in config.flows:
+                where = f"training of flows.{flow} on {dataset}"
+                config.resolve_training(dataset, flow)
+        except ValueError as error:
+            raise ConfigError(f"{where}: {explain(error)}") from None
 
 
 def _check_selections(config: Config) -> None:
@@ -221,11 +186,11 @@ def _check_selections(config: Config) -> None:
             continue
         key, expected = f"tables.{table}", f"{dataset} has no validation images (refit) to select on: expected"
         if config.tables[table].best_only and len(weights) > 1:
-            raise ConfigError.at(key, f"{expected} one λ per experiment with best_only, received {len(weights)}")
+            raise ConfigError(f"{key}: {expected} one λ per experiment with best_only, received {len(weights)}")
         temperatures = set(config.for_dataset(dataset).generation.temperatures)
         if "generated" in experiment.models and len(temperatures) > 1:
             expected += " a single value of generation.temperatures for its classifier"
-            raise ConfigError.at(key, f"{expected}, received {len(temperatures)}")
+            raise ConfigError(f"{key}: {expected}, received {len(temperatures)}")
 
 
 def _check_metrics(config: Config) -> None:
@@ -236,30 +201,85 @@ def _check_metrics(config: Config) -> None:
         # `model` is None for metrics that are computed for each kind of model; DIVERGENCE is only compared by claims
         if all(metric(name).model not in {None, *models} or name == DIVERGENCE for name in settings.metrics):
             expected = "expected a metric that some row of the table has"
-            raise ConfigError.at(key, f"{expected}, received {', '.join(settings.metrics)}")
-        for name in settings.metrics:
-            _check_network(config, key, name, settings.experiments)
+            raise ConfigError(f"{key}: {expected}, received {', '.join(settings.metrics)}")
 
 
-def _check_network(config: Config, key: str, name: str, experiments: Iterable[Experiment]) -> None:
-    """Raise ConfigError if a metric of a table is a distance by features of a network that there is not."""
-    network = find_network(name)
-    if network == "inception" and config.quality.inception is None:
-        raise ConfigError.at(key, f"{name}: expected quality.inception, the file of Inception's weights, received none")
-    for experiment in experiments if network not in (None, "inception") else ():
-        if "samples" in experiment.models and experiment.classifier is not None:
-            model = config.for_dataset(experiment.dataset).classifiers[experiment.classifier].model
-            if model != network:
-                raise ConfigError.at(key, f"{name}: expected classifiers with model {network}, received {model}")
+def read_layers(preset: str, folder: Path) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """Return the file of a preset, and the settings of the presets that it extends, then its own, by their file.
+
+    Args:
+        preset: name of a built-in preset, or path of a user's file, whose stem is its name.
+        folder: folder of the built-in presets.
+
+    Raises:
+        ConfigError: the preset is missing, not a mapping, extends itself, or is a user's file with the name of a
+            built-in preset.
+    """
+    file: Path | None = _find_file(preset, folder, None)
+    chain: list[tuple[Path, dict[str, Any]]] = []
+    while file is not None:
+        if any(file == known for known, _ in chain):
+            raise ConfigError(f"{file}: extends itself")
+        content = read_settings(file)
+        if "preset" in content or "results" in content:
+            raise ConfigError(f"{file}: a preset cannot set preset or results")
+        extended = content.pop("extends", None)
+        # paths in a user's file are relative to its folder
+        chain.append((file, content if file.parent == folder.resolve() else TextOfFile.mark(content, file.parent)))
+        file = None if extended is None else _find_file(str(extended), folder, chain[-1][0])
+    return chain[0][0], {str(file): content for file, content in reversed(chain)}
 
 
-def _parse_nulls(value: Any) -> Any:
-    """Replace the string `null` by None: of `--config 'a={b: null}'`, Snakemake makes `{"a": {"b": "null"}}`."""
-    if isinstance(value, Mapping):
-        return {key: _parse_nulls(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_parse_nulls(item) for item in value]
-    return None if value == "null" else value
+def list_built_in_presets(folder: Path) -> list[str]:
+    """Return the names of the built-in presets."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def _find_file(preset: str, folder: Path, extended_by: Path | None) -> Path:
+    known = list_built_in_presets(folder)
+    if preset in known:
+        return (folder / f"{preset}.yaml").resolve()
+    where = "preset" if extended_by is None else f"{extended_by}: extends"
+    if "/" not in preset and not preset.endswith((".yaml", ".yml")):
+        raise ConfigError(f"{where}: unknown preset '{preset}'{suggest(preset, known)}")
+    path = Path(preset).expanduser()
+    path = (path if extended_by is None else extended_by.parent / path).resolve()
+    if not path.is_file():
+        raise ConfigError(f"{where}: expected a file with settings, received {path}, which does not exist")
+    if path.parent != folder.resolve() and path.stem in known:
+        raise ConfigError(f"{where}: {path}: '{path.stem}' is the name of a preset of the project: rename the file")
+    if not re.fullmatch(NAME, path.stem):
+        raise ConfigError(f"{where}: expected a file with {NAME_RULE}, received '{path.name}'")
+    return path
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no annotations
+    """Loader that refuses a key that is written twice in a mapping, of which YAML would drop the first."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value]
+        for index, (key, _) in enumerate(node.value):
+            if key.value in keys[:index]:
+                raise yaml.constructor.ConstructorError(problem=f"key '{key.value}' again", problem_mark=key.start_mark)
+        return node
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """Return the settings in a file.
+
+    Raises:
+        ConfigError: it is not YAML, not a mapping, or has a key twice.
+    """
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # a subclass of SafeLoader
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a text that looks like a date but is none
+        raise ConfigError(f"{file}: expected YAML, received something else ({' '.join(str(error).split())})") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected settings by name, received {type(content).__name__}")
+    return content
 
 
 def build_json_schema() -> dict[str, Any]:

@@ -1,23 +1,21 @@
-"""All settings of one preset, and what its jobs look up in them; among them, those of figures.
-
-Each figure is a module of :mod:`nfpi.figures`.
-"""
+"""All settings of one preset, how presets are merged, and what jobs look up in them."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from nfpi.config.base import UNIQUE, ConfigError, LocalPath, Name, Seed, Settings, suggest
 from nfpi.config.claims import Claim, check_claims
-from nfpi.config.classifiers import ClassifierConfig, check_start_from
-from nfpi.config.cluster import Cluster, JobName, Resources, check_warning
-from nfpi.config.datasets import PER_SEED, DatasetBlock, DatasetConfig
-from nfpi.config.experiments import Experiment, Table, check_experiment, compute_weights
+from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig, check_start_from
+from nfpi.config.cluster import Cluster, JobName, Resources
+from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock, DatasetConfig
+from nfpi.config.experiments import Experiment, Figures, Table, check_experiment
 from nfpi.config.flows import (
     FLOWS,
     EvaluationConfig,
@@ -28,76 +26,63 @@ from nfpi.config.flows import (
     TrainedSettings,
     TrainingConfig,
 )
-from nfpi.config.presets import VARIANTS, merge
-from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig
-from nfpi.config.registry import NamedBlockRegistry
+from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig, compute_weight, get_alpha
+from nfpi.config.registry import BlockRegistry, Registry
 from nfpi.runs import (
     BASELINE,
     COMMON_SPLITS,
     OWN,
     RESERVED_NAMES,
     SPLITS_OF_SEED,
-    Layout,
     Run,
     name_refitted,
     parse_splits_seed,
     split_refitted,
 )
 
+_SELECTORS: dict[str, tuple[str, Registry]] = {
+    "datasets": ("source", SOURCES),
+    "flows": (FLOWS.key, FLOWS),
+    "priors": (PRIORS.key, PRIORS),
+    "classifiers": ("model", CLASSIFIERS),
+}
+"""Groups of settings whose blocks each select a variant: the setting that names it, and the registry of the variants.
+"""
+_BLOCKS: dict[str, BlockRegistry[Any]] = {"flows": FLOWS, "priors": PRIORS}
+"""Groups in which blocks of different variants have different settings."""
+REMOVABLE = ("tables", "figures", "claims")
+"""Groups of settings in which null removes an inherited block, and :data:`ALL_INHERITED` all."""
+ALL_INHERITED = "*"
+"""Key that, with the value null, removes all inherited blocks."""
 
-class FigureSettings(Settings):
-    """Base class of the settings of figures. Subclasses name the input files.
 
-    A figure with a setting `table` is drawn whenever this table is made.
+def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of `base` with the overlays applied: mappings are merged by key, anything else is replaced.
+
+    If an overlay selects another variant (`kind:`, `method:`) in a block of `flows:` or `priors:`, it replaces the
+    whole block, since the variants have different settings. `"*": null` in an overlay's `tables:`, `figures:` or
+    `claims:` removes those of `base` and of the overlays before it.
     """
-
-    title: ClassVar[str] = ""
-    """title in reports"""
-    caption: ClassVar[str] = ""
-    """caption in reports, in reStructuredText"""
-    pictures: ClassVar[tuple[str, ...]] = ()
-    """names of the pictures; empty: one picture with the name of the figure"""
-    has_table: ClassVar[bool] = False
-    """whether the shown numbers are also written to a csv file with the name of the figure"""
-    uses_gpu: ClassVar[bool] = False
-    """whether it uses a GPU"""
-    is_quick: ClassVar[bool] = False
-    """whether it takes only seconds, and is drawn on the machine of the workflow instead of in a cluster job"""
-
-    @classmethod
-    def picture_names(cls, name: str) -> list[str]:
-        """Return the names of the pictures of this figure, whose name is `name`."""
-        return list(cls.pictures) or [name]
-
-    @classmethod
-    def output_names(cls, name: str) -> dict[str, str]:
-        """Return the names of the files of this figure: its pictures as PNG and PDF, and its table, if any, as csv."""
-        names = {
-            f"{picture}_{end}": f"{picture}.{end}" for end in ("png", "pdf") for picture in cls.picture_names(name)
-        }
-        return names | ({"table": f"{name}.csv"} if cls.has_table else {})
-
-    def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:
-        """Return the paths of the input files, by their role.
-
-        Raises:
-            ConfigError: the figure cannot show the selected runs.
-        """
-        raise NotImplementedError
-
-    def reads(self, config: Config) -> dict[str, Settings]:
-        """Return other blocks of settings that the figure depends on, by name."""
-        return {}
-
-    def describe(self, config: Config) -> str:
-        """Return the caption, completed with what depends on the preset: data set, counts, seed."""
-        return self.caption
+    merged = copy.deepcopy(dict(base))
+    for overlay in overlays:
+        merged = _merge_at((), merged, overlay)
+    return merged
 
 
-FIGURES = NamedBlockRegistry("figure", "register_figure", ("settings", "inputs"), package="nfpi.figures")
-"""The builder of a figure is a function, called with the settings and a :class:`nfpi.figures.FigureInputs`; it returns
-a :class:`nfpi.figures.Drawn`."""
-Figures = Annotated[dict[Name, SerializeAsAny[FigureSettings]], BeforeValidator(FIGURES.validate), FIGURES]
+def _merge_at(where: tuple[str, ...], base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge an overlay into `base`, the part of the settings at the keys `where`."""
+    merged = dict(base)
+    if len(where) == 1 and where[0] in REMOVABLE and overlay.get(ALL_INHERITED, ...) is None:
+        merged = {}
+        overlay = {key: value for key, value in overlay.items() if key != ALL_INHERITED}
+    registry = _BLOCKS.get(where[0]) if len(where) == 1 else None
+    for key, value in overlay.items():
+        known = merged.get(key)
+        if isinstance(known, Mapping) and isinstance(value, Mapping):
+            is_other = registry is not None and registry.selects_other_variant(known, value)
+            value = _merge_at((*where, key), {} if is_other else known, value)
+        merged[key] = copy.deepcopy(value)
+    return merged
 
 
 def _as_list(value: Any) -> Any:
@@ -234,7 +219,7 @@ class Config(Settings):
         settings = None if block is None else PRIORS.extract_settings(block)
         if block is None or not isinstance(settings, FixedPointSettings) or PRIORS[block.method].traits["learned"]:
             received = f"'{prior}' ({'of a trained model' if block is None else block.method})"
-            raise ConfigError.at(where, f"expected a prior fitted once by fixed-point iteration, received {received}")
+            raise ConfigError(f"{where}: expected a prior fitted once by fixed-point iteration, received {received}")
         return settings
 
     def list_extensions(self, **names: str | None) -> list[Path]:
@@ -247,7 +232,7 @@ class Config(Settings):
         """
         files = set()
         for kind, name in names.items():
-            key, registry = VARIANTS[f"{kind}s"]
+            key, registry = _SELECTORS[f"{kind}s"]
             block = getattr(self, f"{kind}s").get(split_refitted(name)[0] if kind == "prior" and name else name)
             files.add(registry[getattr(block, key)].extension if block is not None else None)
             if isinstance(block, TrainedSettings):
@@ -281,8 +266,6 @@ class Config(Settings):
         check_start_from(self.classifiers)
         for table, experiment in self.iterate_experiments():
             check_experiment(f"tables.{table}", experiment, self.priors, self.classifiers)
-        if self.cluster is not None:
-            check_warning(self.cluster, self.resources)
         check_claims(self.claims, self.tables)
         return self
 
@@ -293,21 +276,21 @@ class Config(Settings):
         ]
         named += [(f"figures.{name}", figure) for name, figure in self.figures.items()]
         for where, settings in named:
-            for group in (*VARIANTS, "tables"):
+            for group in (*_SELECTORS, "tables"):
                 kind, known = group.removesuffix("s"), getattr(self, group)
                 name = getattr(settings, kind, None)
                 if kind == "prior" and self.find_model(settings) is not None:
                     continue
                 uses_no_flow = kind == "flow" and getattr(settings, "prior", "") is None
                 if name is not None and name not in known and not uses_no_flow:
-                    raise ConfigError.at(where, f"unknown {kind} '{name}'{suggest(name, known)}")
+                    raise ConfigError(f"{where}: unknown {kind} '{name}'{suggest(name, known)}")
         other = self.evaluation.unknown
         if other is not None and other not in self.datasets:
-            raise ConfigError.at("evaluation.unknown", f"unknown dataset '{other}'{suggest(other, self.datasets)}")
+            raise ConfigError(f"evaluation.unknown: unknown dataset '{other}'{suggest(other, self.datasets)}")
         for group, reserved in RESERVED_NAMES.items():
             for name in getattr(self, group):
                 if name in reserved or (group == "priors" and split_refitted(name)[1]):
-                    raise ConfigError.at(f"{group}.{name}", "this name is reserved: choose another one")
+                    raise ConfigError(f"{group}.{name}: this name is reserved: choose another one")
 
     def _resolve_weights(self) -> None:
         """Replace the relative weights of experiments and figures by λ; those of trained models have the model's λ."""
@@ -316,21 +299,36 @@ class Config(Settings):
             self.tables[name] = table.model_copy(update={"experiments": experiments})
         for name, figure in self.figures.items():
             if (model := self.find_model(figure)) is not None:
-                own = {"prior": OWN, "weight": model.weight or 0.0, "lambdas": [model.weight or 0.0]}
+                own = {"prior": OWN, "weight": model.weight, "lambdas": [model.weight]}
                 changes = {key: value for key, value in own.items() if hasattr(figure, key)}
                 self.figures[name] = figure.model_copy(update=changes)
                 continue
             relative_weight = getattr(figure, "relative_weight", None)
             if relative_weight is not None:
                 where = f"figures.{name}.relative_weight"
-                (weight,) = compute_weights(where, figure, [relative_weight], self.datasets, self.priors)
+                (weight,) = self._compute_weights(where, figure, [relative_weight])
                 self.figures[name] = figure.model_copy(update={"weight": weight, "relative_weight": None})
 
     def _resolve_experiment(self, where: str, experiment: Experiment) -> Experiment:
         if (model := self.find_model(experiment)) is not None:
-            return experiment.choose_own_prior(where, model.weight or 0.0)
+            return experiment.choose_own_prior(where, model.weight)
         if not experiment.relative_weights:
             return experiment
         where, relative_weights = f"{where}.relative_weights", experiment.relative_weights
-        weights = compute_weights(where, experiment, relative_weights, self.datasets, self.priors)
+        weights = self._compute_weights(where, experiment, relative_weights)
         return experiment.model_copy(update={"lambdas": weights, "relative_weights": []})
+
+    def _compute_weights(self, where: str, settings: Any, relative_weights: list[float]) -> list[float]:
+        """Compute λ of relative weights (s₀) of an experiment or a figure, for its data set and prior.
+
+        Raises:
+            ConfigError: the prior has no α, or K and D of the data set are not known before it is read.
+        """
+        dataset, alpha = self.datasets[settings.dataset], get_alpha(self.priors[settings.prior])
+        if alpha is None:
+            raise ConfigError(f"{where}: expected lambdas: prior '{settings.prior}' has no alpha")
+        num_classes, num_dimensions = dataset.num_classes, dataset.num_dimensions
+        if num_classes is None or num_dimensions is None:
+            cure = "" if dataset.vae is not None else f", or datasets.{settings.dataset} with classes and shape"
+            raise ConfigError(f"{where}: the size of data set '{settings.dataset}' is unknown: expected lambdas{cure}")
+        return [compute_weight(value, alpha, num_classes, num_dimensions) for value in relative_weights]

@@ -1,3 +1,4 @@
+from .autoencoder import encode_dataset as encode_dataset
 from .autoencoder import load_decoder as load_decoder
 from .batches import Transform as Transform
 from .batches import augment_each as augment_each
@@ -7,13 +8,12 @@ from .domain import Domain as Domain
 from .domain import LatentDomain as LatentDomain
 from .domain import PixelDomain as PixelDomain
 from .domain import choose_domain as choose_domain
-from .encode import encode_dataset as encode_dataset
+from .prepare import SourceImages as SourceImages
+from .prepare import load_source as load_source
 from .prepare import prepare_dataset as prepare_dataset
+from .prepare import register_source as register_source
 from .sources.imagefolder import export_imagefolder as export_imagefolder
 from .sources.imagefolder import read_image_folder as read_image_folder
-from .sources.registry import SourceImages as SourceImages
-from .sources.registry import load_source as load_source
-from .sources.registry import register_source as register_source
 from .store import DataError as DataError
 from .store import ImageSet as ImageSet
 from .store import Pixels as Pixels

@@ -1,8 +1,7 @@
 """Reproducible batches of an image set, made by worker processes that live as long as a training.
 
 The order of an epoch depends only on (seed, epoch), the augmentation of an image only on (seed, epoch, index). Batches
-therefore depend neither on the number of worker processes nor on where an epoch was interrupted and resumed. While the
-last batches of an epoch are used, the workers make the first batches of the next epoch.
+therefore depend neither on the number of worker processes nor on where an epoch was interrupted and resumed.
 """
 
 from __future__ import annotations
@@ -123,31 +122,18 @@ class BatchLoader:
         prepare: Callable[[Iterator[Request]], Iterable[Request]] | None = None,
     ) -> None:
         self.batches_per_epoch = num_batches(limit or len(source), batch_size, drop_last)
-
-        def make_order(seed: int, epoch: int) -> np.ndarray:
-            order = _draw_permutation(len(source), passes, seed, epoch) if shuffle else np.arange(len(source))
-            return order[:limit]
-
-        def select_share(order: np.ndarray, batch: int) -> np.ndarray:
-            return np.array_split(order[batch * batch_size : (batch + 1) * batch_size], world_size)[rank]
-
-        self._plan = _Plan(make_order, select_share, self.batches_per_epoch, prepare)
-        self._source, self._workers, self._pin_memory = source, workers, pin_memory
+        self._source, self._batch_size, self._shuffle, self._passes = source, batch_size, shuffle, passes
+        self._limit, self._rank, self._world_size, self._prepare = limit, rank, world_size, prepare
+        self._workers, self._pin_memory = workers, pin_memory
+        self._requests = _Requests()
         self._loader: DataLoader[Batch] | None = None
-        self._batches: Iterator[Batch] | None = None
-        self._coming: tuple[int, int, int] | None = None  # seed, epoch, batch from which workers read ahead
-        self._epochs = 0
 
-    def load_epoch(
-        self, epoch: int, *, seed: int, start_batch: int = 0, next_epoch: int | None = None
-    ) -> Iterator[Batch]:
+    def load_epoch(self, epoch: int, *, seed: int, start_batch: int = 0) -> Iterator[Batch]:
         """Load the batches of one epoch; only one epoch can be loaded at a time.
 
         Args:
             epoch, seed: determine order and augmentation.
             start_batch: number of batches to skip without reading them, to resume an interrupted epoch.
-            next_epoch: the epoch that will be loaded after this one, with the same seed; its first batches are made in
-                advance. None: not known, or no further epoch.
 
         Yields:
             Images (B, C, H, W) and labels (B,), on the CPU.
@@ -158,42 +144,31 @@ class BatchLoader:
         """
         if not 0 <= start_batch <= self.batches_per_epoch:
             raise ValueError(f"start_batch: expected 0 to {self.batches_per_epoch}, received {start_batch}")
-        return self._yield_batches(seed, epoch, start_batch, next_epoch)
+        return self._yield_batches(seed, epoch, start_batch)
 
-    def _yield_batches(self, seed: int, epoch: int, start_batch: int, next_epoch: int | None) -> Iterator[Batch]:
-        self._epochs += 1
-        this = self._epochs
-        if self._coming != (seed, epoch, start_batch):
-            self._plan.first, self._batches = (seed, epoch, start_batch), None
-            self._plan.following.clear()
-        self._coming = None
-        if next_epoch is not None:
-            self._plan.following[epoch] = next_epoch
+    def _yield_batches(self, seed: int, epoch: int, start_batch: int) -> Iterator[Batch]:
+        batches: Iterator[Batch] | None = None
         for _ in range(start_batch, self.batches_per_epoch):
-            if this != self._epochs:
-                raise RuntimeError(f"epoch {epoch}: another epoch of the same loader has begun")
-            yield self._load_next()
-        if self._batches is not None and next_epoch is not None and not self._plan.ended:
-            self._coming = (seed, next_epoch, 0)
+            try:
+                if batches is None:
+                    batches = self._begin_epoch(seed, epoch, start_batch)
+                batch = next(batches)
+            except BaseException as fault:
+                self.close()
+                original = _extract_original_error(fault)
+                if original is None:
+                    raise
+                raise original from None
+            yield batch
 
-    def _load_next(self) -> Batch:
-        try:
-            if self._batches is None:
-                self._batches = self._begin_iteration()
-            return next(self._batches)
-        except BaseException as fault:
-            self.close()
-            original = _extract_original_error(fault)
-            if original is None:
-                raise
-        raise original
-
-    def _begin_iteration(self) -> Iterator[Batch]:
-        """Start making the batches of the plan, with new workers if there are none."""
+    def _begin_epoch(self, seed: int, epoch: int, start_batch: int) -> Iterator[Batch]:
+        """Start making the batches of an epoch, with new workers if there are none."""
+        requests = self._make_requests(seed, epoch, start_batch)
+        self._requests.of_epoch = iter(requests if self._prepare is None else self._prepare(requests))
         if self._loader is None:
             self._loader = DataLoader(
                 _RequestedBatches(self._source),
-                batch_sampler=self._plan,  # type: ignore[arg-type]  # yields requests instead of lists of indices
+                batch_sampler=self._requests,  # type: ignore[arg-type]  # yields requests instead of lists of indices
                 collate_fn=_identity,
                 num_workers=self._workers,
                 persistent_workers=self._workers > 0,
@@ -205,13 +180,20 @@ class BatchLoader:
         with signals_blocked():  # new workers inherit the mask, so no signal stops them before worker_init_fn
             return iter(self._loader)
 
+    def _make_requests(self, seed: int, epoch: int, start_batch: int) -> Iterator[Request]:
+        length, size = len(self._source), self._batch_size
+        order = _draw_permutation(length, self._passes, seed, epoch) if self._shuffle else np.arange(length)
+        order = order[: self._limit]
+        for batch in range(start_batch, self.batches_per_epoch):
+            indices = order[batch * size : (batch + 1) * size]
+            yield Request(np.array_split(indices, self._world_size)[self._rank], seed, epoch)
+
     def close(self) -> None:
         """End the workers; a further epoch starts new ones."""
-        batches, self._batches, self._loader, self._coming = self._batches, None, None, None
-        # torch ends workers with the last reference to the iterator, but the traceback of an error may keep one
-        shut_down = getattr(batches, "_shutdown_workers", None)
-        if shut_down is not None:
-            shut_down()
+        loader, self._loader = self._loader, None
+        # torch ends workers with the last reference to their iterator, but the traceback of an error may keep one
+        if loader is not None and loader._iterator is not None:
+            loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def load_batches(
@@ -274,43 +256,13 @@ def num_batches(length: int, batch_size: int, drop_last: bool = False) -> int:
     return length // batch_size if drop_last else -(-length // batch_size)
 
 
-class _Plan:
-    """The requests of an epoch, and of the epochs after it as far as they are known.
+class _Requests:
+    """The requests of the epoch that is loaded, as a sampler of torch."""
 
-    Attributes:
-        first: seed, epoch and batch that an iteration begins with.
-        following: the epoch that follows each epoch, if known.
-        ended: whether the iteration has ended, after an epoch whose next epoch was not known.
-    """
-
-    def __init__(
-        self,
-        make_order: Callable[[int, int], np.ndarray],
-        select_share: Callable[[np.ndarray, int], np.ndarray],
-        batches_per_epoch: int,
-        prepare: Callable[[Iterator[Request]], Iterable[Request]] | None,
-    ) -> None:
-        self._make_order, self._select_share = make_order, select_share
-        self._batches_per_epoch, self._prepare = batches_per_epoch, prepare
-        self.first = (0, 0, 0)
-        self.following: dict[int, int] = {}
-        self.ended = False
+    of_epoch: Iterator[Request]
 
     def __iter__(self) -> Iterator[Request]:
-        requests = self._make_requests()
-        return iter(requests if self._prepare is None else self._prepare(requests))
-
-    def _make_requests(self) -> Iterator[Request]:
-        self.ended = False
-        seed, epoch, start = self.first
-        while True:
-            order = self._make_order(seed, epoch)
-            for batch in range(start, self._batches_per_epoch):
-                yield Request(self._select_share(order, batch), seed, epoch)
-            if epoch not in self.following:
-                self.ended = True
-                return
-            epoch, start = self.following.pop(epoch), 0
+        return self.of_epoch
 
 
 @dataclass(frozen=True, eq=False)

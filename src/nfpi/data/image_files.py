@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import logging
 import os
-import re
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,45 +12,39 @@ from PIL import Image, ImageOps, TiffImagePlugin
 
 from nfpi.config.datasets import DataError
 from nfpi.runtime.faults import format_error
-from nfpi.runtime.files import open_regular
-
-logger = logging.getLogger(__name__)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """suffixes of image files"""
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """formats of these files, as named by Pillow; others are not tried (some make Pillow start another program)"""
 EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-"""Pillow's modes of images with at most 8 bits per channel"""
+"""Pillow's modes of images with at most 8 bits per channel; it reads colours of 16 bits as RGB, by their higher bits"""
 GREY_MODES = ("1", "L", "LA")
 """those of them that are grey: of 1 and 8 bits, and with alpha, which is ignored; palettes count as colour"""
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error, Image.DecompressionBombError)
 """exceptions that Pillow raises on damaged files"""
 
 
-def read_image(path: Path, image_size: int | None = None, content: bytes | None = None) -> tuple[np.ndarray, str]:
+def read_image(path: Path, image_size: int | None = None) -> tuple[np.ndarray, str]:
     """Read one file, rotated according to its EXIF orientation.
 
     Args:
         path: image in one of `FORMATS`.
         image_size: size S that the image is resized and centre-cropped to; None: no resizing.
-        content: contents of the file, if read already.
 
     Returns:
         Pixels (H, W, 3), uint8, with equal channels if the file is grey; and Pillow's mode of the file.
 
     Raises:
-        DataError: the file cannot be read, or has more than 8 bits per channel.
+        DataError: the file cannot be read, or has grey values of more than 8 bits.
     """
     try:
-        with open_regular(path) if content is None else io.BytesIO(content) as opened:
-            file = Image.open(opened, formats=FORMATS)
-            deep = _find_deep_channels(file)
+        with Image.open(path, formats=FORMATS) as file:
             mode, image = file.mode, ImageOps.exif_transpose(file).convert("RGB")
     except PILLOW_ERRORS as error:
         raise _describe_damage(path, error) from None
-    if mode not in EIGHT_BIT_MODES or deep:
-        raise DataError(f"{path}: expected an image of 8 bits per channel, received {deep or 'mode ' + mode}")
+    if mode not in EIGHT_BIT_MODES:
+        raise DataError(f"{path}: expected an image of 8 bits per channel, received mode {mode}")
     if image_size is not None and image.size != (image_size, image_size):
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
     return np.asarray(image), mode
@@ -66,7 +57,7 @@ def read_image_header(path: Path) -> tuple[tuple[int, int], str]:
         DataError: the file cannot be read.
     """
     try:
-        with open_regular(path) as opened, Image.open(opened, formats=FORMATS) as file:
+        with Image.open(path, formats=FORMATS) as file:
             (width, height), mode = file.size, file.mode
             if isinstance(file, TiffImagePlugin.TiffImageFile):  # newer versions of Pillow rotate its size
                 width, height = file.tag_v2[256], file.tag_v2[257]
@@ -81,51 +72,32 @@ _TRANSPOSED = (5, 6, 7, 8)
 """EXIF orientations that swap height and width"""
 
 
-def _find_deep_channels(file: Image.Image) -> str:
-    """Describe colour channels of 16 bits, which Pillow opens as RGB without the lower bits; empty: there are none."""
-    for tile in getattr(file, "tile", []):
-        # arguments of the decoder: Pillow's name of the stored channels, or the maximum value of a PPM file
-        for argument in tile[3] if isinstance(tile[3], tuple) else (tile[3],):
-            if isinstance(argument, str) and re.search(r";16[BLN]", argument):
-                return argument
-            if file.format == "PPM" and isinstance(argument, int) and argument > 255:
-                return f"a PPM file with maximum value {argument}"
-    return ""
-
-
 def _describe_damage(path: Path, error: Exception) -> DataError:
     return DataError(f"{path}: expected an image, received one that cannot be read ({format_error(error)})")
 
 
-def check_size(path: Path, image: np.ndarray, size: tuple[int, ...], setting: str = "image_size") -> None:
-    """Raise DataError, which advises to set `setting`, unless an image (H, W, 3) has this size (H, W)."""
+def check_size(path: Path, image: np.ndarray, size: tuple[int, ...]) -> None:
+    """Raise DataError, which advises to resize, unless an image (H, W, 3) has this size (H, W)."""
     if image.shape[:2] != size:
         expected, received = (f"{width}×{height}" for height, width in (size, image.shape[:2]))
-        raise DataError(f"{path}: expected {expected} pixels like the others (or set {setting}), received {received}")
+        raise DataError(
+            f"{path}: expected {expected} pixels like the others (or a size for all: image_size), received {received}"
+        )
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Return all files in a folder at any depth, sorted, without hidden ones.
-
-    Links to folders are followed; each folder is read once, and one that contains `folder` is not. Broken links are
-    returned as files.
+    """Return all files in a folder at any depth, sorted, without hidden ones; links to folders are followed.
 
     Raises:
-        DataError: a folder cannot be read.
+        OSError: a folder cannot be read.
     """
 
     def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: expected a folder that can be read, received none ({error.strerror})")
+        raise error
 
     files: list[Path] = []
-    known = set(map(str, Path(os.path.realpath(folder)).parents))
     for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        if os.path.realpath(place) in known:
-            logger.warning("%s: not read: a link to a folder that contains it, or that is read already", place)
-            folders.clear()
-            continue
-        known.add(os.path.realpath(place))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(place) / name for name in names if not name.startswith(".")]
     return sorted(files)
 

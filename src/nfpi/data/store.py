@@ -229,17 +229,16 @@ class Pixels:
         return torch.from_numpy(image).permute(2, 0, 1).contiguous()
 
 
-def open_pixels(folder: Path, verify: bool = True) -> Pixels:
+def open_pixels(folder: Path) -> Pixels:
     """Open the images of a split as pixels; for latents, open the original image files.
 
     Args:
         folder: folder of the image set.
-        verify: whether to verify the set's files by sha256, which reads all of them.
 
     Raises:
         DataError: a file of the set is missing or damaged, or a set of latents does not list the image files.
     """
-    image_set = read_image_set(folder, verify)
+    image_set = read_image_set(folder)
     if image_set.images.dtype == np.uint8:
         return Pixels(image_set)
     file = Path(folder) / ORIGINALS

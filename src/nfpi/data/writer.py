@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import errno
 import glob
-import hashlib
 import json
 import os
 import re
 import shutil
 import zlib
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 from uuid import uuid4
 
@@ -63,8 +61,7 @@ def replace_folder(
         The temporary folder.
 
     Raises:
-        DataError: `folder` is a file or a link, contains something not among `names`, or is the working directory or a
-            parent of it.
+        DataError: `folder` is a file or a link, or contains something not among `names`.
         LockedError: another process is writing it.
     """
     folder = Path(folder).absolute()
@@ -106,9 +103,6 @@ def _require_only(folder: Path, names: Collection[str], kept: str | None) -> Non
     others = sorted(name for name in present if not (name in names or name.endswith(SUFFIX) or _OF_OTHERS.match(name)))
     if others:
         raise DataError(f"{folder}: expected only {', '.join(names)} in a folder to replace, received '{others[0]}'")
-    with suppress(FileNotFoundError):  # there is no working directory any more
-        if Path.cwd().is_relative_to(folder.resolve()):
-            raise DataError(f"{folder}: expected another folder than the working directory or a parent of it")
 
 
 def _list_kept(folder: Path, pattern: str | None) -> list[Path]:
@@ -142,7 +136,7 @@ class LabelledRows:
     All disk space is allocated in advance, because a full disk would kill a process that writes to a memory map.
 
     With a resume key, labels and checksums of the written rows are saved every minute (:meth:`save_progress`), and an
-    object with the same path and resume key in a later process restores the rows whose checksums match.
+    object with the same arguments in a later process restores the rows whose checksums match.
 
     Args:
         path: npy file, in an existing folder.
@@ -153,7 +147,6 @@ class LabelledRows:
     Attributes:
         array: the rows, a memory map.
         labels: (N,), non-negative; −1 for rows not yet written.
-        counts: numbers noted for each batch of rows; saved and restored with the rows.
 
     Raises:
         OSError: there is not enough disk space.
@@ -161,16 +154,14 @@ class LabelledRows:
 
     def __init__(self, path: Path, shape: Sequence[int], dtype: DTypeLike, resume_key: str | None = None) -> None:
         self.path = path
-        self.counts: dict[int, int] = {}
         self._checkpoints: Checkpoints | None = None
         self.labels = np.full(shape[0], _UNKNOWN, np.int64)
         self._sums = np.zeros(shape[0], np.int64)
         if resume_key is not None:
             from nfpi.runtime.checkpoints import Checkpoints  # imports torch
 
-            content = hashlib.sha256(f"{resume_key} {list(shape)} {np.dtype(dtype).name}".encode()).hexdigest()
-            self._checkpoints = Checkpoints(path.parent, content, _MINUTES_BETWEEN_SAVES, "row")
-            if self._restore(tuple(shape), np.dtype(dtype)):
+            self._checkpoints = Checkpoints(path.parent, resume_key, _MINUTES_BETWEEN_SAVES, "row")
+            if self._restore():
                 return
         self.array = _open_allocated(path, "w+", dtype=np.dtype(dtype), shape=tuple(shape))
 
@@ -203,7 +194,7 @@ class LabelledRows:
             import torch
 
             state = {"labels": torch.from_numpy(self.labels), "sums": torch.from_numpy(self._sums)}
-            self._checkpoints.save(int(self.written.sum()), state, {"counts": list(self.counts.items())})
+            self._checkpoints.save(int(self.written.sum()), state, {})
 
     @contextmanager
     def saved_if_stopped(self, what: str) -> Iterator[None]:
@@ -230,7 +221,7 @@ class LabelledRows:
         if self._checkpoints is not None:
             self._checkpoints.clear()
 
-    def _restore(self, shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    def _restore(self) -> bool:
         """Restore the intact rows of an earlier process; False if there is nothing to restore."""
         saved = self._checkpoints.load() if self._checkpoints is not None else None
         if saved is None:
@@ -239,9 +230,7 @@ class LabelledRows:
             array = _open_allocated(self.path, "r+")
         except (FileNotFoundError, ValueError):
             return False
-        if array.shape != shape or array.dtype != dtype:  # written since by a process with another resume key
-            return False
-        self.array, self.counts = array, dict(saved[1]["counts"])
+        self.array = array
         labels, sums = (saved[0][name].numpy() for name in ("labels", "sums"))
         for index in np.flatnonzero(labels != _UNKNOWN):
             if zlib.crc32(np.ascontiguousarray(array[index]).data) == sums[index]:
@@ -283,8 +272,11 @@ class ImageSetWriter:
         dtype: uint8, or float16 for latents.
         originals: paths of the N image files that were encoded to latents; None: pixels, or latents of no image files.
         resume_key: digest of everything that the images depend on, in hexadecimal. A set that was interrupted with the
-            same resume_key is resumed (see `written`); None: an interrupted set is removed.
+            same resume_key is resumed (see `rows`); None: an interrupted set is removed.
         extra: further settings for `meta.json` (JSON values).
+
+    Attributes:
+        rows: the images (N, H, W, C), also those not yet written, and which are written; from the `with` block's begin.
 
     Raises:
         DataError: wrong shape, dtype or range of an argument or a piece, or the pieces do not sum up to N images.
@@ -322,39 +314,17 @@ class ImageSetWriter:
         self._writing = self._write()
         return self._writing.__enter__()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._writing.__exit__(kind, error, trace)
+    def __exit__(self, *fault: Any) -> None:
+        self._writing.__exit__(*fault)
 
     @contextmanager
     def _write(self) -> Iterator[Self]:
         with replace_folder(self.folder, (*FILES, ORIGINALS), self._resume_key) as partial:
-            self._rows = LabelledRows(partial / IMAGES, self._shape, self._dtype, self._resume_key)
-            with self._rows.saved_if_stopped(f"images for {self.folder}"):
+            self.rows = LabelledRows(partial / IMAGES, self._shape, self._dtype, self._resume_key)
+            with self.rows.saved_if_stopped(f"images for {self.folder}"):
                 yield self
-            self._rows.finish()
+            self.rows.finish()
             self._write_labels_and_meta(partial)
-
-    @property
-    def written(self) -> np.ndarray:
-        """Whether each image is written, (N,), by this or by the interrupted process."""
-        return self._rows.written
-
-    @property
-    def first_missing(self) -> int:
-        """Index of the first image not yet written; N if there is none."""
-        return self._rows.first_missing
-
-    @property
-    def images(self) -> np.ndarray:
-        """All images, (N, H, W, C), also those not yet written."""
-        return self._rows.array
-
-    @property
-    def counts(self) -> dict[int, int]:
-        """Numbers to note for each batch of images, also those that the interrupted process noted."""
-        return self._rows.counts
 
     def put(self, indices: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
         """Write B images (B, H, W, C) and their labels (B,) at these indices (B,) of the set."""
@@ -368,14 +338,10 @@ class ImageSetWriter:
         check_labels(self.folder, labels, len(self._classes))
         if images.dtype.kind == "f" and not np.isfinite(images).all():
             raise DataError(f"{self.folder}: expected finite latents, received NaN or infinity near image {indices[0]}")
-        self._rows.put(indices, images, labels)
-
-    def note(self, **extra: Any) -> None:
-        """Add settings to `extra` in `meta.json` (JSON values)."""
-        self._extra.update(extra)
+        self.rows.put(indices, images, labels)
 
     def _write_labels_and_meta(self, partial: Path) -> None:
-        labels = self._rows.labels
+        labels = self.rows.labels
         np.save(partial / LABELS, labels)
         files = [IMAGES, LABELS]
         if self._originals is not None:  # as ASCII: file names need not be valid Unicode
@@ -402,16 +368,8 @@ class ImageSetWriter:
 
 
 def write_image_set(
-    folder: Path,
-    images: np.ndarray,
-    labels: np.ndarray,
-    classes: Sequence[str],
-    *,
-    name: str | None = None,
-    split: str | None = None,
-    **extra: Any,
+    folder: Path, images: np.ndarray, labels: np.ndarray, classes: Sequence[str], **settings: Any
 ) -> None:
-    """Write images (N, H, W, C) from memory; arguments and errors are those of :class:`ImageSetWriter`."""
-    settings = {"name": name, "split": split, "dtype": images.dtype, **extra}
-    with ImageSetWriter(folder, len(images), images.shape[1:], classes, **settings) as writer:
+    """Write images (N, H, W, C) from memory; settings and errors are those of :class:`ImageSetWriter`."""
+    with ImageSetWriter(folder, len(images), images.shape[1:], classes, dtype=images.dtype, **settings) as writer:
         writer.put(np.arange(len(images)), images, labels)

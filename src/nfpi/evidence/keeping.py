@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,15 +21,19 @@ from pydantic import ValidationError
 from nfpi.config.base import explain, list_execution_settings
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.config.flows import TrainingConfig
-from nfpi.config.metrics import find_metric
 from nfpi.config.settings import Config
-from nfpi.results.claims.rows import list_runs_compared_by_image
 from nfpi.results.recorded.calls import SETTINGS_FILE, StoredSettings, read_settings
 from nfpi.results.recorded.csv_files import read_csv, write_rows
 from nfpi.results.recorded.predictions import Predictions, pack_predictions, read_packed_predictions, read_predictions
+from nfpi.results.recorded.records import to_finite_float
 from nfpi.results.recorded.runs import IDENTITY, OUTDATED, RecordedRun, find_runs, make_rows, sort_runs
-from nfpi.results.tables.rows import list_runs_to_compare, list_table_rows, list_tabled_runs
-from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
+from nfpi.results.tables.rows import (
+    list_runs_compared_by_image,
+    list_runs_to_compare,
+    list_table_rows,
+    list_tabled_runs,
+)
+from nfpi.runs import PREDICTIONS_FILE, Run
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.files import file_digest, note_written, write_atomically, written_together
 from nfpi.runtime.formats import parse_json
@@ -69,19 +72,15 @@ class GatheringSummary:
 
     Attributes:
         runs: number of copied runs.
-        missing: number of runs of the tables that `root` lacks; only seeds are counted of which it has at least one.
-        added: runs that are new in the evidence.
-        replaced: runs whose metrics.json differs from that in the earlier evidence.
-        changed: replaced runs whose metrics, except for times, differ.
+        added: number of these that are new in the evidence.
+        replaced: number of those whose metrics.json differs from that in the earlier evidence.
         seeds: seeds of the evidence after the call: those of its runs that a table shows.
     """
 
     runs: int
-    missing: int
-    added: list[Run] = field(default_factory=list)
-    replaced: list[Run] = field(default_factory=list)
-    changed: list[Run] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=list)
+    added: int
+    replaced: int
+    seeds: list[int]
 
 
 def read_kept(folder: Path) -> Kept:
@@ -94,24 +93,23 @@ def read_kept(folder: Path) -> Kept:
         OSError: a file cannot be read.
     """
     _check_files(folder)
-    runs: list[RecordedRun] = []
+    records: dict[Run, dict[str, Any]] = {}
     for row in read_csv(folder / RUNS, COLUMNS).to_dict("records"):
         known = {name: row[name] for name in IDENTITY if row[name] not in ("", None) and row[name] == row[name]}
         try:
-            run = Run.from_json(known)
-            if not row["metric"]:
+            run, name = Run.from_json(known), row["metric"]
+            if name:
+                records[run]["metrics"][name] = to_finite_float(row["value"], name)
+            else:
                 record = parse_json(row["record"])
                 measured = {} if "diverged" in record else {"run": run.to_json(), "metrics": {}, "n": row["n"]}
-                runs.append(RecordedRun(run, folder / run.folder, measured | record))
-            elif not math.isfinite(row["value"]) or not runs or runs[-1].run != run:
-                raise ValueError(f"expected a number below the first row of its run, received {row['value']}")
-            else:
-                runs[-1].record["metrics"][row["metric"]] = row["value"]
-        except (ValueError, TypeError, KeyError) as error:
+                records[run] = measured | record
+        except (ValueError, KeyError) as error:
             raise EvidenceError(f"{folder / RUNS}: {known}: expected a run, received another row ({error})") from None
     path = folder / PREDICTIONS_FILE
     found = read_packed_predictions(path) if path.is_file() else {}
-    return Kept(runs, {item.run: found[item.run.folder] for item in runs if item.run.folder in found})
+    runs = [RecordedRun(run, folder / run.folder, record) for run, record in records.items()]
+    return Kept(runs, {run: found[run.folder] for run in records if run.folder in found})
 
 
 def gather_evidence(
@@ -146,10 +144,10 @@ def gather_evidence(
     chosen = [recorded[run] for run in wanted if run in recorded]
     if not chosen:
         raise EvidenceError(f"{root}: expected runs of the tables {', '.join(stored.config.tables)}, received none")
+    for item in chosen:
+        _check_run(item, with_other_settings)
     _check_data(chosen, stored.config)
-    if not with_other_settings:
-        _check_chains(chosen)
-    predictions = {item.run: found for item in chosen if (found := _read_run(item)) is not None}
+    predictions = {item.run: read_predictions(item.folder / PREDICTIONS_FILE) for item in chosen if not item.divergence}
     earlier = read_kept(output) if (output / SUMS).is_file() else Kept()
     existing = {item.run: item for item in earlier.runs}
     if not with_other_settings:
@@ -162,14 +160,10 @@ def gather_evidence(
     available = {**earlier.predictions, **predictions}
     compared = {run: available[run] for run in _list_compared_runs(config) if run in available}
     _write(output, sort_runs(kept.values()), compared, replace(merged, config=config).to_text())
-    chosen_seeds = {item.run.seed for item in chosen}
-    replaced = [item for item in chosen if item.run in existing and item.record != existing[item.run].record]
     return GatheringSummary(
         runs=len(chosen),
-        missing=sum(run not in recorded and run.seed in chosen_seeds for run in wanted),
-        added=[item.run for item in chosen if item.run not in existing],
-        replaced=[item.run for item in replaced],
-        changed=[item.run for item in replaced if _collect_outcome(item) != _collect_outcome(existing[item.run])],
+        added=sum(item.run not in existing for item in chosen),
+        replaced=sum(item.run in existing and item.record != existing[item.run].record for item in chosen),
         seeds=config.seeds,
     )
 
@@ -230,26 +224,18 @@ def _check_files(folder: Path) -> None:
             raise EvidenceError(f"{path}: expected the file whose checksum {SUMS} has, received {received}")
 
 
-def _read_run(item: RecordedRun) -> Predictions | None:
-    """Check a run, and return its predictions; None: it diverged.
+def _check_run(item: RecordedRun, with_other_settings: bool) -> None:
+    """Check that the metrics of a run are intact, and those of the present settings and inputs.
 
     Raises:
-        EvidenceError: its metrics are damaged or those of another run, or there are not `n` predictions.
-        MetricsError: the predictions are damaged.
-        OSError: the predictions cannot be read.
+        EvidenceError: they are not.
     """
     if item.fault:
         raise EvidenceError(item.fault)
-    if item.divergence:
-        return None
-    if item.record.get("run") != item.run.to_json():
-        metrics, received = item.folder / METRICS_FILE, item.record.get("run")
-        raise EvidenceError(f"{metrics}: expected the metrics of {item.run.folder}, received those of {received}")
-    path, expected = item.folder / PREDICTIONS_FILE, item.record.get("n")
-    predictions = read_predictions(path)
-    if predictions.label.size != expected:
-        raise EvidenceError(f"{path}: expected predictions of {expected} images, received {predictions.label.size}")
-    return predictions
+    if item.outdated and not with_other_settings:
+        raise EvidenceError(
+            f"{item.folder}: {OUTDATED} ({item.outdated}); --with-other-settings accepts the run as it is"
+        )
 
 
 def _check_data(chosen: Sequence[RecordedRun], config: Config) -> None:
@@ -272,19 +258,6 @@ def _check_data(chosen: Sequence[RecordedRun], config: Config) -> None:
             )
 
 
-def _check_chains(chosen: Sequence[RecordedRun]) -> None:
-    """Check that the runs were made with the settings of the last call of the workflow, from the present inputs.
-
-    Raises:
-        EvidenceError: a run is outdated.
-    """
-    for item in chosen:
-        if item.is_outdated:
-            raise EvidenceError(
-                f"{item.folder}: {OUTDATED} ({item.outdated}); --with-other-settings accepts the run as it is"
-            )
-
-
 def _check_settings(chosen: Sequence[RecordedRun], existing: dict[Run, RecordedRun], output: Path) -> None:
     """Check that each run has the same settings as the run that it replaces and the runs of other seeds.
 
@@ -293,13 +266,11 @@ def _check_settings(chosen: Sequence[RecordedRun], existing: dict[Run, RecordedR
     """
     first: dict[Run, RecordedRun] = {}
     for item in [*existing.values(), *chosen]:
-        if item.fault:
-            raise EvidenceError(item.fault)
         other = existing.get(item.run, item)
-        differing = list_differing_settings(item, other)
+        differing = _list_differing_settings(item, other)
         if not differing:
             other = first.setdefault(replace(item.run, seed=0), item) if item.settings else item
-            differing = [name for name in list_differing_settings(item, other) if name.startswith(_COMMON_TO_SEEDS)]
+            differing = [name for name in _list_differing_settings(item, other) if name.startswith(_COMMON_TO_SEEDS)]
         if differing:
             names = ", ".join(differing[:3]) + (", ..." if len(differing) > 3 else "")
             raise EvidenceError(
@@ -308,17 +279,11 @@ def _check_settings(chosen: Sequence[RecordedRun], existing: dict[Run, RecordedR
             )
 
 
-def list_differing_settings(first: RecordedRun, second: RecordedRun) -> list[str]:
+def _list_differing_settings(first: RecordedRun, second: RecordedRun) -> list[str]:
     """Return the names of the settings that both runs have, with different values; diverged runs have none."""
     names = [name for name in first.settings if name in second.settings]
     names = [name for name in names if name.rpartition(".")[2] not in _WITHOUT_EFFECT]
     return sorted(name for name in names if first.settings[name] != second.settings[name])
-
-
-def _collect_outcome(item: RecordedRun) -> dict[str, object]:
-    """Return the metrics of a run except for times, and its divergence."""
-    metrics = {name: value for name, value in item.metrics.items() if not find_metric(name).is_time}
-    return {**metrics, "divergence": item.divergence}
 
 
 def _merge_settings(output: Path, stored: StoredSettings) -> StoredSettings:

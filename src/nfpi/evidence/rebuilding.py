@@ -1,8 +1,7 @@
 """Rebuilding of tables, claims and figures from evidence, by the same functions as in the workflow.
 
-Tables and claims also fill blocks of Markdown files. A block begins with `<!-- evidence: PRESET/TABLE -->` and ends
-with `<!-- end -->`. TABLE is a table of the preset or `claims`. For tables, `TABLE short` leaves out title, notes,
-intervals, validation values and the paper's values.
+Tables and claims also fill blocks of Markdown files. A block begins with the line `<!-- evidence: PRESET/TABLE -->` and
+ends with the line `<!-- end -->`. TABLE is a table of the preset or `claims`.
 """
 
 from __future__ import annotations
@@ -10,33 +9,37 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
 from nfpi.config.settings import Config
-from nfpi.evidence.keeping import SUMS, EvidenceError, list_differing_settings, read_kept
+from nfpi.evidence.keeping import SUMS, EvidenceError, read_kept
 from nfpi.figures.claims import draw_claims
 from nfpi.figures.drawn import Drawn, FigureInputs, draw_figure, save_drawn
 from nfpi.results.claims.judging import judge_claims
-from nfpi.results.claims.layout import CLAIMS, claims_to_markdown, write_claims
+from nfpi.results.claims.layout import CLAIMS, lay_out_claims, write_claims
 from nfpi.results.claims.sides import ClaimData
-from nfpi.results.recorded.calls import SETTINGS_FILE, read_settings
+from nfpi.results.recorded.calls import read_settings
 from nfpi.results.recorded.csv_files import write_csv
 from nfpi.results.recorded.predictions import Predictions
 from nfpi.results.recorded.runs import RecordedRun, make_frame
 from nfpi.results.tables.building import accuracy_table, read_reference
-from nfpi.results.tables.layout import to_markdown, to_short_markdown, write_table
+from nfpi.results.tables.layout import to_markdown, write_table
+from nfpi.results.tables.markup import tables_to_markdown
 from nfpi.results.tables.rows import list_table_rows
 from nfpi.runs import FIGURES_FOLDER, TABLES_FOLDER, Layout, Run
 
 _REFERENCE = "workflow/reference/paper.csv"
-_SHOWN_VALUES = 4
-_BEGIN = re.compile(r"<!-- evidence: *(\S+?)( short)? *-->")
-_ANY_BEGIN = re.compile(r"<!-- *evidence\b")
-_END = re.compile(r"<!-- *end *-->")
+BLOCK = re.compile(
+    r"^<!-- evidence: (?P<preset>\S+)/(?P<name>\S+) -->\n"
+    r"(?:(?!<!-- ).*\n)*"  # lines that begin no other comment
+    r"(?=<!-- end -->$)",
+    re.MULTILINE,
+)
+"""A block of a Markdown file, without its last line."""
 
 
 def find_evidence(folder: Path) -> list[Path]:
@@ -45,9 +48,9 @@ def find_evidence(folder: Path) -> list[Path]:
     Raises:
         EvidenceError: neither contains evidence.
     """
-    if (folder / SUMS).is_file() or (folder / SETTINGS_FILE).is_file():
+    if (folder / SUMS).is_file():
         return [folder]
-    folders = sorted({path.parent for name in (SUMS, SETTINGS_FILE) for path in folder.glob(f"*/{name}")})
+    folders = sorted(path.parent for path in folder.glob(f"*/{SUMS}"))
     if not folders:
         raise EvidenceError(
             f"{folder}: expected a folder written by `nfpi evidence`, or one with such folders, received neither"
@@ -55,18 +58,16 @@ def find_evidence(folder: Path) -> list[Path]:
     return folders
 
 
-def find_reference(chosen: Path | None) -> Path:
-    """Return the file of the paper's numbers: the chosen one, or that of the checkout.
+def find_reference() -> Path:
+    """Return the file of the paper's numbers, of the clone that this package or the current folder is in.
 
     Raises:
-        FileNotFoundError: the file is missing.
+        FileNotFoundError: there is no such file.
     """
-    places = [chosen] if chosen is not None else [Path(__file__).parents[3] / _REFERENCE, Path(_REFERENCE)]
-    for place in places:
-        if place.is_file():
-            return place
-    hint = "" if chosen is not None else ": give --reference, or run the command in a clone"
-    raise FileNotFoundError(f"{places[-1]}: expected the paper's numbers, received no such file{hint}")
+    found = next((path for path in (Path(__file__).parents[3] / _REFERENCE, Path(_REFERENCE)) if path.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(f"{_REFERENCE}: expected the paper's numbers, received none: run this in a clone")
+    return found
 
 
 @dataclass(frozen=True)
@@ -123,34 +124,6 @@ class RebuiltResults:
         rows = [{"name": name, "value": value, "runs": runs} for (name, value), runs in sorted(counts.items())]
         return pd.DataFrame(rows, columns=["name", "value", "runs"])
 
-    @property
-    def differing(self) -> dict[Run, list[str]]:
-        """The runs trained with other settings than those in settings.json, with the names of these.
-
-        Compared is what metrics.json records of a flow's training; the settings of fits of the prior are unknown.
-        """
-        flows = [item for item in self.runs if item.run.flow in self.config.flows and item.run.classifier is None]
-        trained = [item for item in flows if not item.run.is_imported]
-        differing = {item.run: list_differing_settings(item, self._plan(item)) for item in trained}
-        return {run: names for run, names in differing.items() if names}
-
-    def _plan(self, item: RecordedRun) -> RecordedRun:
-        """Return a run as settings.json plans it."""
-        assert item.run.flow is not None
-        training = self.config.resolve_training(item.run.dataset, item.run.flow).model_dump(mode="json")
-        return replace(item, record={"settings": {"training": training}})
-
-    def describe(self) -> str:
-        """Describe runs, seeds, commits, devices and differing settings in one line."""
-        seeds = ", ".join(map(str, self.config.seeds))
-        made = [
-            _describe_software(self.software, name, plural)
-            for name, plural in (("commit", "commits"), ("device", "devices"))
-        ]
-        made_by = " and ".join(filter(None, made))  # empty if all runs diverged
-        differing = _describe_differing(self.differing)
-        return f"{self.folder}: {len(self.runs)} runs, seeds {seeds}{made_by and f', {made_by}'}{differing}"
-
     def write(self, output: Path) -> None:
         """Write all tables, the claims, the figures that only need tables, and versions.csv.
 
@@ -189,114 +162,30 @@ def draw_following(results: Mapping[str, RebuiltResults], output: Path) -> None:
         save_drawn(draw_figure("following", {}, FigureInputs({"table": tables})), output, "following")
 
 
-def _describe_differing(differing: Mapping[Run, Sequence[str]]) -> str:
-    """Return e.g. `; 2 runs of other settings than settings.json, first digits/…/seed=3 (training.epochs)`."""
-    if not differing:
-        return ""
-    run, names = next(iter(differing.items()))
-    return f"; {len(differing)} runs of other settings than {SETTINGS_FILE}, first {run.folder} ({', '.join(names)})"
-
-
-def _describe_software(software: pd.DataFrame, name: str, plural: str) -> str:
-    """Return e.g. `commit 6b47a33`, or `2 commits (…)`."""
-    values = [_shorten_commit(value) for value in software.loc[software["name"] == name, "value"]]
-    if len(values) < 2:
-        return f"{name} {values[0]}" if values else ""
-    more = ", ..." if len(values) > _SHOWN_VALUES else ""
-    return f"{len(values)} {plural} ({', '.join(values[:_SHOWN_VALUES])}{more})"
-
-
-def _shorten_commit(value: str) -> str:
-    commit, dirty, _ = value.partition("-dirty")
-    return commit[:7] + dirty if len(commit) == 40 else value
-
-
-@dataclass(frozen=True)
-class Block:
-    """A block of a file.
-
-    Attributes:
-        path: the file.
-        begin, end: indices of the lines with the comments.
-        name: PRESET/TABLE.
-        is_short: whether it is the short form.
-        text: text between the comments.
-    """
-
-    path: Path
-    begin: int
-    end: int
-    name: str
-    is_short: bool
-    text: str
-
-
-def find_blocks(path: Path) -> list[Block]:
-    """Find the blocks of a Markdown file, ignoring code that is fenced by backticks at the start of a line.
-
-    Raises:
-        EvidenceError: a block does not end, or its comment is ill-formed.
-        OSError: the file cannot be read.
-    """
-    lines, blocks, begin, is_code = path.read_text(encoding="utf-8").splitlines(), [], -1, False
-    for index, line in enumerate(lines):
-        if line.startswith("```"):
-            is_code = not is_code
-        if is_code:
-            continue
-        if _ANY_BEGIN.match(line.strip()):
-            if begin >= 0:
-                expected = f"<!-- end --> of the block that begins at line {begin + 1}"
-                raise EvidenceError(f"{path}:{index + 1}: expected {expected}, received {line.strip()}")
-            if _BEGIN.fullmatch(line.strip()) is None:
-                expected = "<!-- evidence: PRESET/TABLE --> or <!-- evidence: PRESET/TABLE short -->, with <!-- end -->"
-                raise EvidenceError(f"{path}:{index + 1}: expected {expected}, received {line.strip()}")
-            begin = index
-        elif begin >= 0 and _END.fullmatch(line.strip()):
-            match = _BEGIN.fullmatch(lines[begin].strip())
-            assert match is not None
-            text = "\n".join(lines[begin + 1 : index]).strip("\n")
-            blocks.append(Block(path, begin, index, match[1], bool(match[2]), text))
-            begin = -1
-    if begin >= 0:
-        raise EvidenceError(f"{path}:{begin + 1}: expected <!-- end --> after {lines[begin].strip()}, received none")
-    return blocks
-
-
-def render_block(block: Block, read: Callable[[str], RebuiltResults]) -> str:
-    """Generate the text of a block from the evidence.
+def fill_blocks(text: str, read: Callable[[str], RebuiltResults]) -> tuple[str, int]:
+    """Fill the blocks of a Markdown text from the evidence, and return it with the number of blocks.
 
     Args:
-        block: the block.
+        text: the text.
         read: function that reads the evidence of a preset.
 
     Raises:
         EvidenceError: unknown table, or claims of a preset without claims.
     """
-    preset, _, name = block.name.partition("/")
-    evidence = read(preset)
+
+    def fill(found: re.Match[str]) -> str:
+        preset, name = found["preset"], found["name"]
+        return f"<!-- evidence: {preset}/{name} -->\n\n{_make_block(read(preset), preset, name)}\n"
+
+    return BLOCK.subn(fill, text)
+
+
+def _make_block(evidence: RebuiltResults, preset: str, name: str) -> str:
+    """Return the Markdown of a table, or of the claims."""
     tables = evidence.config.tables
-    has_claims = bool(evidence.config.claims) and not block.is_short
-    if name == CLAIMS and has_claims:
-        return claims_to_markdown(evidence.judge_claims()).strip("\n")
+    if name == CLAIMS and evidence.config.claims:
+        return tables_to_markdown(lay_out_claims(evidence.judge_claims()))
     if name not in tables:
-        known = ", ".join([*tables, *([CLAIMS] if has_claims else [])])
-        where = f"{block.path}:{block.begin + 1}"
-        raise EvidenceError(f"{where}: expected a table of the evidence of {preset} ({known}), received '{name}'")
-    frame = evidence.make_table(name)
-    return (to_short_markdown(frame) if block.is_short else to_markdown(frame, tables[name].title)).strip("\n")
-
-
-def find_outdated_blocks(path: Path, read: Callable[[str], RebuiltResults]) -> list[tuple[Block, str]]:
-    """Return the outdated blocks of a file, each with the text that should replace its own."""
-    rendered = [(block, render_block(block, read)) for block in find_blocks(path)]
-    return [(block, text) for block, text in rendered if block.text != text]
-
-
-def fill_blocks(path: Path, read: Callable[[str], RebuiltResults]) -> tuple[str, int]:
-    """Return the contents of a file with all blocks updated, and the number of outdated blocks."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    outdated = find_outdated_blocks(path, read)
-    for block, text in reversed(outdated):
-        lines[block.begin + 1 : block.end] = ["", *text.splitlines(), ""]
-    return "\n".join(lines) + "\n", len(outdated)
+        known = ", ".join([*tables, *([CLAIMS] if evidence.config.claims else [])])
+        raise EvidenceError(f"expected a table of the evidence of {preset} ({known}), received '{name}'")
+    return to_markdown(evidence.make_table(name), tables[name].title)

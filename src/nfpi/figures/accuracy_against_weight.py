@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nfpi.config.base import Name
+from nfpi.config.experiments import FigureSettings
 from nfpi.config.metrics import metric
-from nfpi.config.settings import Config, FigureSettings
+from nfpi.config.settings import Config
 from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
 from nfpi.figures.style import (
     LEGEND_HEIGHT,

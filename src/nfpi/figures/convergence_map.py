@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from nfpi.config.base import Name, NonNegativeFloat, PositiveFloat
+from nfpi.config.experiments import FigureSettings
 from nfpi.config.priors import FixedPointConfig, FixedPointSettings
-from nfpi.config.settings import Config, FigureSettings
+from nfpi.config.settings import Config
 from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
 from nfpi.figures.style import format_weight_label, new_figure
 from nfpi.runs import INITIAL, INITIAL_FILES, Layout

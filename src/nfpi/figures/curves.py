@@ -12,7 +12,6 @@ import numpy as np
 from nfpi.figures.style import OKABE_ITO, FigureError, collect_legend, new_figure, notice, render_figure
 from nfpi.runs import INITIAL, LOG_FILE, METRICS_FILE
 from nfpi.runtime.files import write_atomically
-from nfpi.runtime.manifests import SUFFIX, find_product
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +86,7 @@ def draw_curves(log: pd.DataFrame, title: str = "") -> Figure:
 def write_curves(root: Path) -> list[Path]:
     """Draw the curves of all flows and classifiers in a folder of results, beside their logs.
 
-    Curves newer than their log, its metrics.json and the manifests are kept. Pictures of diverged runs say so.
+    Curves newer than their log and its metrics.json are kept. Pictures of diverged runs say so.
 
     Args:
         root: results/{preset}, or a folder in it.
@@ -116,7 +115,7 @@ def find_logs(root: Path) -> Iterator[Path]:
 
 
 def _draw_log(path: Path, title: str) -> Figure:
-    """Draw the curves of a log, or a notice that says why there are none."""
+    """Draw the curves of a log, or a notice that says why there are none; the title says if the training diverged."""
     from nfpi.results.recorded.csv_files import read_csv, read_header
     from nfpi.runtime.divergence import Diverged, raise_if_marked
 
@@ -128,7 +127,6 @@ def _draw_log(path: Path, title: str) -> Figure:
     except ValueError:
         pass  # metrics.json is damaged, but the log can still be drawn
     try:
-        find_product(path)
         columns = [column for series in _PANELS.values() for column in (*series, "seconds")]
         types = {name: "float64" for name in read_header(path) if name in columns}
         return draw_curves(read_csv(path, {"epoch": "int64", **types}), "\n".join(lines))
@@ -137,9 +135,7 @@ def _draw_log(path: Path, title: str) -> Figure:
 
 
 def _is_current(picture: Path, log: Path) -> bool:
-    """Return whether a picture is not older than what it shows: the log, a divergence, and faults in the manifests."""
-    manifests = [path for folder in (log.parent, log.parent.parent) for path in folder.glob(f"*{SUFFIX}")]
+    """Return whether a picture is not older than what it shows, the log and a divergence."""
     # a flow's metrics.json is written by a later stage than its log
-    sources = [log, log.with_name(METRICS_FILE), *manifests]
-    newest = max(path.stat().st_mtime_ns for path in sources if path.is_file())
+    newest = max(path.stat().st_mtime_ns for path in (log, log.with_name(METRICS_FILE)) if path.is_file())
     return picture.is_file() and picture.stat().st_mtime_ns >= newest

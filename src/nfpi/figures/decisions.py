@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import Field
 
 from nfpi.config.base import Augmentation, Name, NonNegativeFloat
-from nfpi.config.experiments import Refit
-from nfpi.config.settings import Config, FigureSettings
+from nfpi.config.experiments import FigureSettings, Refit
+from nfpi.config.settings import Config
 from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
 from nfpi.figures.style import (
     CLASS_COLOURS,

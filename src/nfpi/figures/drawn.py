@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from nfpi.config.settings import FIGURES, Config, FigureSettings
+from nfpi.config.experiments import FIGURES, FigureSettings
+from nfpi.config.settings import Config
 from nfpi.figures.style import FigureError, notice, render_figure
 from nfpi.runs import IMAGE_SET_FILES, SPLITS, Layout
 from nfpi.runtime.files import write_atomically, written_together
@@ -35,25 +36,14 @@ class FigureInputs:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def file(self, name: str) -> Path:
-        """Return the only file with this role.
-
-        Raises:
-            FigureError: there is no such file, or more than one.
-        """
-        return self._find(name, set(self.files.get(name, [])), "file")
+        """Return the only file with this role."""
+        (file,) = self.files[name]
+        return file
 
     def folder(self, name: str) -> Path:
-        """Return the folder of all files with this role.
-
-        Raises:
-            FigureError: there are no such files, or they are in several folders.
-        """
-        return self._find(name, {file.parent for file in self.files.get(name, [])}, "folder")
-
-    def _find(self, name: str, found: set[Path], kind: str) -> Path:
-        if len(found) != 1:
-            raise FigureError(f"files: expected one {kind} called {name}, received {len(found)}")
-        return found.pop()
+        """Return the folder of all files with this role."""
+        (folder,) = {file.parent for file in self.files[name]}
+        return folder
 
 
 @dataclass(frozen=True)
@@ -83,7 +73,6 @@ def register_figure(name: str, settings: type[FigureSettings]) -> Callable[[Draw
         settings: settings class of the figure, which names its input files.
 
     Raises:
-        TypeError: the settings class is not a subclass of FigureSettings.
         ConfigError: the name is taken; or the function has other arguments.
 
     Examples:
@@ -98,10 +87,6 @@ def register_figure(name: str, settings: type[FigureSettings]) -> Callable[[Draw
         ...     figure.subplots().plot(pd.read_csv(inputs.file("iterations"))["mean_residual"])
         ...     return Drawn({"residual": figure})
     """
-    FIGURES.require_name(name)
-    if not (isinstance(settings, type) and issubclass(settings, FigureSettings)):
-        received = getattr(settings, "__name__", repr(settings))
-        raise TypeError(f"figure '{name}': expected a subclass of FigureSettings, received {received}")
 
     def register(draw: Draw) -> Draw:
         FIGURES.register(name, settings, draw)

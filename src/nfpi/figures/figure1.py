@@ -10,8 +10,9 @@ import numpy as np
 from pydantic import Field
 
 from nfpi.config.base import Name, PositiveFloat, PositiveInt, Seed
+from nfpi.config.experiments import FigureSettings
 from nfpi.config.priors import FixedPointConfig
-from nfpi.config.settings import Config, FigureSettings
+from nfpi.config.settings import Config
 from nfpi.figures.convergence_map import DIVERGENCE_CAUSES, fit_with_outcome
 from nfpi.figures.drawn import Drawn, FigureInputs, list_split_files, register_figure
 from nfpi.figures.style import COLUMN_WIDTH, escape_math, format_weight_label, get_class_style, new_figure

@@ -66,21 +66,16 @@ def draw(settings: AugmentationFigure, inputs: FigureInputs) -> Drawn:
     """Draw training images beside their latent-augmented variants.
 
     Raises:
-        DataError: the images have other classes than the flow, or lack a class to be shown.
+        ValueError: the images have other classes than the flow, or lack a class to be shown.
         Diverged: the fit of the class Gaussians diverged.
     """
-    from nfpi.config.datasets import DataError
     from nfpi.data.store import read_image_set
     from nfpi.model import ClassConditionalFlow
     from nfpi.runtime.device import make_device
 
     model = ClassConditionalFlow.read(inputs.folder("model"))
     train = read_image_set(inputs.folder("train"))
-    if model.classes != train.classes:
-        raise DataError(
-            f"{inputs.folder('train')}: expected the classes that {inputs.folder('model')} was trained on, "
-            "received others"
-        )
+    model.require_classes(train.classes, inputs.folder("train"))
     nfa = NfaConfig.model_validate(inputs.settings["nfa"])
     images, classes = augment_random_images(model, train, settings, nfa, make_device().device)
     changes = compute_rms_changes(images)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nfpi.config.base import Name
+from nfpi.config.experiments import FigureSettings
 from nfpi.config.metrics import MISMATCH_LIMIT, metric
-from nfpi.config.settings import Config, FigureSettings
+from nfpi.config.settings import Config
 from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
 from nfpi.figures.style import CLASS_MARKERS, LEGEND_HEIGHT, OKABE_ITO, PANEL_HEIGHT, escape_math, new_figure, notice
 from nfpi.runs import TABLES_FOLDER, Layout, split_refitted

@@ -9,7 +9,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from nfpi.config.base import Name, NonNegativeFloat
-from nfpi.config.settings import Config, FigureSettings
+from nfpi.config.experiments import FigureSettings
+from nfpi.config.settings import Config
 from nfpi.figures.style import COLUMN_WIDTH, escape_math, new_figure
 from nfpi.runs import MODEL_FILES, Layout, format_weight
 

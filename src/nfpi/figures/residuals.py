@@ -9,8 +9,9 @@ import numpy as np
 from pydantic import Field
 
 from nfpi.config.base import Name, PositiveFloat, Settings
+from nfpi.config.experiments import FigureSettings
 from nfpi.config.priors import FixedPointSettings
-from nfpi.config.settings import Config, FigureSettings
+from nfpi.config.settings import Config
 from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
 from nfpi.figures.style import format_weight_label, new_figure, notice
 from nfpi.runs import RESIDUALS, Layout

@@ -56,17 +56,21 @@ def draw(settings: SamplesFigure, inputs: FigureInputs) -> Drawn:
     from nfpi.runtime.device import make_device
 
     model = ClassConditionalFlow.read(inputs.folder("model"))
-    images = sample_grid(model, settings, make_device().device)
+    images = sample_grid(model, settings.temperatures, settings.classes, settings.noises, make_device().device)
     classes = model.classes[: images.shape[1]]
     return Drawn({"samples": draw_samples(images, settings.temperatures, classes, settings.noises)})
 
 
-def sample_grid(model: ClassConditionalFlow, settings: SamplesFigure, device: torch.device) -> np.ndarray:
+def sample_grid(
+    model: ClassConditionalFlow, temperatures: Sequence[float], classes: int, noises: int, device: torch.device
+) -> np.ndarray:
     """Sample images of each class at each temperature, with the same noise at all temperatures.
 
     Args:
         model: trained flow, whose seed determines the noise.
-        settings: temperatures, number of classes, and number of images per class and temperature (`noises`).
+        temperatures: T of each block of rows.
+        classes: number of classes, from the first; all if the flow has fewer.
+        noises: number of images per class and temperature.
         device: device of the flow.
 
     Returns:
@@ -76,11 +80,11 @@ def sample_grid(model: ClassConditionalFlow, settings: SamplesFigure, device: to
 
     from nfpi.sampling import sample_images
 
-    num_classes = min(settings.classes, model.prior.num_classes)
-    labels = torch.arange(num_classes).repeat(settings.noises)
+    num_classes = min(classes, model.prior.num_classes)
+    labels = torch.arange(num_classes).repeat(noises)
     flow = model.flow.to(device)
     rows = []
-    for temperature in settings.temperatures:
+    for temperature in temperatures:
         ((images, _),) = sample_images(
             flow,
             model.prior,
@@ -91,7 +95,7 @@ def sample_grid(model: ClassConditionalFlow, settings: SamplesFigure, device: to
             domain=model.domain,
             device=device,
         )
-        rows.append(images.unflatten(0, (settings.noises, num_classes)))
+        rows.append(images.unflatten(0, (noises, num_classes)))
     return to_pixels(torch.cat(rows), model.data, device)
 
 

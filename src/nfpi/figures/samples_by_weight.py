@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from nfpi.config.base import UNIQUE, Name, NonNegativeFloat, PositiveFloat, PositiveInt
-from nfpi.config.experiments import Refit
-from nfpi.config.settings import Config, FigureSettings
+from nfpi.config.experiments import FigureSettings, Refit
+from nfpi.config.settings import Config
 from nfpi.figures.drawn import Drawn, FigureInputs, list_split_files, register_figure
 from nfpi.figures.figure1 import embed_images
 from nfpi.figures.image_grid import draw_image_grid, to_pixels
-from nfpi.figures.samples import SamplesFigure, sample_grid
+from nfpi.figures.samples import sample_grid
 from nfpi.figures.style import COLUMN_WIDTH, LEGEND_HEIGHT, escape_math, get_class_style, new_figure
 from nfpi.results.numbers import typeset_weight
 from nfpi.runs import MODEL_FILES, Layout
@@ -98,9 +98,7 @@ def draw_samples(settings: SamplesByWeightFigure, models: list[ClassConditionalF
     from nfpi.runtime.device import make_device
 
     device = make_device().device
-    grid: dict[str, Any] = {"temperatures": [settings.temperature], "classes": settings.classes, "noises": 1}
-    one_flow = SamplesFigure.model_validate({"dataset": settings.dataset, **grid})
-    samples = [sample_grid(model, one_flow, device) for model in models]
+    samples = [sample_grid(model, [settings.temperature], settings.classes, 1, device) for model in models]
     classes = samples[0].shape[1]
     first = [np.flatnonzero(test.labels == label)[0] for label in range(classes)]
     real = to_pixels(torch.from_numpy(test.images[first]).permute(0, 3, 1, 2)[None], models[0].data, device)

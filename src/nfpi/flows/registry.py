@@ -43,8 +43,6 @@ def register_flow(kind: str, settings: type[Settings] = Settings) -> Callable[[B
         ... class PlanarFlow(ImageFlow): ...
     """
 
-    FLOWS.require_name(kind)
-
     def register(builder: Builder) -> Builder:
         backbone = builder if isinstance(builder, type) and issubclass(builder, ImageFlow) else None
         if backbone is not None and isabstract(backbone):

@@ -14,7 +14,7 @@ import torch
 
 from nfpi.augmentation import augment_images
 from nfpi.config.experiments import Refit
-from nfpi.config.flows import NfaConfig
+from nfpi.config.flows import NfaConfig, TrainingConfig
 from nfpi.data.domain import Domain
 from nfpi.data.store import ImageSet, digest_images
 from nfpi.evaluation import collect_statistics
@@ -27,7 +27,7 @@ from nfpi.model.inference import Images, Labels
 from nfpi.priors.following import Following, measure_following
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.statistics import ClassStatistics
-from nfpi.release import load_release_checkpoint, make_release_config
+from nfpi.release import load_release_checkpoint
 from nfpi.sampling import sample_images
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ class ClassConditionalFlow:
             `start` (initial Gaussians), `step` (number of training steps), `prior` (method, λ and settings), after
             `fit` or `refit` `following` (β and mismatch of the training images, see
             :class:`nfpi.priors.following.Following`), after `fit` with held-out images `validation` (their metrics),
-            `card` (metrics and licence that the model was saved with), and after `calibrate` `calibration`
-            (:class:`nfpi.model.files.Calibration`).
+            and after `calibrate` `calibration` (:class:`nfpi.model.files.Calibration`).
         digests: digests of its training images (:func:`nfpi.data.store.digest_images`), each once, sorted; None: not
             known, as for models of earlier versions and released checkpoints.
 
@@ -118,8 +117,8 @@ class ClassConditionalFlow:
         Calls the same functions as the stages of the workflow, without writing files. Called on a model, it returns a
         new one, and leaves that model as it is.
 
-        Fits in several threads run one after the other. A fit uses torch's global random generator and restores it at
-        the end, so other threads must not use it meanwhile.
+        A fit uses torch's global random generator and restores it at the end, so other threads must not use it
+        meanwhile.
 
         One more pass over the training images measures whether the flow follows its Gaussians
         (:meth:`measure_following`): `following` of the model's config, with a warning if it does not.
@@ -210,16 +209,22 @@ class ClassConditionalFlow:
         """
         flow, prior = load_release_checkpoint(checkpoint, averaged)
         names = [str(name) for name in (range(prior.num_classes) if classes is None else classes)]
-        data: dict[str, Any] = {"name": None, "classes": names, "dtype": "uint8", "extra": {}}
-        return cls(flow, prior, make_release_config(checkpoint, averaged, data))
+        config = {
+            "seed": 0,
+            "start": "release",
+            "checkpoint": Path(checkpoint).name,
+            "averaged": averaged,
+            "training": TrainingConfig().model_dump(include={"grey_noise", "latent_noise"}),
+            "data": {"name": None, "classes": names, "dtype": "uint8", "extra": {}},
+        }
+        return cls(flow, prior, config)
 
     @classmethod
     def read(cls, folder: Path | str) -> Self:
         """Read a model from a folder written by :meth:`write`, onto the CPU.
 
         Raises:
-            FormatError: `folder` is a file; a file in it is missing, damaged, or of another format; or the weights are
-                a pickle.
+            FormatError: `folder` is a file; or a file in it is missing, damaged, or of another format.
             ConfigError: the kind of flow is not known, perhaps because its extension was not loaded.
             Diverged: the files record a fit that diverged.
         """
@@ -229,8 +234,8 @@ class ClassConditionalFlow:
         """Write config.json and model.safetensors, together or not at all, as the stages of the workflow do.
 
         Raises:
-            ValueError: :meth:`read` would refuse the files, e.g. because weights are float64, or the prior has more
-                classes than there are names.
+            ValueError: :meth:`read` would refuse the config, e.g. because the prior has more classes than there are
+                names.
         """
         write_model(Path(folder), self.flow, self.prior, self.config, self.digests)
 
@@ -259,13 +264,7 @@ class ClassConditionalFlow:
         return cls.read(download_model(name, **options))
 
     def save_pretrained(
-        self,
-        save_directory: Path | str,
-        *,
-        metrics: Mapping[str, Any] | None = None,
-        license: str | None = None,
-        config: object = None,
-        model_card_kwargs: Mapping[str, Any] | None = None,
+        self, save_directory: Path | str, *, metrics: Mapping[str, Any] | None = None, license: str | None = None
     ) -> None:
         """Write config.json, model.safetensors and README.md, the model's card, into a folder.
 
@@ -276,8 +275,6 @@ class ClassConditionalFlow:
             save_directory: the folder.
             metrics: metrics of :meth:`evaluate` on test images, for the card.
             license: licence of the weights, for the card, e.g. "mit".
-            config: ignored, as the model writes its own; an argument of :class:`huggingface_hub.ModelHubMixin`.
-            model_card_kwargs: further arguments of :meth:`generate_model_card`.
 
         Raises:
             ValueError: the metrics are not those of :meth:`evaluate`, or :meth:`from_pretrained` would refuse the
@@ -285,36 +282,39 @@ class ClassConditionalFlow:
         """
         from nfpi.model.hub import save_with_card
 
-        facts = {"metrics": metrics, "license": license, **(model_card_kwargs or {})}
-        save_with_card(self, Path(save_directory), **facts)
+        save_with_card(self, Path(save_directory), metrics, license)
 
     def push_to_hub(
-        self, repo_id: str, *, metrics: Mapping[str, Any] | None = None, license: str | None = None, **options: Any
+        self,
+        repo_id: str,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        license: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        **options: Any,
     ) -> str:
         """Upload the files of :meth:`save_pretrained` to a repository of the Hugging Face hub.
 
         Args:
             repo_id: id of the repository, `owner/name`; created if it does not exist.
             metrics, license: for the card, as for :meth:`save_pretrained`.
-            options: options of :meth:`huggingface_hub.ModelHubMixin.push_to_hub`: `private`, `token`, `branch`, …
+            private, token: of :class:`huggingface_hub.HfApi`.
+            options: options of :meth:`huggingface_hub.HfApi.upload_folder`: `revision`, `commit_message`, …
 
         Returns:
             URL of the commit.
-
-        Raises:
-            ConnectionError: the hub is out of reach.
         """
         from nfpi.model.hub import push_model
 
-        return push_model(self, repo_id, {"metrics": metrics, "license": license}, options)
+        return push_model(self, repo_id, metrics, license, private, token, **options)
 
     def generate_model_card(self, *, metrics: Mapping[str, Any] | None = None, license: str | None = None) -> ModelCard:
         """Make the model's card from its config: description, scores and limits.
 
         Args:
-            metrics: some or all of the metrics of :meth:`evaluate` on test images; None: those of the card that the
-                model was saved with, if any.
-            license: identifier of the licence of the weights, e.g. "mit"; None: as for `metrics`, or "not stated".
+            metrics: some or all of the metrics of :meth:`evaluate` on test images.
+            license: identifier of the licence of the weights, e.g. "mit"; None: "not stated".
 
         Raises:
             ValueError: `metrics` has entries but none of these metrics, or one of them is not a number.
@@ -745,8 +745,7 @@ class ClassConditionalFlow:
     def refit_to(self, statistics: ClassStatistics, how: Refit = "moments") -> Self:
         """Return a model with the same flow, and with Gaussians estimated again from latents.
 
-        What the config says of the former Gaussians is left out: `validation`, `following`, `calibration` and the
-        card's metrics.
+        What the config says of the former Gaussians is left out: `validation`, `following` and `calibration`.
 
         Args:
             statistics: statistics of the latents of the training images, with covariances if the prior has full ones.
@@ -761,7 +760,6 @@ class ClassConditionalFlow:
         prior, record = estimate_again(self.config, statistics, how)
         former = ("validation", "following", "calibration")
         kept = {name: value for name, value in self.config.items() if name not in former}
-        kept |= {"card": {**self.config["card"], "metrics": {}}} if "card" in self.config else {}
         return replace(self, prior=prior.to("cpu"), config={**kept, "prior": record})
 
     def _record_following(self, found: Following) -> None:
@@ -800,4 +798,4 @@ class ClassConditionalFlow:
 
 
 TrainedFlow = ClassConditionalFlow
-"""Deprecated name, of the time when stages of the workflow had a class of their own."""
+"""The former name of :class:`ClassConditionalFlow`, deprecated."""

@@ -34,8 +34,6 @@ NO_CLASS = -1
 _DIGESTS = "training_images"
 """Tensor with the digests of the training images, in the file of the weights."""
 _FORMAT = 1
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-"""suffixes of pickled weight files, which may execute code when they are read"""
 
 
 class Calibration(Record):
@@ -111,7 +109,6 @@ class _Config(Record):
     prior: dict[str, Any] = {}
     validation: dict[str, Any] = {}
     following: dict[str, float | None] = {}
-    card: dict[str, Any] = {}
     calibration: Calibration | None = None
 
 
@@ -153,18 +150,14 @@ def write_model(
     """Write config.json and model.safetensors, together or not at all.
 
     Raises:
-        ValueError: :func:`read_model` would refuse the files, e.g. because weights are float64, or the prior has more
-            classes than there are names.
+        ValueError: :func:`read_model` would refuse the config, e.g. because the prior has more classes than there are
+            names.
     """
     text = json.dumps(
         {"format": _FORMAT, "flow": flow.description, **config}, indent=2, ensure_ascii=False, allow_nan=False
     )
     _check_config(json.loads(text), flow, prior)
-    check_description(flow.description, None)
-    weights = flow.state_dict()
-    if any(value.is_floating_point() and value.dtype != torch.float32 for value in weights.values()):
-        build_flow(flow.description, weights)  # only flows of some extensions have weights of other dtypes
-    tensors = {f"flow.{name}": value for name, value in weights.items()}
+    tensors = {f"flow.{name}": value for name, value in flow.state_dict().items()}
     tensors |= {f"prior.{name}": value for name, value in serialize_prior(prior).items()}
     tensors |= {} if digests is None else {_DIGESTS: torch.from_numpy(digests)}
     with written_together():
@@ -176,12 +169,15 @@ def read_model(folder: Path) -> tuple[ImageFlow, GaussianPrior, dict[str, Any], 
     """Read flow, prior, config and digests of the training images from a folder, onto the CPU.
 
     Raises:
-        FormatError: `folder` is a file; a file in it is missing, damaged, or of another format; or the weights are
-            a pickle.
+        FormatError: `folder` is a file; or a file in it is missing, damaged, or of another format.
         ConfigError: the kind of flow is not known, perhaps because its extension was not loaded.
         Diverged: the files record a fit that diverged.
     """
-    _refuse_others(folder)
+    if folder.is_file():
+        raise FormatError(
+            f"{folder}: expected a folder with a model, received a file; for a checkpoint of the paper's code: "
+            "ClassConditionalFlow.from_release"
+        )
     path = folder / CONFIG
     try:
         config = read_json_object(path)
@@ -207,16 +203,3 @@ def _check_config(config: Mapping[str, Any], flow: ImageFlow, prior: GaussianPri
     found = check_record(_Config, config, None, "the config of a model")
     check_classes(found.data.classes, flow, prior)
     find_domain(config)
-
-
-def _refuse_others(folder: Path) -> None:
-    """Raise FormatError if the path is a file, or a folder whose weights are a pickle."""
-    if folder.is_file():
-        raise FormatError(
-            f"{folder}: expected a folder with a model, received a file; for a checkpoint of the paper's code: "
-            "ClassConditionalFlow.from_release"
-        )
-    if folder.is_dir() and not (folder / WEIGHTS).exists():
-        pickle = next((path.name for path in sorted(folder.iterdir()) if path.suffix in _PICKLES), None)
-        if pickle is not None:
-            raise FormatError(f"{folder}: expected {WEIGHTS}, received {pickle}: pickles are never read")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from threading import RLock
 from typing import Any, TypeVar
 
 import torch
@@ -33,8 +32,6 @@ from nfpi.training.state import TrainingState
 
 S = TypeVar("S", bound=Settings)
 logger = logging.getLogger(__name__)
-_FIT = RLock()
-"""held by a running fit, as fits change settings and generators of torch that all threads share"""
 _ADVICE = (
     "the flow does not follow its Gaussians: its training images need %.2f bits/dim more under them than under the "
     "means and variances of their latents (expected at most %g), so samples lie where there are few images; more "
@@ -316,11 +313,11 @@ def _describe_validation(state: TrainingState, held_out: ImageSet | None) -> dic
 def _training_device(device: torch.device | str | None, precision: str) -> Iterator[Device]:
     """Make the device of a fit; afterwards, restore the state of torch.
 
-    This includes the current GPU, and the random generators of the CPU and of the CUDA GPU of the fit. Fits run one at
-    a time. Whether gradients are recorded, the precision, and the dtype and device of new tensors are as in a new
-    process, whatever the caller has set.
+    This includes the current GPU, and the random generators of the CPU and of the CUDA GPU of the fit. Whether
+    gradients are recorded, the precision, and the dtype and device of new tensors are as in a new process, whatever
+    the caller has set.
     """
-    with _FIT, restored_settings(), standard_defaults(), full_precision(), torch.inference_mode(False):
+    with restored_settings(), standard_defaults(), full_precision(), torch.inference_mode(False):
         chosen = make_device(precision, device=None if device is None else torch.device(device))
         gpus = [chosen.device] if chosen.device.type == "cuda" else []
         with torch.random.fork_rng(devices=gpus), torch.enable_grad():

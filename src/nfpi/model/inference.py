@@ -46,11 +46,8 @@ _LARGEST_BATCH = 1024
 
 
 def to_array(values: Any) -> np.ndarray:
-    """Convert a tensor on any device, or an array-like, to a NumPy array; bfloat16, which NumPy lacks, to float32."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-    return np.asarray(values)
+    """Convert a tensor on any device, or an array-like, to a NumPy array."""
+    return np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
 
 
 def check_images(
@@ -183,7 +180,7 @@ def make_sets(
         others = check_images(other_images, (array.shape[3], *array.shape[1:3]), what="validation images")
         held_out = ImageSet(others, check_labels(other_labels, names, len(others), "validation labels"), meta)
     elif validation is not None:
-        kept, left = _split(indices, float(str(validation)), seed)  # float(np.float32(0.2)) is 0.20000000298…
+        kept, left = _split(indices, float(validation), seed)
         held_out = ImageSet(array[left], indices[left], meta)
         array, indices = array[kept], indices[kept]
     counts = np.bincount(indices, minlength=len(names))

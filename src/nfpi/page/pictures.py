@@ -13,7 +13,7 @@ from PIL import Image
 from nfpi.config.datasets import DataError
 from nfpi.data.image_files import PILLOW_ERRORS
 from nfpi.data.store import read_image_set
-from nfpi.runtime.files import open_below
+from nfpi.runtime.files import locate_below
 
 _CLASSES, _PER_CLASS = 10, 4
 """Number of classes and of images per class that are shown of a generated set."""
@@ -40,14 +40,13 @@ class Picture:
 
 
 def embed_file(folder: Path, name: str, description: str, caption: str = "") -> Picture:
-    """Embed a PNG file of a folder, by its name, which may be from a file (:func:`nfpi.runtime.files.open_below`).
+    """Embed a PNG file of a folder, by its name, which may be from a file (:func:`nfpi.runtime.files.locate_below`).
 
     Raises:
         ValueError: the file is damaged, or not a picture.
         OSError: the file cannot be read, or lies elsewhere.
     """
-    with open_below(folder, name) as file:
-        content = file.read()
+    content = locate_below(folder, name).read_bytes()
     try:
         with Image.open(io.BytesIO(content)) as image:
             width, height = image.size
@@ -55,14 +54,6 @@ def embed_file(folder: Path, name: str, description: str, caption: str = "") -> 
     except PILLOW_ERRORS:
         raise ValueError(f"{folder / name}: expected a picture, received something else") from None
     return Picture(_encode_as_uri(content), width, height, description, caption)
-
-
-def embed_array(pixels: np.ndarray, description: str, caption: str = "") -> Picture:
-    """Embed pixels, (H, W) or (H, W, 3), uint8, as a PNG."""
-    buffer = io.BytesIO()
-    image = Image.fromarray(pixels)
-    image.save(buffer, "PNG", optimize=True)
-    return Picture(_encode_as_uri(buffer.getvalue()), image.width, image.height, description, caption)
 
 
 def embed_generated_images(folder: Path, caption: str) -> list[Picture]:
@@ -87,14 +78,16 @@ def embed_generated_images(folder: Path, caption: str) -> list[Picture]:
     row, column = height * zoom + 2, width * zoom + 2
     grid = np.full((_PER_CLASS * row - 2, len(classes) * column - 2, channels), 255, dtype=np.uint8)
     for index in range(len(classes)):
-        for place, image in enumerate(np.flatnonzero(images.labels == index)[:_PER_CLASS]):
-            pixels = images.images[image].repeat(zoom, axis=0).repeat(zoom, axis=1)
+        for place, row_of_set in enumerate(np.flatnonzero(images.labels == index)[:_PER_CLASS]):
+            pixels = images.images[row_of_set].repeat(zoom, axis=0).repeat(zoom, axis=1)
             top, left = place * row, index * column
             grid[top : top + height * zoom, left : left + width * zoom] = pixels
     names = ", ".join(classes)
     caption += " class." if len(classes) == len(images.classes) else f" of the first {len(classes)} classes."
-    pixels = grid.squeeze(-1) if channels == 1 else grid
-    return [embed_array(pixels, f"Generated images of the classes {names}", caption)]
+    image, buffer = Image.fromarray(grid.squeeze(-1) if channels == 1 else grid), io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    source, description = _encode_as_uri(buffer.getvalue()), f"Generated images of the classes {names}"
+    return [Picture(source, image.width, image.height, description, caption)]
 
 
 def _encode_as_uri(content: bytes) -> str:

@@ -1,31 +1,27 @@
 """Write index.html: the main results, and all that is in a folder of results.
 
-Titles and captions of tables and figures are saved beside the results for `nfpi page`, which does not read the preset.
+Titles and captions are those of the settings in settings.json.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pandas as pd
-from pydantic import Field
 
-from nfpi.config.base import Name
-from nfpi.config.metrics import metric
 from nfpi.config.settings import Config
 from nfpi.figures.curves import write_curves
+from nfpi.page.headlines import show_headlines
 from nfpi.page.pictures import Picture, embed_file
-from nfpi.page.runs import WEIGHT, add_differing_settings, compose_name, explain_metrics, lay_out_overviews, show_runs
+from nfpi.page.runs import WEIGHT, add_differing_settings, compare_settings, explain_metrics, list_versions, show_runs
 from nfpi.results.claims.layout import CLAIMS, lay_out_claims, read_claims
 from nfpi.results.costs import lay_out_costs, read_jobs, sum_costs
-from nfpi.results.differences import compare_settings, list_versions
-from nfpi.results.main_results import MainResult, select_main_results
-from nfpi.results.numbers import count_decimals, format_duration, format_measurement, format_number
+from nfpi.results.numbers import format_duration
+from nfpi.results.recorded.calls import SETTINGS_FILE, read_settings
 from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
 from nfpi.results.tables.building import read_table
 from nfpi.results.tables.layout import lay_out
@@ -35,14 +31,10 @@ from nfpi.runs import COLLECTED_FOLDER, FIGURES_FOLDER, TABLES_FOLDER, Run
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import write_atomically
-from nfpi.runtime.formats import FormatError, Record, check_record, read_json_object
+from nfpi.runtime.formats import FormatError
 from nfpi.runtime.manifests import find_product
 
 PAGE = "index.html"
-DESCRIPTIONS_FILE = "page.json"
-"""Name of the file of titles and captions, in the folder of results."""
-_MOST_PROBLEMS = 12
-"""Largest number of problems listed at the head of a page; a single further one is listed too."""
 
 
 def write_page(root: Path, chain: Chain | None = None) -> Path:
@@ -64,13 +56,13 @@ def write_page(root: Path, chain: Chain | None = None) -> Path:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: expected a folder of results, received none")
     template = load_templates("nfpi.page").get_template("page.html")
-    return write_atomically(root / PAGE, template.render(page=read_page(root, chain)).encode(errors="backslashreplace"))
+    return write_atomically(root / PAGE, template.render(page=read_page(root, chain)))
 
 
 def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
     """Draw curves that are missing or outdated, and read the contents of a page, as its template names them."""
     problems: list[str] = []
-    described = _read_descriptions(root, problems)
+    config = _read_config(root, problems)
     try:
         write_curves(root)
     except OSError as error:
@@ -78,15 +70,17 @@ def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
     recorded = find_runs(root, chain)
     kinds = compare_settings(recorded)
     claims = read_shown_claims(root)
-    tables = read_tables(root, described.tables)
-    figures = read_figures(root, described.figures)
+    tables, figures = read_tables(root, config), read_figures(root, config)
     runs = show_runs(root, recorded)
     everything = [run for flow in runs for run in flow.with_classifiers]
     add_differing_settings(everything, kinds)
     jobs = read_jobs(root)
-    outdated = sum(item.is_outdated for item in recorded)
-    untabled = _find_untabled_runs(recorded, described)
-    headlines = show_headlines([item for item in recorded if not (item.is_outdated or item.run in untabled)], tables)
+    outdated = sum(bool(item.outdated) for item in recorded)
+    untabled = _find_untabled_runs(recorded, config)
+    headlines = show_headlines(
+        [item for item in recorded if not (item.outdated or item.run in untabled)],
+        [table.frame for table in tables if table.frame is not None],
+    )
     problems += [f"{'1 run:' if outdated == 1 else f'{outdated} runs, each'} {OUTDATED}"] if outdated else []
     problems += [fault for shown in (claims, *tables, *figures) for fault in shown.faults]
     problems += [fault for run in everything for fault in run.faults]
@@ -98,32 +92,36 @@ def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
             *([WEIGHT] if any(item.run.weight for item in recorded) else []),
         ],
         "facts": _list_facts(recorded, untabled, 3600 * jobs["hours"].sum()),
-        "problems": _shorten_problems(problems, root),
+        "problems": [problem.replace(f"{root}/", "") for problem in problems],
         "title_of_problems": "Missing, damaged or outdated" if outdated else "Missing or damaged",
         "claims": claims,
         "tables": [table for table in tables if table.files],
         "figures": [figure for figure in figures if figure.files],
         "not_made": [shown.name for shown in (*tables, *figures) if not shown.files],
         "runs": runs,
-        "overviews": lay_out_overviews(runs),
+        "explanations": explain_metrics(name for item in recorded for name in item.metrics),
         "costs": None if jobs.empty else lay_out_costs(sum_costs(jobs, {})),
         "settings": kinds,
         "versions": list_versions(recorded),
     }
 
 
-def _read_descriptions(root: Path, problems: list[str]) -> Descriptions:
+def _read_config(root: Path, problems: list[str]) -> Config | None:
+    """Read the settings of the last call of the workflow; None before the first, or if they are damaged."""
     try:
-        return read_descriptions(root)
+        return read_settings(root).config if (root / SETTINGS_FILE).is_file() else None
     except (FormatError, OSError) as error:
         problems.append(str(error))
-        return Descriptions()
+        return None
 
 
-def _find_untabled_runs(recorded: Sequence[RecordedRun], described: Descriptions) -> set[Run]:
-    """Return the runs that no table needs, such as those of λ that the preset had earlier; empty if this is unknown."""
-    needed = set(described.runs or ())
-    return {item.run for item in recorded if needed and item.run.folder not in needed}
+def _find_untabled_runs(recorded: Sequence[RecordedRun], config: Config | None) -> set[Run]:
+    """Return the runs that no table needs, such as those of λ that the preset had earlier; empty without settings."""
+    if config is None:
+        return set()
+    runs = list_tabled_runs(config)
+    needed = {*runs, *(run.of_flow for run in runs if run.flow), *map(config.fine_tuned_from, runs)}
+    return {item.run for item in recorded if item.run not in needed}
 
 
 def _list_facts(recorded: Sequence[RecordedRun], untabled: Collection[Run], seconds: float) -> list[tuple[str, str]]:
@@ -141,71 +139,6 @@ def _list_facts(recorded: Sequence[RecordedRun], untabled: Collection[Run], seco
         ("Commit", ", ".join(filter(None, dict.fromkeys(commit[:7] + commit[40:] for commit in commits)))),
     ]
     return [(name, value) for name, value in facts if value]
-
-
-def _shorten_problems(problems: Sequence[str], root: Path) -> list[str]:
-    """Make paths relative to the folder of results, and limit the number of problems."""
-    lines = [problem.replace(f"{root.absolute()}/", "").replace(f"{root}/", "") for problem in problems]
-    more = len(lines) - _MOST_PROBLEMS
-    return lines if more <= 1 else [*lines[:_MOST_PROBLEMS], f"and {more} more"]
-
-
-# ---- titles and captions -------------------------------------------------------------------------------------
-
-
-class FigureDescription(Record):
-    """Title and caption of a figure, and the names of its pictures."""
-
-    title: str = ""
-    caption: str = ""
-    pictures: Annotated[list[str], Field(min_length=1)]
-
-
-class Descriptions(Record):
-    """Titles of tables, and descriptions of figures, by name in the order of the preset.
-
-    Attributes:
-        runs: folders of the runs of all tables, and of the flows and classifiers from which these runs start; None:
-            unknown.
-    """
-
-    tables: dict[Name, str] = {}
-    figures: dict[Name, FigureDescription] = {}
-    runs: list[str] | None = None
-
-
-def describe_preset(config: Config) -> Descriptions:
-    """Return titles, captions and runs of a preset."""
-    figures = {
-        name: FigureDescription(title=one.title, caption=one.describe(config), pictures=one.picture_names(name))
-        for name, one in config.figures.items()
-    }
-    runs = list_tabled_runs(config)
-    runs += [run.of_flow for run in runs if run.flow]
-    runs += [other for run in runs if (other := config.fine_tuned_from(run))]
-    return Descriptions(
-        tables={name: table.title for name, table in config.tables.items()},
-        figures=figures,
-        runs=list(dict.fromkeys(run.folder for run in runs)),
-    )
-
-
-def write_descriptions(root: Path, described: Descriptions) -> None:
-    """Write descriptions to the folder of results."""
-    write_atomically(root / DESCRIPTIONS_FILE, described.model_dump_json(indent=2) + "\n")
-
-
-def read_descriptions(root: Path) -> Descriptions:
-    """Read descriptions from the folder of results; empty before the end of the first call of the workflow.
-
-    Raises:
-        FormatError: the file has other contents.
-        OSError: the file cannot be read.
-    """
-    path = root / DESCRIPTIONS_FILE
-    if not path.is_file():
-        return Descriptions()
-    return check_record(Descriptions, read_json_object(path), path, "descriptions of a preset")
 
 
 # ---- tables, figures and claims ------------------------------------------------------------------------------
@@ -236,19 +169,24 @@ class ShownResult:
     faults: list[str] = field(default_factory=list)
 
 
-def read_tables(root: Path, titles: Mapping[str, str]) -> list[ShownResult]:
+def read_tables(root: Path, config: Config | None) -> list[ShownResult]:
     """Read the tables of a preset in order, and others in the folder of results."""
+    titles = {name: table.title for name, table in config.tables.items()} if config else {}
     folders = (TABLES_FOLDER, COLLECTED_FOLDER)
     existing = sorted({path.stem for folder in folders for path in root.glob(f"{folder}/*.csv")})
     return [_read_table(root, name, titles.get(name, "")) for name in dict.fromkeys([*titles, *existing])]
 
 
-def read_figures(root: Path, described: Mapping[str, FigureDescription]) -> list[ShownResult]:
-    """Read the described figures, and other pictures in the folder of results."""
-    claimed = {picture for figure in described.values() for picture in figure.pictures}
-    others = sorted({path.stem for path in root.glob(f"{FIGURES_FOLDER}/*.png")} - claimed)
-    figures = [_read_figure(root, name, figure) for name, figure in described.items()]
-    return figures + [_read_figure(root, name, FigureDescription(pictures=[name])) for name in others]
+def read_figures(root: Path, config: Config | None) -> list[ShownResult]:
+    """Read the figures of a preset in order, and other pictures in the folder of results."""
+    others = sorted(path.stem for path in root.glob(f"{FIGURES_FOLDER}/*.png"))
+    figures = []
+    if config is not None:
+        for name, figure in config.figures.items():
+            pictures = figure.picture_names(name)
+            figures.append(_read_figure(root, ShownResult(name, figure.title, figure.describe(config)), pictures))
+            others = [picture for picture in others if picture not in pictures]
+    return figures + [_read_figure(root, ShownResult(name, name), [name]) for name in others]
 
 
 def read_shown_claims(root: Path) -> ShownResult:
@@ -277,12 +215,11 @@ def _read_table(root: Path, name: str, title: str) -> ShownResult:
     return shown
 
 
-def _read_figure(root: Path, name: str, figure: FigureDescription) -> ShownResult:
-    files = _list_files(root, FIGURES_FOLDER, dict.fromkeys([*figure.pictures, name]))
-    shown = ShownResult(name, figure.title or name, figure.caption, files)
-    for picture in figure.pictures if files else []:
+def _read_figure(root: Path, shown: ShownResult, pictures: Sequence[str]) -> ShownResult:
+    shown.files = _list_files(root, FIGURES_FOLDER, dict.fromkeys([*pictures, shown.name]))
+    for picture in pictures if shown.files else []:
         folder, file = root / FIGURES_FOLDER, f"{picture}.png"
-        label = f" ({picture})" if len(figure.pictures) > 1 else ""
+        label = f" ({picture})" if len(pictures) > 1 else ""
         try:
             shown.pictures.append(embed_file(folder, file, f"Figure: {shown.title}{label}", picture if label else ""))
         except FileNotFoundError:
@@ -296,55 +233,3 @@ def _list_files(root: Path, folder: str, stems: Iterable[str]) -> list[str]:
     """Return the files with these stems in a folder, relative to `root`."""
     files = sorted((root / folder).glob("*"))
     return [path.relative_to(root).as_posix() for stem in stems for path in files if path.stem == stem]
-
-
-# ---- main results --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Headline:
-    """One of the main results, as text.
-
-    Attributes:
-        metric: name of the metric.
-        label: label of the metric, with the data set.
-        value: value with its unit.
-        of: description of its runs.
-        notes: interval, baseline and the paper's number.
-    """
-
-    metric: str
-    label: str
-    value: str
-    of: str
-    notes: list[str]
-
-
-def show_headlines(recorded: Sequence[RecordedRun], tables: Sequence[ShownResult]) -> list[Headline]:
-    """Return the main results of the runs, with the paper's numbers in the tables."""
-    frames = [table.frame for table in tables if table.frame is not None]
-    return [_make_headline(result) for result in select_main_results(recorded, frames)]
-
-
-def _make_headline(result: MainResult) -> Headline:
-    entry, summary, images = metric(result.metric), result.summary, result.measured.images
-    decimals = count_decimals(entry, images and images * (summary.count or 1))
-    low, high = (format_number(bound, decimals) for bound in summary.interval)
-    notes = []
-    if len(summary.values) > 1:
-        of = "draws" if summary.is_imported else "seeds"
-        notes.append(f"mean of {len(summary.values)} {of}, standard deviation {summary.std:.{decimals}f}")
-    elif low:
-        notes.append(f"95 % interval {low} to {high}" + (f" ({images} test images)" if images else ""))
-    if not math.isnan(result.baseline):
-        notes.append(f"{result.baseline_label}: {format_number(result.baseline, decimals)} {entry.unit}")
-    if not math.isnan(result.paper):
-        difference = format_number(summary.mean - result.paper, decimals, signed=True)
-        notes.append(f"the paper: {result.paper:g} {entry.unit} (difference {difference})")
-    if result.measured.validation.count:
-        chooser = metric(result.measured.chosen_by)
-        on_samples = result.run.classifier is not None and result.run.augmentation is None
-        how = "on images of the best flow; " if on_samples else "chosen by "
-        notes.append(f"{how}{chooser.label}: {format_measurement(result.measured.validation.mean, chooser)}")
-    value = f"{format_number(summary.mean, decimals)} {entry.unit}"
-    return Headline(entry.name, f"{entry.label} on {result.run.dataset}", value, compose_name(result.run), notes)

@@ -45,7 +45,6 @@ def register_prior(
         ...     return GaussianPrior(statistics.mean, torch.ones_like(statistics.mean))
     """
 
-    PRIORS.require_name(name)
     if learned and "weight" in settings.model_fields:
         raise ConfigError(f"prior method '{name}': expected no setting 'weight', which is the name of λ: rename it")
 

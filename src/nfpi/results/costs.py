@@ -111,16 +111,16 @@ def lay_out_costs(frame: pd.DataFrame) -> TextTable:
     names = ["table", "stage", "device"] if frame["table"].nunique() > 1 else ["stage", "device"]
     columns = [
         *(make_text_column(name.capitalize(), frame[name].replace("", "unknown")) for name in names),
-        make_number_column("Jobs", frame["jobs"], 0),
+        make_number_column("Jobs", frame["jobs"], "{:.0f}".format),
         make_number_column("Wall clock", frame["hours"], _format_hours),
         make_number_column("Processors", frame["cpu_hours"], _format_hours),
-        make_number_column("Peak memory", frame["memory"], 1, unit="GiB"),
+        make_number_column("Peak memory", frame["memory"], "{:.1f}".format, unit="GiB"),
     ]
     notes = list(_NOTES)
     if "table" in names:
         notes.append("A job on which several tables depend is counted in the rows of each, and once in those of all.")
     if frame["unknown"].any():
-        columns.append(make_number_column("Unknown", frame["unknown"], 0))
+        columns.append(make_number_column("Unknown", frame["unknown"], "{:.0f}".format))
         notes.append("Unknown: jobs whose time was not recorded; no hours include them.")
     return TextTable(columns, (frame["stage"] == ALL).tolist(), notes)
 

@@ -18,12 +18,6 @@ def format_number(value: float, decimals: int, *, signed: bool = False) -> str:
     return "" if math.isnan(value) else f"{value:{'+' if signed else ''}z.{decimals}f}".replace("-", "−")
 
 
-def format_amount(value: float, decimals: int) -> str:
-    """Format a number, with e.g. `< 0.1` for a positive one that would be rounded to zero."""
-    least = 10**-decimals
-    return f"< {least:g}" if 0 < value < least / 2 else format_number(value, decimals)
-
-
 def format_measurement(value: float, entry: Metric, images: int | None = None) -> str:
     """Format a value with its unit, e.g. `94.2 %`."""
     return format_number(value, count_decimals(entry, images)) + (f" {entry.unit}" if entry.unit else "")

@@ -110,8 +110,7 @@ def _describe_lack() -> str:
     import torch
 
     if torch.version.cuda is None:
-        build = "CPU build" if torch.version.hip is None else "ROCm build"
-        return f"a {build} of torch {torch.__version__}: install a CUDA build, `{_PYPI}`, or on V100 `{_CU126}`"
+        return f"a CPU build of torch {torch.__version__}: install a CUDA build, `{_PYPI}`, or on V100 `{_CU126}`"
     return (
         f"torch {torch.__version__}, which finds none: `nvidia-smi` shows whether the node has one, and whether its "
         f"driver is new enough for CUDA {torch.version.cuda}; if not, install a build for an older CUDA, `{_CU126}`"

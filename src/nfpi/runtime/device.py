@@ -5,8 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import platform
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,10 +47,6 @@ class Device:
         self.device, self.precision = device, precision
         self.processes = processes or Processes(device=device)
         self.threads: int | None = None
-        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed")
-        if self._scaler.is_enabled():
-            # the first float16 gradients may overflow; their step is skipped, and the schedule continues as intended
-            warnings.filterwarnings("ignore", message=".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*")
 
     def launch_processes(self) -> AbstractContextManager[None]:
         """Run the block in all processes that train together; the first one starts the others."""
@@ -76,15 +71,13 @@ class Device:
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of a scalar loss, and average them over the processes."""
         with tensor_float32() if self.precision == "tf32" else nullcontext():
-            self._scaler.scale(loss).backward()
+            loss.backward()
 
     def step(self, optimizer: torch.optim.Optimizer, max_norm: float = 0.0) -> None:
         """Make a step of the optimizer, with gradients scaled down to norm `max_norm` if theirs is larger; 0: as is."""
         if max_norm:
-            self._scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
-        self._scaler.step(optimizer)
-        self._scaler.update()
+        optimizer.step()
 
     @contextmanager
     def fixed_shapes(self) -> Iterator[None]:
@@ -119,22 +112,13 @@ class Device:
         finally:
             torch.set_num_threads(before)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of float16's gradient scaler (`16-mixed`); empty in other precisions."""
-        return self._scaler.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state of :meth:`state_dict`."""
-        self._scaler.load_state_dict(dict(state))
-
     def _step_precision(self) -> AbstractContextManager[Any]:
         if self.precision == "tf32":
             return tensor_float32()
         if self.precision == "32-true":
             return nullcontext()
-        dtype = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
         # without a cache of rounded weights: if the caller is inside a block of autocast, it would outlive the step
-        return torch.autocast(self.device.type, dtype, cache_enabled=False)
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
 
 def make_device(precision: str = "32-true", devices: int = 1, device: torch.device | None = None) -> Device:
@@ -144,7 +128,7 @@ def make_device(precision: str = "32-true", devices: int = 1, device: torch.devi
     without TF32, which would break the inverse of a flow. On a CPU, float32 runs are reproducible bit for bit.
 
     Args:
-        precision: `auto`, `32-true`, `tf32`, `bf16-mixed` or `16-mixed`; see
+        precision: `auto`, `32-true`, `tf32` or `bf16-mixed`; see
             :func:`nfpi.runtime.precision.choose_precision`. :attr:`Device.precision` is never `auto`.
         devices: largest number of GPUs, with one process each, see :meth:`Device.launch_processes`.
         device: the device, if it is not to be chosen.
@@ -275,7 +259,7 @@ def choose_compiler(wanted: bool | Literal["auto"], device: torch.device) -> str
 def _has_triton(device: torch.device) -> bool:
     if device.type != "cuda" or find_spec("triton") is None:
         return False
-    return torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= _LOWEST_FOR_TRITON
+    return torch.cuda.get_device_capability(device)[0] >= _LOWEST_FOR_TRITON
 
 
 def _find_compiler_fault(device: torch.device) -> str | None:

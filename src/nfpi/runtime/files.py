@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import glob
 import hashlib
 import os
 import secrets
-import stat
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from io import BufferedReader
 from pathlib import Path, PurePosixPath
 
 _waiting: ContextVar[list[tuple[Path, Path]] | None] = ContextVar("waiting", default=None)
@@ -134,17 +131,16 @@ def _written_beside(path: Path, content: bytes | bytearray) -> Iterator[Path]:
 def written_together() -> Iterator[None]:
     """Rename the files of :func:`write_atomically` only when the block ends without an error.
 
-    No file appears before all are written, so none appears if the disk fills up. Files of a nested block are renamed
-    at the end of the outer one; an inner block that ends with an error drops only its own files.
+    No file appears before all are written, so none appears if the disk fills up. An inner block is part of the outer
+    one.
     """
-    outer = _waiting.get()
+    if _waiting.get() is not None:
+        yield
+        return
     waiting: list[tuple[Path, Path]] = []
     token = _waiting.set(waiting)
     try:
         yield
-        if outer is not None:
-            outer.extend(waiting)
-            waiting.clear()
         for beside, path in waiting:
             try:
                 beside.replace(path)
@@ -202,57 +198,15 @@ def is_below(name: str) -> bool:
     return not name.startswith("/") and ".." not in PurePosixPath(name).parts and "\0" not in name
 
 
-def open_regular(path: Path) -> BufferedReader:
-    """Open a file that the user names, whose links are followed; a pipe or a device is refused as by open_below."""
-    folder, name = os.path.split(os.path.realpath(path))
-    return open_below(Path(folder), name)
-
-
-def open_below(folder: Path, name: str) -> BufferedReader:
-    """Open a file that another file names, below `folder` and without following links, as that file may be foreign.
-
-    Links in the path of the folder are followed.
+def locate_below(folder: Path, name: str) -> Path:
+    """Return the path of a file that another file names, as that file may be foreign.
 
     Raises:
-        PermissionError: the name is not that of a regular file below the folder, or leads through a link.
-        OSError: the file is missing or cannot be read.
+        PermissionError: the name leads out of the folder, also through a link, or to something else than a file.
+        OSError: the folder cannot be read.
     """
-    with _open_parent(folder, name) as (parent, last):
-        # O_NONBLOCK: a pipe is opened without a process at its other end
-        descriptor = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent)
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return os.fdopen(descriptor, "rb")
-        os.close(descriptor)
-        raise NotADirectoryError
-
-
-def remove_below(folder: Path, name: str) -> None:
-    """Remove a file that another file names, if it exists; names as those of :func:`open_below`.
-
-    Raises:
-        PermissionError: the name is not that of something below the folder, or leads through a link.
-        OSError: the file cannot be removed.
-    """
-    with suppress(FileNotFoundError), _open_parent(folder, name) as (parent, last):
-        os.unlink(last, dir_fd=parent)
-
-
-@contextmanager
-def _open_parent(folder: Path, name: str) -> Iterator[tuple[int, str]]:
-    """Open the folder of a named file, part by part; yields its descriptor, and the name of the file in it."""
-    with ExitStack() as opened:
-        try:
-            *parents, last = PurePosixPath(name if is_below(name) else "").parts or ("",)
-            flags = os.O_RDONLY | os.O_DIRECTORY
-            descriptor = os.open(folder, flags)
-            opened.callback(os.close, descriptor)
-            for part in parents:
-                descriptor = os.open(part, flags | os.O_NOFOLLOW, dir_fd=descriptor)
-                opened.callback(os.close, descriptor)
-            yield descriptor, last
-        except OSError as error:
-            if not last or error.errno in (None, errno.ELOOP, errno.ENOTDIR, errno.ENXIO):  # ENXIO: a socket
-                raise PermissionError(
-                    f"{folder / name}: expected a regular file below {folder} that no link leads to, received another"
-                ) from None
-            raise type(error)(error.errno, error.strerror, str(folder / name)) from None
+    path = folder / name
+    is_inside = is_below(name) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    if not is_inside or (path.exists() and not path.is_file()):
+        raise PermissionError(f"{path}: expected a file below {folder}, received another place")
+    return path

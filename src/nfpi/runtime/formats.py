@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from nfpi.config.base import explain
-from nfpi.runtime.files import open_regular
 
 
 class FormatError(ValueError):
@@ -48,8 +47,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         OSError: the file is missing or unreadable.
     """
     try:
-        with open_regular(path) as file:
-            content = parse_json(file.read())
+        content = parse_json(path.read_bytes())
     except ValueError as error:
         raise FormatError(f"{path}: expected JSON, received something else ({error})") from None
     if not isinstance(content, dict):

@@ -71,11 +71,6 @@ def read_state(path: Path) -> JobState | None:
         return None
 
 
-def _name_kept_log(path: Path, attempt: int) -> Path:
-    """Return the second name of the log of an attempt, such as `train_flow.log.1`."""
-    return path.with_name(f"{path.name}.{attempt}")
-
-
 class JobLog:
     """The log of this process and the state of its job.
 
@@ -96,23 +91,15 @@ class JobLog:
         self._state_file = path.with_name(path.name + STATE_SUFFIX)
         self.before = read_state(self._state_file)
         if self.before is not None and self.before.state == "done":
-            for attempt in range(1, self.before.attempt):
-                with contextlib.suppress(OSError):
-                    _name_kept_log(path, attempt).unlink(missing_ok=True)
             self.before = None
         self.state = JobState(attempt=1 if self.before is None else self.before.attempt + 1)
         self.write_state()
-        # Snakemake removes the log before it tries the job again: a second name keeps it
-        with contextlib.suppress(OSError):  # some file systems have no hard links
-            os.link(path, _name_kept_log(path, self.state.attempt))
 
     def write_state(self) -> None:
         """Write the state, if the file can be written."""
         beside = self._state_file.with_name(f".{self._state_file.name}.tmp")
         with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)  # a link would be followed
-            with beside.open("x", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(self.state)) + "\n")
+            beside.write_text(json.dumps(asdict(self.state)) + "\n", encoding="utf-8")
             beside.replace(self._state_file)
 
     def end_job(self, status: int) -> None:
@@ -123,10 +110,6 @@ class JobLog:
         """
         self.state.state = "stopped" if status in _STOPPED else "failed" if status else "done"
         self.write_state()
-        kept = _name_kept_log(self.path, self.state.attempt)
-        with contextlib.suppress(OSError):
-            if status == 0 and kept.samefile(self.path):
-                kept.unlink()
 
     def write_to_stderr(self, line: str) -> None:
         """Print a line on the original stderr, if it is still open."""
@@ -194,9 +177,8 @@ def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int
     After an uncaught error, the status is 1, the log ends with its traceback and its message in one line, and stderr
     shows this line and the log's path. If the file cannot be opened, there is no log, as with `path=None`.
 
-    Snakemake removes the log of a job before it retries the job. The log of an attempt that did not end well stays
-    under a second name, `FILE.1`, until the job is run again after an attempt that did. The first line of the next log
-    gives this name, and says how the attempt ended. On file systems without hard links, only this line is left.
+    Snakemake removes the log of a job before it retries the job: the first line of the next log says how the attempt
+    before ended.
 
     Args:
         path: path of the log; None: no log is written.
@@ -236,9 +218,7 @@ def _describe_attempt(log: JobLog, command: str) -> str:
     if log.before is None:
         return line
     ended = "did not end" if log.before.state == "running" else log.before.state
-    kept = _name_kept_log(log.path, log.before.attempt)
-    where = f" ({kept.name})" if kept.is_file() else ""
-    return f"{line}; attempt {log.before.attempt}{where} {': '.join(filter(None, (ended, log.before.error)))}"
+    return f"{line}; attempt {log.before.attempt} {': '.join(filter(None, (ended, log.before.error)))}"
 
 
 def _open_text_stream(descriptor: int) -> TextIO:

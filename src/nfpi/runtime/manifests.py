@@ -16,13 +16,12 @@ import logging
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nfpi.runtime.files import file_digest, open_below, open_regular, remove_below, write_atomically
+from nfpi.runtime.files import file_digest, locate_below, write_atomically
 from nfpi.runtime.formats import parse_json
 
 logger = logging.getLogger(__name__)
@@ -84,30 +83,23 @@ class Manifest(BaseModel):
     settings: dict[str, Any] = {}
     inputs: list[Input] = []
 
-    @model_validator(mode="after")
-    def _check_temporary(self) -> Self:
-        unlisted = [name for name in self.temporary if name not in self.files]
-        if unlisted:
-            raise ValueError(f"temporary: expected some of files, received {unlisted[0]}")
-        return self
-
     def list_keys(self, name: str) -> list[str]:
         """Return the keys of the inputs of this name."""
         return [found.key for found in self.inputs if found.name == name]
 
-    def check_file(self, name: str, file: BufferedReader, path: Path) -> None:
+    def check_file(self, name: str, file: Path, path: Path) -> None:
         """Compare a file with its digest.
 
         Args:
             name: name of the file in `files`.
-            file: the opened file.
+            file: path of the file.
             path: path of the manifest.
 
         Raises:
             ManifestError: the file has another digest.
             OSError: the file cannot be read.
         """
-        if hashlib.file_digest(file, "sha256").hexdigest() != self.files[name]:
+        if file_digest(file) != self.files[name]:
             raise ManifestError(
                 f"{path.parent / name}: expected what {self.stage} wrote, received another content: the file is "
                 f"damaged, or was changed, or {self.stage} did not end; make it again (its digest is in {path.name})"
@@ -183,8 +175,7 @@ def read_manifest(path: Path) -> Manifest:
         OSError: the manifest cannot be read.
     """
     try:
-        with open_regular(path) as file:
-            record = parse_json(file.read())
+        record = parse_json(path.read_bytes())
         received = record.pop("sha256")
         if record["format"] != MANIFEST_FORMAT:
             raise ManifestError(
@@ -246,8 +237,7 @@ def find_product(file: Path) -> Product | None:
                 continue
             if name in manifest.files:
                 try:
-                    with open_regular(file) as opened:
-                        manifest.check_file(name, opened, path)
+                    manifest.check_file(name, file, path)
                 except FileNotFoundError:
                     raise ManifestError(f"{file}: expected what {manifest.stage} wrote, received no file") from None
                 return Product(path, manifest)
@@ -268,8 +258,7 @@ def find_faults(path: Path) -> tuple[int, list[str]]:
     faults = []
     for name in manifest.files:
         try:
-            with open_below(path.parent, name) as file:
-                manifest.check_file(name, file, path)
+            manifest.check_file(name, locate_below(path.parent, name), path)
         except FileNotFoundError:
             if name in manifest.temporary:
                 continue
@@ -287,7 +276,7 @@ def remove_temporary(path: Path) -> None:
         OSError: a file cannot be removed.
     """
     for name in read_manifest(path).temporary:
-        remove_below(path.parent, name)
+        locate_below(path.parent, name).unlink(missing_ok=True)
 
 
 def read_inputs(

@@ -21,7 +21,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     reproducible bit for bit; bf16-mixed must be requested, and is faster only with AVX512-BF16 or AMX.
 
     Args:
-        wanted: `auto`, `32-true`, `tf32`, `bf16-mixed` or `16-mixed`.
+        wanted: `auto`, `32-true`, `tf32` or `bf16-mixed`.
         device: device of the training.
 
     Raises:
@@ -34,26 +34,20 @@ def choose_precision(wanted: str, device: torch.device) -> str:
         return "bf16-mixed" if device.type == "cuda" and "bf16-mixed" in usable else "32-true"
     if wanted not in usable:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
-        known = ", ".join("16-mixed (only for classifiers)" if one == "16-mixed" else one for one in usable)
         raise ValueError(
-            f"precision: expected auto or one that this device ({name}) supports, {known}; received {wanted}"
+            f"precision: expected auto or one that this device ({name}) supports, {', '.join(usable)}; "
+            f"received {wanted}"
         )
     return wanted
 
 
 def _list_precisions(device: torch.device) -> list[str]:
     """Return the precisions that a device supports at full speed; for CPUs, also bf16-mixed."""
-    if device.type == "cpu":
-        return ["32-true", "bf16-mixed"]
     if device.type != "cuda":
-        return ["32-true", "bf16-mixed", "16-mixed"]
-    usable = ["32-true", "16-mixed"]
+        return ["32-true", "bf16-mixed"]
     # not torch.cuda.is_bf16_supported, which asks the current device
-    if torch.version.hip is not None:
-        usable.append("bf16-mixed")
-    elif torch.cuda.get_device_capability(device)[0] >= _LOWEST_CAPABILITY:
-        usable += ["tf32", "bf16-mixed"]
-    return usable
+    is_new = torch.cuda.get_device_capability(device)[0] >= _LOWEST_CAPABILITY
+    return ["32-true", "tf32", "bf16-mixed"] if is_new else ["32-true"]
 
 
 @contextmanager

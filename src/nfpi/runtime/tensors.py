@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from nfpi.runtime.divergence import raise_divergence
-from nfpi.runtime.files import open_regular, write_atomically
+from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError, parse_json
 
 _TYPES = (
@@ -42,7 +42,6 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         Diverged: the file records a fit that diverged.
     """
     try:
-        open_regular(path).close()  # a pipe would be waited for
         with safe_open(path, framework="pt") as file:
             header = parse_json((file.metadata() or {}).get("nfpi", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)

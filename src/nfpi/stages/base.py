@@ -14,7 +14,7 @@ from pydantic_settings import NoDecode
 
 from nfpi.config.base import EXECUTION, select_result_settings, strip_folders, subtract_settings
 from nfpi.config.extensions import list_loaded_digests
-from nfpi.config.presets import merge
+from nfpi.config.settings import merge
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.manifests import SUFFIX, Input, compute_digest, read_inputs
 from nfpi.stages.jobs import MANIFEST, Needs, Planned, Wildcards, find_setting
@@ -36,11 +36,13 @@ class Command(BaseModel):
 
     Attributes:
         command: name of the subcommand.
+        group: heading above it in the list of subcommands.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
     command: ClassVar[str] = ""
+    group: ClassVar[str] = "stages of the workflow"
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:

@@ -32,7 +32,7 @@ from nfpi.runtime.faults import describe_exhausted_memory, describe_fault, escap
 from nfpi.runtime.job_log import is_first_process, print_error, run_with_log
 from nfpi.runtime.signals import EXIT_STATUS, INTERRUPTS, Interrupted, interruptible
 from nfpi.stages.base import Command, Stage
-from nfpi.stages.commands import COMMANDS, group_commands
+from nfpi.stages.commands import COMMANDS, GROUPS
 
 logger = logging.getLogger(__name__)
 
@@ -100,9 +100,9 @@ def create_commands_model() -> type[BaseSettings]:
 def _print_help() -> None:
     """Print all subcommands by purpose, each with the first line of its help."""
     print(_HELP, end="")
-    for title, commands in group_commands().items():
-        print(f"\n{title}:")
-        for command in commands:
+    for group in GROUPS:
+        print(f"\n{group}:")
+        for command in (command for command in COMMANDS if command.group == group):
             print(f"  {command.command:17} {(command.__doc__ or '').partition(chr(10))[0]}")
 
 

@@ -8,7 +8,7 @@ from nfpi.stages.base import Command, Stage
 
 _MODULES = (
     *("prepare_data", "train_flow", "models", "evaluate", "generate", "train_classifier", "test_classifier"),
-    *("tables_and_figures", "model_use", "new", "prepare_runs", "progress", "results", "evidence"),
+    *("tables_and_figures", "model_use", "new", "inspection", "results"),
 )
 """Modules of this package that define subcommands, in the order in which the command line lists them."""
 
@@ -23,17 +23,5 @@ def _list_commands(module: str) -> list[type[Command]]:
 
 COMMANDS = tuple(command for module in _MODULES for command in _list_commands(module))
 STAGES = tuple(command for command in COMMANDS if issubclass(command, Stage))
-
-GROUPS = {
-    "use a model": ("calibrate", "classify", "score", "sample", "augment-folder", "import-model", "export"),
-    "prepare runs": ("new", "targets", "check-device", "schema"),
-    "look at results": ("status", "log", "page", "costs", "compare", "verify", "evidence", "tables", "adopt"),
-}
-"""Subcommands by purpose; the others are stages of the workflow."""
-
-
-def group_commands() -> dict[str, list[type[Command]]]:
-    """Return the subcommands of each group, and the others, in the order of their definition."""
-    known = {command.command: command for command in COMMANDS}
-    grouped = {title: [known.pop(name) for name in names] for title, names in GROUPS.items()}
-    return grouped | {"stages of the workflow": list(known.values())}
+GROUPS = ("use a model", "prepare runs", "look at results", Command.group)
+"""Headings in the list of subcommands, in their order."""

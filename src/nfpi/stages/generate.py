@@ -17,7 +17,6 @@ from nfpi.stages.models import need_model
 from nfpi.stages.prepare_data import list_meta_files, need_splits
 
 if TYPE_CHECKING:
-    from nfpi.augmentation import PrincipalAxes
     from nfpi.data.writer import ImageSetWriter
     from nfpi.model import ClassConditionalFlow
 
@@ -85,18 +84,18 @@ class Generate(ImageStage):
         return {"model": [need_model(wildcards)]}
 
     def run(self) -> None:
-        """Sample images, and write them batch by batch; record how many were drawn again, and the saturated values."""
+        """Sample images, and write them batch by batch."""
         import numpy as np
 
         from nfpi.model import ClassConditionalFlow
         from nfpi.runtime.device import make_device
-        from nfpi.sampling import balanced_labels, compute_saturated_share, sample_images
+        from nfpi.sampling import balanced_labels, sample_images
 
         model, device = ClassConditionalFlow.read(self.model), make_device().device
         labels = balanced_labels(model.prior.num_classes, self.per_class)
         about = {"temperature": self.temperature, "seed": self.seed}
         with self.open_writer(model, len(labels), model.data["name"], "generated", **about) as writer:
-            done = writer.first_missing // self.batch_size
+            done = writer.rows.first_missing // self.batch_size
             places = np.arange(len(labels))[done * self.batch_size :]
             for images, classes in sample_images(
                 model.flow.to(device),
@@ -108,16 +107,9 @@ class Generate(ImageStage):
                 domain=model.domain,
                 device=device,
                 start_batch=done,
-                on_redrawn=writer.counts.__setitem__,
             ):
                 here, places = places[: len(images)], places[len(images) :]
                 writer.put(here, images.permute(0, 2, 3, 1).numpy(), classes.numpy())
-            redrawn = sum(writer.counts.values())
-            writer.note(redrawn=redrawn)
-            if writer.images.dtype == np.uint8:
-                writer.note(saturated=compute_saturated_share(writer.images))
-            if redrawn:
-                logger.info("drew %d of %d images again, whose first draws were not finite", redrawn, len(labels))
 
 
 class Augment(ImageStage):
@@ -149,11 +141,7 @@ class Augment(ImageStage):
         return {"data": [splits], "model": [need_model(wildcards)]}
 
     def run(self) -> None:
-        """Make variants class by class, and write them batch by batch.
-
-        The share of each class's variance that its principal axes explain is recorded beside the images; to compute
-        this share, a resumed stage encodes the images of finished classes again.
-        """
+        """Make variants class by class, and write them batch by batch."""
         import numpy as np
 
         from nfpi.augmentation import augment_images
@@ -168,12 +156,11 @@ class Augment(ImageStage):
         about = self.nfa.model_dump(exclude={"batch_size"}) | {"seed": self.seed, "of": train.meta["sha256"]}
         if self.displacement != "mix":
             about["displacement"] = self.displacement
-        axes: dict[int, PrincipalAxes] = {}
         with (
             self.open_writer(model, len(train) * variants, train.meta["name"], "augmented", **about) as writer,
             tqdm(total=len(train), desc="augment", unit="image", disable=None) as progress,
         ):
-            missing = np.flatnonzero(~writer.written.reshape(-1, variants).all(1))
+            missing = np.flatnonzero(~writer.rows.written.reshape(-1, variants).all(1))
             progress.update(len(train) - len(missing))
             for indices, images in augment_images(
                 model.flow.to(device),
@@ -184,15 +171,9 @@ class Augment(ImageStage):
                 device=device,
                 indices=missing,
                 displacement=self.displacement,
-                on_axes=axes.__setitem__,
             ):
                 places = indices[:, None] * variants + np.arange(variants)
                 labels = train.labels[indices].repeat(variants)
                 writer.put(places.ravel(), images.flatten(0, 1).permute(0, 2, 3, 1).numpy(), labels)
                 progress.update(len(indices))
-            shares = {train.classes[label]: found.variance_share for label, found in sorted(axes.items())}
-            writer.note(axes_variance_share={"mean": sum(shares.values()) / len(shares), "classes": shares})
-        unresolved = [train.classes[label] for label, found in sorted(axes.items()) if not found.converged]
-        if unresolved:
-            logger.warning("the PCA axes of these classes have not converged: %s", ", ".join(unresolved))
         logger.info("made %d variants of each of %d images", variants, len(train))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,13 +15,16 @@ from nfpi.config.base import UNIQUE, ConfigError, NonNegativeFloat, PositiveInt,
 from nfpi.config.flows import NfaConfig
 from nfpi.config.metrics import metric
 from nfpi.results.numbers import format_measurement
+from nfpi.results.recorded.csv_files import format_lines
 from nfpi.runs import MODEL_FILES
 from nfpi.runtime.files import require_writable, write_atomically
 from nfpi.runtime.manifests import find_product
 from nfpi.stages.base import Command, Words
-from nfpi.stages.results import format_lines, print_rows
+from nfpi.stages.inspection import print_rows
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from nfpi.model import ClassConditionalFlow
 
 logger = logging.getLogger(__name__)
@@ -31,24 +34,18 @@ _SCORES = ("nf_acc", "nf_top5", "bits_per_dim", "ece", "ece_calibrated")
 
 
 class ModelCommand(Command):
-    """A command that reads a model, and replaces existing outputs only with --overwrite."""
+    """A command that reads a model, and replaces nothing."""
 
     model: CliPositionalArg[str]
     """folder of a model (results/…/model, or written by save_pretrained), or its id on the Hugging Face hub"""
-    overwrite: bool = False
-    """replace an existing output"""
-
-    def _list_model_files(self) -> list[Path]:
-        """Return the paths of the model's files; they do not exist if it is named by an id on the Hugging Face hub."""
-        return [Path(self.model) / file for file in MODEL_FILES.values()]
 
     def _read_model(self) -> ClassConditionalFlow:
         """Load a model of grey or colour pixels on the best device; files listed in a manifest are verified."""
         from nfpi.model import ClassConditionalFlow
         from nfpi.runtime.device import make_device
 
-        for file in self._list_model_files():
-            find_product(file)  # raises if the file does not match its manifest
+        for file in MODEL_FILES.values():
+            find_product(Path(self.model) / file)  # raises if the file does not match its manifest
         model = ClassConditionalFlow.from_pretrained(self.model)
         channels = model.shape[2]
         if model.domain.dtype != "uint8" or channels not in (1, 3):  # image files are read and written as grey or RGB
@@ -58,23 +55,12 @@ class ModelCommand(Command):
             )
         return model.to(make_device().device)
 
-    def _check_output(self, output: Path | None, inputs: Iterable[Path] = (), option: str = "--output") -> None:
-        """Check that an output can be written, and replaces nothing without --overwrite and no input in any case.
-
-        Args:
-            output: file or folder to write.
-            inputs: files and folders that the command reads, besides the model.
-            option: option that names the output.
-        """
-        if output is None:
-            return
-        require_writable(output)
-        read = (path for path in (*inputs, *self._list_model_files()) if path.exists())
-        replaced = next((path for path in read if path.resolve().is_relative_to(output.resolve())), None)
-        if replaced is not None:
-            raise ConfigError(f"{output}: it would replace {replaced}: choose another {option}")
-        if output.exists() and not self.overwrite:
-            raise ConfigError(f"{output}: it exists: choose another {option}, or give --overwrite")
+    def _check_output(self, output: Path | None, option: str = "--output") -> None:
+        """Check that the output that an option names can be written, and replaces nothing."""
+        if output is not None:
+            require_writable(output)
+            if output.exists():
+                raise ConfigError(f"{output}: it exists: remove it, or choose another {option}")
 
 
 class FolderCommand(ModelCommand):
@@ -85,19 +71,21 @@ class FolderCommand(ModelCommand):
     resize: bool = False
     """resize and centre-crop images of another size, and turn grey to colour or colour to grey"""
 
-    def _read_labelled(self, output: Path | None) -> tuple[ClassConditionalFlow, list[list[Path]]]:
-        """Check the output, and return the model and the image files of each class.
-
-        Raises:
-            DataError: a folder matches no class.
-            ConfigError: the output exists, or would replace images or the model.
-        """
+    def _find_images(self, model: ClassConditionalFlow) -> list[list[Path]]:
+        """Return the image files of each class; raises DataError if a folder matches no class."""
         from nfpi.data.sources.imagefolder import find_labelled_images
 
-        model = self._read_model()
-        files = find_labelled_images(self.folder, model.classes)
-        self._check_output(output, [self.folder, *(file for of_class in files for file in of_class)])
-        return model, files
+        return find_labelled_images(self.folder, model.classes)
+
+    def _read_images(self, model: ClassConditionalFlow) -> tuple[np.ndarray, np.ndarray]:
+        """Return the images, (N, H, W, C), and the indices of their classes, (N,)."""
+        import numpy as np
+
+        from nfpi.data.image_files import read_images
+
+        files = self._find_images(model)
+        images = read_images([file for of_class in files for file in of_class], model.flow.shape, resize=self.resize)
+        return images, np.repeat(np.arange(model.num_classes), [len(of_class) for of_class in files])
 
 
 class Classify(ModelCommand):
@@ -109,6 +97,7 @@ class Classify(ModelCommand):
     """
 
     command = "classify"
+    group = "use a model"
 
     images: CliPositionalArg[Words[Path]]
     """image files, and folders of image files"""
@@ -124,15 +113,15 @@ class Classify(ModelCommand):
 
         Raises:
             DataError: an image is unreadable or has another shape than the model's; nothing is written.
-            ConfigError: the output exists, or is one of the files read.
+            ConfigError: the output exists.
         """
         import torch
 
         from nfpi.data.image_files import find_images, read_images
         from nfpi.results.statistics.abstention import compute_margins
 
+        self._check_output(self.output)
         files = find_images(self.images)
-        self._check_output(self.output, files)
         model = self._read_model()
         images = read_images(files, model.flow.shape, resize=self.resize)
         log_prob, distance = model.measure(images)
@@ -161,20 +150,16 @@ class Calibrate(FolderCommand):
     """
 
     command = "calibrate"
+    group = "use a model"
 
     output: Path
     """folder of the calibrated model"""
 
     def run(self) -> None:
         """Write the calibrated model."""
-        import numpy as np
-
-        from nfpi.data.image_files import read_images
-
-        model, files = self._read_labelled(self.output)
-        labels = np.repeat(np.arange(model.num_classes), [len(of_class) for of_class in files])
-        images = read_images([file for of_class in files for file in of_class], model.flow.shape, resize=self.resize)
-        model.calibrate(images, labels).save_pretrained(self.output)
+        self._check_output(self.output)
+        model = self._read_model()
+        model.calibrate(*self._read_images(model)).save_pretrained(self.output)
         logger.info("wrote %s: temperature %.3g", self.output, model.calibration.temperature)
 
 
@@ -186,6 +171,7 @@ class Score(FolderCommand):
     """
 
     command = "score"
+    group = "use a model"
 
     output: Path | None = None
     """JSON file for the numbers instead of printing them"""
@@ -194,13 +180,12 @@ class Score(FolderCommand):
         """Print or write the scores of the model on labelled images."""
         import numpy as np
 
-        from nfpi.data.image_files import read_images
         from nfpi.results.statistics.intervals import wilson_interval
 
-        model, files = self._read_labelled(self.output)
-        labels = np.repeat(np.arange(model.num_classes), [len(of_class) for of_class in files])
-        images = read_images([file for of_class in files for file in of_class], model.flow.shape, resize=self.resize)
-        images, labels = model.leave_out_training_images(images, labels)
+        self._check_output(self.output)
+        model = self._read_model()
+        given, labels = self._read_images(model)
+        images, labels = model.leave_out_training_images(given, labels)
         found = model.evaluate(images, labels)
         right = model.predict(images) == labels
         per_class = {}
@@ -209,7 +194,7 @@ class Score(FolderCommand):
             scores = {"n": int(count), "nf_acc": accuracy, "nf_acc_interval": wilson_interval(accuracy, int(count))}
             per_class[model.classes[label]] = scores
         if self.output is not None:
-            left_out = sum(map(len, files)) - len(images)
+            left_out = len(given) - len(images)
             content = {"model": self.model, "images": str(self.folder), "left_out": left_out, **found}
             content["classes"] = per_class
             text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -231,6 +216,7 @@ class Sample(ModelCommand):
     """
 
     command = "sample"
+    group = "use a model"
 
     classes: CliVariadicArg[Annotated[Words[str], UNIQUE]] = []
     """names of classes, e.g. --classes cat dog; default: all; a name with a comma is given as '"a, b"'"""
@@ -249,7 +235,7 @@ class Sample(ModelCommand):
         """Draw images, and write them as one picture, as separate files, or both.
 
         Raises:
-            ConfigError: there is no output, one exists or would replace the model, or the picture lies in the folder.
+            ConfigError: there is no output, or one exists.
             ValueError: a class is unknown.
             FloatingPointError: images are still infinite or NaN after several draws.
         """
@@ -264,9 +250,7 @@ class Sample(ModelCommand):
         if self.output is None and self.folder is None:
             raise ConfigError("sample: expected --output FILE or --folder FOLDER, received neither")
         self._check_output(self.output)
-        self._check_output(self.folder, option="--folder")
-        if self.output and self.folder and self.output.resolve().is_relative_to(self.folder.resolve()):
-            raise ConfigError(f"--output: expected a file outside of --folder {self.folder}, received {self.output}")
+        self._check_output(self.folder, "--folder")
         model = self._read_model()
         classes = self.classes or model.classes
         generators = {name: make_generator("cpu", self.seed, "class", name) for name in classes}
@@ -291,6 +275,7 @@ class AugmentFolder(FolderCommand):
     """
 
     command = "augment-folder"
+    group = "use a model"
 
     output: Path
     """folder of the variants"""
@@ -310,7 +295,9 @@ class AugmentFolder(FolderCommand):
         from nfpi.data.writer import replace_folder
         from nfpi.runtime.randomness import make_generator
 
-        model, files = self._read_labelled(self.output)
+        self._check_output(self.output)
+        model = self._read_model()
+        files = self._find_images(model)
         single = next((of_class[0] for of_class in files if len(of_class) == 1), None)
         if single is not None:
             raise ConfigError(f"{single.parent}: expected at least two images to mix, received one")

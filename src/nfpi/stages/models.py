@@ -39,6 +39,7 @@ class ImportModel(Stage):
     """
 
     command = "import-model"
+    group = "use a model"
     places = (FLOW_RUN,)
     outputs = {name: TrainFlow.outputs[name] for name in MODEL_FILES}
     product = "model"
@@ -107,13 +108,15 @@ class ImportModel(Stage):
 
     def _read_model(self, images: ImageSet) -> ClassConditionalFlow:
         from nfpi.model import ClassConditionalFlow
+        from nfpi.model.files import describe_images
         from nfpi.model.hub import download_model
 
         if self.revision is not None:
             return ClassConditionalFlow.read(download_model(str(self.model), revision=self.revision))
         if self.model.is_dir():
             return ClassConditionalFlow.read(self.model)
-        return _read_release(self.model, self.averaged, images)
+        model = ClassConditionalFlow.from_release(self.model, images.classes, self.averaged)
+        return replace(model, config={**model.config, "data": describe_images(images)})
 
     def _check_unseen(self, digests: np.ndarray, train: ImageSet, test: ImageSet) -> int:
         """Return the number of test images, after checking that none is a training image of the model.
@@ -135,23 +138,6 @@ class ImportModel(Stage):
                 f"training images ({self.model})"
             )
         return len(test)
-
-
-def _read_release(checkpoint: Path, averaged: bool, images: ImageSet) -> ClassConditionalFlow:
-    """Read a released checkpoint as a model with the classes of these images.
-
-    Raises:
-        FormatError: the file is missing or damaged, or holds something else.
-        ValueError: the images have another size or number of classes.
-    """
-    from nfpi.evaluation import check_shapes
-    from nfpi.model import ClassConditionalFlow
-    from nfpi.model.files import describe_images
-    from nfpi.release import load_release_checkpoint, make_release_config
-
-    flow, prior = load_release_checkpoint(checkpoint, averaged)
-    check_shapes(flow, prior, images)
-    return ClassConditionalFlow(flow, prior, make_release_config(checkpoint, averaged, describe_images(images)))
 
 
 class RefitPrior(Stage):

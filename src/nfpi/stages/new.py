@@ -24,7 +24,7 @@ from nfpi.config.resolution import build_json_schema, resolve
 from nfpi.results.numbers import format_duration
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.base import Command, Stage
-from nfpi.stages.prepare_runs import find_config_file
+from nfpi.stages.inspection import find_config_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,10 +60,8 @@ _ABOUT = """\
 """
 _MOST_NAMED = 3
 """largest number of classes that a message names"""
-_START = 4.0
-"""seconds in which a job starts, and does what is not timed"""
-_WITHOUT_STEPS = ("evaluate", "generate")
-"""stages whose jobs make no training steps"""
+_START = 8.0
+"""seconds in which the jobs of a training start, and do what is not timed"""
 _MOST_SIZES = 10_000
 """largest number of images, evenly spaced among all, whose size and colour are read"""
 
@@ -75,6 +73,7 @@ class WritePreset(Command):
     """
 
     command = "new"
+    group = "prepare runs"
 
     folder: CliPositionalArg[Path]
     """train/ and test/ (or val/) with one folder per class, class folders alone, or a zip or tar archive of them"""
@@ -83,7 +82,6 @@ class WritePreset(Command):
     working folder; NAME is made from the name of the folder of images"""
     download_folder: Path = Path("results/downloads")
     """folder where an archive is unpacked"""
-    archive: ArchiveLimits = ArchiveLimits()
 
     def run(self) -> None:
         """Inspect the images, write the preset, and print the command that makes its table.
@@ -92,7 +90,7 @@ class WritePreset(Command):
             ConfigError: the preset exists or has no valid name.
             DataError: the folder is ill-formed, an image cannot be read, or a class has too few images.
         """
-        from nfpi.data.sources.archive import find_image_root
+        from nfpi.data.sources.files import find_image_root
         from nfpi.data.sources.imagefolder import list_image_folder, warn_of_unread_folders
 
         name = _name_dataset(self.folder)
@@ -103,13 +101,13 @@ class WritePreset(Command):
             )
         if output.suffix not in (".yaml", ".yml") or not re.fullmatch(NAME, output.stem):
             raise ConfigError(f"{output}: expected a yaml file with {NAME_RULE}, received '{output.name}'")
-        files = list_image_folder(find_image_root(self.folder, self.download_folder, self.archive))
-        warn_of_unread_folders(files.root, files.unread)
+        files = list_image_folder(find_image_root(self.folder, self.download_folder, ArchiveLimits()))
+        warn_of_unread_folders(files)
         images = _inspect(files)
-        text, remarks = _compose(name, self.folder.resolve(), images)
+        text, remarks, train = _compose(name, self.folder.resolve(), images)
         write_atomically(output, text)
         with suppress(ConfigError):  # without a clone, there are no other settings
-            remarks.append(_estimate_time(output, name, files.root))
+            remarks.append(_estimate_time(output, name, images, train))
         print(f"{output}: {images.summary}", *remarks, sep="\n")
         where, file = ("run", output) if Path("Snakefile").is_file() else ("run in a clone", output.resolve())
         print(f"{where}: snakemake table2 --config preset={shlex.quote(str(file))}")
@@ -167,7 +165,7 @@ class _Images:
 
 def _name_dataset(folder: Path) -> str:
     """Name the data set after the folder, with invalid characters replaced, distinct from built-in data sets."""
-    stem = folder.name if folder.name not in ("", "..") else folder.resolve().name
+    stem = folder.resolve().name
     if folder.is_file():
         stem = stem.partition(".")[0]
     name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", stem).strip("-_.+") or "images"
@@ -184,33 +182,48 @@ def _inspect(folder: ImageFolder) -> _Images:
     return _Images(folder, set(sizes), set(modes) <= set(GREY_MODES))
 
 
-def _estimate_time(preset: Path, dataset: str, folder: Path) -> str:
-    """Describe the time of all jobs of a preset, whose data set is in a folder, by timing a few steps of each kind."""
+def _estimate_time(preset: Path, dataset: str, images: _Images, train: int) -> str:
+    """Describe the time of all jobs of a preset by timing a few steps of each training.
+
+    Args:
+        preset: file of the preset.
+        dataset: name of its data set.
+        images: properties of the images.
+        train: number of training images.
+    """
     import torch
 
-    from nfpi.checks.batches import silenced
-    from nfpi.checks.subject import Subject
+    from nfpi.checks.batches import Subject
+    from nfpi.checks.work import Images, list_work
     from nfpi.runtime.device import make_device
 
     file = find_config_file()
-    changes = {"preset": str(preset), "datasets": {dataset: {"folder": str(folder)}}}  # where an archive is unpacked
+    config = resolve(file, file.parent / "presets", {"preset": str(preset)}).config
     torch.set_num_threads(1)  # as in a job of the preset
     device = make_device().device
-    subject = Subject.find(resolve(file, file.parent / "presets", changes), device)
-    with silenced():
-        seconds = sum(subject.estimate_seconds(work) or 0.0 for work in subject.work)
-    jobs: Counter[str] = Counter()
+    sizes = Images(train, len(images.folder.classes), (1 if images.grey else 3, *images.shape))
+    subject = Subject(config, device, list_work(config, {dataset: sizes}), {dataset: sizes})
+    seconds = sum(
+        work.steps * found.seconds + _START * work.trainings
+        for work in subject.work
+        if not (found := subject.measure(work)).fault
+    )
+    trainings: Counter[str] = Counter()
     for work in subject.work:
-        jobs[work.stage] += work.trainings if work.is_step or work.stage in _WITHOUT_STEPS else 0
+        trainings[work.stage] += work.trainings
     where = "one core" if device.type == "cpu" else "this GPU"
     return (
-        f"{jobs['train_flow']} flows and {jobs['train_classifier']} classifiers: about "
-        f"{format_duration(seconds + _START * jobs.total())} on {where}, by a few steps that were timed"
+        f"{trainings['train_flow']} flows and {trainings['train_classifier']} classifiers: about "
+        f"{format_duration(seconds)} on {where}, by a few steps that were timed"
     )
 
 
-def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str]]:
-    """Compose the text of the preset, and describe the steps of its trainings and what its splits are too small for."""
+def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str], int]:
+    """Compose the text of the preset, and describe the steps of its trainings and what its splits are too small for.
+
+    Returns:
+        The text, the remarks, and the number of training images.
+    """
     from nfpi.results.statistics.intervals import FEW_IMAGES, describe_few_images
 
     (height, width), levels = images.shape, images.levels
@@ -259,7 +272,7 @@ def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str]]:
     lines = "\n".join(f"# {remark[0].upper()}{remark[1:]}." for remark in remarks)
     about = _ABOUT.format(summary=images.summary, levels=levels, remarks=lines, width=width, height=height, **splits)
     text: str = yaml.safe_dump(preset, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
-    return about + text, remarks
+    return about + text, remarks, splits["train"]
 
 
 def _size_classifier(num_images: int, num_classes: int) -> tuple[int, dict[str, Any]]:
@@ -309,6 +322,7 @@ class WriteSchema(Stage):
     """Write the JSON schema of config.yaml, for editors."""
 
     command = "schema"
+    group = "prepare runs"
     outputs = {"schema": "config.schema.json"}
 
     def run(self) -> None:

@@ -97,7 +97,7 @@ class EncodeData(PrepareData):
 
     def run(self) -> None:
         """Encode the three splits, and write their latents."""
-        from nfpi.data.encode import encode_dataset
+        from nfpi.data.autoencoder import encode_dataset
         from nfpi.runtime.device import make_device
 
         device = make_device().device
@@ -145,6 +145,7 @@ class Export(Stage):
     """
 
     command = "export"
+    group = "use a model"
     inputs = {"images": (META,)}
     replaces_folder = True
 

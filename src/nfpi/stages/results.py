@@ -1,76 +1,40 @@
-"""Commands on a folder of results: its page, its costs, its differences from another folder, and its integrity."""
+"""Commands on a folder of results: its page, its costs, its integrity, and the evidence that is kept of it."""
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
+import json
 import logging
-import sys
-from collections.abc import Iterable, Sequence
+import os
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic_settings import CliPositionalArg
 
-from nfpi.results.differences import compare_results
-from nfpi.results.recorded.calls import SETTINGS_FILE, read_settings, require_root
-from nfpi.results.recorded.csv_files import disarm
+from nfpi.config.base import ConfigError, strip_folders
+from nfpi.results.recorded.calls import SETTINGS_FILE, find_roots, read_settings
 from nfpi.runtime.faults import escape_controls
 from nfpi.runtime.files import write_atomically, written_together
-from nfpi.runtime.manifests import SUFFIX, ManifestError, find_faults, find_manifests
+from nfpi.runtime.manifests import (
+    SUFFIX,
+    Input,
+    ManifestError,
+    compute_digest,
+    describe_damage,
+    find_faults,
+    find_manifests,
+    read_manifest,
+    write_manifest,
+)
 from nfpi.stages.base import Command
-from nfpi.stages.jobs import Job, Planned
+from nfpi.stages.jobs import Job, Need, Planned
 from nfpi.stages.keys import SettingsKeys, find_job, list_needed_jobs
 from nfpi.stages.tables_and_figures import MakeTable
 
+if TYPE_CHECKING:
+    from nfpi.evidence.rebuilding import RebuiltResults
+
 logger = logging.getLogger(__name__)
-
-
-Row = Sequence[str | float]
-
-
-def print_rows(
-    heading: Sequence[str], rows: Sequence[Row], title: str = "", styles: Iterable[str | None] = itertools.repeat(None)
-) -> None:
-    """Print rows as a table with four decimals on a terminal, else as tab-separated lines with all digits.
-
-    Args:
-        heading: names of the columns.
-        rows: at least one row of values.
-        title: title of the table.
-        styles: style of each row on a terminal, such as `bold red`.
-    """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    if not sys.stdout.isatty():
-        print((f"# {title}\n" if title else "") + format_lines(heading, rows, "\t"), end="")
-        return
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    for name, value in zip(heading, rows[0], strict=True):
-        table.add_column(name, justify="right" if isinstance(value, float) else "left", overflow="fold")
-    table.columns[0].no_wrap = True  # paths of runs are to be copied
-    for row, style in zip(rows, styles, strict=False):
-        cells = (f"{value:.4f}" if isinstance(value, float) else escape_controls(value) for value in row)
-        table.add_row(*cells, style=style)
-    # brackets in names are not markup
-    Console(markup=False, highlight=False).print(table)
-
-
-def format_lines(heading: Sequence[str], rows: Sequence[Row], delimiter: str) -> str:
-    """Format rows with the csv module; floats keep all digits."""
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
-    writer.writerows([heading, *([_disarm(cell, delimiter) for cell in row] for row in rows)])
-    return text.getvalue()
-
-
-def _disarm(cell: str | float, delimiter: str) -> str | float:
-    """Escape control characters of a text, and begin one with an apostrophe that a spreadsheet would compute."""
-    if not isinstance(cell, str):
-        return cell
-    return escape_controls(disarm(cell) if delimiter == "," else cell)
 
 
 class WritePage(Command):
@@ -81,61 +45,54 @@ class WritePage(Command):
     """
 
     command = "page"
+    group = "look at results"
 
     results: CliPositionalArg[Path]
-    """results/{preset}"""
+    """results/{preset}, or the folder that contains the results of several presets"""
 
     def run(self) -> None:
         """Write the page, and print its path.
 
         Raises:
-            FileNotFoundError: the folder does not exist, or has the results of several presets.
+            FileNotFoundError: the folder has no results.
         """
         from nfpi.page.write import write_page
 
-        require_root(self.results)
-        logger.info("%s", write_page(self.results, SettingsKeys()))
+        for root in find_roots(self.results):
+            logger.info("%s", write_page(root, SettingsKeys()))
 
 
 class ShowCosts(Command):
-    """Print the time and memory of the jobs behind tables.
+    """Print the time and memory of the jobs behind tables, and write them as costs.csv and costs.md.
 
-    Prints wall-clock and CPU hours and memory by table, stage and device, from the records in the folder of results.
+    Wall-clock and CPU hours and memory are those of the records in the folder of results, by table, stage and device.
     Runs nothing.
     """
 
     command = "costs"
+    group = "look at results"
 
     results: CliPositionalArg[Path]
-    """results/{preset}"""
-    output: Path | None = None
-    """folder for costs.csv and costs.md"""
+    """results/{preset}, or the folder that contains the results of several presets"""
 
     def run(self) -> None:
-        """Print the costs, and write them to `output` if it is given.
+        """Print the costs of each preset, and write them to its folder.
 
         Raises:
-            FileNotFoundError: the folder does not exist, or has the results of several presets.
-            FormatError: its settings.json is damaged.
+            FileNotFoundError: the folder has no results.
+            FormatError: a settings.json is damaged.
         """
         from nfpi.results.costs import lay_out_costs, read_jobs, sum_costs
         from nfpi.results.recorded.csv_files import write_csv
         from nfpi.results.tables.markup import tables_to_markdown
 
-        root = self.results
-        require_root(root)
-        jobs = read_jobs(root)
-        if jobs.empty:
-            print(f"{root}: no job has ended yet, so there are no costs to show")
-            return
-        frame = sum_costs(jobs, find_needed_jobs(root))
-        text = tables_to_markdown([(f"Costs of {root.resolve().name}", lay_out_costs(frame))])
-        print(text, end="")
-        if self.output is not None:
+        for root in find_roots(self.results):
+            frame = sum_costs(read_jobs(root), find_needed_jobs(root))
+            text = tables_to_markdown([(f"Costs of {root.resolve().name}", lay_out_costs(frame))])
+            print(text, end="")
             with written_together():
-                write_csv(frame, self.output / "costs.csv")
-                write_atomically(self.output / "costs.md", text)
-            logger.info("wrote %s", self.output / "costs.{csv,md}")
+                write_csv(frame, root / "costs.csv")
+                write_atomically(root / "costs.md", text)
 
 
 def find_needed_jobs(root: Path) -> dict[str, set[str]]:
@@ -149,42 +106,6 @@ def find_needed_jobs(root: Path) -> dict[str, set[str]]:
     return found
 
 
-_BOTH = ("first", "second")
-
-
-class Compare(Command):
-    """Print the differences between two folders of results.
-
-    Compares settings, versions, numbers and runs. Prints tables on a terminal, else tab-separated lines.
-    """
-
-    command = "compare"
-
-    first: CliPositionalArg[Path]
-    """results/{preset}"""
-    second: CliPositionalArg[Path]
-    """folder results/{preset} that `first` is compared with"""
-    times: bool = False
-    """also compare metrics in hours and seconds, which differ whenever they are measured again"""
-
-    def run(self) -> None:
-        """Print the differences, as tables on a terminal and as tab-separated lines otherwise."""
-        found = compare_results(self.first, self.second, times=self.times)
-        sections = (
-            ("Settings", ["setting", *_BOTH, "runs"], found.settings),
-            ("Software and machines", ["name", *_BOTH, "runs"], found.software),
-            ("Numbers", ["run", "metric", *_BOTH, "difference"], found.numbers),
-            ("Runs", ["run", *_BOTH], found.runs),
-        )
-        print(f"first: {self.first}\nsecond: {self.second}\n")
-        for title, heading, rows in sections:
-            if rows:
-                print_rows(heading, rows, title)
-        print(
-            f"{found.common} runs are in both; {len(found.settings)} settings and {len(found.numbers)} numbers differ"
-        )
-
-
 class Verify(Command):
     """Check results against their manifests and settings.
 
@@ -193,6 +114,7 @@ class Verify(Command):
     """
 
     command = "verify"
+    group = "look at results"
 
     results: CliPositionalArg[Path]
     """folder of results, or a part of it"""
@@ -231,3 +153,157 @@ class Verify(Command):
                 job = find_job(keys.planned, file.absolute().relative_to(keys.planned.root).as_posix())
                 found.update([keys.planned.root / job.manifest] if job is not None else [])
         return sorted(path for path in found if not path.exists())
+
+
+class KeepEvidence(Command):
+    """Keep what the tables of a preset are made from.
+
+    Writes the metrics of all runs into one csv file, the predictions that are compared image by image, the settings of
+    the preset, and checksums. Called again, it adds new runs, such as more seeds.
+    """
+
+    command = "evidence"
+    group = "look at results"
+
+    results: CliPositionalArg[Path]
+    """results/{preset}"""
+    output: Path
+    """folder of the evidence, e.g. docs/evidence/{preset}"""
+    with_other_settings: bool = False
+    """also keep runs whose settings differ from those of the workflow's last call or of the evidence; runs that the
+    evidence already has are replaced"""
+
+    def run(self) -> None:
+        """Write the evidence, and log what was written."""
+        from nfpi.evidence.keeping import gather_evidence
+
+        done = gather_evidence(
+            self.results,
+            self.output,
+            read_settings(self.results),
+            SettingsKeys(),
+            with_other_settings=self.with_other_settings,
+        )
+        counts = f"{done.runs} runs ({done.added} new, {done.replaced} replaced)"
+        logger.info("%s: %s, seeds %s", self.output, counts, ", ".join(map(str, done.seeds)))
+
+
+class RebuildTables(Command):
+    """Make tables, claims and figures from evidence alone.
+
+    Takes seconds, without training. With --update, fills in the blocks between `<!-- evidence: PRESET/TABLE -->` and
+    `<!-- end -->` of Markdown files.
+    """
+
+    command = "tables"
+    group = "look at results"
+
+    evidence: CliPositionalArg[Path]
+    """output of `nfpi evidence`, or a folder that contains several such outputs"""
+    output: Path | None = None
+    """folder for tables, claims and figures, with one folder per preset if `evidence` contains folders of evidence"""
+    update: list[Path] = []
+    """Markdown file whose blocks are filled in; may be repeated"""
+
+    def run(self) -> None:
+        """Write the tables, claims and figures, and update the blocks of Markdown files."""
+        from nfpi.evidence.keeping import EvidenceError
+        from nfpi.evidence.rebuilding import RebuiltResults, draw_following, fill_blocks, find_evidence, find_reference
+
+        if self.output is None and not self.update:
+            raise ConfigError("tables: expected --output or --update, received neither")
+        reference = find_reference()
+        folders = {folder.resolve().name: folder for folder in find_evidence(self.evidence)}
+        results = {preset: RebuiltResults.read(folder, reference) for preset, folder in folders.items()}
+
+        def get_results(preset: str) -> RebuiltResults:
+            if preset not in results:
+                received = ", ".join(results)
+                raise EvidenceError(f"{self.evidence}: expected evidence of preset {preset}, received {received}")
+            return results[preset]
+
+        # before anything is written, since a block may name evidence that is not there
+        filled = {path: fill_blocks(path.read_text(encoding="utf-8"), get_results) for path in self.update}
+        if self.output is not None:
+            for preset, rebuilt in results.items():
+                output = self.output if folders[preset] == self.evidence else self.output / preset
+                rebuilt.write(output)
+                seeds = ", ".join(map(str, rebuilt.config.seeds))
+                logger.info("wrote %s: %d runs, seeds %s", output, len(rebuilt.runs), seeds)
+            if len(results) > 1:
+                draw_following(results, self.output)
+        for path, (text, blocks) in filled.items():
+            write_atomically(path, text)
+            logger.info("filled %d blocks of %s", blocks, path)
+
+
+class Adopt(Command):
+    """Give keys to results of an earlier version.
+
+    Results made with the settings in settings.json, and from the inputs that are there, are not made again. Tables,
+    figures and claims are, and so is what was made from files of your own.
+    """
+
+    command = "adopt"
+    group = "look at results"
+
+    results: CliPositionalArg[Path]
+    """results/{preset}"""
+
+    def run(self) -> None:
+        """Write the manifests in today's format, and print how many have a key."""
+        planned = Planned(read_settings(self.results).config, self.results)
+        old: dict[Path, dict[str, Any]] = {}
+        for path in find_manifests(self.results):
+            with suppress(ValueError, OSError):  # a damaged one: its product is made again
+                old[path] = json.loads(path.read_text(encoding="utf-8"))
+        old = {path: record for path, record in old.items() if record.get("format") == 1}
+        adopted = [path for path in old if _adopt(path, old, planned)]
+        print(f"{self.results}: {len(adopted)} of {len(old)} products have a key; `snakemake` makes the others again")
+
+
+def _adopt(path: Path, old: dict[Path, dict[str, Any]], planned: Planned) -> bool:
+    """Write a manifest in today's format if its seal and its inputs are those of the settings; return whether it is."""
+    if path not in old:  # adopted before, downloaded, or made by this version
+        return not describe_damage(path)
+    record, job = old[path], find_job(planned, path.relative_to(planned.root).as_posix())
+    stage = planned.plan(job) if job is not None else None
+    if job is None or stage is None or stage.command != record["stage"] or stage.list_sources():
+        return False
+    if not describe_damage(path):  # adopted for another product
+        return True
+    if record["seal"] != compute_digest([stage.command, stage.version, strip_folders(stage.declaration)])[:16]:
+        return False
+    inputs: list[Input] = []
+    for name, needs in stage.list_needs(planned, job.wildcards).items():
+        for need in needs:
+            made = planned.root / need.job.manifest if isinstance(need, Need) else Path()
+            place = Path(os.path.relpath(made, path.parent)).as_posix()
+            if not isinstance(need, Need) or not _adopt(made, old, planned) or place not in record["inputs"]:
+                return False
+            product, content = read_manifest(made), record["inputs"][place]
+            known = old.get(made, {"content": product.content, "files": product.files})
+            if content not in (known["content"], compute_digest(known["files"])):
+                return False
+            inputs.append(Input(name=name, product=product.product, path=place, key=product.key, content=content))
+    keys: dict[str, list[str]] = {}
+    for item in dict.fromkeys(inputs):
+        keys.setdefault(item.name, []).append(item.key)
+    files = [path.parent / file for file in record["files"] if file != "sources.npz"]
+    timed = [path.parent / stage.outputs[name].format(**job.wildcards) for name in stage.timed]
+    about: dict[str, Any] = {
+        "settings": record["settings"],
+        "temporary": [path.parent / file for file in record["temporary"]],
+    }
+    write_manifest(
+        path,
+        stage.command,
+        record["product"],
+        files,
+        key=stage.compute_key(keys),
+        timed=timed,
+        digests={(path.parent / name).absolute(): digest for name, digest in record["files"].items()},
+        inputs=list(dict.fromkeys(inputs)),
+        **about,
+    )
+    return True

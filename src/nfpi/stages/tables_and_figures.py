@@ -14,10 +14,8 @@ from pydantic_settings import NoDecode
 
 from nfpi.config.base import Name, Seed
 from nfpi.config.claims import Claim
-from nfpi.config.experiments import TableSettings
-from nfpi.config.settings import FIGURES, FigureSettings
-from nfpi.results.claims.rows import select_claimed_rows
-from nfpi.results.tables.rows import RunIdentity, TableRow, list_runs_to_compare, list_table_rows
+from nfpi.config.experiments import FIGURES, FigureSettings, TableSettings
+from nfpi.results.tables.rows import RunIdentity, TableRow, list_runs_to_compare, list_table_rows, select_claimed_rows
 from nfpi.runs import COLLECTED_FOLDER, FIGURES_FOLDER, METRICS_FILE, PREDICTIONS_FILE, TABLES_FOLDER, Layout, Run
 from nfpi.runtime.divergence import Diverged
 from nfpi.stages.base import Stage

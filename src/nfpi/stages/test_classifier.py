@@ -34,8 +34,7 @@ from nfpi.stages.train_classifier import VALIDATION_CNN_ACC, VALIDATION_TOP1, Tr
 
 if TYPE_CHECKING:
     from nfpi.classifiers.features import Inception
-    from nfpi.classifiers.loaded import LoadedClassifier
-    from nfpi.classifiers.scoring import Scores
+    from nfpi.classifiers.scoring import LoadedClassifier, Scores
     from nfpi.data.store import ImageSet
 
 logger = logging.getLogger(__name__)
@@ -96,8 +95,7 @@ class TestClassifier(DetectingStage):
 
     def run(self) -> None:
         """Choose a classifier by its validation accuracy, and test it."""
-        from nfpi.classifiers.loaded import LoadedClassifier
-        from nfpi.classifiers.scoring import find_real_labels
+        from nfpi.classifiers.scoring import LoadedClassifier, find_real_labels
         from nfpi.data.store import MAY_BE_EMPTY, open_pixels
         from nfpi.runtime.device import make_device
 
@@ -115,10 +113,7 @@ class TestClassifier(DetectingStage):
         held_out = classifier.resize(open_pixels(self.data / MAY_BE_EMPTY))
         validation = classifier.score(held_out) if len(held_out) else None
         metrics = self._select_metrics(scores, classifier, fit_to_validation(validation), accuracies[best])
-        are_distinct = len({folder.name for folder in accuracies}) == len(accuracies)
-        compared = {
-            folder.name if are_distinct else folder.as_posix(): accuracy for folder, accuracy in accuracies.items()
-        }
+        compared = {folder.name: accuracy for folder, accuracy in accuracies.items()}
         self.write(scores, validation, metrics, {**header, "compared": compared}, header["seed"], device, began)
         logger.info("top-1 %.2f %% on %d test images", scores.top1, len(images))
 
@@ -182,7 +177,7 @@ def _read_validation_accuracies(candidates: list[Path]) -> dict[Path, float | No
     Raises:
         Diverged: all candidates diverged.
     """
-    accuracies: dict[str, dict[Path, float | None]] = {}
+    accuracies: dict[Path, float | None] = {}
     divergences: list[Diverged] = []
     for folder in candidates:
         path = folder / METRICS_FILE
@@ -192,18 +187,13 @@ def _read_validation_accuracies(candidates: list[Path]) -> dict[Path, float | No
             logger.warning("%s: %s", folder, fault)
             divergences.append(fault)
             continue
-        record = read_record(path)
-        if record.get("n") == 0 and len(candidates) == 1:
-            return {folder: None}
-        name = next((name for name in (VALIDATION_CNN_ACC, VALIDATION_TOP1) if name in record["metrics"]), None)
-        if name is None:
-            raise ValueError(f"{path}: expected {VALIDATION_CNN_ACC} or {VALIDATION_TOP1}, received neither")
-        accuracies.setdefault(name, {})[folder] = record["metrics"][name]
+        metrics = read_record(path)["metrics"]
+        accuracies[folder] = metrics.get(VALIDATION_CNN_ACC, metrics.get(VALIDATION_TOP1))
     if divergences and not accuracies:
         raise divergences[0]
-    if len(accuracies) != 1:
-        raise ValueError(f"candidates: expected one kind of accuracy, received {' and '.join(accuracies)}")
-    return accuracies.popitem()[1]
+    if len(accuracies) > 1 and None in accuracies.values():
+        raise ValueError("candidates: expected a single one, as there are no validation images, received several")
+    return accuracies
 
 
 class MeasureSamples(MeasuringStage):
@@ -238,6 +228,12 @@ class MeasureSamples(MeasuringStage):
         """Networks whose features are compared."""
         return sorted({network for network in map(find_network, self.metrics) if network is not None})
 
+    @property
+    def weights(self) -> dict[str, list[Path]]:
+        """Weights of Inception, if it is used."""
+        file = self.quality.inception
+        return {"inception": [file]} if file is not None and "inception" in self.networks else {}
+
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
         """Return the options of a job except paths."""
@@ -245,8 +241,7 @@ class MeasureSamples(MeasuringStage):
 
     def list_inputs(self) -> dict[str, list[Path]]:
         """Return the inputs, with the weights of Inception if it is used."""
-        weights = self.quality.inception if "inception" in self.networks else None
-        return super().list_inputs() | ({"inception": [weights]} if weights is not None else {})
+        return super().list_inputs() | self.weights
 
     def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
         """Return the splits, the images of all temperatures, the test that chose one, and the classifier."""
@@ -258,13 +253,12 @@ class MeasureSamples(MeasuringStage):
             "tested": [Need(Job.of(TestClassifier, wildcards))],
             "reference": [Need(Job.of(TrainClassifier, reference.wildcards))],
         }
-        weights = self.quality.inception if "inception" in self.networks else None
-        return needs | ({"inception": [weights]} if weights is not None else {})
+        return needs | {role: [*files] for role, files in self.weights.items()}
 
     def run(self) -> None:
         """Measure the images of one temperature."""
         from nfpi.classifiers.features import require_torch_fidelity
-        from nfpi.classifiers.loaded import LoadedClassifier
+        from nfpi.classifiers.scoring import LoadedClassifier
         from nfpi.data.store import Pixels
         from nfpi.runtime.device import make_device
         from nfpi.sampling import compute_saturated_share
@@ -297,19 +291,19 @@ class MeasureSamples(MeasuringStage):
 
     def _compare(self, name: str, generated: ImageSet, reference: LoadedClassifier) -> dict[str, float]:
         """Return the distances by the features of a network; none, with a warning, if there are too few images."""
-        from nfpi.classifiers.features import TooFewImages, compare_features, draw_images, require_enough_images
+        from nfpi.classifiers.features import compare_features, draw_images
         from nfpi.data.store import read_image_set
 
         sets = generated, read_image_set(self.data / self.quality.split)
         count, seed = min(self.quality.images, *map(len, sets)), int(reference.header["seed"])
-        try:
-            network = self._find_network(name, reference)
-            require_enough_images(count, network.num_features)
-            of_generated, of_real = (network.extract_features(draw_images(images, count, seed)) for images in sets)
-            found = compare_features(of_generated, of_real, self.quality)
-        except TooFewImages as fault:
-            logger.warning("no FID, KID, precision and recall (%s): %s", name, fault)
+        network = self._find_network(name, reference)
+        enough = 2 * network.num_features
+        if count < enough:
+            needs = f"expected at least {enough} images, twice the {network.num_features} features, received {count}"
+            logger.warning("no FID, KID, precision and recall (%s): %s", name, needs)
             return {}
+        of_generated, of_real = (network.extract_features(draw_images(images, count, seed)) for images in sets)
+        found = compare_features(of_generated, of_real, self.quality)
         return {f"{distance}_{name}": value for distance, value in found.items()}
 
     def _find_network(self, name: str, reference: LoadedClassifier) -> Inception | LoadedClassifier:

@@ -168,8 +168,8 @@ class TrainClassifier(TrainingStage):
             settings["images_per_class"] = self.images_per_class
         if config.normalization == "dataset":
             settings["normalization"] = {"mean": list(data.preprocessing.mean), "std": list(data.preprocessing.std)}
-        save_tensors(self.get_path("model"), trained.model.state_dict(), {"seed": self.seed, **settings})
-        write_log(self.get_path("history"), trained.log)
+        save_tensors(self.get_path("model"), trained.state.module.state_dict(), {"seed": self.seed, **settings})
+        write_log(self.get_path("history"), trained.state.log)
         write_metrics(
             self.get_path("metrics"),
             {} if trained.validation_acc is None else {name_validation_metric(config): trained.validation_acc},
@@ -200,10 +200,9 @@ def _check_options(stage: TrainClassifier) -> None:
 
 def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[ClassifierData, float | None]:
     """Read the images; also return the temperature of generated images."""
-    from nfpi.classifiers.data import ClassifierData, concatenate, resize_images
+    from nfpi.classifiers.data import ClassifierData, Variants, concatenate, resize_images
     from nfpi.classifiers.preprocessing import channel_statistics
     from nfpi.classifiers.registry import get_preprocessing
-    from nfpi.classifiers.variants import Variants
     from nfpi.data.autoencoder import load_decoder
     from nfpi.data.store import Pixels, open_pixels, read_image_set
 

@@ -6,11 +6,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, model_validator
+from pydantic import model_validator
 
 from nfpi.config.base import EXECUTION, NonNegativeFloat, PositiveInt, Seed, Start
 from nfpi.config.flows import FLOWS, FlowConfig, TrainingConfig
-from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock, PriorConfig
+from nfpi.config.priors import PRIORS, LearnedMethod, PriorConfig
 from nfpi.results.recorded.csv_files import write_log, write_rows
 from nfpi.runs import (
     FIT,
@@ -226,12 +226,6 @@ class TrainFlow(FlowStage):
         model.write(self.get_path("config").parent)
 
 
-def _check_is_fitted(prior: PriorBlock) -> PriorBlock:
-    if PRIORS[prior.method].traits["learned"]:
-        raise ValueError(f"expected a method that fits the Gaussians once, received {prior.method}")
-    return prior
-
-
 class FitPrior(Stage):
     """Fit the Gaussians of an initial state (Eqs. 5-7).
 
@@ -248,7 +242,7 @@ class FitPrior(Stage):
 
     initial: Path
     """folder of an initial state, with its statistics and Gaussians"""
-    prior: Annotated[PriorConfig, AfterValidator(_check_is_fitted)] = PRIORS.validate({})
+    prior: PriorConfig = PRIORS.validate({})
     """method of the prior and its settings"""
     weight: NonNegativeFloat
     """λ of Eq. 4"""

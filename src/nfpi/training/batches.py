@@ -75,9 +75,7 @@ class TrainingData:
         """End the worker processes, which live across epochs; a further epoch starts new ones."""
         self._loader.close()
 
-    def stream(
-        self, seed: int, epoch: int, start_batch: int = 0, next_epoch: int | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def stream(self, seed: int, epoch: int, start_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the batches of an epoch, augmented and with the noise of their domain.
 
         Every process gets its part of each batch. All draw the noise of the whole batch, so that the noise does not
@@ -87,30 +85,25 @@ class TrainingData:
             seed: seed of the run.
             epoch: counted from 0.
             start_batch: number of batches to skip.
-            next_epoch: the next epoch, whose first images are read in advance; None: not known.
 
         Yields:
             x (B, C, H, W) and labels (B,).
         """
         processes = self.processes
-        for index, (images, labels) in enumerate(self.read(seed, epoch, start_batch, next_epoch), start_batch):
+        for index, (images, labels) in enumerate(self.read(seed, epoch, start_batch), start_batch):
             generator = make_generator(self.device, seed, "dequantize", epoch, index)
             whole = torch.zeros(self.count_images(index), *images.shape[1:], dtype=images.dtype, device=self.device)
             share = processes.get_slice(len(whole))
             whole[share] = images.to(self.device, non_blocking=True)
             yield self.domain.to_flow(whole, generator)[share], labels.to(self.device, non_blocking=True)
 
-    def read(
-        self, seed: int, epoch: int, start_batch: int = 0, next_epoch: int | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def read(self, seed: int, epoch: int, start_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the batches of :meth:`stream` as they are read and augmented, on the CPU and without noise.
 
         Yields:
             images (B, C, H, W), as stored, and labels (B,); of each batch, the part of this process.
         """
-        return self._loader.load_epoch(
-            epoch, seed=derive_seed(seed, "order"), start_batch=start_batch, next_epoch=next_epoch
-        )
+        return self._loader.load_epoch(epoch, seed=derive_seed(seed, "order"), start_batch=start_batch)
 
     @cached_property
     def _loader(self) -> BatchLoader:
@@ -157,7 +150,6 @@ def latent_statistics(
     seed: int,
     prior: GaussianPrior | None = None,
     nll_range: ValueRange | None = None,
-    next_epoch: int | None = None,
 ) -> ClassStatistics:
     """Compute statistics of the latents of all training images, augmented and dequantised, in one pass.
 
@@ -167,11 +159,10 @@ def latent_statistics(
         seed: seed of the run; order, augmentations and noise are the same in every call.
         prior, nll_range: if both are given, the range is updated with −log p(x | y) of every image under the prior, in
             nats; as for bits/dim, p is the density of pixel values in [0, 256), or of latents before scaling.
-        next_epoch: the next epoch, whose first images are read in advance; None: not known.
     """
     dimensions = torch.Size(data.train.shape).numel()
     statistics = ClassStatistics.empty(data.train.num_classes, dimensions, device=precise_device(data.device))
-    for x, labels in data.stream(seed, STATISTICS_EPOCH, next_epoch=next_epoch):
+    for x, labels in data.stream(seed, STATISTICS_EPOCH):
         z, log_abs_det = flow(x)
         statistics.update(z, labels)
         if prior is not None and nll_range is not None:

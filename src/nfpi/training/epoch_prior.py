@@ -107,7 +107,7 @@ def prepare_epoch_prior(
         try:
             with interruption.at_once():
                 prior = _cast_for_flow(learner.prior, data.device)
-                statistics = latent_statistics(state.flow, data, state.seed, prior, nll_range, next_epoch=epoch - 1)
+                statistics = latent_statistics(state.flow, data, state.seed, prior, nll_range)
         except NOT_FINITE:
             raise make_loss_error(state, data.config) from None
         try:
@@ -119,14 +119,6 @@ def prepare_epoch_prior(
             raise diverged from None
         require_finite(state, data.config, epoch)
     return FixedPrior(learner.prior, data.device, learner.loss if epochs_since_fit == 0 else None)
-
-
-def is_pass_due_before(epoch: int, state: TrainingState, data: TrainingData) -> bool:
-    """Return whether the Gaussians are learned from a pass over the training images before an epoch, counted from 0."""
-    learner, learned_epochs = state.learner, epoch - data.config.fit_after_epochs
-    if learner is None or learned_epochs < 0:
-        return False
-    return learner.every_epochs is not None and learned_epochs % learner.every_epochs == 0
 
 
 def compute_learning_progress(state: TrainingState, data: TrainingData) -> float:

@@ -34,7 +34,7 @@ from nfpi.runtime.device import Device
 from nfpi.runtime.divergence import NOT_FINITE
 from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import derive_seed, seed_default_generators
-from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, draw_initialization_images, latent_statistics
+from nfpi.training.batches import TrainingData, draw_initialization_images, latent_statistics
 from nfpi.training.flow_training import FlowTraining
 from nfpi.training.loop import load_checkpoint, make_loss_error
 from nfpi.training.state import TrainingState
@@ -97,12 +97,12 @@ def start_training(
         else:
             seed_default_generators(derive_seed(seed, "weights"), data.device)
             new_flow = _initialize_flow(flow, data, seed)
-            statistics = latent_statistics(new_flow, data, seed, next_epoch=0 if until_epoch else None)
+            statistics = latent_statistics(new_flow, data, seed)
             prior = initial_prior(statistics, start, seed)
             state = TrainingState.new(new_flow, data.config, seed, data.steps_per_epoch)
         if until_epoch or statistics is None:
             tensors = {"prior.mean": prior.mean, "prior.variance": prior.variance}
-            training = FlowTraining(state, prior, data, device, until_epoch, tensors, STATISTICS_EPOCH)
+            training = FlowTraining(state, prior, data, device, until_epoch, tensors)
             training.run(checkpoints, tracked, progress)
             try:
                 statistics = latent_statistics(state.flow, data, seed)

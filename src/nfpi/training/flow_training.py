@@ -19,12 +19,11 @@ from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import Device, choose_compiler
 from nfpi.runtime.divergence import NOT_FINITE
 from nfpi.runtime.signals import Interruption
-from nfpi.training.batches import STATISTICS_EPOCH, TrainingData
+from nfpi.training.batches import TrainingData
 from nfpi.training.epoch_prior import (
     FixedPrior,
     LearnedPrior,
     compute_learning_progress,
-    is_pass_due_before,
     prepare_epoch_prior,
 )
 from nfpi.training.likelihood import NegativeLogLikelihood
@@ -50,7 +49,6 @@ class FlowTraining(Training):
         device: device of the training.
         until_epoch: number of epochs after which it ends.
         extra_tensors: further tensors of its checkpoints.
-        epoch_after: epoch whose first images are read in advance as the last epoch ends; None: no further epoch.
     """
 
     state: TrainingState
@@ -64,11 +62,10 @@ class FlowTraining(Training):
         device: Device,
         until_epoch: int,
         extra_tensors: Mapping[str, Tensor] | None = None,
-        epoch_after: int | None = None,
     ) -> None:
         self.state, self.config, self.device = state, data.config, device
         self.steps_per_epoch = data.steps_per_epoch
-        self._extra_tensors, self._epoch_after = extra_tensors or {}, epoch_after
+        self._extra_tensors = extra_tensors or {}
         self._prior, self._data, self._until_epoch = prior, data, until_epoch
         self._epoch_prior: FixedPrior | LearnedPrior = FixedPrior(prior, data.device)
         self._track: Callable[[TrainingState, GaussianPrior], None]
@@ -101,10 +98,7 @@ class FlowTraining(Training):
         state, data = self.state, self._data
         self.choose_bounds(epoch_begins=start_batch == 0)
         self._epoch_prior = prepare_epoch_prior(state, self._prior, data, interruption)
-        next_epoch = self._epoch_after
-        if epoch + 1 < self._until_epoch:
-            next_epoch = STATISTICS_EPOCH if is_pass_due_before(epoch + 1, state, data) else epoch + 1
-        yield from data.stream(state.seed, epoch, start_batch, next_epoch)
+        yield from data.stream(state.seed, epoch, start_batch)
 
     def choose_bounds(self, epoch_begins: bool) -> None:
         """Choose bounds of the series if an epoch begins or none are chosen yet; no-op if every step computes them."""

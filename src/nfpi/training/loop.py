@@ -150,12 +150,9 @@ class Training(ABC):
 
 
 def load_checkpoint(checkpoints: Checkpoints | None, device: Device) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Load the tensors and the header of the latest checkpoint, and the state of the device; None: there is none."""
+    """Load the tensors and the header of the latest checkpoint; None: there is none."""
     with device.processes.first_before_others():  # as load removes damaged checkpoints
-        found = checkpoints.load() if checkpoints is not None else None
-    if found is not None:
-        device.load_state_dict(found[1]["device"])
-    return found
+        return checkpoints.load() if checkpoints is not None else None
 
 
 def train(
@@ -238,5 +235,4 @@ def _saved_if_interrupted(training: Training, checkpoints: Checkpoints | None) -
 
 def _save(training: Training, checkpoints: Checkpoints) -> None:
     training.check()
-    tensors, header = training.serialize()
-    checkpoints.save(training.state.step, tensors, {**header, "device": training.device.state_dict()})
+    checkpoints.save(training.state.step, *training.serialize())

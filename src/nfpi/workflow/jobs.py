@@ -6,8 +6,8 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from nfpi.config.cluster import JOB_NAMES, JobName, Resources, compute_job_resources, count_job_threads
 from nfpi.runs import BENCHMARKS_FOLDER, LOGS_FOLDER
@@ -15,12 +15,6 @@ from nfpi.runtime.allocation import CHOICE, HIDING, VISIBLE
 from nfpi.runtime.job_log import LOG_SUFFIX
 from nfpi.stages.jobs import Wildcards
 from nfpi.workflow.plan import Plan
-
-CUDA_OVERRIDE = "CONDA_OVERRIDE_CUDA"
-"""Environment variable with the CUDA version that conda uses instead of asking the driver."""
-CUDA_VERSION = "12.9"
-"""Last version of CUDA before 13, which drops V100 and needs a newer driver."""
-_DRIVER = Path("/proc/driver/nvidia")
 
 
 @dataclass(frozen=True)
@@ -89,22 +83,12 @@ class Jobs:
 
 
 def has_gpu() -> bool:
-    """Return whether this machine has a GPU (of NVIDIA, AMD or Apple) that jobs may use."""
+    """Return whether this machine has a GPU (of NVIDIA or Apple) that jobs may use."""
     if os.environ.get(CHOICE) == "cpu" or os.environ.get(VISIBLE, "0").strip() in HIDING:
         return False
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return True
-    for command in (["nvidia-smi", "--list-gpus"], ["rocm-smi", "--showid"]):
-        try:
-            answer = subprocess.run(command, capture_output=True, text=True, timeout=5)
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        if answer.returncode == 0 and "GPU" in answer.stdout:
-            return True
+    with suppress(OSError, subprocess.TimeoutExpired):
+        answer = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=5)
+        return answer.returncode == 0 and "GPU" in answer.stdout
     return False
-
-
-def request_cuda_build() -> None:
-    """Make conda choose a CUDA build of torch on a login node without a driver; a version set by the user is kept."""
-    if not _DRIVER.exists():
-        os.environ.setdefault(CUDA_OVERRIDE, CUDA_VERSION)

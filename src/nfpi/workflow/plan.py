@@ -1,19 +1,45 @@
-"""The settings of a call of Snakemake, and the paths of inputs and outputs that follow from them.
+"""The settings of a call of Snakemake, and what follows from them: paths, values of wildcards, and targets.
 
 Functions that Snakemake calls receive its wildcards, a mapping of strings. This package does not import Snakemake.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
+from nfpi.config.base import Augmentation, ConfigError, suggest
+from nfpi.config.classifiers import CLASSIFIERS
+from nfpi.config.experiments import FIGURES
 from nfpi.config.resolution import Resolved
 from nfpi.config.settings import Config
-from nfpi.runs import Layout
+from nfpi.runs import (
+    BASELINE,
+    FIGURES_FOLDER,
+    NO_FLOW,
+    OWN,
+    REFERENCE_AUGMENTATION,
+    REFITS,
+    SOURCE,
+    SPLITS_PATTERN,
+    TABLES_FOLDER,
+    VARIANTS,
+    WEIGHT_PATTERN,
+    Layout,
+    name_refitted,
+)
 from nfpi.stages.base import Stage
-from nfpi.stages.jobs import Wildcards
+from nfpi.stages.jobs import Planned, Wildcards
+from nfpi.stages.tables_and_figures import JudgeClaims, MakeFigure, MakeTable
+
+CLAIMS = JudgeClaims.command
+"""Name of the target of the claims."""
+COSTS = "costs"
+"""Name of the target of the table of hours and memory."""
 
 
 def shorten_path(file: Path) -> str:
@@ -68,3 +94,137 @@ class Plan:
             **values: values of the placeholders in the names of its files.
         """
         return {name: f"{self.fill_path(template)}/{file}" for name, file in stage.get_output_files(**values).items()}
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Regular expressions of the wildcards, each method named after what matches.
+
+    Args:
+        config: the settings.
+    """
+
+    config: Config
+
+    def wildcard_constraints(self) -> dict[str, str]:
+        """Return a regular expression for each wildcard."""
+        config = self.config
+        flow, prior = _make_pattern(config.flows), _make_pattern(self._list_priors())
+        source = SOURCE.format(flow=f"(?:{flow})", prior=f"(?:{prior})", weight=WEIGHT_PATTERN)
+        return {
+            "dataset": _make_pattern(config.datasets),
+            "splits": SPLITS_PATTERN,
+            "flow": flow,
+            "prior": prior,
+            "weight": WEIGHT_PATTERN,
+            "start": _make_pattern(BASELINE),
+            # with the augmentation of the reference classifier, a folder below a flow has measures of its samples
+            "source": f"{NO_FLOW}|{source}(?!.*/augmentation={REFERENCE_AUGMENTATION}/)",
+            "classifier": _make_pattern(config.classifiers),
+            "augmentation": _make_pattern(get_args(Augmentation)),
+            "variants": _make_pattern(VARIANTS.values()),
+            "seed": r"0|[1-9][0-9]*",
+            "temperature": WEIGHT_PATTERN,
+            "table": _make_pattern(config.tables),
+        }
+
+    def made_by(self, stage: type[Stage], wildcard: str) -> str:
+        """Return a regular expression of the values of `dataset` or `prior` with which a stage makes its outputs.
+
+        Args:
+            stage: one of the stages that share their places (:meth:`nfpi.stages.base.Stage.makes`).
+            wildcard: `dataset` or `prior`.
+        """
+        planned, values = Planned(self.config), {"dataset": self.config.datasets, "prior": self._list_priors()}
+        return _make_pattern(
+            [name for name in values[wildcard] if stage.makes(planned, {wildcard: name, "splits": "splits"})]
+        )
+
+    def _list_priors(self) -> list[str]:
+        """Return the names of all priors in paths, also of those that are estimated again after a training."""
+        names = [OWN, *self.config.priors, *BASELINE.values()]
+        return [*names, *(name_refitted(name, refit) for name in names for refit in REFITS)]
+
+    def published_models(self) -> str:
+        """Return a regular expression of the classifier models with published weights."""
+        return _make_pattern([name for name in CLASSIFIERS if "published" in CLASSIFIERS[name].traits])
+
+
+def _make_pattern(names: object) -> str:
+    """Return a regular expression that matches these names; without names it matches nothing."""
+    return "|".join(map(re.escape, names)) or "(?!)"  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Names of the targets, and the files of each, as in `targets.table(name)`."""
+
+    plan: Plan
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the tables and figures of the preset, and of the target of its claims if it has any."""
+        config = self.plan.config
+        return [*config.tables, *config.figures, *([CLAIMS] if config.claims else [])]
+
+    def table(self, name: str) -> dict[str, str]:
+        """Return the files of a table, by format."""
+        return self.plan.outputs(MakeTable, TABLES_FOLDER, name=name)
+
+    def claims(self) -> dict[str, str]:
+        """Return the files of the verdicts on the claims, by format, and of their figure."""
+        root = self.plan.layout.root.as_posix()
+        return {name: f"{root}/{file}" for name, file in JudgeClaims.get_output_files().items()}
+
+    def figure(self, name: str) -> dict[str, str]:
+        """Return the files of a figure, by name."""
+        names = self.plan.config.figures[name].output_names(name) | MakeFigure.get_output_files(name=name)
+        return {key: f"{self.plan.fill_path(FIGURES_FOLDER)}/{file}" for key, file in names.items()}
+
+    def files(self, *names: str) -> list[str]:
+        """Return all files of these targets; a table includes the figures drawn from it."""
+        paths: list[str] = []
+        for name in names:
+            figures = [name] if name in self.plan.config.figures else []
+            if name in self.plan.config.tables:
+                paths += self.table(name).values()
+                figures = self.plan.config.list_table_figures(name)
+            if name == CLAIMS:
+                paths += self.claims().values()
+            paths += [file for figure in figures for file in self.figure(figure).values()]
+        return list(dict.fromkeys(paths))
+
+    def describe(self, requested: Collection[str]) -> str:
+        """Return the requested tables and verdicts, and the paths of their files and figures, if they exist.
+
+        A call with `--until` or `--omit-from` does not make all of them.
+
+        Args:
+            requested: targets of the call; empty: all.
+        """
+        root = self.plan.layout.root
+        chosen = [name for name in self.names if not requested or name in requested or "all" in requested]
+        costs = [f"{root.as_posix()}/{COSTS}.md"] if COSTS in requested else []
+        made = [path for path in map(Path, [*costs, *self.files(*chosen)]) if path.is_file()]
+        lines, paths = [], []
+        for path in (path for path in made if path.suffix == ".md"):
+            kind = path.stem if path.parent == root else "table"
+            lines += ["", *path.read_text(encoding="utf-8").rstrip().splitlines()]
+            paths.append(f"{kind + ':':8}{path} (and {'.csv' if kind == COSTS else '.csv, .tex, .html'})")
+        paths += [f"figure: {path}" for path in made if path.suffix == ".png"]
+        return "\n".join([*lines, "", *paths]) if paths else ""
+
+    def reject_unknown(self, rules: list[str]) -> Callable[[Wildcards], list[str]]:
+        """Make the input function of the rule for unknown targets; it raises ConfigError and names the nearest target.
+
+        Args:
+            rules: names of other targets.
+        """
+        known = ["all", *self.names, *rules]
+
+        def raise_unknown(wildcards: Wildcards) -> list[str]:
+            name = wildcards["target"]
+            hint = ": add it under `figures:`" if name in FIGURES else suggest(name, known)
+            raise ConfigError(f"preset {self.plan.preset} has no target '{name}'{hint}")
+
+        return raise_unknown

@@ -8,7 +8,6 @@ on a cluster or this machine, take them. They evaluate the Snakefile again, mayb
 from __future__ import annotations
 
 import json
-import os
 import posixpath
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +20,6 @@ from typing import Any
 from nfpi.config.base import ConfigError
 from nfpi.results.recorded.calls import read_keys
 from nfpi.runtime.chains import Chain
-from nfpi.runtime.files import open_regular
 from nfpi.runtime.manifests import Manifest, ManifestError
 from nfpi.stages.base import Stage
 from nfpi.stages.jobs import Job, Need, Planned, Wildcards
@@ -225,8 +223,9 @@ def find_edited(path: Path, manifest: Manifest) -> str:
     Larger files than a MiB are left to the stages that read them, and so are files that are missing or unreadable.
     """
     for name in manifest.files:
-        with suppress(OSError), open_regular(path.parent / name) as file:
-            if os.fstat(file.fileno()).st_size <= _SMALL:
+        file = path.parent / name
+        with suppress(OSError):
+            if file.stat().st_size <= _SMALL:
                 try:
                     manifest.check_file(name, file, path)
                 except ManifestError as error:

@@ -18,16 +18,14 @@ from pathlib import Path
 
 from nfpi.config.base import ConfigError
 from nfpi.config.settings import Config
-from nfpi.results.claims.rows import list_claimed_runs
 from nfpi.results.recorded.calls import StoredSettings, write_keys, write_planned, write_settings
-from nfpi.results.tables.rows import list_table_rows
+from nfpi.results.tables.rows import list_claimed_runs, list_table_rows
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import require_writable, write_atomically
 from nfpi.runtime.locks import acquire
 from nfpi.stages.keys import SettingsKeys
-from nfpi.workflow.plan import Plan, shorten_path
+from nfpi.workflow.plan import CLAIMS, Plan, Targets, shorten_path
 from nfpi.workflow.planning import Planning
-from nfpi.workflow.targets import CLAIMS, Targets
 from nfpi.workflow.terminal import OURS
 
 _LOCK = ".snakemake.lock"
@@ -123,13 +121,8 @@ def write_page_at_end(logger: logging.Logger, plan: Plan) -> None:
     if not root.is_dir():
         return
     try:
-        from nfpi.page.write import (  # slow: imports pandas and matplotlib
-            describe_preset,
-            write_descriptions,
-            write_page,
-        )
+        from nfpi.page.write import write_page  # slow: imports pandas and matplotlib
 
-        write_descriptions(root, describe_preset(plan.config))
         logger.info(f"page:   {write_page(root, SettingsKeys())}", extra=OURS)
     except Exception as error:
         logger.error(f"The page of results was not written: {format_error(error)}", extra=OURS)

@@ -1,4 +1,3 @@
-import io
 import os
 import shutil
 import stat
@@ -6,14 +5,13 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from contextlib import suppress
 
 import numpy as np
 import pytest
 
 from nfpi.config.datasets import DatasetConfig
 from nfpi.data import DataError, load_source
-from nfpi.data.sources import archive as archives
+from nfpi.data.sources import files
 
 FORMS = {"zip": "zip", "tar": "tar", "tar.gz": "gztar", "tar.xz": "xztar"}
 
@@ -51,13 +49,6 @@ def test_a_folder_of_a_split_is_not_taken_for_an_outer_one(image_folder, tmp_pat
     archive = _archive(image_folder, tmp_path / "animals", "zip", "files")
     with pytest.raises(DataError, match=r"files: .* received val$"):
         _load(archive, tmp_path / "downloads")
-
-
-@pytest.mark.parametrize("name", ["train", "test"])
-def test_an_outer_folder_may_have_the_name_of_a_split(image_folder, tmp_path, name):
-    outer = shutil.copytree(image_folder, tmp_path / "outer" / name)
-    archive = _archive(outer, tmp_path / "animals", "zip", name)
-    assert set(_load(archive, tmp_path / "downloads").splits) == {"train", "test"}
 
 
 def test_metadata_of_macos_are_no_class(image_folder, tmp_path):
@@ -110,7 +101,7 @@ def test_a_cut_archive_is_refused_wherever_it_is_cut(image_folder, tmp_path, for
         cuts = [size // 10, size // 2, size - 200]
     for cut in cuts:
         archive.write_bytes(whole[:cut])
-        _refused(archive, tmp_path, "a damaged one")
+        _refused(archive, tmp_path, "expected a whole zip or tar archive")
 
 
 @pytest.mark.parametrize("name", ["../outside.png", "/tmp/nfpi-outside.png", "train/../../outside.png"])
@@ -122,58 +113,14 @@ def test_a_member_that_leads_out_of_the_folder_is_refused(tmp_path, write_archiv
     assert not (tmp_path / "outside.png").exists()
 
 
-def _write_chain(archive):
-    """A tar archive that writes into `outside` beside its folder, through a chain of links (CVE-2025-4517).
-
-    The real path through the links is longer than the system allows, so that a check of it does not see that the last
-    one leads back to the top, and takes the `..` behind it for a folder deep inside.
-    """
-    with tarfile.open(archive, "w") as file:
-
-        def add(name, kind, linkname=""):
-            member = tarfile.TarInfo(name)
-            member.type, member.linkname, member.mode = kind, linkname, 0o755
-            file.addfile(member)
-
-        long, steps, path = "d" * 247, "abcdefghijklmnop", ""
-        for step in steps:
-            add(f"{path}{long}", tarfile.DIRTYPE)
-            add(f"{path}{step}", tarfile.SYMTYPE, long)
-            path += f"{step}/"
-        add(f"{path}{'l' * 254}", tarfile.SYMTYPE, "../" * len(steps))
-        add("escape", tarfile.SYMTYPE, f"{path}{'l' * 254}/../outside")
-        member = tarfile.TarInfo("escape/written.txt")
-        member.size = 3
-        file.addfile(member, io.BytesIO(b"out"))
-
-
-@pytest.mark.parametrize("accepting", [False, True])
-def test_a_chain_of_links_out_of_the_folder_is_refused_whatever_tarfile_accepts(tmp_path, monkeypatch, accepting):
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    _write_chain(tmp_path / "chain.tar")
-    if accepting:
-        for name in ("data_filter", "tar_filter"):
-            monkeypatch.setattr(tarfile, name, tarfile.fully_trusted_filter)
-        monkeypatch.setitem(tarfile._NAMED_FILTERS, "data", tarfile.fully_trusted_filter)
-        (tmp_path / "by_tarfile").mkdir()
-        with tarfile.open(tmp_path / "chain.tar") as file:
-            file.extractall(tmp_path / "by_tarfile", filter="data")
-        assert (outside / "written.txt").read_text() == "out"  # the chain is a real one
-        (outside / "written.txt").unlink()
-    monkeypatch.setattr(archives, "_write_member", None)
-    _refused(tmp_path / "chain.tar", tmp_path, "expected files and folders, received a link or device, 'a'")
-    assert not [*outside.iterdir()]
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
-def test_a_link_is_refused_wherever_it_leads(tmp_path, kind):
-    with tarfile.open(tmp_path / "linking.tar", "w") as file:
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE])
+def test_links_and_devices_are_refused(tmp_path, kind):
+    with tarfile.open(tmp_path / "special.tar", "w") as file:
         for name, form in (("train/ant/0.png", tarfile.REGTYPE), ("train/ant/1.png", kind)):
             member = tarfile.TarInfo(name)
             member.type, member.linkname = form, "train/ant/0.png"
             file.addfile(member)
-    _refused(tmp_path / "linking.tar", tmp_path, "'train/ant/1.png'")
+    _refused(tmp_path / "special.tar", tmp_path, "a link or device, 'train/ant/1.png'")
 
 
 @pytest.mark.parametrize("form", ["zip", "tar"])
@@ -187,29 +134,14 @@ def test_more_members_than_the_setting_allows_are_refused(image_folder, tmp_path
 
 @pytest.mark.parametrize("form", ["zip", "tar.xz"])
 def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path, monkeypatch, form):
-    monkeypatch.setattr(archives, "_ALWAYS_ALLOWED", 10**6)
+    monkeypatch.setattr(files, "_ALWAYS_ALLOWED", 10**6)
     (tmp_path / "files").mkdir()
     (tmp_path / "files/zeros").write_bytes(bytes(2 * 10**6))
     archive = _archive(tmp_path / "files", tmp_path / "bomb", form, "files")
-    monkeypatch.setattr(shutil, "copyfileobj", None)  # nothing is unpacked before it is refused
-    monkeypatch.setattr(tarfile, "copyfileobj", None)
     _refused(archive, tmp_path, "1000000 bytes.* 200[0-9]{4} .*archive.gib")
     monkeypatch.undo()
     with pytest.raises(DataError, match="files: expected a folder for each class"):  # it was unpacked
         load_source(DatasetConfig(source="imagefolder", folder=archive, archive={"gib": 1}), tmp_path / "downloads")
-
-
-@pytest.mark.parametrize("is_global", [False, True], ids=["long names", "global headers"])
-def test_headers_of_an_archive_count(image_folder, tmp_path, monkeypatch, is_global):
-    monkeypatch.setattr(archives, "_ALWAYS_ALLOWED", 10**6)
-    with tarfile.open(tmp_path / "bomb.tar.xz", "w:xz") as archive:
-        for index in range(300):
-            if is_global:
-                archive.fileobj.write(tarfile.TarInfo.create_pax_global_header({"comment": "a" * 4000}))
-            else:
-                archive.addfile(tarfile.TarInfo(f"{index}/{'/'.join(['a' * 200] * 20)}"))
-        archive.addfile(tarfile.TarInfo("last"))
-    _refused(tmp_path / "bomb.tar.xz", tmp_path, "at most 1000000 bytes")
 
 
 def test_no_file_gets_rights_that_its_archive_names(image_folder, tmp_path):
@@ -222,51 +154,31 @@ def test_no_file_gets_rights_that_its_archive_names(image_folder, tmp_path):
     assert {path.stat().st_mode & 0o7022 for path in unpacked} == {0}
 
 
-@pytest.mark.parametrize("kind", [tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE])
-def test_special_files_are_refused(tmp_path, kind):
-    with tarfile.open(tmp_path / "special.tar", "w") as file:
-        member = tarfile.TarInfo("train/ant/0.png")
-        member.type = kind
-        file.addfile(member)
-    _refused(tmp_path / "special.tar", tmp_path, "received a link or device")
+def test_a_link_of_a_zip_archive_becomes_a_file(tmp_path):
     linked = zipfile.ZipInfo("train/ant/0.png")
     linked.create_system, linked.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "linking.zip", "w") as zipped:
         zipped.writestr(linked, "/etc/passwd")
-    _refused(tmp_path / "linking.zip", tmp_path, "'train/ant/0.png'")
-
-
-def test_damaged_offsets_are_the_archives_fault(image_folder, tmp_path):
-    """Not the disk's, though a seek to such an offset is an error of the operating system."""
-    archive = _archive(image_folder, tmp_path / "packed" / "animals", "zip", "files")
-    whole = archive.read_bytes()
-    end, first = whole.rindex(b"PK\5\6"), whole.index(b"PK\1\2")
-    refused = []
-    for place in (end + 12, end + 16, *(first + offset for offset in (20, 24, 28, 42))):
-        for value in (b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\xff\xff\xff\xff"):
-            archive.write_bytes(whole[:place] + value + whole[place + 4 :])
-            with suppress(DataError):
-                _load(archive, tmp_path / "whole" / f"{place} {value!r}")
-                continue
-            refused.append((place, value))
-            _refused(archive, tmp_path, "expected")
-    assert len(refused) > 6
+    with pytest.raises(DataError):
+        _load(tmp_path / "linking.zip", tmp_path / "downloads")
+    (file,) = (tmp_path / "downloads").rglob("0.png")
+    assert not file.is_symlink()
 
 
 def test_what_is_no_archive_is_refused(tmp_path):
     (tmp_path / "notes.zip").write_bytes(b"nothing of the kind" * 100)
-    _refused(tmp_path / "notes.zip", tmp_path, "a damaged one")
+    _refused(tmp_path / "notes.zip", tmp_path, "expected a whole zip or tar archive")
 
 
 def test_processes_that_need_one_archive_unpack_it_once(image_folder, tmp_path):
     archive = _archive(image_folder, tmp_path / "packed" / "animals", "tar.xz", "files")
     code = (
-        "import sys; from pathlib import Path; from nfpi.data.sources import archive\n"
-        "unpack = archive._unpack\n"
+        "import sys; from pathlib import Path; from nfpi.data.sources import files\n"
+        "unpack = files._unpack\n"
         "def slowly(*arguments):\n"
         "    import time; print('unpacked', flush=True); time.sleep(1); unpack(*arguments)\n"
-        "archive._unpack = slowly\n"
-        "print(archive.find_image_root(Path(sys.argv[1]), Path(sys.argv[2])))\n"
+        "files._unpack = slowly\n"
+        "print(files.find_image_root(Path(sys.argv[1]), Path(sys.argv[2])))\n"
     )
     command = [sys.executable, "-c", code, str(archive), str(tmp_path / "downloads")]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]

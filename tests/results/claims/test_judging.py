@@ -12,11 +12,11 @@ import pytest
 from nfpi.config.claims import Claim
 from nfpi.config.settings import Config
 from nfpi.results.claims.judging import judge_claims
-from nfpi.results.claims.layout import claims_to_markdown, lay_out_claims, read_claims, write_claims
+from nfpi.results.claims.layout import lay_out_claims, read_claims, write_claims
 from nfpi.results.claims.sides import ClaimData
 from nfpi.results.recorded.predictions import Predictions
 from nfpi.results.tables.building import TableError
-from nfpi.results.tables.markup import tables_to_html, tables_to_latex
+from nfpi.results.tables.markup import tables_to_html, tables_to_latex, tables_to_markdown
 from nfpi.results.tables.rows import list_table_rows
 from nfpi.runs import Run
 
@@ -88,6 +88,10 @@ def choose(make_config, make_metric_rows, make_frame, reference) -> Callable[...
         return only(judge_claims({"c": claim}, data))
 
     return make
+
+
+def claims_to_markdown(frame: pd.DataFrame) -> str:
+    return tables_to_markdown(lay_out_claims(frame))
 
 
 def claims_to_latex(frame: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from nfpi.results.claims.verdicts import (
+from nfpi.results.claims.judging import (
     ClaimVerdict,
     Verdict,
     judge_claim,

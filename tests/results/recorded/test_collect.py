@@ -78,10 +78,6 @@ def test_the_order_of_the_runs_does_not_matter(runs, tmp_path):
         pd.testing.assert_frame_equal(collect([*order, order[0]], tmp_path), expected)
 
 
-def test_nothing_collected_has_the_same_columns(runs, tmp_path):
-    pd.testing.assert_series_equal(collect([], tmp_path).dtypes, collect(runs, tmp_path).dtypes)
-
-
 def test_csv_gives_back_the_same_table(runs, tmp_path):
     frame = collect(runs, tmp_path)
     write_csv(frame, tmp_path / "metrics.csv")
@@ -103,8 +99,3 @@ def test_what_is_no_identity_is_refused(tmp_path, identity):
         collect([FITTED], tmp_path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"lambda=30000/seed=1/metrics\.json"):
-        collect([FITTED], tmp_path)

@@ -7,7 +7,6 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -71,12 +70,6 @@ def test_the_accuracy_of_each_class_may_be_unknown(tmp_path):
     accuracies = torch.tensor([50.0, math.nan, 100.0], dtype=torch.float64)
     record = write(tmp_path / "metrics.json", {"nf_acc": 75.0}, per_class_accuracy=accuracies)
     assert record["per_class_accuracy"] == [50.0, None, 100.0]
-
-
-def test_numpy_numbers_are_numbers(tmp_path):
-    record = write(tmp_path / "a", {"nf_acc": np.float32(50)}, n=np.int64(3))
-    assert record["metrics"] == {"nf_acc": 50.0}
-    assert record["n"] == 3
 
 
 def test_equal_settings_have_equal_hashes():

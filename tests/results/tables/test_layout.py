@@ -59,13 +59,6 @@ def grid_of(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("|")]
 
 
-def test_four_files_are_written(table, tmp_path):
-    write_table(table, tmp_path, "table2", "Table 2")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        f"table2.{form}" for form in ("csv", "html", "md", "tex")
-    ]
-
-
 def test_a_table_is_written_as_a_whole(table, tmp_path, monkeypatch):
     def fail_at_tex(path, content):
         if path.suffix == ".tex":

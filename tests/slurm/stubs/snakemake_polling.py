@@ -3,10 +3,10 @@
 import snakemake_executor_plugin_slurm
 from snakemake.cli import main
 
-import nfpi.workflow.slurm
+import nfpi.workflow.internals
 
 snakemake_executor_plugin_slurm.Executor.next_seconds_between_status_checks = property(
     lambda self: 1, lambda self, seconds: None
 )
-nfpi.workflow.slurm._PING_SECONDS = 1
+nfpi.workflow.internals._PING_SECONDS = 1
 main()

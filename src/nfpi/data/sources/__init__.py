@@ -1,5 +1,1 @@
-"""Sources of data sets, one module each, and the registry that `source:` selects from."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+"""Sources of data sets: one module for published ones, one for image folders, and one for the files of both."""

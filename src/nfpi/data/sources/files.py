@@ -1,16 +1,19 @@
-"""The files that a user's data set is read from, and the digest that identifies them.
+"""The files that a user's data set is read from: their digest, which identifies the data set, and archives.
 
-The digest is that of the names and contents of all files, so that a copy elsewhere is the same data set. What is read
-once is remembered with size and time of the last change in a file beside the downloads; without it, files are read
-again. Times are `ctime`, which, unlike `mtime`, programs cannot set: an archive or `cp -p` may replace images by others
-with the same size and `mtime`.
+The digest is that of the names and contents of all files, so that a copy elsewhere is the same data set. It is
+remembered, with sizes and times of the last change of the files, in a file beside the downloads; without it, or after a
+change, the files are read again. Times are `ctime`, which, unlike `mtime`, programs cannot set: an archive or `cp -p`
+may replace images by others with the same size and `mtime`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
+import json
 import os
+import shutil
+import tarfile
+import zipfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,13 +23,26 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nfpi.config.datasets import DataError
+from nfpi.config.datasets import ArchiveLimits, DataError
 from nfpi.data.image_files import list_files
 from nfpi.data.sources.published import FASHION_MNIST_FILES, find_idx
-from nfpi.runtime.files import file_digest, write_atomically
+from nfpi.data.writer import replace_folder
+from nfpi.runtime.faults import format_error
+from nfpi.runtime.files import file_digest, is_below, write_atomically
+from nfpi.runtime.locks import locked_in_turn
+from nfpi.runtime.signals import Interrupted
 
 AUTOENCODER_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 _THREADS = 8
+SPLIT_NAMES = ("train", "test", "validation", "val")
+"""names of the folders of splits"""
+OF_MACOS = "__MACOSX"
+"""folder that macOS adds to a zip archive, with metadata of the files"""
+_LARGEST_GROWTH = 100
+"""largest accepted ratio of unpacked to packed size; image files are compressed already"""
+_ALWAYS_ALLOWED = 2**30
+"""unpacked size, in bytes, that is always accepted"""
+_DEFAULT_LIMITS = ArchiveLimits()
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,23 +68,22 @@ class SourceFiles:
         Raises:
             DataError: a file cannot be read.
         """
-        memory = downloads / f".digests-{hashlib.sha256(os.fsencode(self.root.absolute())).hexdigest()[:16]}.npz"
-        known = _read_known(memory)
-        rows = [status.tobytes() for status in self.status]
-        digests = [known.get((name, row), b"") for name, row in zip(self.names, rows, strict=True)]
-        missing = [index for index, digest in enumerate(digests) if not digest]
-        options = {"desc": "hash files", "total": len(missing), "unit": "file", "leave": False, "disable": None}
-        with ThreadPoolExecutor(_THREADS) as pool, tqdm(**options, delay=1) as progress:
-            # reading and hashing release the GIL
-            for index, digest in zip(missing, pool.map(self._read_digest, missing), strict=True):
-                digests[index] = digest
-                progress.update()
-        if missing:
-            _write_known(memory, self.names, self.status, digests)
-        return hashlib.sha256(_join_names(self.names) + b"\0" + b"".join(digests)).hexdigest()
+        names = os.fsencode("\0".join(self.names))
+        state = hashlib.sha256(names + b"\0" + self.status.tobytes()).hexdigest()
+        memory = downloads / f".digest-{hashlib.sha256(os.fsencode(self.root.absolute())).hexdigest()[:16]}.json"
+        with suppress(OSError, ValueError, KeyError):  # missing, damaged, or of other files
+            known: str = json.loads(memory.read_text(encoding="utf-8"))[state]
+            return known
+        options = {"desc": "hash files", "total": len(self.names), "unit": "file", "leave": False, "disable": None}
+        with ThreadPoolExecutor(_THREADS) as pool:  # reading and hashing release the GIL
+            digests = b"".join(tqdm(pool.map(self._read_digest, self.names), **options, delay=1))
+        digest = hashlib.sha256(names + b"\0" + digests).hexdigest()
+        with suppress(OSError):  # not writable: the files are read again next time
+            write_atomically(memory, json.dumps({state: digest}))
+        return digest
 
-    def _read_digest(self, index: int) -> bytes:
-        path = self.root / self.names[index]
+    def _read_digest(self, name: str) -> bytes:
+        path = self.root / name
         try:
             return bytes.fromhex(file_digest(path))
         except OSError as error:
@@ -110,30 +125,6 @@ def list_autoencoder(folder: Path) -> SourceFiles:
     return SourceFiles(folder, list(AUTOENCODER_FILES), _read_status([folder / name for name in AUTOENCODER_FILES]))
 
 
-def _read_known(memory: Path) -> dict[tuple[str, bytes], bytes]:
-    """Read the known digests, by name and status; none if they cannot be read."""
-    try:
-        with np.load(memory, allow_pickle=False) as arrays:
-            joined, status, digests = (arrays[name] for name in ("names", "status", "sha256"))
-        names = os.fsdecode(joined.tobytes()).split("\0")
-        rows = zip(names, status, digests, strict=True)
-        return {(name, row.tobytes()): digest.tobytes() for name, row, digest in rows if len(digest) == 32}
-    except Exception:  # NumPy parses the header as a Python literal, which fails in many ways
-        return {}
-
-
-def _write_known(memory: Path, names: list[str], status: np.ndarray, digests: list[bytes]) -> None:
-    buffer = io.BytesIO()
-    joined = np.frombuffer(_join_names(names), np.uint8)
-    np.savez(buffer, names=joined, status=status, sha256=np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32))
-    with suppress(OSError):  # not writable: the files are read again next time
-        write_atomically(memory, buffer.getvalue())
-
-
-def _join_names(names: list[str]) -> bytes:
-    return os.fsencode("\0".join(names))
-
-
 def _read_status(files: Iterable[Path]) -> np.ndarray:
     rows = []
     for file in files:
@@ -143,3 +134,119 @@ def _read_status(files: Iterable[Path]) -> np.ndarray:
             raise DataError(f"{file}: expected a file, received none ({error.strerror})") from None
         rows.append((status.st_size, status.st_ctime_ns))
     return np.array(rows, np.int64).reshape(-1, 2)
+
+
+# ---- archives -------------------------------------------------------------------------------------------------------
+
+
+def find_image_root(folder: Path | None, download_folder: Path, limits: ArchiveLimits = _DEFAULT_LIMITS) -> Path:
+    """Return the folder that contains train/class/image or class/image: `folder` itself, or the unpacked archive.
+
+    An archive is unpacked into `download_folder` once, by one process while others wait, and again if it or what was
+    unpacked has changed.
+    In the archive, the images may be nested in further folders.
+
+    Raises:
+        DataError: `folder` is None; or an archive is damaged, exceeds the limits, or has members that are outside
+            of its folder or neither files nor folders; nothing is unpacked then.
+    """
+    if folder is None:
+        raise DataError("folder: expected a folder of class folders, or of train and test (or val), received none")
+    if not folder.is_file():
+        return folder
+    status = folder.stat()
+    key = hashlib.sha256(f"{folder.resolve()} {status.st_size} {status.st_ctime_ns}".encode()).hexdigest()[:12]
+    place = download_folder / f"{folder.name.split('.')[0]}-{key}"
+    contents = download_folder / f".{place.name}.contents"
+    with locked_in_turn(download_folder / f".{place.name}.lock", f"unpack {folder}"):
+        if not contents.is_file() or contents.read_text() != _list_contents(place):  # or altered since
+            shutil.rmtree(place, ignore_errors=True)
+            with replace_folder(place, []) as unpacked:
+                _unpack(folder, unpacked, limits)
+            write_atomically(contents, _list_contents(place))
+    while (outer := _find_outer_folder(place)) is not None:
+        place = outer
+    return place
+
+
+def _list_contents(place: Path) -> str:
+    """Return a digest of names, sizes and times (`ctime`, which programs cannot set) of all files in a folder."""
+    files = sorted(Path(folder, name) for folder, _, names in os.walk(place) for name in names)
+    found = ((file, file.stat()) for file in files)
+    status = [(file.relative_to(place).as_posix(), status.st_size, status.st_ctime_ns) for file, status in found]
+    return hashlib.sha256(repr(status).encode()).hexdigest()
+
+
+def _find_outer_folder(place: Path) -> Path | None:
+    """Return the only folder in `place`, unless it has the name of a split."""
+    folders = [path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return folders[0] if len(folders) == 1 and folders[0].name not in SPLIT_NAMES else None
+
+
+def _unpack(archive: Path, into: Path, limits: ArchiveLimits) -> None:
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                members = [one for one in zipped.infolist() if not one.filename.startswith(OF_MACOS)]
+                _check_members(archive, ((one.filename, one.file_size) for one in members), limits)
+                zipped.extractall(into, members)  # makes no links: they become files
+        else:
+            with tarfile.open(archive) as tar:
+                _check_members(archive, ((one.name, one.size) for one in tar), limits)
+                _require_end(tar)
+                tar.extractall(into, filter=_accept)
+    except (DataError, Interrupted, MemoryError):
+        raise
+    except Exception as error:  # the modules raise many, also for encrypted archives and for other files
+        reason = format_error(error)
+        raise DataError(
+            f"{archive}: expected a whole zip or tar archive of files and folders, received an error ({reason})"
+        ) from None
+    if not any(into.iterdir()):
+        raise DataError(f"{archive}: expected an archive of folders of images, received an empty one")
+
+
+def _check_members(archive: Path, members: Iterable[tuple[str, int]], limits: ArchiveLimits) -> None:
+    """Check that names lead below the folder, and that there are not more bytes than a disk is likely to have room for.
+
+    Args:
+        archive: the archive.
+        members: name and size of each of its files and folders.
+        limits: settings.
+
+    Raises:
+        DataError: another name, or too many or too large members.
+    """
+    grown = max(_ALWAYS_ALLOWED, _LARGEST_GROWTH * archive.stat().st_size)
+    most, total = 2**30 * limits.gib if limits.gib else grown, 0
+    for number, (name, size) in enumerate(members, 1):
+        total += size
+        if not is_below(name):
+            raise DataError(f"{archive}: expected members inside the folder, received {name!r}")
+        if number > limits.members:
+            raise DataError(
+                f"{archive}: expected at most {limits.members} files and folders, received more: raise archive.members"
+            )
+        if total > most:
+            raise DataError(
+                f"{archive}: expected at most {most} bytes when unpacked ({_LARGEST_GROWTH} times its size, or 1 GiB, "
+                f"unless archive.gib is set), received {total} or more: set archive.gib, or unpack it yourself"
+            )
+
+
+def _require_end(tar: tarfile.TarFile) -> None:
+    """Raise EOFError if a tar archive is cut between two members, which tarfile does not notice."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # of zeros, at the end of every archive
+        raise EOFError("its end is missing")
+
+
+def _accept(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+    """Refuse links and devices, and give files the usual permissions.
+
+    Links are not left to the filter of tarfile, which chains of links pass on some versions of Python (CVE-2025-4517).
+    """
+    if not (member.isreg() or member.isdir()):
+        raise ValueError(f"a link or device, {member.name!r}")
+    return tarfile.data_filter(member, folder)

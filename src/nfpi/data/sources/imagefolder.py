@@ -16,8 +16,8 @@ from PIL import Image
 from nfpi.config.base import Split
 from nfpi.config.datasets import DataError, DatasetConfig
 from nfpi.data.image_files import GREY_MODES, SUFFIXES, check_size, read_image
-from nfpi.data.sources.archive import OF_MACOS, SPLIT_NAMES, find_image_root
-from nfpi.data.sources.registry import SourceImages
+from nfpi.data.prepare import SourceImages
+from nfpi.data.sources.files import OF_MACOS, SPLIT_NAMES, find_image_root
 from nfpi.data.store import ImageSet
 from nfpi.data.writer import replace_folder
 
@@ -39,8 +39,7 @@ class ImageFolder:
         names: paths of the files of each split relative to `root`, sorted by class, then by name.
         labels: labels of each split, (N,), int64 in [0, K).
         status: size in bytes and time of the last change in ns of the files of each split, (N, 2), int64.
-        unread: paths, relative to `root`, of the folders beside the splits and inside class folders, whose images are
-            not listed.
+        unread: names of the folders beside the splits, whose images are not listed.
     """
 
     root: Path
@@ -60,7 +59,7 @@ def load_imagefolder(config: DatasetConfig, download_folder: Path) -> SourceImag
         DataError: the folder has another structure, or an image cannot be read or has another size than the first.
     """
     folder = list_image_folder(find_image_root(config.folder, download_folder, config.archive))
-    warn_of_unread_folders(folder.root, folder.unread)
+    warn_of_unread_folders(folder)
     read: dict[Split, tuple[np.ndarray, bool]] = {}
     shape = None
     for split, names in folder.names.items():
@@ -75,7 +74,7 @@ def read_image_folder(folder: Path | str, size: int | None = None) -> tuple[np.n
     """Read a folder `class/image`, with one subfolder of image files per class.
 
     Images have one channel if all files are grey, otherwise all are converted to RGB. Folders inside class folders are
-    not read, which is logged.
+    not read.
 
     Args:
         folder: folder of the class folders.
@@ -92,8 +91,7 @@ def read_image_folder(folder: Path | str, size: int | None = None) -> tuple[np.n
     files = list_image_folder(root)
     if len(files.names) > 1:
         raise DataError(f"{root}: expected a folder for each class, received splits: name one, e.g. {root / 'train'}")
-    warn_of_unread_folders(root, files.unread)
-    images, grey = _read_image_files(root, files.names["train"], size, setting="size")
+    images, grey = _read_image_files(root, files.names["train"], size)
     return np.ascontiguousarray(images[..., : 1 if grey else 3]), files.labels["train"], files.classes
 
 
@@ -122,11 +120,10 @@ def list_image_folder(root: Path) -> ImageFolder:
         for split, place in places.items():
             prefix = "" if place == root else f"{place.name}/"
             listed = list(pool.map(lambda name, place=place: list_class_images(place / name), classes))
-            by_class = list(zip(classes, listed, strict=True))
-            folder.names[split] = [f"{prefix}{name}/{file}" for name, (files, *_) in by_class for file in files]
-            folder.labels[split] = np.repeat(np.arange(len(classes)), [len(files) for files, *_ in listed])
-            folder.status[split] = np.concatenate([status for _, status, _ in listed])
-            folder.unread.extend(f"{prefix}{name}/{inner}" for name, (*_, folders) in by_class for inner in folders)
+            by_class = zip(classes, listed, strict=True)
+            folder.names[split] = [f"{prefix}{name}/{file}" for name, (files, _) in by_class for file in files]
+            folder.labels[split] = np.repeat(np.arange(len(classes)), [len(files) for files, _ in listed])
+            folder.status[split] = np.concatenate([status for _, status in listed])
     return folder
 
 
@@ -160,15 +157,12 @@ def find_split_folders(root: Path) -> dict[Split, Path]:
     return places
 
 
-def warn_of_unread_folders(root: Path, unread: Sequence[str]) -> None:
-    """Log in one line that folders are not read.
-
-    Args:
-        root: folder of the images.
-        unread: paths, relative to `root`, of folders beside the splits or inside class folders.
-    """
-    if unread:
-        logger.warning("%s: images are read from class folders only, not from %s", root, _list_few(unread))
+def warn_of_unread_folders(folder: ImageFolder) -> None:
+    """Log in one line that folders beside the splits are not read."""
+    if folder.unread:
+        named = ", ".join(f"'{name}'" for name in folder.unread[:_MAX_NAMES])
+        more = ", …" if len(folder.unread) > _MAX_NAMES else ""
+        logger.warning("%s: images are read from class folders only, not from %s%s", folder.root, named, more)
 
 
 def list_classes(folder: Path) -> list[str]:
@@ -184,11 +178,7 @@ def list_classes(folder: Path) -> list[str]:
 
 
 def _read_image_files(
-    root: Path,
-    names: Sequence[str],
-    image_size: int | None,
-    shape: tuple[int, ...] | None = None,
-    setting: str = "image_size",
+    root: Path, names: Sequence[str], image_size: int | None, shape: tuple[int, ...] | None = None
 ) -> tuple[np.ndarray, bool]:
     """Read image files into memory.
 
@@ -197,7 +187,6 @@ def _read_image_files(
         names: paths of the files relative to `root`.
         image_size: size S that images are resized and centre-cropped to; None: no resizing.
         shape: expected (H, W); None: that of the first image.
-        setting: name of `image_size` in errors.
 
     Returns:
         Images (N, H, W, 3), uint8, with equal channels of grey files; and whether all files are grey.
@@ -207,7 +196,7 @@ def _read_image_files(
     grey = True
     for index, name in enumerate(names):
         image, mode = read_image(root / name, image_size)
-        check_size(root / name, image, images.shape[1:3], setting)
+        check_size(root / name, image, images.shape[1:3])
         images[index] = image
         grey &= mode in GREY_MODES
     return images, grey
@@ -215,14 +204,10 @@ def _read_image_files(
 
 def _list_other_folders(root: Path) -> list[str]:
     """Return the names of the folders in `root`, or links to such, that are no splits, without hidden ones."""
-    with os.scandir(root) as entries:
-        known = (*SPLIT_NAMES, OF_MACOS)
-        return sorted(entry.name for entry in entries if _is_subfolder(entry) and entry.name not in known)
-
-
-def _is_subfolder(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry of a folder is a visible folder or a link to one, and not named as an image."""
-    return not entry.name.startswith(".") and not entry.name.lower().endswith(SUFFIXES) and Path(entry.path).is_dir()
+    known = (*SPLIT_NAMES, OF_MACOS)
+    return sorted(
+        path.name for path in root.iterdir() if path.is_dir() and path.name[0] != "." and path.name not in known
+    )
 
 
 def _is_folder(path: Path) -> bool:
@@ -236,12 +221,8 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir()
 
 
-def list_class_images(folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
-    """List the images in a class folder.
-
-    Returns:
-        Their sorted names; their sizes and times of change, (N, 2); and the names of folders, which are not listed.
-    """
+def list_class_images(folder: Path) -> tuple[list[str], np.ndarray]:
+    """List the images in a class folder; returns their sorted names, and their sizes and times of change, (N, 2)."""
     with os.scandir(folder) as entries:
         listed = sorted(entries, key=lambda entry: entry.name)
     numbers: dict[str, tuple[int, int]] = {}
@@ -254,15 +235,11 @@ def list_class_images(folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
             numbers[entry.name] = status.st_size, status.st_ctime_ns
     if not numbers:
         raise DataError(f"{folder}: expected images ({', '.join(SUFFIXES)}), received none")
-    return list(numbers), np.array([*numbers.values()], np.int64), [e.name for e in listed if _is_subfolder(e)]
-
-
-def _list_few(names: Sequence[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names[:_MAX_NAMES]) + (", …" if len(names) > _MAX_NAMES else "")
+    return list(numbers), np.array([*numbers.values()], np.int64)
 
 
 def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path]]:
-    """List the image files of a folder `class/image`, by class; folders inside class folders are logged, not read.
+    """List the image files of a folder `class/image`, by class; folders inside class folders are not read.
 
     Args:
         folder: folder with subfolders for some or all classes of a model, named as by `nfpi export`.
@@ -279,17 +256,13 @@ def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path
         raise DataError(f"{folder}: expected a folder, found none")
     index_of = {name: index for index, name in enumerate(make_folder_names(classes))}
     files: list[list[Path]] = [[] for _ in classes]
-    unread: list[str] = []
     for name in list_classes(folder):
         if name not in index_of:
             listed = ", ".join(list(index_of)[:10]) + (", …" if len(classes) > 10 else "")
             raise DataError(
                 f"{folder / name}: expected folders named after classes of the model ({listed}), received another name"
             )
-        names, _, inner = list_class_images(folder / name)
-        files[index_of[name]] = [folder / name / file for file in names]
-        unread += [f"{name}/{other}" for other in inner]
-    warn_of_unread_folders(folder, unread)
+        files[index_of[name]] = [folder / name / file for file in list_class_images(folder / name)[0]]
     return files
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import os
 import zlib
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,7 @@ import numpy as np
 
 from nfpi.config.base import Split
 from nfpi.config.datasets import DataError, DatasetConfig
-from nfpi.data.sources.registry import SourceImages
+from nfpi.data.prepare import SourceImages
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.locks import locked_in_turn
 
@@ -98,11 +96,9 @@ def _download(kind: type[Any], folder: Path) -> Path:
     Raises:
         DataError: the download failed.
     """
-    is_read_only = folder.is_dir() and not os.access(folder, os.W_OK)  # no lock needed
     name = kind.__name__
-    lock = nullcontext() if is_read_only else locked_in_turn(folder / f".{name}.lock", f"fetch {name}")
     try:
-        with lock:
+        with locked_in_turn(folder / f".{name}.lock", f"fetch {name}"):
             kind(folder, download=True)
     except (OSError, RuntimeError) as error:
         reason = format_error(error)

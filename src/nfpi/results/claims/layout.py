@@ -16,7 +16,7 @@ from nfpi.results.claims.judging import COLUMNS
 from nfpi.results.numbers import format_number, typeset_weight
 from nfpi.results.recorded.csv_files import read_csv
 from nfpi.results.tables.layout import describe_correction
-from nfpi.results.tables.markup import TextTable, make_number_column, make_text_column, tables_to_markdown, write_tables
+from nfpi.results.tables.markup import TextTable, make_number_column, make_text_column, write_tables
 
 _TITLE = "Claims, and whether the runs support them"
 _TITLE_OF_PAPER = "Claims of the paper, and whether the runs support them"
@@ -39,11 +39,6 @@ def read_claims(path: str | os.PathLike[str]) -> pd.DataFrame:
         CsvError: a column is missing or of another type.
     """
     return read_csv(path, COLUMNS)
-
-
-def claims_to_markdown(verdicts: pd.DataFrame) -> str:
-    """Return the tables of claims and of comparisons as GitHub Markdown."""
-    return tables_to_markdown(lay_out_claims(verdicts))
 
 
 def lay_out_claims(verdicts: pd.DataFrame) -> list[tuple[str, TextTable]]:

@@ -64,15 +64,12 @@ class StoredSettings:
         extensions = tuple(sorted(path.name for path in config.extensions))
         return cls(preset, _restore_config(config.model_dump(mode="json", exclude=_MACHINE_SETTINGS)), extensions)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the contents of the file as JSON values."""
-        extensions = {"extensions": list(self.extensions)} if self.extensions else {}
-        settings = self.config.model_dump(mode="json", exclude=_MACHINE_SETTINGS)
-        return {"format": FORMAT, "preset": self.preset, **extensions, "settings": settings}
-
     def to_text(self) -> str:
         """Return the contents of the file as text."""
-        return json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        extensions = {"extensions": list(self.extensions)} if self.extensions else {}
+        settings = self.config.model_dump(mode="json", exclude=_MACHINE_SETTINGS)
+        content = {"format": FORMAT, "preset": self.preset, **extensions, "settings": settings}
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_settings(folder: Path, stored: StoredSettings) -> Path:
@@ -210,21 +207,8 @@ def find_roots(results: Path) -> list[Path]:
     return roots[:1] if roots[0] == results else roots
 
 
-def require_root(folder: Path) -> None:
-    """Check that a folder is not the parent of folders results/{preset}.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or the results of presets are in folders of it.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: expected a folder of results, received none")
-    inner = next((inner for inner in sorted(folder.glob("*")) if _is_root(inner)), None)
-    if inner is not None and not _is_root(folder):
-        raise FileNotFoundError(f"{folder}: expected the results of one preset, such as {inner}, received their parent")
-
-
 def _is_root(folder: Path) -> bool:
-    return (folder / LOGS_FOLDER).is_dir() or (folder / PLANNED_FILE).is_file()
+    return any((folder / name).exists() for name in (LOGS_FOLDER, SETTINGS_FILE, PLANNED_FILE))
 
 
 def read_progress(root: Path, chain: Chain | None = None) -> list[Progress]:
@@ -289,7 +273,7 @@ def _find_state(root: Path, run: Run, recorded: RecordedRun | None) -> tuple[str
         return "damaged", recorded.fault
     if recorded.divergence:
         return "diverged", recorded.divergence.removeprefix("diverged: ")
-    return ("outdated", recorded.outdated) if recorded.is_outdated else ("done", recorded.mismatch)
+    return ("outdated", recorded.outdated) if recorded.outdated else ("done", recorded.mismatch)
 
 
 def _list_folders(folder: Path, run: Run) -> Iterator[Path]:

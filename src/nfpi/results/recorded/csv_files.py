@@ -10,10 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nfpi.runtime.faults import escape_controls
 from nfpi.runtime.files import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Row = Sequence[str | float]
 
 _BOOLEANS = {"True": True, "False": False}
 
@@ -60,22 +63,13 @@ def read_csv(path: str | os.PathLike[str], columns: Mapping[str, str], *, infini
 
     Raises:
         CsvError: the file is not a table, a column is missing, or a cell has another type.
+        OverflowError: an integer does not fit into 64 bits.
         OSError: the file cannot be read.
     """
     import pandas as pd
 
-    names, *rows = _read_lines(path)
-    missing = [name for name in columns if name not in names]
-    if missing:
-        raise CsvError(f"{path}: expected column {missing[0]}, received {', '.join(names)}")
-    frame = pd.DataFrame(rows, columns=names, dtype="str")
-    for name, kind in columns.items():
-        try:
-            cells = [_parse_cell(cell, kind, infinite) for cell in frame[name]]
-            frame[name] = pd.Series(cells, index=frame.index, dtype=kind)
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            raise CsvError(f"{path}: column {name}: expected {kind} ({error})") from None
-    return frame
+    cells = _read_cells(path, columns, infinite)
+    return pd.DataFrame({name: pd.Series(values, dtype=columns.get(name, "str")) for name, values in cells.items()})
 
 
 def read_column(path: str | os.PathLike[str], column: str) -> list[float]:
@@ -85,14 +79,8 @@ def read_column(path: str | os.PathLike[str], column: str) -> list[float]:
         CsvError: the file is not a table, the column is missing, or a cell is not a finite number.
         OSError: the file cannot be read.
     """
-    names, *rows = _read_lines(path)
-    if column not in names:
-        raise CsvError(f"{path}: expected column {column}, received {', '.join(names)}")
-    try:
-        numbers = [_parse_cell(row[names.index(column)], "float64", infinite=False) for row in rows]
-    except ValueError as error:
-        raise CsvError(f"{path}: column {column}: expected numbers ({error})") from None
-    return [number for number in numbers if number is not None]
+    cells = _read_cells(path, {column: "float64"}, infinite=False)[column]
+    return [number for number in cells if number is not None]
 
 
 def read_header(path: str | os.PathLike[str]) -> list[str]:
@@ -102,7 +90,21 @@ def read_header(path: str | os.PathLike[str]) -> list[str]:
         CsvError: the file is not a table.
         OSError: the file cannot be read.
     """
-    return _read_lines(path)[0]
+    return list(_read_cells(path, {}, infinite=False))
+
+
+def format_lines(heading: Sequence[str], rows: Sequence[Row], delimiter: str) -> str:
+    """Format rows as text, with control characters escaped; floats keep all digits.
+
+    In a comma-separated text, texts that a spreadsheet would compute begin with an apostrophe.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    writer.writerow(heading)
+    for row in rows:
+        cells = [disarm(cell) for cell in row] if delimiter == "," else row
+        writer.writerow([escape_controls(cell) if isinstance(cell, str) else cell for cell in cells])
+    return text.getvalue()
 
 
 def disarm(cell: Any) -> Any:
@@ -116,33 +118,30 @@ def _format_cell(value: Any) -> Any:
     return "" if value is None else value
 
 
-def _read_lines(path: str | os.PathLike[str]) -> list[list[str]]:
-    """Read the names of the columns, and the rows of cells as text; every row has one cell per column.
-
-    Raises:
-        CsvError: the file is not such a table, or its last line is incomplete.
-        OSError: the file cannot be read.
-    """
+def _read_cells(path: str | os.PathLike[str], columns: Mapping[str, str], infinite: bool) -> dict[str, list[Any]]:
+    """Return the cells of each column; those of a column without a type as text."""
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            names, *rows = csv.reader(file, strict=True)
     except (ValueError, csv.Error) as error:  # csv.Error is not a ValueError
         raise CsvError(f"{path}: expected a table, received something else ({error})") from None
-    if not lines:
-        raise CsvError(f"{path}: expected a table, received an empty file")
-    columns = lines[0]
-    if len(set(columns)) != len(columns):
-        raise CsvError(f"{path}: expected a table with distinct columns, received {', '.join(columns)}")
-    for index, row in enumerate(lines):
-        if len(row) != len(columns):
-            raise CsvError(f"{path}: expected {len(columns)} cells in each row, received {len(row)} in row {index}")
-    if not text.endswith("\n"):
-        raise CsvError(f"{path}: expected a table whose last line is complete, received one that may be truncated")
-    return lines
+    missing = [name for name in columns if name not in names]
+    if missing:
+        raise CsvError(f"{path}: expected column {missing[0]}, received {', '.join(names)}")
+    if any(len(row) != len(names) for row in rows):
+        raise CsvError(f"{path}: expected {len(names)} cells in each row, received another number")
+    cells = {}
+    for index, name in enumerate(names):
+        kind = columns.get(name, "str")
+        try:
+            cells[name] = [_parse_cell(row[index], kind, infinite) for row in rows]
+        except (ValueError, KeyError) as error:
+            raise CsvError(f"{path}: column {name}: expected {kind} ({error})") from None
+    return cells
 
 
 def _parse_cell(cell: str, kind: str, infinite: bool) -> Any:
-    """Convert a cell to a value of its column's type; an empty one to None, but to an empty text in `str`.
+    """Convert a cell to a value of its column's type; an empty one to None where a number may be missing.
 
     Numbers are parsed by Python, as pandas' parser may differ in the last bit.
 
@@ -154,12 +153,9 @@ def _parse_cell(cell: str, kind: str, infinite: bool) -> Any:
         return cell
     if kind == "bool":
         return _BOOLEANS[cell]
-    if not cell:
+    if not cell and kind != "int64":
         return None
     number = float(cell) if kind == "float64" else int(cell)
-    # Python also reads other digits, and numbers with spaces or underscores
-    is_plain = cell.isascii() and cell == cell.strip() and "_" not in cell
-    is_finite = math.isfinite(number) or (infinite and math.isinf(number) and "inf" in cell)
-    if not is_plain or not is_finite:
-        raise ValueError(f"received {cell[:40]!r}, which is not a finite number")
+    if math.isnan(number) or (math.isinf(number) and not infinite):
+        raise ValueError(f"received {cell}, which is not a finite number")
     return number

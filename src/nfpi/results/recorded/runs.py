@@ -62,11 +62,6 @@ class RecordedRun:
     outdated: str = ""
 
     @property
-    def is_outdated(self) -> bool:
-        """Whether the metrics, or what they were made from, are not what they should be."""
-        return bool(self.outdated)
-
-    @property
     def metrics(self) -> dict[str, float]:
         """The metrics; empty if the run diverged or the file is damaged."""
         return dict(self.record.get("metrics", {}))
@@ -76,11 +71,6 @@ class RecordedRun:
         """E.g. `diverged: variance of class 2 at iteration 3`; empty if the run did not diverge."""
         diverged = self.record.get("diverged")
         return "" if diverged is None else describe_divergence(diverged)
-
-    @property
-    def failure(self) -> str:
-        """How the run diverged, or `damaged`; empty if its metrics are known."""
-        return self.divergence or ("damaged" if self.fault else "")
 
     @property
     def mismatch(self) -> str:
@@ -146,7 +136,7 @@ def _read_run(path: Path, run: Run) -> RecordedRun:
         product = find_product(path)  # raises if the file does not match its manifest
         inputs = product.manifest.inputs if product else []
         data = next((found.content for found in inputs if found.name == _DATA), "")
-        return RecordedRun(run, path.parent, read_record(path), data=data)
+        return RecordedRun(run, path.parent, _read_record(run, path), data=data)
     except (ManifestError, MetricsError, OSError) as error:
         return RecordedRun(run, path.parent, fault=format_error(error))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -27,12 +26,10 @@ from nfpi.results.tables.columns import (
     table_columns,
 )
 from nfpi.results.tables.markup import (
-    INTERVAL,
     Column,
     TextTable,
     make_number_column,
     make_text_column,
-    table_to_markdown,
     tables_to_latex,
     tables_to_markdown,
     write_tables,
@@ -92,23 +89,6 @@ def to_latex(frame: pd.DataFrame, title: str) -> str:
         TableError: a column is missing.
     """
     return tables_to_latex([(title, lay_out(frame))])
-
-
-def to_short_markdown(frame: pd.DataFrame) -> str:
-    """Return only our values with their standard deviations as Markdown, without title and notes.
-
-    Raises:
-        TableError: a column is missing.
-    """
-    table = lay_out(frame)
-    columns = [
-        replace(column, cells=[INTERVAL.sub("", cell).replace("†", "") for cell in column.cells])
-        if column.heading == "ours"
-        else column
-        for column in table.columns
-        if column.heading in ("ours", "λ") or not (column.group or column.is_numeric)
-    ]
-    return table_to_markdown(replace(table, columns=columns)) + "\n"
 
 
 # ---- columns ------------------------------------------------------------------------------------------------

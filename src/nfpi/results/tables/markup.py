@@ -11,18 +11,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pandas as pd
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pylatexenc.latexencode import RULE_DICT, UnicodeToLatexConversionRule, UnicodeToLatexEncoder
 
-from nfpi.results.numbers import format_amount
 from nfpi.results.recorded.csv_files import write_csv
 from nfpi.runtime.files import write_atomically, written_together
 
-INTERVAL = re.compile(r" (\[[^]]*\])")
+_INTERVAL = re.compile(r" (\[[^]]*\])")
 """An interval in the cell of a number."""
 
 
@@ -37,7 +35,6 @@ class Column:
         is_numeric: whether the cells are numbers, in which brackets are intervals.
         group: heading shared by this and neighbouring columns, such as a metric; empty: no group.
         unit: unit in parentheses, and the arrow of the better direction.
-        links: address that each cell is linked to in HTML; empty: no links.
     """
 
     heading: str
@@ -46,7 +43,6 @@ class Column:
     is_numeric: bool = False
     group: str = ""
     unit: str = ""
-    links: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -93,16 +89,16 @@ class TextTable:
         return any(len(columns) > 1 for columns in self.groups)
 
 
-def make_text_column(heading: str, values: Iterable[object], links: Sequence[str] = ()) -> Column:
+def make_text_column(heading: str, values: Iterable[object]) -> Column:
     """Make a column of texts; None is an empty cell."""
     cells = ["" if value is None else str(value) for value in values]
-    return Column(heading, cells, [cell or None for cell in cells], links=links)
+    return Column(heading, cells, [cell or None for cell in cells])
 
 
 def make_number_column(
     heading: str,
     values: Iterable[Any],
-    form: int | Callable[[float], str] | Iterable[str],
+    form: Callable[[float], str] | Iterable[str],
     *,
     group: str = "",
     unit: str = "",
@@ -113,18 +109,13 @@ def make_number_column(
     Args:
         heading: heading.
         values: numbers, by which HTML sorts.
-        form: number of decimals, function that formats a number, or the cells themselves.
+        form: function that formats a number, or the cells themselves.
         group: group of the column.
         unit: unit, without parentheses.
         arrow: `↑` or `↓`, the better direction.
     """
     keys = [None if value is None or value != value else float(value) for value in values]
-    if isinstance(form, int):
-        cells = ["" if key is None else format_amount(key, form) for key in keys]
-    elif callable(form):
-        cells = ["" if key is None else form(key) for key in keys]
-    else:
-        cells = list(form)
+    cells = ["" if key is None else form(key) for key in keys] if callable(form) else list(form)
     unit = " ".join(filter(None, [f"({unit})" if unit else "", arrow]))
     return Column(heading, cells, keys, is_numeric=True, group=group, unit=unit)
 
@@ -132,7 +123,7 @@ def make_number_column(
 # ---- Markdown -----------------------------------------------------------------------------------------------
 
 
-def table_to_markdown(table: TextTable) -> str:
+def _table_to_markdown(table: TextTable) -> str:
     """Return the grid of a table as GitHub Markdown, with the best rows in bold."""
     lines = [[_escape_cell(_compose_heading(column)) for column in table.columns]]
     lines.append(["---:" if column.is_numeric else ":---" for column in table.columns])
@@ -167,7 +158,7 @@ def tables_to_markdown(tables: Sequence[tuple[str, TextTable]]) -> str:
     for title, table in tables:
         heading = escape_markdown(" ".join(title.split()))
         notes = " ".join(map(_escape_cell, table.notes))
-        parts += [f"**{heading}**" if heading else "", table_to_markdown(table), notes]
+        parts += [f"**{heading}**" if heading else "", _table_to_markdown(table), notes]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -251,7 +242,7 @@ def _encode_cells(column: Column, best: Sequence[bool]) -> list[str]:
     is_long = not column.is_numeric and max(map(len, column.cells)) > _LONG
     encoded = []
     for cell, is_best in zip(column.cells, best, strict=True):
-        text = escape_latex(INTERVAL.sub("", cell) if column.is_numeric and "±" in cell else cell)
+        text = escape_latex(_INTERVAL.sub("", cell) if column.is_numeric and "±" in cell else cell)
         if is_best and text:
             text = rf"\textbf{{{text}}}"
         elif text.startswith(("[", "*")):  # which \\ at the end of the row before would read
@@ -289,7 +280,6 @@ def load_templates(package: str) -> Environment:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["urlencode"] = lambda path: quote(os.fsencode(path))  # Jinja's own filter requires UTF-8
     environment.filters["mark_interval"] = _mark_interval
     return environment
 
@@ -302,7 +292,7 @@ def tables_to_html(tables: Sequence[tuple[str, TextTable]]) -> str:
 
 
 def _mark_interval(cell: str) -> Markup:
-    return Markup(INTERVAL.sub(r' <span class="interval">\1</span>', html.escape(cell)))
+    return Markup(_INTERVAL.sub(r' <span class="interval">\1</span>', html.escape(cell)))
 
 
 # ---- files --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Rows of the tables of the config, with the runs that they summarise."""
+"""Rows of the tables of the config, and those of them that claims compare, with the runs that they summarise."""
 
 from __future__ import annotations
 
@@ -149,26 +149,6 @@ def list_table_rows(config: Config, table: str) -> list[TableRow]:
     return rows
 
 
-def find_compared_rows(compared: ComparedRow, rows: Sequence[TableRow]) -> list[TableRow]:
-    """Return the rows of the experiment that a claim names, by ascending λ.
-
-    Args:
-        compared: the row, as named by the claim.
-        rows: rows of its table.
-
-    Raises:
-        ValueError: no experiment, or more than one, matches.
-    """
-    index = compared.find_index({row.experiment: row for row in rows})
-    return [row for row in rows if row.experiment == index]
-
-
-def select_at_weight(rows: Sequence[TableRow], weight: str | float) -> Sequence[TableRow]:
-    """Return the rows of an experiment among which a claim chooses λ (:class:`nfpi.config.claims.ComparedRow`)."""
-    among = {"best": rows, "inner_best": rows[1:-1], "min": rows[:1], "max": rows[-1:]}
-    return among[weight] if isinstance(weight, str) else [row for row in rows if (row.weight or 0.0) == weight]
-
-
 def list_tabled_runs(config: Config) -> list[Run]:
     """Return the runs of all tables, and so of the claims, which compare rows of tables."""
     return list(
@@ -213,3 +193,60 @@ def list_runs_to_compare(rows: Sequence[TableRow], metrics: Iterable[str]) -> li
         for run in row.runs_of(name)
     ]
     return list(dict.fromkeys(found))
+
+
+# ---- rows that claims compare ---------------------------------------------------------------------------------
+
+
+def find_compared_rows(compared: ComparedRow, rows: Sequence[TableRow]) -> list[TableRow]:
+    """Return the rows of the experiment that a claim names, by ascending λ.
+
+    Args:
+        compared: the row, as named by the claim.
+        rows: rows of its table.
+
+    Raises:
+        ValueError: no experiment, or more than one, matches.
+    """
+    index = compared.find_index({row.experiment: row for row in rows})
+    return [row for row in rows if row.experiment == index]
+
+
+def select_at_weight(rows: Sequence[TableRow], weight: str | float) -> Sequence[TableRow]:
+    """Return the rows of an experiment among which a claim chooses λ (:class:`nfpi.config.claims.ComparedRow`)."""
+    among = {"best": rows, "inner_best": rows[1:-1], "min": rows[:1], "max": rows[-1:]}
+    return among[weight] if isinstance(weight, str) else [row for row in rows if (row.weight or 0.0) == weight]
+
+
+def select_claimed_rows(config: Config) -> dict[str, list[TableRow]]:
+    """Return the rows of tables that the claims compare, by table, in the order of the table.
+
+    Where λ is chosen by validation, these are the rows of all λ of the experiment.
+    """
+    claimed: dict[str, list[TableRow]] = {}
+    for claim in config.claims.values():
+        for side in (row for comparison in claim.comparisons for row in comparison.rows):
+            claimed.setdefault(str(side.table), []).extend(_select_rows_of_side(config, side))
+    return {table: [row for row in list_table_rows(config, table) if row in named] for table, named in claimed.items()}
+
+
+def list_claimed_runs(config: Config) -> list[Run]:
+    """Return the runs whose metrics the claims compare."""
+    return [run for rows in select_claimed_rows(config).values() for row in rows for run in row.runs]
+
+
+def list_runs_compared_by_image(config: Config) -> list[Run]:
+    """Return the runs whose predictions the claims compare image by image."""
+    found: list[Run] = []
+    pairs = [(claim, comparison) for claim in config.claims.values() for comparison in claim.comparisons]
+    for claim, comparison in pairs:
+        if comparison.needs_predictions(len(set(config.seeds) - set(claim.without_seeds))):
+            for row in (row for side in comparison.rows for row in _select_rows_of_side(config, side)):
+                found += row.runs_of(comparison.metric)
+    return found
+
+
+def _select_rows_of_side(config: Config, side: ComparedRow) -> Sequence[TableRow]:
+    """Return the table rows of one side of a comparison, by ascending λ; for `inner_best`, those of all λ."""
+    rows = find_compared_rows(side, list_table_rows(config, str(side.table)))
+    return rows if side.weight == "inner_best" else select_at_weight(rows, side.weight)

@@ -9,40 +9,36 @@ from typing import Any
 
 import pandas as pd
 
+from nfpi.config.metrics import metric
+from nfpi.page.runs import compose_name
+from nfpi.results.numbers import count_decimals, format_measurement, format_number
 from nfpi.results.recorded.runs import RecordedRun, make_frame
 from nfpi.results.tables.rows import TableRow
-from nfpi.results.tables.summaries import MeasuredRow, Summary, mark_best, measure_row
+from nfpi.results.tables.summaries import MeasuredRow, mark_best, measure_row
 from nfpi.runs import BASELINE, Run, name_refitted, split_refitted
 
 
 @dataclass(frozen=True)
-class MainResult:
-    """A metric of the best runs, over their seeds.
+class Headline:
+    """A metric of the best runs over their seeds, as text.
 
     Attributes:
         metric: name of the metric.
-        run: the run, with seed 0.
-        measured: the row of its seeds.
-        baseline: the metric of the baseline, NaN if the run is one, or the baseline is unknown.
-        baseline_label: what distinguishes the baseline from the run.
-        paper: the paper's value, NaN if no table contains it.
+        label: label of the metric, with the data set.
+        value: value with its unit.
+        of: description of the runs.
+        notes: interval, baseline and the paper's number.
     """
 
     metric: str
-    run: Run
-    measured: MeasuredRow
-    baseline: float
-    baseline_label: str
-    paper: float
-
-    @property
-    def summary(self) -> Summary:
-        """The metric over the seeds that did not diverge."""
-        return self.measured.summaries[self.metric]
+    label: str
+    value: str
+    of: str
+    notes: list[str]
 
 
-def select_main_results(recorded: Sequence[RecordedRun], tables: Sequence[pd.DataFrame]) -> list[MainResult]:
-    """Select the main results of each data set.
+def show_headlines(recorded: Sequence[RecordedRun], tables: Sequence[pd.DataFrame]) -> list[Headline]:
+    """Return the main results of each data set.
 
     These are the accuracies of the best flow, of the classifiers trained on its samples, and of the best classifier
     trained on real images; the best are chosen on the validation split as in tables
@@ -54,14 +50,35 @@ def select_main_results(recorded: Sequence[RecordedRun], tables: Sequence[pd.Dat
     """
     runs = _MeasuredRuns.of(recorded)
     best = [item for dataset in dict.fromkeys(run.dataset for run in runs.groups) for item in runs.list_best(dataset)]
-    results = []
-    for name, run in best:
-        measured = runs.measure(run, name)
-        other, label = _find_baseline(run)
-        baseline = math.nan if other == run else runs.measure(other, name).summaries[name].mean
-        if measured.summaries[name].count:
-            results.append(MainResult(name, run, measured, baseline, label, _find_paper_value(name, run, tables)))
-    return results
+    return [_make_headline(name, run, runs, tables) for name, run in best if runs.has_value(run, name)]
+
+
+def _make_headline(name: str, run: Run, runs: _MeasuredRuns, tables: Sequence[pd.DataFrame]) -> Headline:
+    entry, measured = metric(name), runs.measure(run, name)
+    summary, images = measured.summaries[name], measured.images
+    decimals = count_decimals(entry, images and images * (summary.count or 1))
+    low, high = (format_number(bound, decimals) for bound in summary.interval)
+    notes = []
+    if len(summary.values) > 1:
+        of = "draws" if summary.is_imported else "seeds"
+        notes.append(f"mean of {len(summary.values)} {of}, standard deviation {summary.std:.{decimals}f}")
+    elif low:
+        notes.append(f"95 % interval {low} to {high}" + (f" ({images} test images)" if images else ""))
+    other, label = _find_baseline(run)
+    baseline = math.nan if other == run else runs.measure(other, name).summaries[name].mean
+    if not math.isnan(baseline):
+        notes.append(f"{label}: {format_number(baseline, decimals)} {entry.unit}")
+    paper = _find_paper_value(name, run, tables)
+    if not math.isnan(paper):
+        difference = format_number(summary.mean - paper, decimals, signed=True)
+        notes.append(f"the paper: {paper:g} {entry.unit} (difference {difference})")
+    if measured.validation.count:
+        chooser = metric(measured.chosen_by)
+        on_samples = run.classifier is not None and run.augmentation is None
+        how = "on images of the best flow; " if on_samples else "chosen by "
+        notes.append(f"{how}{chooser.label}: {format_measurement(measured.validation.mean, chooser)}")
+    value = f"{format_number(summary.mean, decimals)} {entry.unit}"
+    return Headline(name, f"{entry.label} on {run.dataset}", value, compose_name(run), notes)
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,10 @@ class _MeasuredRuns:
         of_classifier = tuple(each for each in runs if run.classifier is not None)
         row = TableRow(experiment=0, **identity, flow_runs=of_flow, classifier_runs=of_classifier)
         return measure_row(self.metrics, row, [name], best_by=name)
+
+    def has_value(self, run: Run, name: str) -> bool:
+        """Return whether some seed of a run has a metric."""
+        return self.measure(run, name).summaries[name].count is not None
 
     def list_best(self, dataset: str) -> Iterator[tuple[str, Run]]:
         """Yield the best runs on a data set, each with the metric that it is shown by."""

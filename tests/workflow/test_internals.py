@@ -9,22 +9,22 @@ from typing import Any
 
 import pytest
 
-import nfpi.workflow.slurm
+import nfpi.workflow.internals
 from nfpi.runtime.files import write_atomically
-from nfpi.workflow.slurm import _wrap_cancellation, _wrap_error, _wrap_jobs, _wrap_submission
+from nfpi.workflow.internals import _wrap_cancellation, _wrap_error, _wrap_jobs, _wrap_submission
 
 
 @pytest.fixture
 def submitted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Jobs that were submitted, in a process that has not been cancelled."""
-    monkeypatch.setattr(nfpi.workflow.slurm, "_cancelled", threading.Event())
+    monkeypatch.setattr(nfpi.workflow.internals, "_cancelled", threading.Event())
     return []
 
 
 def test_jobs_are_submitted_once_the_controller_answers(submitted: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     answers, warnings = iter([False, False, True]), list[str]()
-    monkeypatch.setattr(nfpi.workflow.slurm, "controller_answers", lambda: next(answers))
-    monkeypatch.setattr(nfpi.workflow.slurm, "_PING_SECONDS", 0.01)
+    monkeypatch.setattr(nfpi.workflow.internals, "controller_answers", lambda: next(answers))
+    monkeypatch.setattr(nfpi.workflow.internals, "_PING_SECONDS", 0.01)
     executor = SimpleNamespace(logger=SimpleNamespace(warning=warnings.append))
     _wrap_submission(lambda _, job: submitted.append(job))(executor, "a job")
     assert submitted == ["a job"]
@@ -32,7 +32,7 @@ def test_jobs_are_submitted_once_the_controller_answers(submitted: list[Any], mo
 
 
 def test_nothing_is_submitted_after_a_cancellation(submitted: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nfpi.workflow.slurm, "controller_answers", lambda: True)
+    monkeypatch.setattr(nfpi.workflow.internals, "controller_answers", lambda: True)
     cancelled = list[Any]()
     _wrap_cancellation(cancelled.append)("executor")
     _wrap_submission(lambda _, job: submitted.append(job))(SimpleNamespace(), "a job")
