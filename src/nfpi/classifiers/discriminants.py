@@ -29,8 +29,8 @@ class LinearDiscriminant(nn.Module):
         super().__init__()
         self.linear = nn.Linear(in_channels * image_size**2, num_classes)
 
-    def fit(self, images: Tensor, labels: Tensor) -> None:
-        """Fit to normalised images (N, C, S, S) and their labels (N,)."""
+    def fit(self, images: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor) -> None:
+        """Fit to normalised images (N, C, S, S) and their labels (N,); held-out images have no part in it."""
         from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
         found = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
@@ -68,12 +68,6 @@ class QuadraticDiscriminant(nn.Module):
     is_density = True
     """the outputs are log p(x | y) of dequantised, normalised images"""
 
-    axes: Tensor
-    centre: Tensor
-    mean: Tensor
-    whitening: Tensor
-    variance: Tensor
-
     def __init__(
         self, num_classes: int, in_channels: int, image_size: int, settings: QuadraticDiscriminantSettings
     ) -> None:
@@ -81,10 +75,11 @@ class QuadraticDiscriminant(nn.Module):
         self._candidates = settings.axes
         dimensions = in_channels * image_size**2
         kept = min(max(settings.axes), dimensions)
-        shapes = {"axes": (kept, dimensions), "centre": (dimensions,), "mean": (num_classes, kept)}
-        shapes |= {"whitening": (num_classes, kept, kept), "variance": ()}
-        for name, shape in shapes.items():
-            self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
+        self.axes = _make_parameter(kept, dimensions)
+        self.centre = _make_parameter(dimensions)
+        self.mean = _make_parameter(num_classes, kept)
+        self.whitening = _make_parameter(num_classes, kept, kept)
+        self.variance = _make_parameter()
 
     def fit(self, images: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor) -> None:
         """Fit to images (N, C, S, S) and their labels (N,), with the A of highest accuracy on held-out images.
@@ -148,3 +143,7 @@ class QuadraticDiscriminant(nn.Module):
         own = white.square().sum(2) - 2 * scales[:, used].log().sum(1)
         log_prob: Tensor = -(own + shared[:, None]) / 2
         return log_prob
+
+
+def _make_parameter(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(shape, dtype=torch.float64), requires_grad=False)

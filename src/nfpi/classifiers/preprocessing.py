@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
@@ -48,6 +49,12 @@ class Preprocessing:
         mean, std = torch.tensor(rows, dtype=torch.float32, device=device)[:, :, None, None]
         divisor, shift = 255 * std, mean / std
         return lambda images: images.float() / divisor - shift
+
+    def compute_log_scale(self, shape: tuple[int, int, int]) -> float:
+        """Compute log |det ∂x/∂image| of the normalisation, for images (C, H, W)."""
+        channels, height, width = shape
+        std = self.std if len(self.std) == channels else (fmean(self.std),) * channels
+        return -height * width * sum(math.log(255 * value) for value in std)
 
     def resize(self, images: Tensor, size: int) -> Tensor:
         """Resize 8-bit images (..., C, H, W) to (..., C, S, S), bicubic: squashed, or resized and centre-cropped."""

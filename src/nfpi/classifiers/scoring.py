@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from nfpi.classifiers.registry import build_trained
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.data.batches import load_batches
 from nfpi.data.store import ImageSet, Pixels
+from nfpi.runtime.randomness import make_generator
 from nfpi.runtime.tensors import load_tensors
 
 logger = logging.getLogger(__name__)
@@ -32,10 +34,12 @@ class Scores:
     Attributes:
         top1: percentage of images whose largest logit is that of their label.
         top5: percentage with their label among the five largest logits (or K, where K < 5).
-        log_prob: log p(y | x), the log-softmax of the logits, (N, K), float32, on the CPU.
+        log_prob: log p(y | x), the log-softmax of the logits, (N, K), on the CPU; of a model whose outputs are
+            densities (`is_density`), log p(x | y) on the scale of the images' 256 levels, with uniform noise.
         labels: (N,), int64, on the CPU.
         real_top1, real_top5: top1 and top5 on the images that have ReaL labels, where any ReaL label of an image counts
             as correct; None: not scored on ReaL labels.
+        bits_per_dim: mean of −log₂ p(x | y) per dimension under the images' own classes; None: not a density.
     """
 
     top1: float
@@ -44,6 +48,7 @@ class Scores:
     labels: Tensor = field(repr=False, compare=False)
     real_top1: float | None = None
     real_top5: float | None = None
+    bits_per_dim: float | None = None
 
 
 @torch.no_grad()
@@ -58,7 +63,7 @@ def score_classifier(
     """Score a classifier in evaluation mode; every image counts once.
 
     Args:
-        model: normalised images (B, C, H, W) → (B, K) logits, on `device`.
+        model: normalised images (B, C, H, W) → (B, K) logits or, with `is_density`, log p(x | y), on `device`.
         image_set: 8-bit images of one size.
         preprocessing: how images are normalised.
         device: device of the model.
@@ -70,24 +75,36 @@ def score_classifier(
     batch_size = max(1, min(_LARGEST_BATCH, _PIXELS_PER_BATCH // (height * width)))
     batches = load_batches(image_set, batch_size, seed=0, workers=workers, pin_memory=device.type == "cuda")
     normalize = preprocessing.make_normalizer(channels, device)
+    is_density, noise = getattr(model, "is_density", False), make_generator("cpu", 0, "noise of classifiers")
+    log_scale = preprocessing.compute_log_scale(image_set.shape)
     correct, among_five = 0, 0
     log_prob, all_labels = [], []
     for images, labels in batches:
-        logits = model(normalize(images.to(device, non_blocking=True))).cpu()
+        inputs = add_noise(images, noise) if is_density else images
+        logits = model(normalize(inputs.to(device, non_blocking=True))).cpu()
         correct += int((logits.argmax(1) == labels).sum())
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices
         among_five += int((best == labels[:, None]).sum())
-        log_prob.append(logits.float().log_softmax(1))
+        log_prob.append(logits + log_scale if is_density else logits.float().log_softmax(1))
         all_labels.append(labels)
         if real_labels is not None:
             real_labels.add(logits)
+    of_classes, own = torch.cat(log_prob), torch.cat(all_labels)
+    nats = -of_classes.gather(1, own[:, None]).mean().item()
     return Scores(
         100 * correct / len(image_set),
         100 * among_five / len(image_set),
-        torch.cat(log_prob),
-        torch.cat(all_labels),
-        *((real_labels.accuracy(1), real_labels.accuracy(5)) if real_labels is not None else ()),
+        of_classes,
+        own,
+        real_top1=None if real_labels is None else real_labels.accuracy(1),
+        real_top5=None if real_labels is None else real_labels.accuracy(5),
+        bits_per_dim=nats / (math.log(2) * channels * height * width) if is_density else None,
     )
+
+
+def add_noise(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return 8-bit images with uniform noise in [0, 1), whose density is that of a model of continuous values."""
+    return images + torch.rand(images.shape, generator=generator)
 
 
 @dataclass(frozen=True)

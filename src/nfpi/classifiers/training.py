@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from nfpi.classifiers.data import ClassifierData
-from nfpi.classifiers.scoring import score_classifier
+from nfpi.classifiers.scoring import add_noise, score_classifier
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import Device
-from nfpi.runtime.randomness import derive_seed
+from nfpi.runtime.randomness import derive_seed, make_generator
 from nfpi.runtime.signals import Interruption
 from nfpi.training.loop import State, Training, load_checkpoint, train
 from nfpi.training.optimizers import make_optimizer, make_schedule
@@ -68,8 +68,8 @@ def train_classifier(
     """Train on the training images, and measure the accuracy on the validation images, if there are any.
 
     Args:
-        model: normalised images (B, C, H, W) → (B, K) logits; a method `fit(images, labels)` is first called with
-            all training images.
+        model: normalised images (B, C, H, W) → (B, K) logits; a method `fit` is first called with all training images
+            (N, C, H, W), their labels (N,), all validation images and theirs.
         data: images and settings; with 0 epochs the weights stay as they are.
         seed: seed of the order of images, the standard augmentations, the choice of latent-augmented variants, and
             dropout.
@@ -86,7 +86,7 @@ def train_classifier(
         Interrupted: a signal asked to stop; the state is saved.
     """
     if hasattr(model, "fit"):
-        _fit_in_closed_form(model, data)
+        _fit_in_closed_form(model, data, seed)
     model = place_model(model, data.config, device.device)
     state = ClassifierState.new(model, data.config, seed, data.steps_per_epoch)
     found = load_checkpoint(checkpoints, device)
@@ -170,11 +170,16 @@ class ClassifierTraining(Training):
             self.validation_acc = scores.top1
 
 
-def _fit_in_closed_form(model: Any, data: ClassifierData) -> None:
-    """Call `model.fit` with all normalised training images (N, C, S, S) and their labels (N,), without augmentation."""
-    images = torch.from_numpy(data.train.images[np.arange(len(data.train))]).permute(0, 3, 1, 2)
-    normalize = data.preprocessing.make_normalizer(images.shape[1], torch.device("cpu"))
-    model.fit(normalize(images), torch.from_numpy(np.array(data.train.labels)))
+def _fit_in_closed_form(model: Any, data: ClassifierData, seed: int) -> None:
+    """Call `model.fit` with all training and validation images, without augmentation; a density gets noise."""
+    generator = make_generator("cpu", seed, "noise of a fit")
+    given: list[Tensor] = []
+    for split in (data.train, data.validation):
+        images = torch.from_numpy(split.images[np.arange(len(split))]).permute(0, 3, 1, 2)
+        normalize = data.preprocessing.make_normalizer(images.shape[1], torch.device("cpu"))
+        noisy = add_noise(images, generator) if getattr(model, "is_density", False) else images
+        given += [normalize(noisy), torch.from_numpy(np.array(split.labels))]
+    model.fit(*given)
 
 
 def _make_batch_transform(data: ClassifierData, device: Device) -> BatchTransform:

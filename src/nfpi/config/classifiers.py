@@ -131,7 +131,7 @@ class ClassifierConfig(Settings):
     """Training of a classifier on generated images, real images, or both."""
 
     model: Annotated[str, AfterValidator(lambda name: CLASSIFIERS[name].name)] = "resnet18"
-    """resnet18, swin, eva02, lda, or a model registered by the user"""
+    """resnet18, swin, eva02, lda, qda, or a model registered by the user"""
     architecture: dict[str, Any] = {}
     """settings of the model"""
     weights: Annotated[LocalPath | None, EXECUTION] = None

@@ -118,18 +118,19 @@ class TestClassifier(DetectingStage):
         logger.info("top-1 %.2f %% on %d test images", scores.top1, len(images))
 
     def _measure_detection(self, scores: Scores, classifier: LoadedClassifier) -> dict[str, float]:
-        """Return how well images of the other data set, if any, are told from test images by the margin."""
+        """Return how well images of the other data set, if any, are told from test images, by each score."""
         from nfpi.data.store import Pixels
         from nfpi.results.statistics.abstention import compute_margins
         from nfpi.results.statistics.detection import measure_detection
 
         if (images := self.read_unknown()) is None:
             return {}
-        known, unknown = (
-            -compute_margins(found.log_prob.numpy())
-            for found in (scores, classifier.score(classifier.resize(Pixels(images))))
-        )
-        return measure_detection({"confidence": (known, unknown)})
+        unknown = classifier.score(classifier.resize(Pixels(images)))
+        known, other = scores.log_prob, unknown.log_prob
+        found = {"confidence": (-compute_margins(known.numpy()), -compute_margins(other.numpy()))}
+        if scores.bits_per_dim is not None:
+            found["density"] = -known.logsumexp(1).numpy(), -other.logsumexp(1).numpy()
+        return measure_detection(found)
 
     def _select_metrics(
         self,
@@ -156,7 +157,9 @@ class TestClassifier(DetectingStage):
             computed = {f"{GENERATED_PREFIX}{name}": value for name, value in computed.items()}
             metrics = {"cnn_acc": scores.top1, "temperature": classifier.header["temperature"]}
         else:
-            metrics = {name: getattr(scores, name) for name in ("top1", "top5", "real_top1", "real_top5")}
+            metrics = {
+                name: getattr(scores, name) for name in ("top1", "top5", "real_top1", "real_top5", "bits_per_dim")
+            }
             metrics |= {"calibration_temperature": temperature, **self._measure_detection(scores, classifier)}
         metrics |= {**computed, validation_metric: validation_accuracy}
         return {name: value for name, value in metrics.items() if value is not None}
