@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 from stages.conftest import SmallRun, call, format_options
 
+from nfpi.results.recorded.calls import write_planned
 from nfpi.runs import CANDIDATE, GENERATED
 from nfpi.runtime.manifests import SUFFIX
 
@@ -148,6 +149,7 @@ def test_a_page_says_what_is_damaged_or_shows_the_same(run, table, tmp_path):
     shutil.copytree(run.root, root, ignore=shutil.ignore_patterns("tables"))
     for name in ("metrics", "tables"):
         shutil.copytree(table / name, root / name)
+    write_planned(root, [run.identity])
     page, command = root / "index.html", ("page", root)
     assert carried_out(command)[0] == 0
     expected = page.read_bytes()

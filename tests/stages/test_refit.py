@@ -8,6 +8,7 @@ import pytest
 
 from nfpi.data import read_image_set
 from nfpi.figures.curves import write_curves
+from nfpi.results.recorded.calls import write_planned
 from nfpi.results.recorded.csv_files import read_csv
 
 from .conftest import SmallRun, call, check_call, read_error_line, read_json
@@ -39,6 +40,7 @@ def test_the_log_has_no_validation_and_its_curves_are_drawn(refit):
     columns = ("train_bits_per_dim", "validation_bits_per_dim", "validation_nf_acc")
     assert read_csv(log, dict.fromkeys(columns, "float64")).count()[list(columns)].tolist() == [3, 0, 0]
     assert write_curves(refit.folder)
+    write_planned(refit.root, [refit.identity])
     check_call("page", refit.root)
     assert (refit.root / "index.html").is_file()
 

@@ -90,7 +90,7 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
     except ValidationError as error:
         path, fault = find_fault(error)
         source = max(reversed(layers), key=lambda name: _count_nested(layers[name], path))  # the last that sets it
-        raise ConfigError(f"{source}: {fault}") from None
+        raise ConfigError(f"{source}: {fault}" if path else fault) from None
     folder = choice.results / file.stem
     if any(place.is_file() for place in (folder, *folder.parents)):
         raise ConfigError(f"results: expected a folder, received {choice.results}, which is a file or below one")
