@@ -33,14 +33,17 @@ _VERDICTS = {
     "holds": ("#0072B2", "o", "full"),
     "too small to matter": ("#56B4E9", "D", "full"),
     "inconclusive": ("0.45", "o", "none"),
-    "does not hold": ("#D55E00", "X", "full"),
+    "does not hold": ("#E69F00", "X", "full"),
+    "contradicted": ("#D55E00", "X", "full"),
     "not run": ("0.6", "", "none"),
 }
 """Colour (palette of Okabe and Ito), marker and fill style of each verdict."""
 _CLAIM_COLOURS = {
     "replicated": "#0072B2",
     "replicated in part": "#0072B2",
-    "not replicated": "#D55E00",
+    "not replicated": "#E69F00",
+    "contradicted in part": "#D55E00",
+    "contradicted": "#D55E00",
     "inconclusive": "0.35",
     "not run": "0.6",
 }

@@ -146,7 +146,7 @@ def test_a_known_effect_is_found_at_the_lambda_that_validation_chooses(judge):
 @pytest.mark.parametrize(
     ("size", "changes", "verdict", "of_claim"),
     [
-        (-4.0, {}, "does not hold", "not replicated"),
+        (-4.0, {}, "contradicted", "contradicted"),
         (-4.0, {"direction": "less"}, "holds", "replicated"),
         (0.0, {"smallest_effect": 3.0}, "does not hold", "not replicated"),
         (0.0, {"smallest_effect": 3.0, "direction": "not_less"}, "holds", "replicated"),

@@ -8,23 +8,27 @@ adjusted by Holm's method over the claim's comparisons other than those of non-i
 |---|---|
 | holds | p < 0.05 and d ≥ m |
 | too small to matter | p < 0.05 and 0 < d < m |
-| does not hold | p < 0.05 and d < 0; or p ≥ 0.05 and h < m, which excludes an effect that matters |
+| contradicted | p < 0.05 and d ≤ −m |
+| does not hold | p < 0.05 and −m < d < 0; or p ≥ 0.05 and h < m, which excludes an effect that matters |
 | inconclusive | otherwise; also with fewer than two common seeds, unless test images are compared |
 | not run | there is no seed with runs of both rows |
 
-Non-inferiority (`not_less`) is judged by the interval only: it holds if l > −m and does not hold if h < −m. It is
+Non-inferiority (`not_less`) is judged by the interval only: it holds if l > −m and is contradicted if h < −m. It is
 excluded from Holm's adjustment, since no difference is claimed.
 
 **Diverged runs** have no value, except of the metric `divergence`, to which this paragraph does not apply. The
 difference is over the seeds for which both rows have one. If all seeds of the first row diverged, the comparison does
 not hold; if all of the second did, it is inconclusive, as there is nothing to compare with. A comparison that would
-hold is inconclusive if at most half of the seeds have a value in both rows, since seeds do not diverge at random.
+hold, or be contradicted, is inconclusive if at most half of the seeds have a value in both rows, since seeds do not
+diverge at random.
 
 **A claim** is
 
 | verdict | when its comparisons |
 |---|---|
 | not run | are all not run |
+| contradicted | are all contradicted |
+| contradicted in part | are contradicted in part, whatever the others say |
 | replicated | all hold |
 | replicated in part | have all run; and some hold, or else some are too small to matter and none "does not hold" |
 | not replicated | each does not hold or is too small to matter, and at least one does not hold |
@@ -55,9 +59,17 @@ from nfpi.results.statistics.significance import Comparison, compute_seeds_neede
 from nfpi.results.tables.building import check_same_images
 from nfpi.results.tables.rows import TableRow
 
-Verdict = Literal["holds", "too small to matter", "does not hold", "inconclusive", "not run"]
+Verdict = Literal["holds", "too small to matter", "does not hold", "contradicted", "inconclusive", "not run"]
 """Verdict on a comparison."""
-ClaimVerdict = Literal["replicated", "replicated in part", "not replicated", "inconclusive", "not run"]
+ClaimVerdict = Literal[
+    "replicated",
+    "replicated in part",
+    "not replicated",
+    "contradicted in part",
+    "contradicted",
+    "inconclusive",
+    "not run",
+]
 """Verdict on a claim."""
 
 
@@ -77,6 +89,8 @@ def judge_difference(difference: float, high: float, p_adjusted: float, smallest
         return "inconclusive"
     if p_adjusted < SIGNIFICANCE_LEVEL and difference > 0:
         return "holds" if difference >= smallest_effect else "too small to matter"
+    if p_adjusted < SIGNIFICANCE_LEVEL and difference < 0 and difference <= -smallest_effect:
+        return "contradicted"
     if p_adjusted < SIGNIFICANCE_LEVEL or high < smallest_effect:
         return "does not hold"
     return "inconclusive"
@@ -86,7 +100,7 @@ def judge_non_inferiority(low: float, high: float, margin: float) -> Verdict:
     """Judge whether d > −margin by the 95 % interval [low, high] of d; NaN: unknown."""
     if low > -margin:
         return "holds"
-    return "does not hold" if high < -margin else "inconclusive"
+    return "contradicted" if high < -margin else "inconclusive"
 
 
 def judge_with_diverged(
@@ -104,7 +118,8 @@ def judge_with_diverged(
         return "not run"
     if pairs == 0 and first_diverged == ran:
         return "does not hold"
-    if pairs == 0 or (verdict == "holds" and 2 * pairs <= ran and first_diverged + second_diverged > 0):
+    is_decided = verdict in ("holds", "contradicted")
+    if pairs == 0 or (is_decided and 2 * pairs <= ran and first_diverged + second_diverged > 0):
         return "inconclusive"
     return verdict
 
@@ -114,6 +129,8 @@ def judge_claim(verdicts: Collection[Verdict]) -> ClaimVerdict:
     distinct = set(verdicts)
     if distinct == {"not run"}:
         return "not run"
+    if "contradicted" in distinct:
+        return "contradicted" if len(distinct) == 1 else "contradicted in part"
     if "not run" in distinct:
         return "inconclusive"
     if distinct == {"holds"}:
