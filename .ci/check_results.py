@@ -6,7 +6,7 @@ from typing import cast
 
 import pandas as pd
 
-from nfpi.config.settings import FIGURES, FigureSettings
+from nfpi.config.experiments import FIGURES, FigureSettings
 
 ROWS = {"table2": 2, "table4": 2, "table5": 2, "table6": 2, "table7": 1, "table9": 3, "table10": 1}
 SMALLEST_FIGURE = 5000
