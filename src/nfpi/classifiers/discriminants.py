@@ -84,22 +84,20 @@ class QuadraticDiscriminant(nn.Module):
     def fit(self, images: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor) -> None:
         """Fit to images (N, C, S, S) and their labels (N,), with the A of highest accuracy on held-out images.
 
-        Without held-out images, A is the first that the settings name.
+        Of equal ones, and without held-out images, A is the largest.
         """
         from sklearn.decomposition import PCA
 
         pixels, classes = images.flatten(1).double().numpy(), labels.numpy()
         rank = min(len(pixels) - 1, pixels.shape[1])  # beyond, the images have no variance
-        candidates = list(dict.fromkeys(min(axes, rank) for axes in self._candidates))
-        pca = PCA(max(candidates), random_state=0).fit(pixels)
+        candidates = sorted({min(axes, rank) for axes in self._candidates}, reverse=True)
+        pca = PCA(candidates[0], random_state=0).fit(pixels)
         total = float(((pixels - pca.mean_) ** 2).sum() / len(pixels))
         accuracies = {}
-        for count in candidates:
+        for count in candidates if len(held_out) else ():
             self._fit_gaussians(pca.components_, pca.mean_, pixels, classes, count, total)
             accuracies[count] = float((self(held_out).argmax(1) == held_out_labels).double().mean())
-            if len(candidates) == 1 or not len(held_out):
-                return
-        best = max(candidates, key=accuracies.__getitem__)
+        best = max(accuracies, key=accuracies.__getitem__, default=candidates[0])
         self._fit_gaussians(pca.components_, pca.mean_, pixels, classes, best, total)
 
     def _fit_gaussians(
