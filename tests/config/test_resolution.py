@@ -234,11 +234,15 @@ FAULTS = [
     # the environment
     ({"datasets": {"digits": {"folder": "$NFPI_TEST_NOT_SET/x"}}}, "datasets.digits.folder: expected "),
     ({"cluster": {"account": "$NFPI_TEST_NOT_SET@v100"}}, "cluster.account: expected environment variables "),
+    ({"datasets": {"digits": {"folder": "$NFPI_TEST_EMPTY/x"}}}, "datasets.digits.folder: expected environment "),
+    ({"datasets": {"digits": {"folder": "~nfpi-test-nobody/x"}}}, "datasets.digits.folder: expected a path in a known"),
+    ({"preset": "~nfpi-test-nobody/x.yaml"}, "expected a path in a known home folder"),
 ]
 
 
 @pytest.mark.parametrize(("changes", "message"), FAULTS)
-def test_a_fault_is_one_line_that_names_the_key(project, changes, message):
+def test_a_fault_is_one_line_that_names_the_key(project, monkeypatch, changes, message):
+    monkeypatch.setenv("NFPI_TEST_EMPTY", "")
     with pytest.raises(ConfigError) as error:
         project.resolve(changes)
     assert message in str(error.value)

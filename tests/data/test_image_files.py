@@ -97,3 +97,11 @@ def test_others_are_named_or_converted(tmp_path, size, shape, received):
 def test_names_without_suffix_stay_apart():
     assert strip_suffixes([Path("a.png"), Path("b.jpg")]) == ["a", "b"]
     assert strip_suffixes([Path("a.png"), Path("a.jpg")]) == ["a.png", "a.jpg"]
+
+
+def test_a_link_to_a_parent_is_not_followed(tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "a/1.png")
+    for name in ("loop", "again"):
+        (tmp_path / "a" / name).symlink_to(tmp_path)
+    assert find_images([tmp_path]) == [tmp_path / "a/1.png"]

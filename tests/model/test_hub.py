@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, RepoUrl
 from huggingface_hub.errors import HTTPError
 
 from nfpi import ClassConditionalFlow
@@ -188,8 +188,9 @@ def test_what_is_neither_a_folder_nor_a_repository_is_one_line(name, tmp_path, m
 def test_a_model_is_pushed_and_pulled(fitted, images, tmp_path, monkeypatch):
     asked: list[tuple[str, dict[str, Any]]] = []
 
-    def create_repo(self: HfApi, repo_id: str, **options: Any) -> None:
+    def create_repo(self: HfApi, repo_id: str, **options: Any) -> RepoUrl:
         asked.append((repo_id, {"token": self.token, **options}))
+        return RepoUrl(f"https://huggingface.co/{repo_id}")
 
     def upload_folder(self: HfApi, *, repo_id: str, folder_path: str, **options: Any) -> str:
         asked.append((repo_id, options))

@@ -230,3 +230,10 @@ def test_a_digest_is_of_what_was_meant_to_be_written(tmp_path):
     write_manifest(tmp_path / "data.manifest.json", "make-it", "data", [file], key="key", digests=written.digests)
     with pytest.raises(ManifestError):
         find_product(file)
+
+
+def test_what_is_to_be_removed_is_among_the_files(foreign):
+    forge(foreign, ["part/file.txt"], ["log.csv"])
+    with pytest.raises(ManifestError, match="received a damaged one"):
+        remove_temporary(foreign)
+    assert (foreign.parent / "log.csv").exists()

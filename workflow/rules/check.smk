@@ -2,8 +2,6 @@ rule check_device:
     """Check a machine for trainings by nfpi check-device, with the resources of train_flow for half an hour."""
     log:
         f"{plan.resolved.results.as_posix()}/check-device/{plan.preset}.log",
-    benchmark:
-        f"{plan.resolved.results.as_posix()}/check-device/{plan.preset}.tsv"
     conda:
         ENVIRONMENT
     threads: jobs.threads("train_flow")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
+from nfpi.config.base import ConfigError
 from nfpi.config.datasets import SOURCES, DatasetBlock
 from nfpi.config.settings import Config
 from nfpi.results.tables.rows import list_tabled_runs
@@ -114,7 +115,9 @@ def _make_classifier_work(config: Config, run: Run, images: Images) -> Work:
     # classifiers of an autoencoder's data sets read the image files
     channels, side = (images.shape[0], images.shape[1]) if config.datasets[run.dataset].vae is None else (3, None)
     side = settings.image_size or side
-    assert side is not None  # these classifiers need an image_size
+    if side is None:
+        key = f"classifiers.{run.classifier}.image_size"
+        raise ConfigError(f"{key}: expected a size for {run.dataset}, whose image files differ in size, received none")
     shape = (channels, side, side)
     common = (run.classifier, run.dataset, shape, images.classes, settings.batch_size)
     return Work("train_classifier", *common, steps, trainings)

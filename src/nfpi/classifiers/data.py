@@ -110,7 +110,7 @@ class Variants:
         return _draw_rows(len(self.images) // self.per_image, self.per_image, probability, seed, epoch, repeats)
 
 
-@lru_cache(maxsize=2)  # this epoch and the next; every batch uses some of these rows
+@lru_cache(maxsize=1)  # every batch of an epoch uses some of these rows
 def _draw_rows(images: int, per_image: int, probability: float, seed: int, epoch: int, repeats: int) -> np.ndarray:
     generator = make_generator("cpu", seed, "nfa", epoch)
     count = repeats * images

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
@@ -104,13 +105,20 @@ def list_execution_settings(*classes: type[BaseModel]) -> set[str]:
 
 
 def _expand_variables(text: Any) -> Any:
-    """Expand environment variables; raises ValueError if a variable is unset."""
+    """Expand environment variables; raises ValueError if a variable is unset or empty."""
     if not isinstance(text, str):
         return text
-    expanded = os.path.expandvars(text)
-    if "$" in expanded:
+    if not all(os.environ.get(name) for name in re.findall(r"\$\{?(\w+)", text)):
         raise ValueError(f"expected environment variables that are set, received {text}")
-    return expanded
+    return os.path.expandvars(text)
+
+
+def expand_home(path: str) -> Path:
+    """Expand `~` and `~user`; raises ConfigError if the home folder is unknown."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"expected a path in a known home folder, received {path}") from None
 
 
 class TextOfFile(str):
@@ -140,7 +148,7 @@ def expand_path(path: Any) -> Any:
     expanded = _expand_variables(path)
     if not isinstance(expanded, str):
         return expanded
-    local = Path(expanded).expanduser()
+    local = expand_home(expanded)
     return path.folder / local if isinstance(path, TextOfFile) else local
 
 

@@ -21,6 +21,7 @@ from nfpi.config.base import (
     LocalPath,
     Settings,
     TextOfFile,
+    expand_home,
     explain,
     find_fault,
     suggest,
@@ -242,7 +243,7 @@ def _find_file(preset: str, folder: Path, extended_by: Path | None) -> Path:
     where = "preset" if extended_by is None else f"{extended_by}: extends"
     if "/" not in preset and not preset.endswith((".yaml", ".yml")):
         raise ConfigError(f"{where}: unknown preset '{preset}'{suggest(preset, known)}")
-    path = Path(preset).expanduser()
+    path = expand_home(preset)
     path = (path if extended_by is None else extended_by.parent / path).resolve()
     if not path.is_file():
         raise ConfigError(f"{where}: expected a file with settings, received {path}, which does not exist")

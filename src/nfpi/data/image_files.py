@@ -86,7 +86,9 @@ def check_size(path: Path, image: np.ndarray, size: tuple[int, ...]) -> None:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Return all files in a folder at any depth, sorted, without hidden ones; links to folders are followed.
+    """Return all files in a folder at any depth, sorted, without hidden ones.
+
+    Links to folders are followed; each folder is read once, and none that contains `folder`.
 
     Raises:
         OSError: a folder cannot be read.
@@ -96,8 +98,13 @@ def list_files(folder: Path) -> list[Path]:
         raise error
 
     files: list[Path] = []
+    known = {str(parent) for parent in folder.resolve().parents}
     for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        if os.path.realpath(place) in known:
+            folders.clear()
+            continue
+        known.add(os.path.realpath(place))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [Path(place) / name for name in names if not name.startswith(".")]
     return sorted(files)
 

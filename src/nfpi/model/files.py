@@ -150,14 +150,17 @@ def write_model(
     """Write config.json and model.safetensors, together or not at all.
 
     Raises:
-        ValueError: :func:`read_model` would refuse the config, e.g. because the prior has more classes than there are
-            names.
+        ValueError: :func:`read_model` would refuse the files, e.g. because weights are float64, or the prior has more
+            classes than there are names.
     """
     text = json.dumps(
         {"format": _FORMAT, "flow": flow.description, **config}, indent=2, ensure_ascii=False, allow_nan=False
     )
     _check_config(json.loads(text), flow, prior)
-    tensors = {f"flow.{name}": value for name, value in flow.state_dict().items()}
+    weights = flow.state_dict()
+    if any(value.is_floating_point() and value.dtype != torch.float32 for value in weights.values()):
+        build_flow(flow.description, weights)  # only flows of some extensions have weights of other dtypes
+    tensors = {f"flow.{name}": value for name, value in weights.items()}
     tensors |= {f"prior.{name}": value for name, value in serialize_prior(prior).items()}
     tensors |= {} if digests is None else {_DIGESTS: torch.from_numpy(digests)}
     with written_together():

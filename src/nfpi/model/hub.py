@@ -76,8 +76,8 @@ def push_model(
     hub = HfApi(token=token)
     with TemporaryDirectory() as folder:
         save_with_card(model, Path(folder), metrics, license)
-        hub.create_repo(repo_id, private=private, exist_ok=True)
-        url: str = hub.upload_folder(repo_id=repo_id, folder_path=folder, **options)
+        created = hub.create_repo(repo_id, private=private, exist_ok=True)  # a name without owner gets one
+        url: str = hub.upload_folder(repo_id=created.repo_id, folder_path=folder, **options)
         return url
 
 
@@ -97,6 +97,8 @@ def download_model(name: str, **options: Any) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS, CARD], **options))
     except (HTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:  # HTTPError: also of the connection
+        if getattr(error, "errno", None):  # a fault of this machine, e.g. a full disk
+            raise
         raise FormatError(
             f"{name}: expected a folder or a model of the hub, received neither ({format_error(error, 300)})"
         ) from None

@@ -184,7 +184,8 @@ def read_figures(root: Path, config: Config | None) -> list[ShownResult]:
     if config is not None:
         for name, figure in config.figures.items():
             pictures = figure.picture_names(name)
-            figures.append(_read_figure(root, ShownResult(name, figure.title, figure.describe(config)), pictures))
+            shown = ShownResult(name, figure.title or name, figure.describe(config))
+            figures.append(_read_figure(root, shown, pictures))
             others = [picture for picture in others if picture not in pictures]
     return figures + [_read_figure(root, ShownResult(name, name), [name]) for name in others]
 

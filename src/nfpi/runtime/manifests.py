@@ -17,9 +17,9 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from nfpi.runtime.files import file_digest, locate_below, write_atomically
 from nfpi.runtime.formats import parse_json
@@ -82,6 +82,13 @@ class Manifest(BaseModel):
     temporary: list[str] = []
     settings: dict[str, Any] = {}
     inputs: list[Input] = []
+
+    @model_validator(mode="after")
+    def _check_temporary(self) -> Self:
+        unlisted = [name for name in self.temporary if name not in self.files]
+        if unlisted:  # they are removed
+            raise ValueError(f"temporary: expected some of files, received {unlisted[0]}")
+        return self
 
     def list_keys(self, name: str) -> list[str]:
         """Return the keys of the inputs of this name."""

@@ -145,7 +145,9 @@ def _check_identity(stage: Stage, chain: Chain) -> None:
 
 
 def _is_made(stage: Stage) -> bool:
-    """Return whether the outputs are intact and have the key that is expected of them."""
+    """Return whether the outputs are there, intact, and have the key that is expected of them."""
     path = stage.get_path(MANIFEST)
     manifest = Chain().read(path)
-    return manifest is not None and manifest.key == stage.key and not find_faults(path)[1]
+    if manifest is None or manifest.key != stage.key or find_faults(path)[1]:
+        return False
+    return all((path.parent / name).is_file() for name in manifest.files)

@@ -251,6 +251,8 @@ class Sample(ModelCommand):
             raise ConfigError("sample: expected --output FILE or --folder FOLDER, received neither")
         self._check_output(self.output)
         self._check_output(self.folder, "--folder")
+        if self.output and self.folder and self.output.resolve().is_relative_to(self.folder.resolve()):
+            raise ConfigError(f"{self.output}: expected a file outside --folder, received one inside it")
         model = self._read_model()
         classes = self.classes or model.classes
         generators = {name: make_generator("cpu", self.seed, "class", name) for name in classes}

@@ -165,7 +165,7 @@ class _Images:
 
 def _name_dataset(folder: Path) -> str:
     """Name the data set after the folder, with invalid characters replaced, distinct from built-in data sets."""
-    stem = folder.resolve().name
+    stem = folder.name if folder.name not in ("", "..") else folder.resolve().name
     if folder.is_file():
         stem = stem.partition(".")[0]
     name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", stem).strip("-_.+") or "images"

@@ -87,7 +87,11 @@ class ShowCosts(Command):
         from nfpi.results.tables.markup import tables_to_markdown
 
         for root in find_roots(self.results):
-            frame = sum_costs(read_jobs(root), find_needed_jobs(root))
+            jobs = read_jobs(root)
+            if jobs.empty:
+                print(f"{root}: no job has ended yet, so there are no costs to show")
+                continue
+            frame = sum_costs(jobs, find_needed_jobs(root))
             text = tables_to_markdown([(f"Costs of {root.resolve().name}", lay_out_costs(frame))])
             print(text, end="")
             with written_together():

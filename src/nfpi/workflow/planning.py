@@ -20,6 +20,7 @@ from typing import Any
 from nfpi.config.base import ConfigError
 from nfpi.results.recorded.calls import read_keys
 from nfpi.runtime.chains import Chain
+from nfpi.runtime.files import locate_below
 from nfpi.runtime.manifests import Manifest, ManifestError
 from nfpi.stages.base import Stage
 from nfpi.stages.jobs import Job, Need, Planned, Wildcards
@@ -223,8 +224,8 @@ def find_edited(path: Path, manifest: Manifest) -> str:
     Larger files than a MiB are left to the stages that read them, and so are files that are missing or unreadable.
     """
     for name in manifest.files:
-        file = path.parent / name
         with suppress(OSError):
+            file = locate_below(path.parent, name)
             if file.stat().st_size <= _SMALL:
                 try:
                     manifest.check_file(name, file, path)

@@ -8,6 +8,7 @@ may replace images by others with the same size and `mtime`.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -198,6 +199,8 @@ def _unpack(archive: Path, into: Path, limits: ArchiveLimits) -> None:
     except (DataError, Interrupted, MemoryError):
         raise
     except Exception as error:  # the modules raise many, also for encrypted archives and for other files
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
         reason = format_error(error)
         raise DataError(
             f"{archive}: expected a whole zip or tar archive of files and folders, received an error ({reason})"
