@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import sys
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,14 @@ def _print_help() -> None:
             print(f"  {command.command:17} {(command.__doc__ or '').partition(chr(10))[0]}")
 
 
+def _print_help_of_command(arguments: list[str]) -> None:
+    """Print the help of a subcommand; argparse itself would ignore that the reader has closed the output."""
+    text = io.StringIO()
+    with suppress(SystemExit), redirect_stdout(text):
+        CliApp.run(create_commands_model(), cli_args=arguments)
+    print(text.getvalue(), end="")
+
+
 def run(arguments: list[str]) -> int:
     """Run a subcommand, and return the exit status, see :func:`nfpi.cli.main`."""
     for name in ("stdout", "stderr"):
@@ -144,6 +153,8 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
             try:
                 if first in ("--help", "-h"):
                     _print_help()
+                elif {"--help", "-h"} & {*arguments}:
+                    _print_help_of_command(arguments)
                 else:
                     CliApp.run(create_commands_model(), cli_args=arguments)
             finally:
