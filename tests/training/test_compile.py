@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -177,3 +178,9 @@ def test_a_compiler_that_does_not_work_is_an_error_where_it_is_asked_for(monkeyp
     monkeypatch.setattr(device_module, "_has_triton", lambda device: True)
     assert choose_compiler("auto", CPU) is None
     assert "No working C++ compiler found" in caplog.text
+
+
+def test_a_loss_with_the_posterior_is_not_compiled(make_data, device, backend):
+    state = train_small(make_data(learning_rate=1e-3, posterior_weight=30.0), device)
+    assert backend.graphs == 0
+    assert all(math.isfinite(row["train_bits_per_dim"]) for row in state.log)

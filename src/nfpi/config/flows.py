@@ -167,7 +167,7 @@ class TrainingConfig(Settings):
     """maximum norm of the gradient; 0: no clipping, as in the authors' released code"""
     posterior_weight: NonNegativeFloat = 0.0
     """γ of the loss −log p(x | y) − γ log p(y | x), in nats an image, under equal class frequencies (Ardizzone et al.,
-    2020); 0: the likelihood alone"""
+    2020); 0: the likelihood alone; otherwise steps are not compiled"""
     ema_decay: Fraction = 0.9999
     """largest decay of the exponential moving average, which begins after the first epoch: n steps after the first
     averaged one, its decay is min(ema_decay, 1 − (1 + n)^−ema_power)"""

@@ -70,6 +70,8 @@ class FlowTraining(Training):
         self._epoch_prior: FixedPrior | LearnedPrior = FixedPrior(prior, data.device)
         self._track: Callable[[TrainingState, GaussianPrior], None]
         compiler = choose_compiler(self.config.compile, data.device)
+        if self.config.posterior_weight:  # log p(y | x) breaks the graph, by the cache of its Gaussians in float64
+            compiler = None
         self._holds_bounds = compiler is not None or data.device.type != "cpu"
         held = (state.series_bounds, state.series_largest) if self._holds_bounds else (None, None)
         self._bounds = SeriesBounds(state.flow, *held)
