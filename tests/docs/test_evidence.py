@@ -6,12 +6,16 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from nfpi.evidence.rebuilding import BLOCK, RebuiltResults, fill_blocks, find_evidence, find_reference
+from nfpi.results.statistics.significance import Comparison, paired_t
+from nfpi.results.tables.rows import list_table_rows
+from nfpi.results.tables.summaries import measure_row
 
 ROOT = Path(__file__).parents[2]
 EVIDENCE = ROOT / "docs/evidence"
@@ -59,3 +63,72 @@ def test_readme_compares_table_3_with_the_paper():
         ours = read(preset).make_table("table3").sort_values("row")
         expected[f"{name}, ours"] = [f"{value:.1f}" for value in ours["nf_acc"]]
     assert printed == expected
+
+
+def values(preset: str, table: str, row: str, weight: float, metric: str) -> dict[int, float]:
+    """Return the values of a metric by seed."""
+    evidence = read(preset)
+    rows = list_table_rows(evidence.config, table)
+    [found] = [each for each in rows if each.label == row and each.weight == weight]
+    return dict(measure_row(evidence.metrics, found, [metric], None).summaries[metric].values)
+
+
+def gain(preset: str, table: str, row: str, weight: float, metric: str = "nf_acc") -> Comparison:
+    """Test a row against its λ = 0."""
+    return paired_t(values(preset, table, row, weight, metric), values(preset, table, row, 0, metric))
+
+
+def write_interval(of: Comparison) -> str:
+    return f"{of.difference:.1f} [{of.low:.1f}, {of.high:.1f}]".replace("-", "−")
+
+
+def write_sentences() -> list[str]:
+    """Write the parts of README's verdict that have numbers of runs."""
+    fashion, cifar = "fashion_mnist_small", "cifar10_small"
+    cnn = [f"{gain(preset, 'table2', 'NFπ', 1e4, 'cnn_acc').difference:.1f}" for preset in (fashion, cifar)]
+    fall = -gain(cifar, "table2", "NFπ", 3e5, "cnn_acc").difference
+    refitted = gain(f"{cifar}_following", "table9", "refitted", 3e5, "cnn_acc")
+
+    f_remains, f_all = (gain(f"{fashion}_following", "table9", row, 3e4) for row in ("refitted", "as trained"))
+    c_remains, c_all = (gain(f"{cifar}_following", "table9", row, 3e5) for row in ("refitted", "as trained"))
+    l_remains, l_all = (gain("cifar10_length", "table12", row, 3e5) for row in ("50 epochs, refitted", "50 epochs"))
+    cnn_remains, cnn_all = (
+        gain(f"{fashion}_following", "table9", row, 1e4, "cnn_acc") for row in ("refitted", "as trained")
+    )
+    assert c_remains.p_value > 0.05
+
+    above = []
+    for preset in ("digits", fashion, cifar):
+        verdicts = read(preset).judge_claims().query("claim == 'gradient_descent'")
+        significant = int((verdicts["p_adjusted"] < 0.05).sum())
+        differences = verdicts["difference"]
+        above.append((f"{differences.min():.1f} to {differences.max():.1f}", significant))
+    assert [significant for _, significant in above] == [0, 4, 1]
+    return [
+        f"on Fashion-MNIST (by {cnn[0]} points) and CIFAR-10 (by {cnn[1]})",
+        f"CNN-Acc on CIFAR-10 falls by {fall:.1f} after 12 epochs",
+        f"is open ({write_interval(refitted)})",
+        f"{f_remains.difference:.1f} of {f_all.difference:.1f} points of NF-Acc remain on Fashion-MNIST",
+        f"{c_remains.difference:.1f} (not significant, n.s.) of {c_all.difference:.1f} on CIFAR-10",
+        f"(after 50 epochs, {l_remains.difference:.1f} of {l_all.difference:.1f},",
+        f"of CNN-Acc on Fashion-MNIST at λ = 10⁴, {write_interval(cnn_remains)} of {cnn_all.difference:.1f}.",
+        f"by {above[0][0]} points on digits (n.s.), {above[1][0]} on Fashion-MNIST and {above[2][0]} on CIFAR-10",
+    ]
+
+
+def test_readme_has_no_number_of_a_run_that_the_evidence_does_not_give():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## Does the paper replicate?")[2].partition("\n## ")[0]
+    prose = "\n".join(line for line in section.splitlines() if not line.startswith("|"))
+    for sentence in write_sentences():
+        assert sentence in prose
+        prose = prose.replace(sentence, "")
+    assert not re.findall(r"\d+\.\d+", prose)
+
+
+def test_readme_prints_qda_of_the_evidence():
+    [line] = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith("| no flow")]
+    label = "Gaussians of the pixels (QDA)"
+    tables = [read(preset).make_table("table2") for preset in ("cifar10_small", "fashion_mnist_small", "digits")]
+    expected = [f"{table.loc[table['row'] == label, 'top1'].item():.1f}" for table in tables]
+    assert [cell.strip() for cell in line.strip("|").split("|")][3:] == expected

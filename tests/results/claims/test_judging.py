@@ -140,7 +140,7 @@ def test_a_known_effect_is_found_at_the_lambda_that_validation_chooses(judge):
     assert row["first_lambda"] == 100
     assert row["low"] < 4 < row["high"]
     assert (row["seeds"], row["planned_seeds"]) == (10, 10)
-    assert pd.isna(row["seeds_needed"])
+    assert pd.isna(row["seeds_needed_low"])
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_one_seed_decides_nothing_over_seeds(judge):
 def test_two_noisy_seeds_say_how_many_would_decide(judge):
     row = only(judge(effect(0.2), seeds=(0, 1)))
     assert row["verdict"] == "inconclusive"
-    assert row["seeds_needed"] > 2
+    assert row["seeds_needed_low"] > 2
 
 
 def test_a_seed_that_diverged_is_left_out_and_counted(judge):
@@ -320,10 +320,10 @@ def test_divergence_is_not_corrected(judge):
 
 def test_no_number_of_seeds_is_given_where_none_suffices(judge):
     small = comparison(smallest_effect=0.3)
-    assert only(judge(effect(0.15), small, seeds=tuple(range(4))))["seeds_needed"] > 4
+    assert only(judge(effect(0.15), small, seeds=tuple(range(4))))["seeds_needed_low"] > 4
     row = only(judge(effect(0.15), small, seeds=tuple(range(4)), split_ratio=1.0))
     assert row["verdict"] == "inconclusive"
-    assert pd.isna(row["seeds_needed"])
+    assert pd.isna(row["seeds_needed_low"])
 
 
 def test_rows_on_several_data_sets_are_told_apart(judge):
@@ -400,7 +400,7 @@ def test_no_number_of_seeds_is_given_where_only_diverged_runs_prevent_a_verdict(
 
     row = only(judge(values))
     assert (row["verdict"], row["first_diverged"]) == ("inconclusive", 5)
-    assert pd.isna(row["seeds_needed"])
+    assert pd.isna(row["seeds_needed_low"])
 
 
 def test_other_comparisons_do_not_change_the_seeds_that_non_inferiority_needs(judge):
@@ -411,11 +411,11 @@ def test_other_comparisons_do_not_change_the_seeds_that_non_inferiority_needs(ju
         "records"
     )
     assert alone["verdict"] == beside["verdict"] == "inconclusive"
-    assert alone["seeds_needed"] == beside["seeds_needed"] > 3
+    assert alone["seeds_needed_low"] == beside["seeds_needed_low"] > 3
 
 
 def test_an_effect_of_any_size_needs_seeds_for_the_one_that_was_found(judge):
-    assert only(judge(effect(0.05), comparison(smallest_effect=0)))["seeds_needed"] > 10
+    assert only(judge(effect(0.05), comparison(smallest_effect=0)))["seeds_needed_low"] > 10
 
 
 def test_values_beside_one_seeds_images_are_of_that_seed(judge):

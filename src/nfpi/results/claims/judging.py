@@ -54,7 +54,7 @@ import pandas as pd
 from nfpi.config.claims import DIVERGENCE, Claim, ClaimComparison
 from nfpi.results.claims.sides import ClaimData, Side, find_common_seeds, find_sides, find_split_ratio
 from nfpi.results.recorded.predictions import Predictions
-from nfpi.results.statistics.intervals import SIGNIFICANCE_LEVEL
+from nfpi.results.statistics.intervals import SIGNIFICANCE_LEVEL, std_interval
 from nfpi.results.statistics.significance import Comparison, compute_seeds_needed, holm, mcnemar, paired_t
 from nfpi.results.tables.building import check_same_images
 from nfpi.results.tables.rows import TableRow
@@ -205,12 +205,19 @@ class _Judged:
             ran=len(ran),
         )
 
-    @property
-    def seeds_needed(self) -> int | None:
-        """Number of seeds that would decide an inconclusive comparison; None if only its diverged runs make it so."""
+    def compute_seeds_needed(self, bound: Literal[0, 1]) -> int | None:
+        """Compute the number of seeds that would decide an inconclusive comparison.
+
+        Args:
+            bound: 0 or 1: with the standard deviation over seeds at the lower or upper bound of its 95 % interval.
+
+        Returns:
+            The number; None if only diverged runs make the comparison inconclusive, or no number suffices.
+        """
         if self.verdict_of_values != "inconclusive":
             return None
-        return _compute_seeds_needed(self.comparison, self.result, self.num_tests, self.split_ratio)
+        std = std_interval(self.result.std, self.result.seeds)[bound]
+        return _compute_seeds_needed(self.comparison, self.result, std, self.num_tests, self.split_ratio)
 
 
 _OF_CLAIMS = {"claim": "str", "number": "int64", "statement": "str", "paper": "str", "claim_verdict": "str"}
@@ -238,7 +245,8 @@ _OF_COMPARISONS: dict[str, tuple[str, Callable[[_Judged], Any]]] = {
     "second_diverged": ("int64", lambda judged: len(judged.second.diverged)),
     "paper_difference": ("float64", lambda judged: judged.paper_difference),
     "verdict": ("str", lambda judged: judged.verdict),
-    "seeds_needed": ("Int64", lambda judged: judged.seeds_needed),
+    "seeds_needed_low": ("Int64", lambda judged: judged.compute_seeds_needed(0)),
+    "seeds_needed_high": ("Int64", lambda judged: judged.compute_seeds_needed(1)),
     "split_ratio": ("float64", lambda judged: judged.split_ratio),
 }
 COLUMNS = _OF_CLAIMS | {name: kind for name, (kind, _) in _OF_COMPARISONS.items()}
@@ -248,8 +256,9 @@ COLUMNS = _OF_CLAIMS | {name: kind for name, (kind, _) in _OF_COMPARISONS.items(
 have a value, or one for McNemar's test of an accuracy. `first_value`, `second_value` and `difference` (first − second,
 in the metric's unit) are means over these seeds.
 `p_adjusted` is adjusted by Holm's method over the comparisons of the claim, without those of direction `not_less`.
-`seeds_needed` is given for inconclusive verdicts, unless no number of seeds suffices, the standard deviation over seeds
-is unknown, or only diverged runs make the comparison inconclusive.
+`seeds_needed_low` and `_high` are given for inconclusive verdicts, for the bounds of the 95 % interval of the standard
+deviation over seeds, unless no number of seeds suffices, it is unknown, or only diverged runs make the comparison
+inconclusive.
 `split_ratio` corrects the paired t test if the splits of different seeds overlap: it is the number of test images per
 training image. 0: the test is not corrected.
 """
@@ -318,9 +327,9 @@ def _read_predictions(
 
 
 def _compute_seeds_needed(
-    comparison: ClaimComparison, result: Comparison, num_tests: int, split_ratio: float
+    comparison: ClaimComparison, result: Comparison, std: float, num_tests: int, split_ratio: float
 ) -> int | None:
-    """Return the number of seeds that would decide the comparison with a power of 80 %, given the observed variance.
+    """Return the number of seeds that would decide the comparison with a power of 80 %, given a standard deviation.
 
     A comparison is decided once the difference is distinguished from zero or from the smallest effect that matters. The
     effect to detect is the distance of the observed difference from the farther of these two; if the smallest effect is
@@ -334,5 +343,5 @@ def _compute_seeds_needed(
     elif not math.isnan(result.difference):
         difference = -result.difference if comparison.direction == "less" else result.difference
         effect = min(smallest or math.inf, max(difference, smallest - difference))
-    needed = compute_seeds_needed(result.std, effect, level=level, split_ratio=split_ratio)
+    needed = compute_seeds_needed(std, effect, level=level, split_ratio=split_ratio)
     return None if needed is None else max(needed, result.seeds + 1)

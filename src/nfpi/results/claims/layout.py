@@ -65,7 +65,7 @@ def lay_out_claims(verdicts: pd.DataFrame) -> list[tuple[str, TextTable]]:
         make_number_column("p", verdicts["p_adjusted"], lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"),
         make_number_column("Seeds", verdicts["seeds"], map(_format_seeds, rows)),
         make_text_column("Verdict", verdicts["verdict"]),
-        make_number_column("Seeds needed", verdicts["seeds_needed"].astype("float64"), "{:.0f} seeds".format),
+        make_text_column("Seeds needed", map(_format_seeds_needed, rows)),
     ]
     return [
         (title, TextTable(claims, [False] * len(firsts))),
@@ -139,6 +139,13 @@ def _name_claim(row: VerdictRow) -> str:
     return str(row["number"]) if row["number"] else str(row["claim"])
 
 
+def _format_seeds_needed(row: VerdictRow) -> str:
+    low, high = row["seeds_needed_low"], row["seeds_needed_high"]
+    if pd.isna(low):
+        return ""
+    return f"{low} or more" if pd.isna(high) else f"{low} to {high}"
+
+
 def _describe_metric(row: VerdictRow) -> str:
     entry = find_metric(row["metric"])
     return f"{entry.label} ({entry.unit})" if entry.unit else entry.label
@@ -151,10 +158,11 @@ def _compose_notes(verdicts: pd.DataFrame) -> Iterator[str]:
         "are those of the test split, and a positive difference favours the claim. Threshold: the smallest difference "
         "that supports the claim."
     )
-    if verdicts["seeds_needed"].notna().any():
+    if verdicts["seeds_needed_low"].notna().any():
         yield (
-            "Seeds needed: an estimate of the number of seeds in all that would detect, with a power of 80 %, a "
-            "difference as small as the threshold (if that is 0, the observed one); fewer suffice for a larger one."
+            "Seeds needed: the number of seeds in all that would detect, with a power of 80 %, a difference as small "
+            "as the threshold (if that is 0, the observed one), for both bounds of the 95 % interval of the standard "
+            "deviation over seeds."
         )
     if verdicts["p_adjusted"].notna().any():
         yield "p: two-sided, adjusted by Holm's method over the comparisons of a claim."

@@ -61,3 +61,18 @@ def t_interval(values: np.ndarray, split_ratio: float = 0.0) -> tuple[float, flo
     half_width = float(stdtrit(n - 1, (1 + LEVEL) / 2) * error)
     mean = float(values.mean())
     return mean - half_width, mean + half_width
+
+
+def std_interval(std: float, n: int) -> tuple[float, float]:
+    """Compute the interval of the standard deviation of normal values, s √((n − 1) / χ²), from that of n of them.
+
+    Args:
+        std: s, with divisor n − 1; NaN or 0 is returned as it is.
+        n: number of values.
+    """
+    if not std > 0:
+        return std, std
+    from scipy.special import chdtri
+
+    low, high = (std * math.sqrt((n - 1) / chdtri(n - 1, (1 + sign * LEVEL) / 2)) for sign in (-1, 1))
+    return low, high
