@@ -42,6 +42,20 @@ def test_metrics_are_kept_as_they_are_and_predictions_where_a_table_compares_the
     assert not (results.evidence / "predictions.npz").exists()
 
 
+def test_probabilities_are_kept_where_a_table_has_metrics_of_them(results: Results):
+    settings = results.stored.config.model_dump()
+    settings["tables"]["table2"]["metrics"] = ["nf_acc", "ece"]
+    results.stored = type(results.stored).of("mine", type(results.stored.config).model_validate(settings))
+    for seed in (0, 1):
+        results.make_runs(seed)
+    results.gather()
+    made = read_predictions(results.root / FLOW.folder / "predictions.npz")
+    for _ in range(2):
+        kept = read_kept(results.evidence).predictions[FLOW]
+        assert kept.class_log_prob == pytest.approx(made.class_log_prob, rel=1e-3)
+        results.gather()
+
+
 def test_checksums_are_those_of_the_usual_command(results: Results):
     results.make_runs(0)
     results.gather()

@@ -68,8 +68,11 @@ def test_a_gpu_trains_in_what_it_has_in_hardware(card, capability, best, missing
             choose_precision(precision, CUDA)
 
 
-def test_a_cpu_trains_in_float32_unless_bfloat16_is_asked_for():
-    assert choose_precision("auto", CPU) == choose_precision("32-true", CPU) == "32-true"
+@pytest.mark.parametrize(("capabilities", "best"), [({"amx_bf16": True}, "bf16-mixed"), ({}, "32-true")])
+def test_a_cpu_trains_in_bfloat16_if_asked_or_if_it_has_amx(monkeypatch, capabilities, best):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert choose_precision("auto", CPU) == best
+    assert choose_precision("auto", torch.device("mps")) == choose_precision("32-true", CPU) == "32-true"
     assert choose_precision("bf16-mixed", CPU) == "bf16-mixed"
     with pytest.raises(ValueError, match=r"^precision: .*CPU.*32-true, bf16-mixed.*tf32$"):
         choose_precision("tf32", CPU)

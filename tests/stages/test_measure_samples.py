@@ -50,7 +50,8 @@ def test_distances_are_measured_if_there_are_enough_images(complete_run: SmallRu
     )
     check_call(*command)
     found = read_json(tmp_path / "metrics.json")
-    names = {f"{name}_resnet18" for name in ("fid", "kid", "precision", "recall")}
+    distances = ("fid", "kid", "precision", "recall")
+    names = {f"{prefix}{name}_resnet18" for prefix in ("", "real_") for name in distances}
     assert set(found["metrics"]) == {"gan_test", "saturated", *names}
     assert found["settings"]["quality"]["images"] == 30
     check_call(*command)

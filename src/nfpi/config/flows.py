@@ -132,19 +132,27 @@ _STEPS, _EPOCHS = 800, 20
 """smallest numbers of steps and of epochs"""
 _STEPS_PER_EPOCH = {128: 100, 64: 100, 32: 40, 16: 0}
 """batch sizes, largest first, and the smallest number of steps of an epoch with which each is chosen"""
+_RECIPE = {"schedule": "cosine", "precision": "auto"}
+"""settings of short trainings that do not depend on the number of images"""
 
 
-def choose_batch_size(num_images: int) -> int:
-    """Return 128 or 64 if an epoch then has 100 steps; otherwise 32 if 20 epochs then have 800; otherwise 16.
+def size_training(num_images: int, epochs: int | None = None, batch_size: int | None = None) -> dict[str, Any]:
+    """Return the settings of a small flow's training on this number of images.
 
-    How far a flow follows its prior depends on the number of steps more than on that of the images in a step.
+    Batches of 128 or 64 if an epoch then has 100 steps; otherwise of 32 if 20 epochs then have 800; otherwise of 16. How
+    far a flow follows its prior depends on the number of steps more than on that of the images in a step. The fewest
+    epochs that give 800 steps, but at least 20. A warm-up of a tenth of the steps.
+
+    Args:
+        num_images: number of training images.
+        epochs, batch_size: those given by the user; None: chosen.
     """
-    return next(size for size, steps in _STEPS_PER_EPOCH.items() if num_images >= size * steps)
-
-
-def choose_epochs(num_images: int, batch_size: int) -> int:
-    """Return the fewest epochs that give 800 steps, but at least 20."""
-    return max(_EPOCHS, ceil(_STEPS / ceil(num_images / batch_size)))
+    if batch_size is None:
+        batch_size = next(size for size, steps in _STEPS_PER_EPOCH.items() if num_images >= size * steps)
+    per_epoch = ceil(num_images / batch_size)
+    if epochs is None:
+        epochs = max(_EPOCHS, ceil(_STEPS / per_epoch))
+    return {"epochs": epochs, "batch_size": batch_size, "warmup_steps": epochs * per_epoch // 10} | _RECIPE
 
 
 class TrainingConfig(Settings):
@@ -186,7 +194,7 @@ class TrainingConfig(Settings):
     """epochs between two evaluations on the validation split"""
     precision: Literal["auto", "32-true", "tf32", "bf16-mixed"] = "32-true"
     """precision of training steps: float32 (32-true), convolutions in TF32 (tf32), coupling networks in bfloat16
-    (bf16-mixed); auto: bf16-mixed on GPUs that support it (A100, H100), otherwise 32-true"""
+    (bf16-mixed); auto: bf16-mixed on GPUs that support it (A100, H100) and CPUs with AMX, otherwise 32-true"""
     compile: Annotated[bool | Literal["auto"], EXECUTION] = "auto"
     """whether steps on batches of full size run as one compiled graph; auto: on GPUs with Triton only;
     the first step then takes minutes; the results differ in their rounding"""

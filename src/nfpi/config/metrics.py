@@ -109,6 +109,12 @@ def find_registered_name(name: str) -> str:
     return name
 
 
+def is_computed(name: str) -> bool:
+    """Return whether a metric is computed from the log-probabilities of images, not recorded by a stage."""
+    base = find_registered_name(name)
+    return base in METRICS and METRICS[base].builder is not None
+
+
 def list_computed_metrics(own: Iterable[str] = ()) -> list[str]:
     """Return the names of the metrics computed for a run: all built-in ones, and the user's `own`."""
     project = [name for name in METRICS if METRICS[name].extension is None and METRICS[name].builder is not None]
@@ -182,9 +188,13 @@ DISTANCES: dict[str, tuple[str, bool, int, str]] = {
 distance and of the network, as in `fid_resnet18`."""
 
 
+REAL_PREFIX = "real_"
+"""Prefix of distances between the real images of two splits, instead of generated and real ones."""
+
+
 def find_network(name: str) -> str | None:
     """Return the network whose features a metric is of; None: it is no distance of features."""
-    distance, _, network = name.partition("_")
+    distance, _, network = name.removeprefix(REAL_PREFIX).partition("_")
     return network if distance in DISTANCES and network in NETWORKS else None
 
 
@@ -307,14 +317,15 @@ _RECORDED = (
     _samples("saturated", "Saturated", "%", meaning="share of values of the generated images that are 0 or 255"),
     *(
         _samples(
-            f"{distance}_{network}",
-            f"{label} ({of})",
+            f"{prefix}{distance}_{network}",
+            f"{label} ({of}{suffix})",
             higher_is_better=is_better,
             decimals=decimals,
             meaning=f"{meaning} features of {of}",
         )
         for network, of in NETWORKS.items()
         for distance, (label, is_better, decimals, meaning) in DISTANCES.items()
+        for prefix, suffix in (("", ""), (REAL_PREFIX, ", real images of the other split"))
     ),
     _real("top1", "Top-1", **_SHARE, meaning="accuracy of a classifier trained on real images"),
     _real("top5", "Top-5", **_SHARE, meaning="share of images whose class is among the five most probable ones"),

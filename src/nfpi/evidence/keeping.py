@@ -2,7 +2,8 @@
 
 - `runs.csv`: all metrics of all runs, one row per value. The first row of a run has no metric, but in `status` whether
   it diverged, and in `record` the rest of its metrics.json: settings, versions, commit, device.
-- `predictions.npz`: labels and predicted classes of the runs that a table or a claim compares image by image, if any.
+- `predictions.npz`: labels and predicted classes of the runs that a table or a claim compares image by image, if any;
+  also log p(y | x) in float16 of those of a table with metrics of probabilities, such as ECE.
 - `settings.json`: the settings of the preset, with the seeds of these runs.
 - `SHA256SUMS`: checksums of the others, in the format of `sha256sum`.
 """
@@ -16,11 +17,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from nfpi.config.base import explain, list_execution_settings
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.config.flows import TrainingConfig
+from nfpi.config.metrics import is_computed
 from nfpi.config.settings import Config
 from nfpi.results.recorded.calls import SETTINGS_FILE, StoredSettings, read_settings
 from nfpi.results.recorded.csv_files import read_csv, write_rows
@@ -158,7 +161,8 @@ def gather_evidence(
     tabled = list_tabled_runs(replace_seeds(merged.config, {run.seed for run in kept}))
     config = replace_seeds(merged.config, {run.seed for run in tabled if run in kept})
     available = {**earlier.predictions, **predictions}
-    compared = {run: available[run] for run in _list_compared_runs(config) if run in available}
+    compared = {run: _drop_probabilities(available[run]) for run in _list_compared_runs(config) if run in available}
+    compared |= {run: available[run] for run in _list_scored_runs(config) if run in available}
     _write(output, sort_runs(kept.values()), compared, replace(merged, config=config).to_text())
     return GatheringSummary(
         runs=len(chosen),
@@ -180,6 +184,16 @@ def _list_compared_runs(config: Config) -> list[Run]:
         run for name, rows in tables.items() for run in list_runs_to_compare(rows, config.tables[name].metrics)
     ]
     return list(dict.fromkeys([*of_tables, *list_runs_compared_by_image(config)]))
+
+
+def _list_scored_runs(config: Config) -> list[Run]:
+    """Return the runs of tables that have a metric of probabilities."""
+    scored = [name for name, table in config.tables.items() if any(map(is_computed, table.metrics))]
+    return [run for name in scored for row in list_table_rows(config, name) for run in row.runs]
+
+
+def _drop_probabilities(predictions: Predictions) -> Predictions:
+    return Predictions(predictions.label, predictions.predicted, np.zeros(0, np.float32), np.zeros((0, 0), np.float32))
 
 
 def _write(output: Path, runs: Sequence[RecordedRun], compared: Mapping[Run, Predictions], settings: str) -> None:

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from nfpi.config.base import NonNegativeFloat, Seed, Settings, explain
 from nfpi.config.experiments import Refit
-from nfpi.config.flows import FLOWS, FlowBlock, TrainingConfig, choose_batch_size, choose_epochs
+from nfpi.config.flows import FLOWS, FlowBlock, TrainingConfig, size_training
 from nfpi.config.metrics import MISMATCH_LIMIT
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT, PRIORS, LearnedMethod, PriorBlock, compute_weight, get_alpha
 from nfpi.data.store import ImageSet, digest_images
@@ -138,11 +138,9 @@ def choose_training(
 ) -> TrainingConfig:
     """Return the training settings of a fit.
 
-    Defaults: batch size and epochs by the number of images (:func:`nfpi.config.flows.choose_batch_size`,
-    :func:`nfpi.config.flows.choose_epochs`); a warm-up of 100 steps, but at most a quarter of all; augmentation
-    `shift` if the longer side exceeds 16 pixels, otherwise none; one evaluation, at the end; `fit_after_epochs` 0 for a
-    single epoch, otherwise 1; a learning rate of 0.003 for Glow and transformer flows. The others are those of
-    :class:`TrainingConfig`.
+    Defaults: those of :func:`nfpi.config.flows.size_training`; augmentation `shift` if the longer side exceeds 16
+    pixels, otherwise none; one evaluation, at the end; `fit_after_epochs` 0 for a single epoch, otherwise 1; a learning
+    rate of 0.003 for Glow and transformer flows. The others are those of :class:`TrainingConfig`.
 
     Args:
         training: settings that differ from the defaults, as under `training:` in config.yaml.
@@ -157,15 +155,12 @@ def choose_training(
     given = {**_TRAINING.get(kind, {}), **(training or {})}
     given |= {} if epochs is None else {"epochs": epochs}
     checked = parse_settings(TrainingConfig, {**given, "fit_after_epochs": 0}, "training: ")
-    batch_size = checked.batch_size if "batch_size" in given else choose_batch_size(num_images)
-    epochs = checked.epochs if "epochs" in given else choose_epochs(num_images, batch_size)
-    defaults = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "warmup_steps": min(100, epochs * -(-num_images // batch_size) // 4),
+    chosen = {name: getattr(checked, name) for name in ("epochs", "batch_size") if name in given}
+    sized = size_training(num_images, **chosen)
+    defaults = sized | {
         "augmentation": "none" if side <= _SMALL else "shift",
-        "evaluate_every": epochs,
-        "fit_after_epochs": 0 if epochs == 1 else 1,
+        "evaluate_every": sized["epochs"],
+        "fit_after_epochs": 0 if sized["epochs"] == 1 else 1,
     }
     return parse_settings(TrainingConfig, {**defaults, **given}, "training: ")
 

@@ -16,9 +16,9 @@ _LOWEST_CAPABILITY = 8
 def choose_precision(wanted: str, device: torch.device) -> str:
     """Choose the training precision on a device.
 
-    `auto` is bf16-mixed on a CUDA GPU that computes bfloat16 in hardware, and float32 on all other devices. It never
-    means TF32, as NVIDIA GPUs with TF32 (compute capability 8.0 and above) also have bfloat16. On a CPU, float32 is
-    reproducible bit for bit; bf16-mixed must be requested, and is faster only with AVX512-BF16 or AMX.
+    `auto` is bf16-mixed on a CUDA GPU, or a CPU with AMX, which multiply matrices of bfloat16 in hardware, and float32
+    on all other devices. It never means TF32, as NVIDIA GPUs with TF32 (compute capability 8.0 and above) also have
+    bfloat16.
 
     Args:
         wanted: `auto`, `32-true`, `tf32` or `bf16-mixed`.
@@ -31,7 +31,8 @@ def choose_precision(wanted: str, device: torch.device) -> str:
         return wanted
     usable = _list_precisions(device)
     if wanted == "auto":
-        return "bf16-mixed" if device.type == "cuda" and "bf16-mixed" in usable else "32-true"
+        is_fast = "bf16-mixed" in usable and (device.type == "cuda" or (device.type == "cpu" and _has_amx()))
+        return "bf16-mixed" if is_fast else "32-true"
     if wanted not in usable:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
         raise ValueError(
@@ -48,6 +49,11 @@ def _list_precisions(device: torch.device) -> list[str]:
     # not torch.cuda.is_bf16_supported, which asks the current device
     is_new = torch.cuda.get_device_capability(device)[0] >= _LOWEST_CAPABILITY
     return ["32-true", "tf32", "bf16-mixed"] if is_new else ["32-true"]
+
+
+def _has_amx() -> bool:
+    """Return whether the CPU has AMX with bfloat16; versions of torch that cannot tell say that it has not."""
+    return bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import NAME, NAME_RULE, ConfigError
 from nfpi.config.datasets import SOURCES, ArchiveLimits, DataError, DatasetConfig
-from nfpi.config.flows import choose_batch_size, choose_epochs
+from nfpi.config.flows import size_training
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT
 from nfpi.config.resolution import build_json_schema, resolve
 from nfpi.results.numbers import format_duration
@@ -237,10 +237,9 @@ def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str], 
         dataset["train_per_class"] = _PER_CLASS
         counts = _count_images(name, dataset, images.folder)
     splits = {split: int(count.sum()) for split, count in counts.items()}
-    batch_size = choose_batch_size(splits["train"])
-    epochs = choose_epochs(splits["train"], batch_size)
+    training = size_training(splits["train"])
+    epochs, batch_size = training["epochs"], training["batch_size"]
     steps = epochs * math.ceil(splits["train"] / batch_size)
-    warmup_steps = min(100, steps // 10)
     remarks = [f"training of each flow: {steps} steps ({epochs} epochs in batches of {batch_size})"]
     is_small = splits["validation"] < FEW_IMAGES
     remarks += [describe_few_images(splits["validation"])] if is_small else []
@@ -254,12 +253,7 @@ def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str], 
         "flows": {
             "mef": {"num_flows": [4] * levels, "num_blocks": [2, 1, 1][:levels], "hidden_channels": [48] * levels}
         },
-        "training": {
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "warmup_steps": warmup_steps,
-            "augmentation": "shift" if max(height, width) > _SHIFTED else "flip",
-        },
+        "training": training | {"augmentation": "shift" if max(height, width) > _SHIFTED else "flip"},
         "generation": {"temperatures": [1.0] if is_small else [0.7, 1.0], "per_class": per_class},
         "classifiers": {"resnet18": classifier},
         "tables": {"table2": {"title": title, "metrics": ["nf_acc", "cnn_acc"], "experiments": [experiment]}},

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config.flows import QualityConfig
-from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, find_network
+from nfpi.config.metrics import GENERATED_PREFIX, REAL_PREFIX, VALIDATION_PREFIX, find_network
 from nfpi.results.recorded.records import read_record
 from nfpi.runs import (
     GENERATED_CLASSIFIER,
@@ -293,21 +293,28 @@ class MeasureSamples(MeasuringStage):
         raise ValueError(f"generated: expected images of temperature {temperature:g}, received none")
 
     def _compare(self, name: str, generated: ImageSet, reference: LoadedClassifier) -> dict[str, float]:
-        """Return the distances by the features of a network; none, with a warning, if there are too few images."""
+        """Return the distances by the features of a network, also of real images of the other split from real ones.
+
+        Those for which there are too few images are missing, with a warning.
+        """
         from nfpi.classifiers.features import compare_features, draw_images
         from nfpi.data.store import read_image_set
 
-        sets = generated, read_image_set(self.data / self.quality.split)
-        count, seed = min(self.quality.images, *map(len, sets)), int(reference.header["seed"])
-        network = self._find_network(name, reference)
-        enough = 2 * network.num_features
-        if count < enough:
-            needs = f"expected at least {enough} images, twice the {network.num_features} features, received {count}"
-            logger.warning("no FID, KID, precision and recall (%s): %s", name, needs)
-            return {}
-        of_generated, of_real = (network.extract_features(draw_images(images, count, seed)) for images in sets)
-        found = compare_features(of_generated, of_real, self.quality)
-        return {f"{distance}_{name}": value for distance, value in found.items()}
+        network, seed = self._find_network(name, reference), int(reference.header["seed"])
+        splits = ("train", "test") if self.quality.split == "train" else ("test", "train")
+        real, other = (read_image_set(self.data / split) for split in splits)
+        enough, found = 2 * network.num_features, {}
+        for prefix, images in (("", generated), (REAL_PREFIX, other)):
+            sets = images, real
+            count = min(self.quality.images, *map(len, sets))
+            if count < enough:
+                needs = f"at least {enough} images, twice the {network.num_features} features"
+                logger.warning("%sfid_%s, …: expected %s, received %d", prefix, name, needs, count)
+                continue
+            features = (network.extract_features(draw_images(each, count, seed)) for each in sets)
+            distances = compare_features(*features, self.quality)
+            found |= {f"{prefix}{distance}_{name}": value for distance, value in distances.items()}
+        return found
 
     def _find_network(self, name: str, reference: LoadedClassifier) -> Inception | LoadedClassifier:
         """Return the network of this name, which is the reference classifier or Inception."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from nfpi.results.metrics import compute_metrics
 from nfpi.results.recorded.predictions import (
     pack_predictions,
     read_packed_predictions,
@@ -142,12 +143,14 @@ def test_an_entry_that_is_not_an_array_is_refused(path):
     assert str(error.value).startswith(f"{path}: ")
 
 
-def test_labels_and_predictions_of_several_runs_fit_in_one_file(tmp_path):
-    expected = {}
+def test_predictions_of_several_runs_fit_in_one_file(tmp_path):
+    """Metrics of probabilities can be computed again from the rounded log-probabilities."""
+    expected, tau = {}, torch.tensor([1.0, 300.0])
     for seed in range(2):
         path = tmp_path / f"{seed}.npz"
-        log_prob = torch.randn(360, 10, generator=torch.Generator().manual_seed(seed))
-        write_predictions(path, torch.arange(360) % 10, log_prob)
+        log_prob = tau[seed] * torch.randn(360, 10, generator=torch.Generator().manual_seed(seed))
+        labels = torch.arange(360) % 10
+        write_predictions(path, labels, log_prob, (labels[:50], log_prob[:50]))
         expected[f"digits/mef/fpi/lambda=1/seed={seed}"] = read_predictions(path)
     (tmp_path / "all.npz").write_bytes(pack_predictions(expected))
     found = read_packed_predictions(tmp_path / "all.npz")
@@ -155,7 +158,14 @@ def test_labels_and_predictions_of_several_runs_fit_in_one_file(tmp_path):
     for run, predictions in found.items():
         assert np.array_equal(predictions.label, expected[run].label)
         assert np.array_equal(predictions.is_correct, expected[run].is_correct)
-    assert (tmp_path / "all.npz").stat().st_size < 0.2 * (tmp_path / "0.npz").stat().st_size
+        assert np.array_equal(predictions.validation_label, expected[run].validation_label)
+        names = ["ece", "nll", "brier"]
+        scores = [
+            compute_metrics(names, torch.tensor(of.class_log_prob), torch.tensor(of.label))
+            for of in (predictions, expected[run])
+        ]
+        assert scores[0] == pytest.approx(scores[1], rel=1e-3)
+    assert (tmp_path / "all.npz").stat().st_size < 1.5 * (tmp_path / "0.npz").stat().st_size
 
 
 @pytest.mark.parametrize(

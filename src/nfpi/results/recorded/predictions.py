@@ -33,7 +33,7 @@ class Predictions:
         validation_label: index of the class of each of the M validation images, (M,) int32; (0,) if there are none.
         validation_class_log_prob: log p(y | x) of these, (M, K) float32.
 
-    Those of :func:`read_packed_predictions` have no log-probabilities.
+    Those of :func:`read_packed_predictions` have no log p(x | y), and only some have log p(y | x).
     """
 
     label: np.ndarray
@@ -64,8 +64,8 @@ class Predictions:
         return counts
 
 
-_PACKED = ("label", "predicted")
 _CLASS_LOG_PROB = "class_log_prob"
+_PACKED = ("label", "predicted", _CLASS_LOG_PROB, "validation_label", f"validation_{_CLASS_LOG_PROB}")
 _VALIDATION = {"validation_label": np.int32, "validation_class_log_prob": np.float32}
 _TYPES = {
     **{"label": np.int32, "predicted": np.int32, "log_prob": np.float32, _CLASS_LOG_PROB: np.float32},
@@ -110,13 +110,16 @@ def find_predictions(root: str | os.PathLike[str], run: Run) -> Predictions | No
 
 
 def pack_predictions(predictions: Mapping[str, Predictions]) -> bytes:
-    """Return the contents of a file of labels and predicted classes of several runs, by the runs' folders."""
+    """Return the contents of a file of predictions of several runs, by the runs' folders; empty arrays are left out.
+
+    Log-probabilities are rounded to float16, by at most 0.05 %.
+    """
     arrays = {f"{folder}/{name}": getattr(found, name) for folder, found in predictions.items() for name in _PACKED}
-    return _compress(arrays)
+    return _compress({name: array for name, array in arrays.items() if array.size}, np.float16)
 
 
 def read_packed_predictions(path: Path) -> dict[str, Predictions]:
-    """Read a file of :func:`pack_predictions`: predictions without log-probabilities, by the runs' folders.
+    """Read a file of :func:`pack_predictions`, by the runs' folders.
 
     Raises:
         MetricsError: the file has other contents.
@@ -125,16 +128,23 @@ def read_packed_predictions(path: Path) -> dict[str, Predictions]:
     arrays = _read_arrays(path)
     found = {}
     for folder in dict.fromkeys(name.rpartition("/")[0] for name in arrays):
-        label, predicted = (arrays.get(f"{folder}/{name}", np.zeros(0)) for name in _PACKED)
-        found[folder] = Predictions(label, predicted, np.zeros(0, np.float32), np.zeros((0, 0), np.float32))
-        _check(found[folder], dict.fromkeys(_PACKED, np.int32), f"{path}: {folder}")
+        kept = {name: arrays[f"{folder}/{name}"] for name in _PACKED if f"{folder}/{name}" in arrays}
+        rounded = {name: kept[name].astype(np.float32) for name in kept if name.endswith(_CLASS_LOG_PROB)}
+        none = {"log_prob": np.zeros(0, np.float32), _CLASS_LOG_PROB: np.zeros((0, 0), np.float32)}
+        empty = dict.fromkeys(_PACKED[:2], np.zeros(0))
+        found[folder] = Predictions(**empty | none | kept | rounded)
+        _check(found[folder], {name: _TYPES[name] for name in (*_PACKED[:2], *rounded)}, f"{path}: {folder}")
     return found
 
 
-def _compress(arrays: Mapping[str, np.ndarray]) -> bytes:
-    buffer = io.BytesIO()
-    stored: dict[str, Any] = {name: array.astype(_TYPES[name.rpartition("/")[2]]) for name, array in arrays.items()}
-    np.savez_compressed(buffer, **stored)
+def _compress(arrays: Mapping[str, np.ndarray], real: type[np.floating[Any]] = np.float32) -> bytes:
+    """Return the contents of a .npz file of these arrays, whose real numbers are stored in the type `real`."""
+    buffer, stored = io.BytesIO(), {}
+    for name, array in arrays.items():
+        dtype = _TYPES[name.rpartition("/")[2]]
+        is_rounded = dtype is np.float32 and real is not np.float32
+        stored[name] = array.clip(float(np.finfo(real).min)).astype(real) if is_rounded else array.astype(dtype)
+    np.savez_compressed(buffer, allow_pickle=False, **stored)
     return buffer.getvalue()
 
 
