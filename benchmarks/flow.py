@@ -37,16 +37,24 @@ class Subject:
         settings: settings of the flow.
         device: device of the flow.
         batch: number of images that it is initialised on.
+        name: name of the flow.
+        precision: `32-true` or `bf16-mixed`.
     """
 
     settings: MatrixExponentialSettings
     device: torch.device
     batch: int
+    name: str = "paper's flow"
+    precision: str = "32-true"
 
     def __post_init__(self) -> None:
         self.flow = MatrixExponentialFlow(PAPER_SHAPE, **self.settings.model_dump()).to(self.device)
         self.x = (2 * torch.rand(self.batch, *PAPER_SHAPE) - 1).to(self.device)
         self.flow.initialize(self.x)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of a training step's forward pass."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed")
 
     @cached_property
     def prior(self) -> GaussianPrior:
@@ -71,22 +79,26 @@ def measure_training_step(subject: Subject, repeats: int) -> Iterator[Measuremen
 
     def step() -> None:
         flow.zero_grad()
-        negative_log_likelihood(flow, subject.prior, x, labels).mean().backward()
+        with subject.autocast():
+            loss = negative_log_likelihood(flow, subject.prior, x, labels).mean()
+        loss.backward()
 
     def run_nets() -> None:
         flow.zero_grad()
         for coupling, recorded in zip(couplings, inputs, strict=True):
-            out = coupling.net(recorded)
+            with subject.autocast():
+                out = coupling.net(recorded)
             out.backward(torch.ones_like(out))
 
     def run_convolutions() -> None:
         for image, weight, bias, padding in convolutions:
             weight.grad = bias.grad = image.grad = None
-            out = F.conv2d(image, weight, bias, padding=padding)
+            with subject.autocast():
+                out = F.conv2d(image, weight, bias, padding=padding)
             out.backward(torch.ones_like(out))
 
     ours, coupling_nets, bare_convolutions = measure_medians(repeats, step, run_nets, run_convolutions)
-    name = f"training step, paper's flow, batch {subject.batch}"
+    name = f"training step, {subject.name}, batch {subject.batch}, {subject.precision}"
     yield compare_times(name, "its coupling nets alone", ours, coupling_nets, "at most 1.10×")
     yield compare_times(name, "their bare convolutions", ours, bare_convolutions, "at most 1.22×")
 
@@ -126,7 +138,7 @@ def measure_inference(subject: Subject, repeats: int) -> Iterator[Measurement]:
     *times, bare_convolutions = measure_medians(repeats, *uses.values(), run_convolutions)
     reference = "the bare convolutions of its coupling nets"
     for name, ours in zip(uses, times, strict=True):
-        title = f"{name}, paper's flow, {batch} images"
+        title = f"{name}, {subject.name}, {batch} images"
         yield compare_times(title, reference, ours, bare_convolutions, "at most 1.20×")
 
 

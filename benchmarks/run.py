@@ -8,6 +8,7 @@ writes benchmark.csv and benchmark.md, and a figure of costs against sizes (scal
 from __future__ import annotations
 
 import argparse
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ ClassConditionalFlow.fit(images, np.arange(512) % 4, **options)
 print(time.perf_counter() - began)
 """
 """sixteen steps; arguments: H, W, C"""
+_SMALL = {"num_flows": [4, 4, 2], "num_blocks": [2, 1, 1], "hidden_channels": [48, 48, 48]}
 _START = "from nfpi.stages.command_line import create_commands_model; create_commands_model(); import "
 
 
@@ -54,6 +56,8 @@ class Sizes:
     Attributes:
         fit, large_fit: numbers of classes and dimensions, as for CIFAR100 and for ImageNet's latents.
         flow: settings of the flow, for images of 3×32×32.
+        small: settings of the flow of preset cifar10_small.
+        small_trained: its batch sizes of timed training steps.
         fitted: shapes (H, W, C) of the images of whole fits.
         trained, applied, counted: batch sizes of timed training steps, of other computations, and of counted steps.
     """
@@ -61,6 +65,8 @@ class Sizes:
     fit: tuple[int, int] = (100, 3072)
     large_fit: tuple[int, int] = (1000, 4096)
     flow: MatrixExponentialSettings = field(default_factory=MatrixExponentialSettings)
+    small: MatrixExponentialSettings = field(default_factory=lambda: MatrixExponentialSettings(**_SMALL))
+    small_trained: tuple[int, ...] = (32, 128)
     fitted: tuple[tuple[int, int, int], ...] = ((8, 8, 1), (32, 32, 3))
     trained: int = 16
     applied: int = 32
@@ -68,7 +74,7 @@ class Sizes:
 
 
 TINY = MatrixExponentialSettings(num_flows=[1], num_blocks=[1], hidden_channels=[4])
-SMALLEST = Sizes((5, 7), (7, 11), TINY, ((4, 4, 1),), 2, 10, 2)
+SMALLEST = Sizes((5, 7), (7, 11), TINY, TINY, (2,), ((4, 4, 1),), 2, 10, 2)
 
 
 def measure_all(sizes: Sizes, repeats: int) -> Iterator[Measurement]:
@@ -80,6 +86,8 @@ def measure_all(sizes: Sizes, repeats: int) -> Iterator[Measurement]:
     device = make_device().device
     yield from measure_actions(device, repeats, sizes.trained)
     yield from measure_training_step(Subject(sizes.flow, device, sizes.trained), repeats)
+    for batch, precision in itertools.product(sizes.small_trained, ("32-true", "bf16-mixed")):
+        yield from measure_training_step(Subject(sizes.small, device, batch, "small flow", precision), repeats)
     yield from measure_inference(Subject(sizes.flow, device, sizes.applied), repeats)
     yield from count_operations(sizes.flow, sizes.counted)
 

@@ -18,9 +18,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, note_interrupt)
+        arguments = sys.argv[1:] if arguments is None else arguments
+        if arguments[:1] == ["run"] and arguments[1:2] != ["--help"]:
+            from nfpi.runtime.location import run_snakemake
+
+            run_snakemake(arguments[1:])
         from nfpi.stages.command_line import run
 
-        return run(sys.argv[1:] if arguments is None else arguments)
+        return run(arguments)
     except BaseException as error:
         if not isinstance(error, KeyboardInterrupt) and not INTERRUPTS:
             raise

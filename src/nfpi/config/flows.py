@@ -139,9 +139,8 @@ _RECIPE = {"schedule": "cosine", "precision": "auto"}
 def size_training(num_images: int, epochs: int | None = None, batch_size: int | None = None) -> dict[str, Any]:
     """Return the settings of a small flow's training on this number of images.
 
-    Batches of 128 or 64 if an epoch then has 100 steps; otherwise of 32 if 20 epochs then have 800; otherwise of 16. How
-    far a flow follows its prior depends on the number of steps more than on that of the images in a step. The fewest
-    epochs that give 800 steps, but at least 20. A warm-up of a tenth of the steps.
+    Batches of 128 or 64 if an epoch then has 100 steps; otherwise of 32 if 20 epochs then have 800; otherwise of 16.
+    The fewest epochs that give 800 steps, but at least 20. A warm-up of a tenth of the steps.
 
     Args:
         num_images: number of training images.

@@ -31,6 +31,7 @@ from nfpi.results.tables.layout import to_markdown, write_table
 from nfpi.results.tables.markup import tables_to_markdown
 from nfpi.results.tables.rows import list_table_rows
 from nfpi.runs import FIGURES_FOLDER, TABLES_FOLDER, Layout, Run
+from nfpi.runtime.location import find_workflow
 
 _REFERENCE = "workflow/reference/paper.csv"
 BLOCK = re.compile(
@@ -59,15 +60,8 @@ def find_evidence(folder: Path) -> list[Path]:
 
 
 def find_reference() -> Path:
-    """Return the file of the paper's numbers, of the clone that this package or the current folder is in.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    found = next((path for path in (Path(__file__).parents[3] / _REFERENCE, Path(_REFERENCE)) if path.is_file()), None)
-    if found is None:
-        raise FileNotFoundError(f"{_REFERENCE}: expected the paper's numbers, received none: run this in a clone")
-    return found
+    """Return the file of the paper's numbers; raises FileNotFoundError if there is none."""
+    return find_workflow() / _REFERENCE
 
 
 @dataclass(frozen=True)

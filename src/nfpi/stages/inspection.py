@@ -13,8 +13,7 @@ from typing import Any
 
 from pydantic_settings import CliPositionalArg
 
-import nfpi
-from nfpi.config.base import ConfigError, NonNegativeInt
+from nfpi.config.base import NonNegativeInt
 from nfpi.config.metrics import MISMATCH_LIMIT, find_metric
 from nfpi.config.resolution import Resolved, resolve
 from nfpi.results.numbers import format_duration, format_measurement
@@ -31,6 +30,7 @@ from nfpi.results.recorded.runs import MISMATCH_ADVICE
 from nfpi.runs import LOGS_FOLDER, Run, parse_run_folder
 from nfpi.runtime.faults import escape_controls
 from nfpi.runtime.job_log import STATE_SUFFIX, read_last_lines, read_state
+from nfpi.runtime.location import CONFIG_FILE, find_workflow
 from nfpi.stages.base import Command
 from nfpi.stages.keys import SettingsKeys
 from nfpi.stages.results import find_needed_jobs
@@ -90,6 +90,17 @@ class PresetCommand(Command):
         return resolve(file, file.parent / "presets", self.config | chosen)
 
 
+class RunWorkflow(Command):
+    """Run Snakemake in this folder with the workflow of nfpi: `nfpi run table2`.
+
+    All arguments are those of `snakemake`; `--profile slurm` finds nfpi's profiles. In a clone, it is the clone's
+    workflow.
+    """
+
+    command = "run"
+    group = "prepare runs"
+
+
 class ListTargets(PresetCommand):
     """List the targets of a preset, with their times.
 
@@ -106,7 +117,7 @@ class ListTargets(PresetCommand):
         Raises:
             ConfigError: the settings are invalid, or their file is not found.
         """
-        print_rows(_TARGET_HEADING, list(_list_targets(self.resolve(find_config_file()))))
+        print_rows(_TARGET_HEADING, list(_list_targets(self.resolve(find_workflow() / CONFIG_FILE))))
 
 
 def _list_targets(resolved: Resolved) -> Iterator[tuple[str, ...]]:
@@ -134,9 +145,6 @@ def _sum_times(root: Path) -> dict[str, str]:
     return {str(table): format_duration(3600 * hours) for table, hours in sums.items()}
 
 
-_FILE = "config.yaml"
-
-
 class CheckDevice(PresetCommand):
     """Check this machine for the trainings of a preset.
 
@@ -160,27 +168,12 @@ class CheckDevice(PresetCommand):
         from nfpi.checks.questions import answer_questions
 
         failed: list[str] = []
-        for line in answer_questions(self.resolve(self.config_file or find_config_file())):
+        for line in answer_questions(self.resolve(self.config_file or find_workflow() / CONFIG_FILE)):
             print(f"{line.verdict:8}{line.check}: {line.text}", flush=True)
             if line.verdict == "FAILED" and line.check not in failed:
                 failed.append(line.check)
         if failed:
             raise ValueError(f"check-device: {', '.join(failed)} FAILED; see the lines above")
-
-
-def find_config_file() -> Path:
-    """Return the config.yaml of this folder, or of the installed clone.
-
-    Raises:
-        ConfigError: there is none, or no folder of presets beside it.
-    """
-    places = [Path(), Path(nfpi.__file__).parents[2]]  # the latter is the clone of an editable installation
-    for folder in places:
-        if (folder / _FILE).is_file() and (folder / "presets").is_dir():
-            return folder / _FILE
-    raise ConfigError(
-        f"{_FILE}: expected the root of a clone as working directory, received {Path.cwd()} (or give --config-file)"
-    )
 
 
 _RUN_HEADING = ("run", "state", "result", "time (h)", "detail")

@@ -23,8 +23,8 @@ from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT
 from nfpi.config.resolution import build_json_schema, resolve
 from nfpi.results.numbers import format_duration
 from nfpi.runtime.files import write_atomically
+from nfpi.runtime.location import CONFIG_FILE, find_workflow, is_workflow
 from nfpi.stages.base import Command, Stage
-from nfpi.stages.inspection import find_config_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,11 +106,10 @@ class WritePreset(Command):
         images = _inspect(files)
         text, remarks, train = _compose(name, self.folder.resolve(), images)
         write_atomically(output, text)
-        with suppress(ConfigError):  # without a clone, there are no other settings
-            remarks.append(_estimate_time(output, name, images, train))
+        remarks.append(_estimate_time(output, name, images, train))
         print(f"{output}: {images.summary}", *remarks, sep="\n")
-        where, file = ("run", output) if Path("Snakefile").is_file() else ("run in a clone", output.resolve())
-        print(f"{where}: snakemake table2 --config preset={shlex.quote(str(file))}")
+        program = "snakemake" if is_workflow(Path()) else "nfpi run"
+        print(f"run: {program} table2 --config preset={shlex.quote(str(output))}")
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,7 @@ def _estimate_time(preset: Path, dataset: str, images: _Images, train: int) -> s
     from nfpi.checks.work import Images, list_work
     from nfpi.runtime.device import make_device
 
-    file = find_config_file()
+    file = find_workflow() / CONFIG_FILE
     config = resolve(file, file.parent / "presets", {"preset": str(preset)}).config
     torch.set_num_threads(1)  # as in a job of the preset
     device = make_device().device
