@@ -341,3 +341,11 @@ def test_a_fault_of_a_setting_names_where_it_is_set(project, preset, overrides, 
     with pytest.raises(ConfigError) as error:
         project.resolve(overrides, presets={"small": preset})
     assert where in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"), [("preste", "did you mean 'preset'"), ("lambdas", "each experiment of `tables:` has its own")]
+)
+def test_an_unknown_key_of_a_call_names_the_nearest_setting(project, key, hint):
+    with pytest.raises(ConfigError, match=f"^--config: unknown key '{key}' .*{hint}"):
+        project.resolve({key: [1]})

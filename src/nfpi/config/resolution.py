@@ -80,6 +80,7 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
     raw = read_settings(config_file)
     own = _Choice.model_fields.keys()
     lowest, highest = ({key: value for key, value in part.items() if key not in own} for part in (raw, overrides))
+    _check_keys(overrides)
     try:
         choice = _Choice.model_validate({key: value for key, value in {**raw, **overrides}.items() if key in own})
     except ValidationError as error:
@@ -97,6 +98,15 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
         raise ConfigError(f"results: expected a folder, received {choice.results}, which is a file or below one")
     is_of_project = file.parent == presets.resolve()
     return Resolved(file.stem, choice.results, config, None if is_of_project else file)
+
+
+def _check_keys(overrides: Mapping[str, Any]) -> None:
+    """Check the names of the settings given by `--config`; raises ConfigError for an unknown one."""
+    known = [*_Choice.model_fields, *Config.model_fields]
+    for key in overrides.keys() - known:
+        is_weight = key.startswith(("lambda", "relative_weight"))
+        hint = " (each experiment of `tables:` has its own)" if is_weight else suggest(key, known)
+        raise ConfigError(f"--config: unknown key '{key}'{hint}")
 
 
 def _count_nested(settings: Any, path: Sequence[str]) -> int:

@@ -225,6 +225,6 @@ class Targets:
         def raise_unknown(wildcards: Wildcards) -> list[str]:
             name = wildcards["target"]
             hint = ": add it under `figures:`" if name in FIGURES else suggest(name, known)
-            raise ConfigError(f"preset {self.plan.preset} has no target '{name}'{hint}")
+            raise ConfigError(f"preset {self.plan.preset} has no target '{name}'{hint}; `nfpi targets` lists all")
 
         return raise_unknown
