@@ -14,6 +14,7 @@ from nfpi.config.datasets import DatasetBlock
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT, compute_weight
 from nfpi.config.resolution import resolve
 from nfpi.config.settings import Config
+from nfpi.data.sources.imagefolder import list_image_folder
 
 from .conftest import ROOT, call, read_error_line
 
@@ -54,13 +55,14 @@ def test_a_preset_says_what_the_images_are(here, tmp_path, capsys):
         source="imagefolder", folder=images, validation_fraction=0.1, test_fraction=0.2, classes=2, shape=(8, 8, 1)
     )
     assert config.datasets["pets"] == expected
-    (experiment,) = config.tables["table2"].experiments
+    experiment, *others = config.tables["table2"].experiments
+    assert [other.classifier for other in others] == ["lda", "qda", "resnet18_real"]
     weights = [compute_weight(share * DEFAULT_RELATIVE_WEIGHT, 10, 2, 64) for share in (0, 1 / 4, 1, 4)]
     assert (experiment.dataset, experiment.lambdas) == ("pets", weights)
     assert config.figures["samples"].weight == weights[2]
-    training, resnet18 = config.training, config.classifiers["resnet18"]
+    training, resnet18 = config.training, config.classifiers["resnet18_real"]
     assert (training.epochs, training.warmup_steps) == (400, 80)  # two steps an epoch
-    assert (config.generation.per_class, resnet18.batch_size, resnet18.epochs) == (300, 32, 6)
+    assert (resnet18.batch_size, resnet18.epochs) == (32, 300)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +172,19 @@ def test_a_file_that_can_be_no_preset_is_refused(here, tmp_path, capsys, output)
     assert call("new", make_images(tmp_path / "pets"), "--output", output) == 1
     assert read_error_line(capsys).startswith(f"nfpi: error: {output}: ")
     assert [path.name for path in here.iterdir()] == ["Snakefile"]
+
+
+def test_all_damaged_images_are_named_and_can_be_skipped(here, tmp_path, capsys):
+    images = make_images(tmp_path / "pets")
+    content = (images / "bee/3.png").read_bytes()
+    (images / "bee/3.png").write_bytes(content[: len(content) // 2])
+    (images / "ant/new.jpg").write_bytes(b"no image")
+    assert call("new", images) == 1
+    assert "2 images cannot be read: ant/new.jpg, bee/3.png (--skip-damaged" in read_error_line(capsys)
+    assert call("new", images, "--skip-damaged") == 0
+    skip = settings(here / "pets.yaml").datasets["pets"].skip
+    assert skip == ("ant/new.jpg", "bee/3.png")
+    assert len(list_image_folder(images, skip).names["train"]) == 23
 
 
 def test_what_is_no_folder_of_images_is_refused(here, tmp_path, capsys):

@@ -62,6 +62,8 @@ class DatasetBlock(Settings):
     test_per_class: PositiveInt | None = None
     image_size: PositiveInt | None = None
     """imagefolder: size that images are resized and centre-cropped to; None: all must have the same size"""
+    skip: Annotated[tuple[str, ...] | None, _IF_GIVEN] = None
+    """imagefolder: files that are not read, such as damaged ones, relative to the folder"""
     classes: Annotated[PositiveInt | None, _IF_GIVEN] = None
     """number of classes of an imagefolder, for `relative_weights`; None: unknown until the images are read"""
     only_classes: Annotated[Annotated[tuple[str, ...], Field(min_length=2), UNIQUE] | None, _IF_GIVEN] = None

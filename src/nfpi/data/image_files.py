@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageOps
 
 from nfpi.config.datasets import DataError
 from nfpi.runtime.faults import format_error
@@ -48,28 +48,6 @@ def read_image(path: Path, image_size: int | None = None) -> tuple[np.ndarray, s
     if image_size is not None and image.size != (image_size, image_size):
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
     return np.asarray(image), mode
-
-
-def read_image_header(path: Path) -> tuple[tuple[int, int], str]:
-    """Read the size (H, W) of an image, after rotation by its EXIF orientation, and Pillow's mode from its header.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    try:
-        with Image.open(path, formats=FORMATS) as file:
-            (width, height), mode = file.size, file.mode
-            if isinstance(file, TiffImagePlugin.TiffImageFile):  # newer versions of Pillow rotate its size
-                width, height = file.tag_v2[256], file.tag_v2[257]
-            is_transposed = file.getexif().get(_ORIENTATION, 1) in _TRANSPOSED
-    except PILLOW_ERRORS as error:
-        raise _describe_damage(path, error) from None
-    return ((width, height) if is_transposed else (height, width)), mode
-
-
-_ORIENTATION = 0x0112
-_TRANSPOSED = (5, 6, 7, 8)
-"""EXIF orientations that swap height and width"""
 
 
 def _describe_damage(path: Path, error: Exception) -> DataError:

@@ -9,7 +9,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +34,11 @@ if TYPE_CHECKING:
 _FRACTIONS = ((0.2, 0.1), (0.2, 0.2), (0.25, 0.25), (0.25, 0.333))
 """shares of the test and the validation images; the first with which all classes have images in all splits is taken"""
 _PER_CLASS = 500
-"""training and generated images per class for a small flow"""
-_GENERATED, _CLASSIFIER_STEPS, _CLASSIFIER_EPOCHS = 600, 100, 5
-"""smallest numbers of generated images, and of steps and epochs of a classifier of them"""
+"""training images per class for a small flow"""
+_CLASSIFIER_STEPS, _CLASSIFIER_EPOCHS = 300, 8
+"""smallest numbers of steps and epochs of the ResNet18"""
+_METRICS = ["nf_acc", "top1", "bits_per_dim", "mismatch"]
+"""columns of the table"""
 _SMALL_JOBS = (
     *("start_flow", "fit_prior", "train_flow", "refit_prior", "evaluate", "generate", "train_classifier"),
     *("test_classifier", "figure"),
@@ -63,7 +65,7 @@ _MOST_NAMED = 3
 _START = 8.0
 """seconds in which the jobs of a training start, and do what is not timed"""
 _MOST_SIZES = 10_000
-"""largest number of images, evenly spaced among all, whose size and colour are read"""
+"""largest number of images, evenly spaced among all, that are read"""
 
 
 class WritePreset(Command):
@@ -82,6 +84,8 @@ class WritePreset(Command):
     working folder; NAME is made from the name of the folder of images"""
     download_folder: Path = Path("results/downloads")
     """folder where an archive is unpacked"""
+    skip_damaged: bool = False
+    """whether images that cannot be read are named under `skip:` of the preset, instead of an error"""
 
     def run(self) -> None:
         """Inspect the images, write the preset, and print the command that makes its table.
@@ -101,9 +105,15 @@ class WritePreset(Command):
             )
         if output.suffix not in (".yaml", ".yml") or not re.fullmatch(NAME, output.stem):
             raise ConfigError(f"{output}: expected a yaml file with {NAME_RULE}, received '{output.name}'")
-        files = list_image_folder(find_image_root(self.folder, self.download_folder, ArchiveLimits()))
+        root = find_image_root(self.folder, self.download_folder, ArchiveLimits())
+        files = list_image_folder(root)
         warn_of_unread_folders(files)
-        images = _inspect(files)
+        images, damaged = _inspect(files)
+        if damaged and not (self.skip_damaged and images.sizes):
+            names = ", ".join(damaged)
+            raise DataError(f"{root}: {len(damaged)} images cannot be read: {names} (--skip-damaged leaves them out)")
+        if damaged:
+            images = replace(images, folder=list_image_folder(root, damaged), skip=tuple(damaged))
         text, remarks, train = _compose(name, self.folder.resolve(), images)
         write_atomically(output, text)
         remarks.append(_estimate_time(output, name, images, train))
@@ -120,11 +130,13 @@ class _Images:
         folder: the image files.
         sizes: (H, W) of the images.
         grey: whether the images are greyscale.
+        skip: names of damaged files.
     """
 
     folder: ImageFolder
     sizes: set[tuple[int, int]]
     grey: bool
+    skip: tuple[str, ...] = ()
 
     @property
     def image_size(self) -> int | None:
@@ -171,14 +183,21 @@ def _name_dataset(folder: Path) -> str:
     return f"{name}-images" if name in SOURCES else name
 
 
-def _inspect(folder: ImageFolder) -> _Images:
-    from nfpi.data.image_files import GREY_MODES, read_image_header
+def _inspect(folder: ImageFolder) -> tuple[_Images, list[str]]:
+    """Read the images, and return their properties, and the names of those that cannot be read."""
+    from nfpi.data.image_files import GREY_MODES, read_image
 
     names = [name for some in folder.names.values() for name in some]
-    sizes, modes = zip(
-        *(read_image_header(folder.root / name) for name in names[:: -(-len(names) // _MOST_SIZES)]), strict=True
-    )
-    return _Images(folder, set(sizes), set(modes) <= set(GREY_MODES))
+    sizes, modes, damaged = set(), set(), []
+    for name in names[:: -(-len(names) // _MOST_SIZES)]:
+        try:
+            image, mode = read_image(folder.root / name)
+        except DataError:
+            damaged.append(name)
+        else:
+            sizes.add(image.shape[:2])
+            modes.add(mode)
+    return _Images(folder, sizes, modes <= set(GREY_MODES)), damaged
 
 
 def _estimate_time(preset: Path, dataset: str, images: _Images, train: int) -> str:
@@ -229,6 +248,8 @@ def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str], 
     num_classes = len(images.folder.classes)
     dataset: dict[str, Any] = {"source": "imagefolder", "folder": str(folder)}
     dataset |= {"flip": True, "classes": num_classes, "shape": [height, width, 1 if images.grey else 3]}
+    if images.skip:
+        dataset["skip"] = list(images.skip)
     if images.image_size:
         dataset["image_size"] = images.image_size
     counts = _choose_fractions(name, dataset, images.folder)
@@ -242,9 +263,15 @@ def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str], 
     remarks = [f"training of each flow: {steps} steps ({epochs} epochs in batches of {batch_size})"]
     is_small = splits["validation"] < FEW_IMAGES
     remarks += [describe_few_images(splits["validation"])] if is_small else []
-    per_class, classifier = _size_classifier(splits["train"], num_classes)
-    classifier["standard"] = {"crop_padding": min(height, width) // 8}
-    experiment = {"dataset": name, "prior": "fpi", "relative_weights": _RELATIVE_WEIGHTS, "classifier": "resnet18"}
+    classifier = _size_classifier(splits["train"]) | {"standard": {"crop_padding": min(height, width) // 8}}
+    flows = {"label": "flow", "dataset": name, "prior": "fpi", "relative_weights": _RELATIVE_WEIGHTS}
+    others = {
+        "linear discriminant of the pixels": {"classifier": "lda", "augmentation": "none"},
+        "Gaussians of the pixels (QDA)": {"classifier": "qda", "augmentation": "none"},
+        "ResNet18 on the images": {"classifier": "resnet18_real", "augmentation": "standard"},
+    }
+    experiments = [flows | {"classifier": None}]
+    experiments += [{"label": label, "dataset": name, "prior": None} | other for label, other in others.items()]
     title = f"Accuracy against the weight λ, {name}"
     preset = {
         "seeds": [0],
@@ -253,9 +280,8 @@ def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str], 
             "mef": {"num_flows": [4] * levels, "num_blocks": [2, 1, 1][:levels], "hidden_channels": [48] * levels}
         },
         "training": training | {"augmentation": "shift" if max(height, width) > _SHIFTED else "flip"},
-        "generation": {"temperatures": [1.0] if is_small else [0.7, 1.0], "per_class": per_class},
-        "classifiers": {"resnet18": classifier},
-        "tables": {"table2": {"title": title, "metrics": ["nf_acc", "cnn_acc"], "experiments": [experiment]}},
+        "classifiers": {"resnet18_real": classifier},
+        "tables": {"table2": {"title": title, "metrics": _METRICS, "experiments": experiments}},
         "figures": {
             "accuracy_against_weight": {"table": "table2"},
             "samples": {"dataset": name, "relative_weight": DEFAULT_RELATIVE_WEIGHT},
@@ -268,13 +294,11 @@ def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str], 
     return about + text, remarks, splits["train"]
 
 
-def _size_classifier(num_images: int, num_classes: int) -> tuple[int, dict[str, Any]]:
-    """Return the images to generate per class, about as many as there are, and the size of their classifier."""
-    per_class = min(_PER_CLASS, max(round(num_images / num_classes), math.ceil(_GENERATED / num_classes)))
-    generated = per_class * num_classes
-    batch_size = 100 if generated >= 20 * 100 else 32
-    epochs = max(_CLASSIFIER_EPOCHS, math.ceil(_CLASSIFIER_STEPS * batch_size / generated))
-    return per_class, {"epochs": epochs, "batch_size": batch_size}
+def _size_classifier(num_images: int) -> dict[str, Any]:
+    """Return the batch size and the number of epochs of a ResNet18 on as many images."""
+    batch_size = 100 if num_images >= _CLASSIFIER_STEPS * 100 // _CLASSIFIER_EPOCHS else 32
+    steps = math.ceil(num_images / batch_size)
+    return {"epochs": max(_CLASSIFIER_EPOCHS, math.ceil(_CLASSIFIER_STEPS / steps)), "batch_size": batch_size}
 
 
 def _choose_fractions(name: str, dataset: dict[str, Any], folder: ImageFolder) -> dict[str, np.ndarray]:

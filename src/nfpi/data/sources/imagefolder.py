@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +58,7 @@ def load_imagefolder(config: DatasetConfig, download_folder: Path) -> SourceImag
     Raises:
         DataError: the folder has another structure, or an image cannot be read or has another size than the first.
     """
-    folder = list_image_folder(find_image_root(config.folder, download_folder, config.archive))
+    folder = list_image_folder(find_image_root(config.folder, download_folder, config.archive), config.skip or ())
     warn_of_unread_folders(folder)
     read: dict[Split, tuple[np.ndarray, bool]] = {}
     shape = None
@@ -95,14 +95,18 @@ def read_image_folder(folder: Path | str, size: int | None = None) -> tuple[np.n
     return np.ascontiguousarray(images[..., : 1 if grey else 3]), files.labels["train"], files.classes
 
 
-def list_image_folder(root: Path) -> ImageFolder:
+def list_image_folder(root: Path, skip: Collection[str] = ()) -> ImageFolder:
     """List the image files of a folder.
 
     Splits and class folders may be links. Folders inside class folders, and links to folders there, are not followed.
 
+    Args:
+        root: the folder.
+        skip: paths of files, relative to `root`, that are left out.
+
     Raises:
         DataError: the folder has another structure (see :func:`find_split_folders`), only one class, a class without
-            images, or a broken link.
+            images, a broken link, or no file that is to be skipped.
     """
     places = find_split_folders(root)
     first, *others = places.values()
@@ -124,6 +128,13 @@ def list_image_folder(root: Path) -> ImageFolder:
             folder.names[split] = [f"{prefix}{name}/{file}" for name, (files, _) in by_class for file in files]
             folder.labels[split] = np.repeat(np.arange(len(classes)), [len(files) for files, _ in listed])
             folder.status[split] = np.concatenate([status for _, status in listed])
+    missing = sorted({*skip} - {name for names in folder.names.values() for name in names})
+    if missing:
+        raise DataError(f"{root / missing[0]}: expected an image that is skipped, found none")
+    for split, names in folder.names.items() if skip else ():
+        kept = [index for index, name in enumerate(names) if name not in skip]
+        folder.names[split] = [names[index] for index in kept]
+        folder.labels[split], folder.status[split] = folder.labels[split][kept], folder.status[split][kept]
     return folder
 
 
