@@ -176,7 +176,7 @@ class CheckDevice(PresetCommand):
             raise ValueError(f"check-device: {', '.join(failed)} FAILED; see the lines above")
 
 
-_RUN_HEADING = ("run", "state", "result", "time (h)", "detail")
+_RUN_HEADING = ("run", "state", "result", "time (min)", "detail")
 _MAIN_METRICS = ("nf_acc", "cnn_acc", "top1")
 """main metrics of runs"""
 _STATE_STYLES = {
@@ -194,7 +194,7 @@ _POLL_SECONDS = 0.5
 class ShowStatus(Command):
     """Print the progress of the runs in a folder of results.
 
-    Also print the hours of each run. A run is waiting, running (with epoch and time left), stopped, failed (with the
+    Also print the minutes of each run. A run is waiting, running (with epoch and time left), stopped, failed (with the
     last line of its log), diverged, damaged, outdated (made with other settings, or from other images, than the present
     ones), or done (with its main metric, and a remark if its flow does not follow its prior). Jobs on a cluster are
     shown too, because the command only reads their files.
@@ -228,15 +228,15 @@ class ShowStatus(Command):
 
 def _summarize(runs: list[Progress]) -> str:
     counts = Counter(run.state for run in runs)
-    hours = sum(run.seconds for run in runs) / 3600
-    return ", ".join([*(f"{count} {state}" for state, count in counts.most_common()), f"{hours:.2f} h"])
+    took = format_duration(sum(run.seconds for run in runs))
+    return ", ".join([*(f"{count} {state}" for state, count in counts.most_common()), took])
 
 
 def _format_cells(run: Progress) -> tuple[str, ...]:
     name = next((name for name in _MAIN_METRICS if name in run.metrics), None)
     entry = find_metric(name) if name else None
     result = f"{entry.label} {format_measurement(run.metrics[entry.name], entry)}" if entry else ""
-    return run.run.folder, run.state, result, f"{run.seconds / 3600:.2f}", run.detail
+    return run.run.folder, run.state, result, f"{run.seconds / 60:.1f}", run.detail
 
 
 class ShowLog(Command):

@@ -39,7 +39,6 @@ class ImportModel(Stage):
     """
 
     command = "import-model"
-    group = "use a model"
     places = (FLOW_RUN,)
     outputs = {name: TrainFlow.outputs[name] for name in MODEL_FILES}
     product = "model"

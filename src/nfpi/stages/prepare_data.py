@@ -145,7 +145,7 @@ class Export(Stage):
     """
 
     command = "export"
-    group = "use a model"
+    group = "look at results"
     inputs = {"images": (META,)}
     replaces_folder = True
 
