@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nfpi.results.tables.rows import list_table_rows
 from nfpi.workflow import Targets
 
 from .conftest import make_plan
@@ -55,3 +56,16 @@ def test_what_was_not_made_is_not_named(shown, unmade) -> None:
     lines = shown(unmade=unmade)
     assert lines
     assert not [line for line in lines if f"/{unmade}." in line or line == f"| table {unmade} |"]
+
+
+def test_a_preset_of_the_user_ends_with_the_command_that_uses_its_best_flow(tmp_path: Path) -> None:
+    preset = tmp_path / "mine.yaml"
+    preset.write_text("extends: demo\n", encoding="utf-8")
+    targets = Targets(make_plan(str(preset), results=str(tmp_path)))
+    table = Path(targets.table("table2")["csv"])
+    table.parent.mkdir(parents=True)
+    rows = list_table_rows(targets.plan.config, "table2")
+    table.write_text("\n".join(["best", *(str(row.weight == 1e4) for row in rows)]), encoding="utf-8")
+    table.with_suffix(".md").write_text("| table |\n", encoding="utf-8")
+    *_, last = targets.describe(["table2"]).splitlines()
+    assert last == f"use it: nfpi classify {tmp_path}/mine/digits/mef/fpi/lambda=10000/seed=0/model photo.jpg"

@@ -6,6 +6,7 @@ Functions that Snakemake calls receive its wildcards, a mapping of strings. This
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from nfpi.config.classifiers import CLASSIFIERS
 from nfpi.config.experiments import FIGURES
 from nfpi.config.resolution import Resolved
 from nfpi.config.settings import Config
+from nfpi.results.tables.rows import list_table_rows
 from nfpi.runs import (
     BASELINE,
     FIGURES_FOLDER,
@@ -212,7 +214,19 @@ class Targets:
             lines += ["", *path.read_text(encoding="utf-8").rstrip().splitlines()]
             paths.append(f"{kind + ':':8}{path} (and {'.csv' if kind == COSTS else '.csv, .tex, .html'})")
         paths += [f"figure: {path}" for path in made if path.suffix == ".png"]
+        paths += [line for path in made if path.suffix == ".md" and path.parent != root for line in self._suggest(path)]
         return "\n".join([*lines, "", *paths]) if paths else ""
+
+    def _suggest(self, table: Path) -> list[str]:
+        """Return the command that classifies a user's image by the best flow of a table of the user's own preset."""
+        if self.plan.resolved.file is None:
+            return []
+        import pandas as pd
+
+        is_best = pd.read_csv(table.with_suffix(".csv"))["best"]
+        rows = zip(list_table_rows(self.plan.config, table.stem), is_best, strict=True)
+        best = [self.plan.layout.of(row.flow_runs[0]) for row, chosen in rows if chosen and row.flow_runs]
+        return [f"use it: nfpi classify {shlex.quote(f'{run}/model')} photo.jpg" for run in best[:1]]
 
     def reject_unknown(self, rules: list[str]) -> Callable[[Wildcards], list[str]]:
         """Make the input function of the rule for unknown targets; it raises ConfigError and names the nearest target.
