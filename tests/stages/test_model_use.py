@@ -63,8 +63,9 @@ def model_and_images(here: Path) -> tuple[ClassConditionalFlow, list[Path], np.n
 # ---- classify -----------------------------------------------------------------------------------------------
 
 
-def test_classify_prints_what_the_model_says(here, capsys):
+def test_classify_prints_what_the_model_says(here, capsys, caplog):
     assert call("classify", "model", "images") == 0
+    assert "these probabilities are not calibrated: nfpi calibrate model FOLDER" in caplog.text
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines(), delimiter="\t"))
     model, files, images = model_and_images(here)
     assert [here / row["file"] for row in rows] == files
@@ -72,7 +73,7 @@ def test_classify_prints_what_the_model_says(here, capsys):
     assert [row["class"] for row in rows] == [CLASSES[label] for label in predicted]
     ranked = np.sort(log_posterior, 1)
     columns = {
-        "log_probability": ranked[:, -1],
+        "probability": 100 * np.exp(ranked[:, -1]),
         "margin": ranked[:, -1] - ranked[:, -2],
         "bits_per_dim": model.bits_per_dim(images, predicted),
     }
@@ -105,7 +106,7 @@ def test_foreign_names_of_classes_are_obeyed_by_no_terminal_and_no_spreadsheet(h
     with (here / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["class"] for row in rows} == {f"'{shown[0]}", shown[1], f"'{shown[2]}"}
-    assert all(float(row["log_probability"]) <= 0 for row in rows)
+    assert all(0 < float(row["probability"]) <= 100 for row in rows)
     capsys.readouterr()
     for is_terminal in (False, True):
         monkeypatch.setattr("sys.stdout.isatty", lambda is_terminal=is_terminal: is_terminal)
@@ -145,8 +146,8 @@ def test_a_calibrated_model_says_of_each_image_whether_it_is_sure(here, capsys):
     assert call("classify", "calibrated", "images", "--coverage", 0.6) == 0
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines(), delimiter="\t"))
     assert [row["decision"] for row in rows] == model.decide(images, 0.6).tolist()
-    expected = model.predict_log_proba(images).max(1)
-    np.testing.assert_allclose([float(row["log_probability"]) for row in rows], expected, rtol=1e-9)
+    expected = 100 * model.predict_proba(images).max(1)
+    np.testing.assert_allclose([float(row["probability"]) for row in rows], expected, rtol=1e-6)
 
 
 def test_a_model_that_is_not_calibrated_cannot_be_sure(here, capsys):

@@ -91,9 +91,10 @@ class FolderCommand(ModelCommand):
 class Classify(ModelCommand):
     """Classify image files by a model.
 
-    Prints one row per file: its class, the log-probability of the class, its margin over the second class (both in
-    nats), and the bits/dim of the image under its class. Prints a table on a terminal, else tab-separated lines. With
-    --coverage, a column `decision` says whether the model is sure, not sure, or the image is of an unknown kind.
+    Prints one row per file: its class, the probability of the class in per cent, the margin of its log-probability
+    over the second class in nats, and the bits/dim of the image under its class. Prints a table on a terminal, else
+    tab-separated lines. With --coverage, a column `decision` says whether the model is sure, not sure, or the image is
+    of an unknown kind.
     """
 
     command = "classify"
@@ -115,6 +116,7 @@ class Classify(ModelCommand):
             DataError: an image is unreadable or has another shape than the model's; nothing is written.
             ConfigError: the output exists.
         """
+        import numpy as np
         import torch
 
         from nfpi.data.image_files import find_images, read_images
@@ -125,16 +127,18 @@ class Classify(ModelCommand):
         model = self._read_model()
         images = read_images(files, model.flow.shape, resize=self.resize)
         log_prob, distance = model.measure(images)
-        best = model.normalize(log_prob).max(1)
+        best = 100 * np.exp(model.normalize(log_prob).max(1))
         bits = model.domain.bits_per_dim(torch.from_numpy(-log_prob.max(1)), images[0].size)
         columns = [log_prob.argmax(1), best.tolist(), compute_margins(log_prob).tolist(), bits.tolist()]
-        heading = ["file", "class", "log_probability", "margin", "bits_per_dim"]
+        heading = ["file", "class", "probability", "margin", "bits_per_dim"]
         if self.coverage is not None:
             heading.append("decision")
             columns.append(model.calibration.decide(log_prob, distance, self.coverage).tolist())
         rows = [
             [str(file), model.classes[label], *values] for file, label, *values in zip(files, *columns, strict=True)
         ]
+        if model.config.get("calibration") is None:
+            logger.warning("these probabilities are not calibrated: nfpi calibrate %s FOLDER", self.model)
         if self.output is None:
             print_rows(heading, rows)
             return
