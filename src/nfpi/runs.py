@@ -67,6 +67,8 @@ METRICS_FILE = "metrics.json"
 """Identity, metrics and settings of a run; or, if it diverged, when and where."""
 PREDICTIONS_FILE = "predictions.npz"
 """Label, predicted class and log-probability of every test image."""
+PRESET_FILE = ".preset_file"
+"""Path of the user's own preset, in results/{preset}; a preset of the project has no such file."""
 LOG_FILE = "log.csv"
 """Losses, accuracies and duration of a training, one row per epoch."""
 INITIAL_FILES = {

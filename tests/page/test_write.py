@@ -27,7 +27,7 @@ from nfpi.page.write import read_page, write_page
 from nfpi.results.recorded.calls import SETTINGS_FILE, StoredSettings, write_settings
 from nfpi.results.recorded.predictions import write_predictions
 from nfpi.results.recorded.runs import OUTDATED, find_runs
-from nfpi.runs import Run
+from nfpi.runs import PRESET_FILE, Run
 from nfpi.runtime.manifests import SUFFIX, Input, read_manifest, write_manifest
 from nfpi.workflow import Plan
 from nfpi.workflow.records import write_page_at_end
@@ -268,13 +268,17 @@ def test_classes_are_those_of_the_splits_that_a_run_was_made_from(results):
     assert shown[FITTED].agreement.classes == ["hornet", *CLASSES[1:]]
 
 
-def test_what_is_not_made_yet_is_named(results):
+def test_what_is_not_made_yet_is_no_fault(results):
     for path in (results.root / "tables").iterdir():
         path.unlink()
     (results.root / "figures/samples.png").unlink()
-    text = text_of(write_page(results.root))
-    assert "table2, samples" in text
-    assert "Missing or damaged" not in text
+    assert "Missing or damaged" not in text_of(write_page(results.root))
+
+
+def test_the_paper_is_named_only_above_results_of_its_presets(results):
+    assert "BMVC 2024" in text_of(write_page(results.root))
+    (results.root / PRESET_FILE).write_text("../../mine.yaml", encoding="utf-8")
+    assert "BMVC 2024" not in text_of(write_page(results.root))
 
 
 def test_an_empty_folder_has_a_page(tmp_path):

@@ -27,7 +27,7 @@ from nfpi.results.tables.building import read_table
 from nfpi.results.tables.layout import lay_out
 from nfpi.results.tables.markup import TextTable, load_templates
 from nfpi.results.tables.rows import list_tabled_runs
-from nfpi.runs import COLLECTED_FOLDER, FIGURES_FOLDER, TABLES_FOLDER, Run
+from nfpi.runs import COLLECTED_FOLDER, FIGURES_FOLDER, PRESET_FILE, TABLES_FOLDER, Run
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import write_atomically
@@ -86,6 +86,7 @@ def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
     problems += [fault for run in everything for fault in run.faults]
     return {
         "preset": root.resolve().name,
+        "is_of_paper": not (root / PRESET_FILE).is_file(),
         "headlines": headlines,
         "meanings": [
             *explain_metrics(headline.metric for headline in headlines),
@@ -97,7 +98,6 @@ def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
         "claims": claims,
         "tables": [table for table in tables if table.files],
         "figures": [figure for figure in figures if figure.files],
-        "not_made": [shown.name for shown in (*tables, *figures) if not shown.files],
         "runs": runs,
         "explanations": explain_metrics(name for item in recorded for name in item.metrics),
         "costs": None if jobs.empty else lay_out_costs(sum_costs(jobs, {})),
@@ -129,9 +129,10 @@ def _list_facts(recorded: Sequence[RecordedRun], untabled: Collection[Run], seco
     runs = Counter("classifier" if item.run.classifier else "flow" for item in recorded)
     diverged = sum(bool(item.divergence) for item in recorded)
     commits = [item.software.get("commit", "") for item in recorded]
+    seeds = sorted({item.run.seed for item in recorded})
     facts = [
         ("Data", ", ".join(dict.fromkeys(item.run.dataset for item in recorded))),
-        ("Seeds", ", ".join(map(str, sorted({item.run.seed for item in recorded})))),
+        ("Seeds" if len(seeds) > 1 else "Seed", ", ".join(map(str, seeds))),
         ("Runs", ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in runs.items())),
         ("In no table of the preset", f"{len(untabled)} of them" if untabled else ""),
         ("Diverged", str(diverged) if diverged else ""),

@@ -20,6 +20,7 @@ from nfpi.config.base import ConfigError
 from nfpi.config.settings import Config
 from nfpi.results.recorded.calls import StoredSettings, write_keys, write_planned, write_settings
 from nfpi.results.tables.rows import list_claimed_runs, list_table_rows
+from nfpi.runs import PRESET_FILE
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import require_writable, write_atomically
 from nfpi.runtime.locks import acquire
@@ -29,7 +30,6 @@ from nfpi.workflow.planning import Planning
 from nfpi.workflow.terminal import OURS
 
 _LOCK = ".snakemake.lock"
-_PRESET_FILE = ".preset_file"
 
 
 def lock_results(root: Path) -> None:
@@ -66,7 +66,7 @@ def record_preset_file(plan: Plan) -> None:
     """Record the file of the preset; one that is recorded and still exists is kept."""
     root, file = plan.layout.root, plan.resolved.file
     if file is not None and _read_preset_file(plan) is None:
-        write_atomically(root / _PRESET_FILE, Path(os.path.relpath(file, root.resolve())).as_posix())
+        write_atomically(root / PRESET_FILE, Path(os.path.relpath(file, root.resolve())).as_posix())
 
 
 def record_call(plan: Plan, requested: Collection[str], keys: Mapping[str, str]) -> None:
@@ -132,7 +132,7 @@ def _read_preset_file(plan: Plan) -> tuple[Path, bytes] | None:
     """Return the recorded file and its contents; None if it is missing, unreadable or has another name."""
     root = plan.layout.root.resolve()
     try:
-        file = (root / (root / _PRESET_FILE).read_text(encoding="utf-8")).resolve()
+        file = (root / (root / PRESET_FILE).read_text(encoding="utf-8")).resolve()
         return (file, file.read_bytes()) if file.stem == plan.preset and file.is_file() else None
     except (OSError, ValueError):
         return None
