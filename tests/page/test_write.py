@@ -268,6 +268,13 @@ def test_classes_are_those_of_the_splits_that_a_run_was_made_from(results):
     assert shown[FITTED].agreement.classes == ["hornet", *CLASSES[1:]]
 
 
+def test_samples_stand_above_the_sections(results):
+    head, _, rest = write_page(results.root).read_text("utf-8").partition("<nav")
+    source = re.search(r'src="(figures/samples[^"]*|data:[^"]*)"', head)
+    assert source is not None
+    assert source[1] in rest
+
+
 def test_what_is_not_made_yet_is_no_fault(results):
     for path in (results.root / "tables").iterdir():
         path.unlink()
