@@ -21,12 +21,13 @@ import matplotlib
 import pandas as pd
 import torch
 from fixed_point import measure_fixed_point, measure_large_fit
-from flow import Subject, count_operations, measure_actions, measure_inference, measure_training_step
+from flow import PAPER_SHAPE, Subject, count_operations, measure_actions, measure_inference, measure_training_step
 from scaling import SCALES, Scale, draw_scaling, measure_scaling
 from timing import Measurement, compare_times, measure_medians
 
 from nfpi.config.flows import MatrixExponentialSettings
 from nfpi.figures.style import STYLE
+from nfpi.model.fitting import choose_default_settings
 from nfpi.runtime.device import describe_device, make_device
 
 _STAGES = {
@@ -45,8 +46,13 @@ ClassConditionalFlow.fit(images, np.arange(512) % 4, **options)
 print(time.perf_counter() - began)
 """
 """sixteen steps; arguments: H, W, C"""
-_SMALL = {"num_flows": [4, 4, 2], "num_blocks": [2, 1, 1], "hidden_channels": [48, 48, 48]}
 _START = "from nfpi.stages.command_line import create_commands_model; create_commands_model(); import "
+
+
+def _make_small_flow() -> MatrixExponentialSettings:
+    """Return the settings of the flow of preset cifar10_small."""
+    settings = choose_default_settings("matrix_exponential", *PAPER_SHAPE[1:])
+    return MatrixExponentialSettings(**{name: value for name, value in settings.items() if name != "kind"})
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class Sizes:
     fit: tuple[int, int] = (100, 3072)
     large_fit: tuple[int, int] = (1000, 4096)
     flow: MatrixExponentialSettings = field(default_factory=MatrixExponentialSettings)
-    small: MatrixExponentialSettings = field(default_factory=lambda: MatrixExponentialSettings(**_SMALL))
+    small: MatrixExponentialSettings = field(default_factory=_make_small_flow)
     small_trained: tuple[int, ...] = (32, 128)
     fitted: tuple[tuple[int, int, int], ...] = ((8, 8, 1), (32, 32, 3))
     trained: int = 16
@@ -87,7 +93,9 @@ def measure_all(sizes: Sizes, repeats: int) -> Iterator[Measurement]:
     yield from measure_actions(device, repeats, sizes.trained)
     yield from measure_training_step(Subject(sizes.flow, device, sizes.trained), repeats)
     for batch, precision in itertools.product(sizes.small_trained, ("32-true", "bf16-mixed")):
-        yield from measure_training_step(Subject(sizes.small, device, batch, "small flow", precision), repeats)
+        yield from measure_training_step(
+            Subject(sizes.small, device, batch, "small flow", precision, has_target=False), repeats
+        )
     yield from measure_inference(Subject(sizes.flow, device, sizes.applied), repeats)
     yield from count_operations(sizes.flow, sizes.counted)
 

@@ -45,9 +45,8 @@ def test_too_few_images_for_distances_are_a_warning(complete_run: SmallRun, tmp_
 def test_distances_are_measured_if_there_are_enough_images(complete_run: SmallRun, tmp_path, monkeypatch):
     pytest.importorskip("torch_fidelity")
     monkeypatch.setattr("nfpi.classifiers.LoadedClassifier.num_features", 10)
-    command = complete_run.make_command(
-        "measure-samples", metrics=["fid_resnet18"], quality={"images": 30, "split": "test"}, output=tmp_path
-    )
+    metrics, quality = ["fid_resnet18", "real_fid_resnet18"], {"images": 30, "split": "test"}
+    command = complete_run.make_command("measure-samples", metrics=metrics, quality=quality, output=tmp_path)
     check_call(*command)
     found = read_json(tmp_path / "metrics.json")
     distances = ("fid", "kid", "precision", "recall")

@@ -65,7 +65,7 @@ def model_and_images(here: Path) -> tuple[ClassConditionalFlow, list[Path], np.n
 
 def test_classify_prints_what_the_model_says(here, capsys, caplog):
     assert call("classify", "model", "images") == 0
-    assert "these probabilities are not calibrated: nfpi calibrate model FOLDER" in caplog.text
+    assert "these probabilities are not calibrated: nfpi calibrate model FOLDER --output NEW" in caplog.text
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines(), delimiter="\t"))
     model, files, images = model_and_images(here)
     assert [here / row["file"] for row in rows] == files

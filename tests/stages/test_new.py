@@ -180,7 +180,7 @@ def test_all_damaged_images_are_named_and_can_be_skipped(here, tmp_path, capsys)
     (images / "bee/3.png").write_bytes(content[: len(content) // 2])
     (images / "ant/new.jpg").write_bytes(b"no image")
     assert call("new", images) == 1
-    assert "2 images cannot be read: ant/new.jpg, bee/3.png (--skip-damaged" in read_error_line(capsys)
+    assert "2 images cannot be used: ant/new.jpg, bee/3.png (first: " in read_error_line(capsys)
     assert call("new", images, "--skip-damaged") == 0
     skip = settings(here / "pets.yaml").datasets["pets"].skip
     assert skip == ("ant/new.jpg", "bee/3.png")

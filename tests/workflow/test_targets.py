@@ -52,5 +52,5 @@ def test_all_files_are_named_once() -> None:
 )
 def test_an_unknown_target_names_those_there_are(target: str, named: str) -> None:
     refuse = make_targets("cifar10_small", figures={"samples": None}).reject_unknown(["benchmark"])
-    with pytest.raises(ConfigError, match=f"cifar10_small .*'{target}'.*{named}.*nfpi targets"):
+    with pytest.raises(ConfigError, match=f"cifar10_small .*'{target}'.*{named}.*nfpi targets --preset cifar10_small"):
         refuse({"target": target})

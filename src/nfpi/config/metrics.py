@@ -318,14 +318,16 @@ _RECORDED = (
     *(
         _samples(
             f"{prefix}{distance}_{network}",
-            f"{label} ({of}{suffix})",
+            f"{label} ({of}{', real' if prefix else ''})",
             higher_is_better=is_better,
             decimals=decimals,
-            meaning=f"{meaning} features of {of}",
+            meaning=f"{label}, by features of {of}, of real images of another split"
+            if prefix
+            else f"{meaning} features of {of}",
         )
         for network, of in NETWORKS.items()
         for distance, (label, is_better, decimals, meaning) in DISTANCES.items()
-        for prefix, suffix in (("", ""), (REAL_PREFIX, ", real images of the other split"))
+        for prefix in ("", REAL_PREFIX)
     ),
     _real("top1", "Top-1", **_SHARE, meaning="accuracy of a classifier trained on real images"),
     _real("top5", "Top-5", **_SHARE, meaning="share of images whose class is among the five most probable ones"),

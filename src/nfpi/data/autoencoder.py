@@ -179,7 +179,7 @@ def encode_dataset(
     if config.source != "imagefolder" or config.vae is None:
         raise DataError(f"{name}: expected an imagefolder with a vae to encode")
     root = find_image_root(config.folder, download_folder, config.archive).resolve()
-    images = list_image_folder(root)
+    images = list_image_folder(root, config.skip or ())
     warn_of_unread_folders(images)
     assigned = assign_splits(name, config, images.labels, images.classes)
     size = read_image(root / images.names["train"][0], config.image_size)[0].shape[:2]
@@ -188,7 +188,7 @@ def encode_dataset(
     encoder = _Encoder(autoencoder, root, config.image_size, size, config.encode_batch_size, workers)
     names = {split: [images.names[origin][index] for index in chosen] for split, (origin, chosen) in assigned.items()}
     labels = {split: images.labels[origin][chosen] for split, (origin, chosen) in assigned.items()}
-    source = list_source(config.source, root), list_autoencoder(config.vae)
+    source = list_source(config.source, root, config.skip or ()), list_autoencoder(config.vae)
     digests = [files.compute_digest(download_folder) for files in source]
     resume_key = _compute_resume_key(config, root, digests, [names[split] for split in get_args(Split)])
 

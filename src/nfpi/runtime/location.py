@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -33,15 +34,16 @@ def is_workflow(folder: Path) -> bool:
 def run_snakemake(arguments: list[str]) -> None:
     """Replace this process by Snakemake, in the current folder, with the workflow of :func:`find_workflow`.
 
-    `--profile NAME` may name one of its profiles, such as slurm.
+    `--profile NAME` may name one of its profiles, such as slurm. Jobs find the `nfpi` beside this Python.
 
     Raises:
         FileNotFoundError: there is no workflow.
     """
-    folder = find_workflow()
-    given = [
-        str(folder / "profiles" / name) if option == "--profile" and (folder / "profiles" / name).is_dir() else name
-        for option, name in zip(["", *arguments], arguments, strict=False)
-    ]
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(folder / "Snakefile"), *given]
-    os.execv(sys.executable, command)
+    folder, parser = find_workflow(), argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--profile")
+    known, others = parser.parse_known_args(arguments)
+    profile = folder / "profiles" / (known.profile or "")
+    given = ["--profile", str(profile if profile.is_dir() else known.profile)] if known.profile else []
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    command = [sys.executable, "-P", "-m", "snakemake", "--snakefile", str(folder / "Snakefile"), *given, *others]
+    os.execve(sys.executable, command, {**os.environ, "PATH": path})

@@ -90,17 +90,6 @@ class PresetCommand(Command):
         return resolve(file, file.parent / "presets", self.config | chosen)
 
 
-class RunWorkflow(Command):
-    """Run Snakemake in this folder with the workflow of nfpi: `nfpi run table2`.
-
-    All arguments are those of `snakemake`; `--profile slurm` finds nfpi's profiles. In a clone, it is the clone's
-    workflow.
-    """
-
-    command = "run"
-    group = "prepare runs"
-
-
 class ListTargets(PresetCommand):
     """List the targets of a preset, with their times.
 

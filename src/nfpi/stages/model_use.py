@@ -138,7 +138,7 @@ class Classify(ModelCommand):
             [str(file), model.classes[label], *values] for file, label, *values in zip(files, *columns, strict=True)
         ]
         if model.config.get("calibration") is None:
-            logger.warning("these probabilities are not calibrated: nfpi calibrate %s FOLDER", self.model)
+            logger.warning("these probabilities are not calibrated: nfpi calibrate %s FOLDER --output NEW", self.model)
         if self.output is None:
             print_rows(heading, rows)
             return

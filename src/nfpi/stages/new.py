@@ -1,4 +1,4 @@
-"""Commands that help to write settings: a preset for the user's images, and the schema for editors."""
+"""Commands that help to begin: a preset for the user's images, the workflow, and the schema for editors."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _MOST_NAMED = 3
 """largest number of classes that a message names"""
 _START = 8.0
 """seconds in which the jobs of a training start, and do what is not timed"""
-_MOST_SIZES = 10_000
+_MOST_READ = 10_000
 """largest number of images, evenly spaced among all, that are read"""
 
 
@@ -110,8 +110,9 @@ class WritePreset(Command):
         warn_of_unread_folders(files)
         images, damaged = _inspect(files)
         if damaged and not (self.skip_damaged and images.sizes):
+            fault, hint = next(iter(damaged.values())), "; --skip-damaged leaves them out" if images.sizes else ""
             names = ", ".join(damaged)
-            raise DataError(f"{root}: {len(damaged)} images cannot be read: {names} (--skip-damaged leaves them out)")
+            raise DataError(f"{root}: {len(damaged)} images cannot be used: {names} (first: {fault}){hint}")
         if damaged:
             images = replace(images, folder=list_image_folder(root, damaged), skip=tuple(damaged))
         text, remarks, train = _compose(name, self.folder.resolve(), images)
@@ -183,21 +184,27 @@ def _name_dataset(folder: Path) -> str:
     return f"{name}-images" if name in SOURCES else name
 
 
-def _inspect(folder: ImageFolder) -> tuple[_Images, list[str]]:
-    """Read the images, and return their properties, and the names of those that cannot be read."""
+def _inspect(folder: ImageFolder) -> tuple[_Images, dict[str, str]]:
+    """Read the images; return their properties, and by name what is wrong with those that cannot be used."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from nfpi.data.image_files import GREY_MODES, read_image
 
-    names = [name for some in folder.names.values() for name in some]
-    sizes, modes, damaged = set(), set(), []
-    for name in names[:: -(-len(names) // _MOST_SIZES)]:
+    def read(name: str) -> tuple[tuple[int, ...], str] | str:
         try:
             image, mode = read_image(folder.root / name)
-        except DataError:
-            damaged.append(name)
-        else:
-            sizes.add(image.shape[:2])
-            modes.add(mode)
-    return _Images(folder, sizes, modes <= set(GREY_MODES)), damaged
+        except DataError as fault:
+            return str(fault)
+        return image.shape[:2], mode
+
+    names = [name for some in folder.names.values() for name in some]
+    chosen = names[:: -(-len(names) // _MOST_READ)]
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip(chosen, pool.map(read, chosen), strict=True))
+    damaged = {name: fault for name, fault in found.items() if isinstance(fault, str)}
+    read_ones = [properties for properties in found.values() if not isinstance(properties, str)]
+    sizes = {(height, width) for (height, width), _ in read_ones}
+    return _Images(folder, sizes, {mode for _, mode in read_ones} <= set(GREY_MODES)), damaged
 
 
 def _estimate_time(preset: Path, dataset: str, images: _Images, train: int) -> str:
@@ -333,6 +340,21 @@ def _count_images(name: str, dataset: Mapping[str, Any], folder: ImageFolder) ->
         split: np.bincount(folder.labels[origin][indices], minlength=len(folder.classes))
         for split, (origin, indices) in assigned.items()
     }
+
+
+class RunWorkflow(Command):
+    """Run Snakemake in this folder with the workflow of nfpi: `nfpi run table2`.
+
+    All arguments are those of `snakemake`; `--profile slurm` finds nfpi's profiles. In a clone, it is the clone's
+    workflow.
+    """
+
+    command = "run"
+    group = "prepare runs"
+
+    def run(self) -> None:
+        """Raise ConfigError: :func:`nfpi.cli.main` hands over to Snakemake if `run` is the first word."""
+        raise ConfigError("run: expected as the first word, `nfpi run TARGET`, received options before it")
 
 
 class WriteSchema(Stage):

@@ -73,7 +73,8 @@ class PrepareData(Stage):
         from nfpi.data.sources.files import list_autoencoder, list_source  # imports NumPy
 
         folder = self.list_sources()[name]
-        files = list_source(self.dataset.source, folder) if name == "folder" else list_autoencoder(folder)
+        skip = self.dataset.skip or ()
+        files = list_source(self.dataset.source, folder, skip) if name == "folder" else list_autoencoder(folder)
         return files.compute_digest(downloads or self.download_folder)
 
     def run(self) -> None:

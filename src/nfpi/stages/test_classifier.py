@@ -293,9 +293,9 @@ class MeasureSamples(MeasuringStage):
         raise ValueError(f"generated: expected images of temperature {temperature:g}, received none")
 
     def _compare(self, name: str, generated: ImageSet, reference: LoadedClassifier) -> dict[str, float]:
-        """Return the distances by the features of a network, also of real images of the other split from real ones.
+        """Return the distances by the features of a network; none, with a warning, if there are too few images.
 
-        Those for which there are too few images are missing, with a warning.
+        If `metrics` names such, those between real images of both splits are measured on as many images.
         """
         from nfpi.classifiers.features import compare_features, draw_images
         from nfpi.data.store import read_image_set
@@ -303,18 +303,22 @@ class MeasureSamples(MeasuringStage):
         network, seed = self._find_network(name, reference), int(reference.header["seed"])
         splits = ("train", "test") if self.quality.split == "train" else ("test", "train")
         real, other = (read_image_set(self.data / split) for split in splits)
-        enough, found = 2 * network.num_features, {}
-        for prefix, images in (("", generated), (REAL_PREFIX, other)):
-            sets = images, real
-            count = min(self.quality.images, *map(len, sets))
-            if count < enough:
-                needs = f"at least {enough} images, twice the {network.num_features} features"
-                logger.warning("%sfid_%s, …: expected %s, received %d", prefix, name, needs, count)
-                continue
-            features = (network.extract_features(draw_images(each, count, seed)) for each in sets)
-            distances = compare_features(*features, self.quality)
-            found |= {f"{prefix}{distance}_{name}": value for distance, value in distances.items()}
-        return found
+        compared = {"": generated}
+        if any(metric.startswith(REAL_PREFIX) and find_network(metric) == name for metric in self.metrics):
+            compared[REAL_PREFIX] = other
+        count, enough = min(self.quality.images, *map(len, (real, *compared.values()))), 2 * network.num_features
+        if count < enough:
+            needs = f"expected at least {enough} images, twice the {network.num_features} features, received {count}"
+            logger.warning("no FID, KID, precision and recall (%s): %s", name, needs)
+            return {}
+        of_real = network.extract_features(draw_images(real, count, seed))
+        return {
+            f"{prefix}{distance}_{name}": value
+            for prefix, images in compared.items()
+            for distance, value in compare_features(
+                network.extract_features(draw_images(images, count, seed)), of_real, self.quality
+            ).items()
+        }
 
     def _find_network(self, name: str, reference: LoadedClassifier) -> Inception | LoadedClassifier:
         """Return the network of this name, which is the reference classifier or Inception."""

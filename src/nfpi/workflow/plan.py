@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -214,19 +214,28 @@ class Targets:
             lines += ["", *path.read_text(encoding="utf-8").rstrip().splitlines()]
             paths.append(f"{kind + ':':8}{path} (and {'.csv' if kind == COSTS else '.csv, .tex, .html'})")
         paths += [f"figure: {path}" for path in made if path.suffix == ".png"]
-        paths += [line for path in made if path.suffix == ".md" and path.parent != root for line in self._suggest(path)]
+        paths += self._suggest(path for path in made if path.suffix == ".md" and path.parent != root)
         return "\n".join([*lines, "", *paths]) if paths else ""
 
-    def _suggest(self, table: Path) -> list[str]:
-        """Return the command that classifies a user's image by the best flow of a table of the user's own preset."""
+    def _suggest(self, tables: Iterable[Path]) -> list[str]:
+        """Return the command that classifies a photo by the flow that is best on the validation split.
+
+        It is empty for a preset of the project, and without such a flow.
+        """
         if self.plan.resolved.file is None:
             return []
         import pandas as pd
 
-        is_best = pd.read_csv(table.with_suffix(".csv"))["best"]
-        rows = zip(list_table_rows(self.plan.config, table.stem), is_best, strict=True)
-        best = [self.plan.layout.of(row.flow_runs[0]) for row, chosen in rows if chosen and row.flow_runs]
-        return [f"use it: nfpi classify {shlex.quote(f'{run}/model')} photo.jpg" for run in best[:1]]
+        found: dict[str, float] = {}
+        for path in tables:
+            rows = {(row.experiment, row.weight): row for row in list_table_rows(self.plan.config, path.stem)}
+            frame = pd.read_csv(path.with_suffix(".csv"))[["experiment", "lambda", "validation"]].dropna()
+            for experiment, weight, validation in frame.itertuples(index=False):
+                row = rows.get((experiment, weight))
+                models = [Path(self.plan.layout.of(run), "model") for run in (row.flow_runs if row else ())]
+                found |= {model.as_posix(): validation for model in models if model.is_dir()}
+        best = sorted(found, key=lambda model: -found[model])[:1]
+        return [f"use it: nfpi classify {shlex.quote(model)} photo.jpg --resize" for model in best]
 
     def reject_unknown(self, rules: list[str]) -> Callable[[Wildcards], list[str]]:
         """Make the input function of the rule for unknown targets; it raises ConfigError and names the nearest target.
@@ -239,6 +248,7 @@ class Targets:
         def raise_unknown(wildcards: Wildcards) -> list[str]:
             name = wildcards["target"]
             hint = ": add it under `figures:`" if name in FIGURES else suggest(name, known)
-            raise ConfigError(f"preset {self.plan.preset} has no target '{name}'{hint}; `nfpi targets` lists all")
+            listed = f"nfpi targets --preset {self.plan.resolved.file or self.plan.preset}"
+            raise ConfigError(f"preset {self.plan.preset} has no target '{name}'{hint}; `{listed}` lists all")
 
         return raise_unknown

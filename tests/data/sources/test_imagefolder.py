@@ -277,5 +277,7 @@ def test_files_that_are_to_be_skipped_are_not_read(image_folder):
     kept = list_image_folder(image_folder, [names[1]])
     assert kept.names["train"] == [names[0], *names[2:]]
     assert len(kept.labels["train"]) == len(kept.status["train"]) == len(names) - 1
-    with pytest.raises(DataError, match=r"missing\.png: expected an image that is skipped, found none"):
+    with pytest.raises(DataError, match=r"^skip: .*'missing\.png'"):
         list_image_folder(image_folder, ["missing.png"])
+    with pytest.raises(DataError, match=r"^skip: expected an image of each class"):
+        list_image_folder(image_folder, [name for name in names if name.startswith("train/ant/")])

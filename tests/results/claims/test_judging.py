@@ -166,7 +166,7 @@ def test_one_seed_decides_nothing_over_seeds(judge):
 def test_two_noisy_seeds_say_how_many_would_decide(judge):
     row = only(judge(effect(0.2), seeds=(0, 1)))
     assert row["verdict"] == "inconclusive"
-    assert row["seeds_needed_low"] > 2
+    assert 2 < row["seeds_needed_low"] < row["seeds_needed_high"]
 
 
 def test_a_seed_that_diverged_is_left_out_and_counted(judge):

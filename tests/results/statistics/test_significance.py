@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nfpi.results.statistics.intervals import t_interval
+from nfpi.results.statistics.intervals import std_interval, t_interval
 from nfpi.results.statistics.significance import (
     _compute_power,
     compute_seeds_needed,
@@ -268,3 +268,10 @@ def test_what_is_unknown_needs_an_unknown_number():
     assert compute_seeds_needed(1.0, 0.0) is None
     with pytest.raises(ValueError, match="0 < level < power < 1"):
         compute_seeds_needed(1.0, 1.0, power=1.0)
+
+
+def test_the_interval_of_a_standard_deviation_is_that_of_tables_of_chi_squared():
+    assert std_interval(1.0, 10) == pytest.approx((0.688, 1.826), abs=5e-4)
+    assert std_interval(2.0, 3) == pytest.approx((1.041, 12.569), abs=5e-4)
+    assert std_interval(0.0, 5) == (0.0, 0.0)
+    assert all(map(math.isnan, std_interval(math.nan, 1)))

@@ -15,7 +15,7 @@ import os
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -91,12 +91,13 @@ class SourceFiles:
             raise DataError(f"{path}: expected a file that can be read, received none ({error.strerror})") from None
 
 
-def list_source(source: str, folder: Path) -> SourceFiles:
+def list_source(source: str, folder: Path, skip: Collection[str] = ()) -> SourceFiles:
     """List the files that a data set is read from.
 
     Args:
         source: name of its source.
         folder: folder, or archive.
+        skip: paths of images of a folder, relative to it, that are left out.
 
     Raises:
         DataError: the folder is missing, or does not have the structure that its source expects.
@@ -106,7 +107,7 @@ def list_source(source: str, folder: Path) -> SourceFiles:
     if source == "imagefolder":
         from nfpi.data.sources.imagefolder import list_image_folder  # imports Pillow
 
-        images = list_image_folder(folder)
+        images = list_image_folder(folder, skip)
         names = [name for of_split in images.names.values() for name in of_split]
         return SourceFiles(folder, names, np.concatenate([*images.status.values()]))
     if not folder.is_dir():

@@ -106,7 +106,7 @@ def list_image_folder(root: Path, skip: Collection[str] = ()) -> ImageFolder:
 
     Raises:
         DataError: the folder has another structure (see :func:`find_split_folders`), only one class, a class without
-            images, a broken link, or no file that is to be skipped.
+            images, a broken link, or `skip` names no image or all of a class.
     """
     places = find_split_folders(root)
     first, *others = places.values()
@@ -130,11 +130,13 @@ def list_image_folder(root: Path, skip: Collection[str] = ()) -> ImageFolder:
             folder.status[split] = np.concatenate([status for _, status in listed])
     missing = sorted({*skip} - {name for names in folder.names.values() for name in names})
     if missing:
-        raise DataError(f"{root / missing[0]}: expected an image that is skipped, found none")
+        raise DataError(f"skip: expected images of {root}, received '{missing[0]}'")
     for split, names in folder.names.items() if skip else ():
         kept = [index for index, name in enumerate(names) if name not in skip]
         folder.names[split] = [names[index] for index in kept]
         folder.labels[split], folder.status[split] = folder.labels[split][kept], folder.status[split][kept]
+        if len({*folder.labels[split]}) < len(classes):
+            raise DataError(f"skip: expected an image of each class in {root}, received all of one")
     return folder
 
 

@@ -205,19 +205,20 @@ class _Judged:
             ran=len(ran),
         )
 
-    def compute_seeds_needed(self, bound: Literal[0, 1]) -> int | None:
-        """Compute the number of seeds that would decide an inconclusive comparison.
+    @property
+    def seeds_needed(self) -> tuple[int | None, int | None]:
+        """Numbers of seeds that would decide an inconclusive comparison.
 
-        Args:
-            bound: 0 or 1: with the standard deviation over seeds at the lower or upper bound of its 95 % interval.
-
-        Returns:
-            The number; None if only diverged runs make the comparison inconclusive, or no number suffices.
+        They are those for the bounds of the 95 % interval of the standard deviation over seeds; None if only diverged
+        runs make the comparison inconclusive, or no number suffices.
         """
         if self.verdict_of_values != "inconclusive":
-            return None
-        std = std_interval(self.result.std, self.result.seeds)[bound]
-        return _compute_seeds_needed(self.comparison, self.result, std, self.num_tests, self.split_ratio)
+            return None, None
+        low, high = (
+            _count_seeds_needed(self.comparison, self.result, std, self.num_tests, self.split_ratio)
+            for std in std_interval(self.result.std, self.result.seeds)
+        )
+        return low, high
 
 
 _OF_CLAIMS = {"claim": "str", "number": "int64", "statement": "str", "paper": "str", "claim_verdict": "str"}
@@ -245,8 +246,8 @@ _OF_COMPARISONS: dict[str, tuple[str, Callable[[_Judged], Any]]] = {
     "second_diverged": ("int64", lambda judged: len(judged.second.diverged)),
     "paper_difference": ("float64", lambda judged: judged.paper_difference),
     "verdict": ("str", lambda judged: judged.verdict),
-    "seeds_needed_low": ("Int64", lambda judged: judged.compute_seeds_needed(0)),
-    "seeds_needed_high": ("Int64", lambda judged: judged.compute_seeds_needed(1)),
+    "seeds_needed_low": ("Int64", lambda judged: judged.seeds_needed[0]),
+    "seeds_needed_high": ("Int64", lambda judged: judged.seeds_needed[1]),
     "split_ratio": ("float64", lambda judged: judged.split_ratio),
 }
 COLUMNS = _OF_CLAIMS | {name: kind for name, (kind, _) in _OF_COMPARISONS.items()}
@@ -326,7 +327,7 @@ def _read_predictions(
     return a, b
 
 
-def _compute_seeds_needed(
+def _count_seeds_needed(
     comparison: ClaimComparison, result: Comparison, std: float, num_tests: int, split_ratio: float
 ) -> int | None:
     """Return the number of seeds that would decide the comparison with a power of 80 %, given a standard deviation.

@@ -143,7 +143,9 @@ def _format_seeds_needed(row: VerdictRow) -> str:
     low, high = row["seeds_needed_low"], row["seeds_needed_high"]
     if pd.isna(low):
         return ""
-    return f"{low} or more" if pd.isna(high) else f"{low} to {high}"
+    if pd.isna(high):
+        return f"{low} or more"
+    return f"{low} to {high}" if low < high else f"{low}"
 
 
 def _describe_metric(row: VerdictRow) -> str:

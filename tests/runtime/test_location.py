@@ -46,12 +46,13 @@ def test_without_a_clone_snakemake_plans_with_the_workflow_of_the_wheel(installe
 
 def test_the_workflow_of_the_current_folder_comes_first(monkeypatch, tmp_path):
     called: list[list[str]] = []
-    monkeypatch.setattr(os, "execv", lambda _, command: called.append(command))
+    monkeypatch.setattr(os, "execve", lambda _, command, environment: called.append(command))
     monkeypatch.setattr("nfpi.stages.command_line.run", lambda _: 0)
     monkeypatch.chdir(ROOT)
     main(["run", "table2", "-n"])
     monkeypatch.chdir(tmp_path)
-    main(["run", "--profile", "slurm"])
+    main(["run", "--profile=slurm", "table2"])
     [first, second] = called
-    assert first[3:] == ["--snakefile", "Snakefile", "table2", "-n"]
-    assert second[3:] == ["--snakefile", str(ROOT / "Snakefile"), "--profile", str(ROOT / "profiles/slurm")]
+    assert first[4:] == ["--snakefile", "Snakefile", "table2", "-n"]
+    profile = ["--profile", str(ROOT / "profiles/slurm")]
+    assert second[4:] == ["--snakefile", str(ROOT / "Snakefile"), *profile, "table2"]
