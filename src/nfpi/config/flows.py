@@ -139,7 +139,7 @@ def size_training(num_images: int, epochs: int | None = None, batch_size: int | 
 
     Batches of 32 if 20 epochs then have 800 steps, otherwise of 16. The fewest epochs that give 800 steps, but at least
     20. A warm-up of a tenth of the steps, but at most 100. bfloat16 where it is fast. The presets
-    `fashion_mnist_screen` and `cifar10_screen` measured that smaller batches help, and a falling learning rate does not.
+    `fashion_mnist_screen` and `cifar10_screen` measured that smaller batches help, and a falling learning rate hardly.
 
     Args:
         num_images: number of training images.
