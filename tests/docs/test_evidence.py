@@ -126,9 +126,15 @@ def test_readme_has_no_number_of_a_run_that_the_evidence_does_not_give():
     assert not re.findall(r"\d+\.\d+", prose)
 
 
-def test_readme_prints_qda_of_the_evidence():
-    [line] = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith("| no flow")]
-    label = "Gaussians of the pixels (QDA)"
-    tables = [read(preset).make_table("table2") for preset in ("cifar10_small", "fashion_mnist_small", "digits")]
-    expected = [f"{table.loc[table['row'] == label, 'top1'].item():.1f}" for table in tables]
+@pytest.mark.parametrize(
+    ("beginning", "name", "label", "metric"),
+    [
+        ("| no repulsion", "table4", "means by gradient, Σ = I, γ = 10", "nf_acc"),
+        ("| no flow", "table2", "Gaussians of the pixels (QDA)", "top1"),
+    ],
+)
+def test_readme_prints_what_needs_no_repulsion(beginning, name, label, metric):
+    [line] = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith(beginning)]
+    tables = [read(preset).make_table(name) for preset in ("cifar10_small", "fashion_mnist_small", "digits")]
+    expected = [f"{table.loc[table['row'] == label, metric].item():.1f}" for table in tables]
     assert [cell.strip() for cell in line.strip("|").split("|")][3:] == expected
