@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from nfpi.evidence.rebuilding import BLOCK, RebuiltResults, fill_blocks, find_evidence, find_reference
+from nfpi.results.metrics import compute_metrics
 from nfpi.results.statistics.significance import Comparison, paired_t
 from nfpi.results.tables.rows import list_table_rows
 from nfpi.results.tables.summaries import measure_row
@@ -138,3 +140,16 @@ def test_readme_prints_what_needs_no_repulsion(beginning, name, label, metric):
     tables = [read(preset).make_table(name) for preset in ("cifar10_small", "fashion_mnist_small", "digits")]
     expected = [f"{table.loc[table['row'] == label, metric].item():.1f}" for table in tables]
     assert [cell.strip() for cell in line.strip("|").split("|")][3:] == expected
+
+
+@pytest.mark.parametrize("preset", ["digits_following", "fashion_mnist_small_following"])
+def test_probabilities_in_the_evidence_give_the_metrics_of_table_11(preset):
+    """Where they were kept: of the classifiers that need no flow."""
+    evidence = read(preset)
+    recorded = {item.run: item.record.get("metrics", {}) for item in evidence.runs}
+    kept = {run: found for run, found in evidence.predictions.items() if found.class_log_prob.size}
+    assert {run.classifier for run in kept} >= {"lda", "qda"}
+    for run, found in kept.items():
+        log_prob, labels = torch.tensor(found.class_log_prob), torch.tensor(found.label)
+        metrics = compute_metrics(["ece", "brier", "nll"], log_prob, labels)
+        assert metrics == pytest.approx({name: recorded[run][name] for name in metrics}, rel=2e-3, abs=2e-3)
