@@ -53,7 +53,8 @@ def _list_precisions(device: torch.device) -> list[str]:
 
 def _has_amx() -> bool:
     """Return whether the CPU has AMX with bfloat16; versions of torch that cannot tell say that it has not."""
-    return bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"))
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    return ask is not None and bool(ask().get("amx_bf16"))
 
 
 @contextmanager

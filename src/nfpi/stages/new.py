@@ -277,8 +277,8 @@ def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str], 
         "Gaussians of the pixels (QDA)": {"classifier": "qda", "augmentation": "none"},
         "ResNet18 on the images": {"classifier": "resnet18_real", "augmentation": "standard"},
     }
-    experiments = [flows | {"classifier": None}]
-    experiments += [{"label": label, "dataset": name, "prior": None} | other for label, other in others.items()]
+    experiments: list[dict[str, Any]] = [{**flows, "classifier": None}]
+    experiments += [{"label": label, "dataset": name, "prior": None, **other} for label, other in others.items()]
     title = f"Accuracy against the weight λ, {name}"
     preset = {
         "seeds": [0],
