@@ -79,7 +79,7 @@ def test_everything_is_shown_and_nothing_goes_wrong(
     assert found["width"] == size[0]
     assert found["overflow"] <= 0, "the page itself does not scroll sideways"
     assert found["broken"] == []
-    assert found["images"] == 8
+    assert found["images"] == 9, "the samples also at the head"
     assert found["tables"] == 2, "table2, time"
     assert found["figures"] == ["figure-figure1", "figure-samples"]
     assert found["confusion"] == 2 * 5

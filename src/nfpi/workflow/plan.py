@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -214,7 +215,8 @@ class Targets:
             lines += ["", *path.read_text(encoding="utf-8").rstrip().splitlines()]
             paths.append(f"{kind + ':':8}{path} (and {'.csv' if kind == COSTS else '.csv, .tex, .html'})")
         paths += [f"figure: {path}" for path in made if path.suffix == ".png"]
-        paths += self._suggest(path for path in made if path.suffix == ".md" and path.parent != root)
+        with suppress(ValueError, KeyError):  # a table that is no such table is no reason to fail at the end
+            paths += self._suggest(path for path in made if path.suffix == ".md" and path.parent != root)
         return "\n".join([*lines, "", *paths]) if paths else ""
 
     def _suggest(self, tables: Iterable[Path]) -> list[str]:

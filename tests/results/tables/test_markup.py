@@ -48,7 +48,7 @@ def tables_of(
             values += make_metric_rows(run, status="diverged: variance of class 2 at iteration 3")
             continue
         of_run = dict(zip(names or settings.metrics, rng.uniform(10, 100, len(settings.metrics)), strict=False))
-        values += make_metric_rows(run, **of_run, validation_nf_acc=50.0, validation_top1=50.0)
+        values += make_metric_rows(run, **{"validation_nf_acc": 50.0, "validation_top1": 50.0} | of_run)
     metrics = pd.DataFrame(values, columns=list(COLLECTED_COLUMNS)).astype(COLLECTED_COLUMNS)
     return accuracy_table(metrics, settings, reference, rows)
 
