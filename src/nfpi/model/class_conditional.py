@@ -21,7 +21,7 @@ from nfpi.evaluation import collect_statistics
 from nfpi.flows.bijection import ImageFlow
 from nfpi.linalg import precise_dtype
 from nfpi.model import inference
-from nfpi.model.files import Calibration, check_classes, find_domain, read_model, write_model
+from nfpi.model.files import PRETRAINED, Calibration, check_classes, find_domain, read_model, write_model
 from nfpi.model.fitting import FitSettings, estimate_again, parse_settings, train_model, warn_unless_followed
 from nfpi.model.inference import Images, Labels
 from nfpi.priors.following import Following, measure_following
@@ -241,11 +241,11 @@ class ClassConditionalFlow:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Path | str, **options: Any) -> Self:
-        """Read a model from a folder, without the network, or from a repository of the Hugging Face hub.
+        """Read a model from a folder, of the package, or from a repository of the Hugging Face hub.
 
         Args:
-            pretrained_model_name_or_path: folder written by :meth:`save_pretrained` or the workflow; or, if it does not
-                exist, id of a repository.
+            pretrained_model_name_or_path: folder written by :meth:`save_pretrained` or the workflow; if it does not
+                exist, a model of the package, `digits` or `fashion_mnist`; otherwise, id of a repository.
             options: options of :func:`huggingface_hub.snapshot_download`: `revision`, `cache_dir`, `force_download`,
                 `local_files_only`, `token`.
 
@@ -259,6 +259,8 @@ class ClassConditionalFlow:
         name = pretrained_model_name_or_path
         if isinstance(name, Path) or Path(name).exists():
             return cls.read(name)
+        if name in PRETRAINED:
+            return cls.read(PRETRAINED[name])
         from nfpi.model.hub import download_model
 
         return cls.read(download_model(name, **options))

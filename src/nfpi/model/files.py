@@ -31,6 +31,8 @@ from nfpi.runtime.tensors import load_tensors, save_tensors, select_prefix
 CONFIG, WEIGHTS = MODEL_FILES.values()
 NO_CLASS = -1
 """Prediction for an image for which the model abstains."""
+PRETRAINED = {path.name: path for path in (Path(__file__).parent / "pretrained").iterdir()}
+"""Folders of the models that the package brings along, by name; `docs/pretrained.py` makes them."""
 _DIGESTS = "training_images"
 """Tensor with the digests of the training images, in the file of the weights."""
 _FORMAT = 1

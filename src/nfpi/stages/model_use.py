@@ -37,7 +37,8 @@ class ModelCommand(Command):
     """A command that reads a model, and replaces nothing."""
 
     model: CliPositionalArg[str]
-    """folder of a model (results/…/model, or written by save_pretrained), or its id on the Hugging Face hub"""
+    """folder of a model (results/…/model, or written by save_pretrained), `digits` or `fashion_mnist` (trained models
+    of the package), or an id on the Hugging Face hub"""
 
     def _read_model(self) -> ClassConditionalFlow:
         """Load a model of grey or colour pixels on the best device; files listed in a manifest are verified."""
