@@ -110,13 +110,15 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
 
 @pytest.fixture
 def place(small_run: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which commands run: with results, with images of two classes, and with the tutorial's model."""
+    """A folder in which commands run: with results, with images, and with models of digits."""
     for folder in (tmp_path, tmp_path / "other"):
         shutil.copytree(small_run.root, folder / "results/demo")
     write_images(tmp_path / "my-images")
-    shutil.copytree(small_run.model, tmp_path / "digits-model")
-    for split in ("validation", "test"):
-        write_digits(tmp_path / "digits" / split)
+    for name in ("digits-model", "my-model"):
+        shutil.copytree(small_run.model, tmp_path / name)
+    for name in ("digits/validation", "digits/test", "more-photos"):
+        write_digits(tmp_path / name)
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
