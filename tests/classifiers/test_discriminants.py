@@ -54,6 +54,14 @@ def test_the_number_of_axes_is_that_of_highest_accuracy_on_held_out_images():
     assert accuracies[best] > accuracies[2]
 
 
+def test_fewer_images_than_pixels_leave_a_variance_on_the_other_axes():
+    few = slice(0, 40)
+    model = QuadraticDiscriminant(10, 1, 8, QuadraticDiscriminantSettings(axes=[60]))
+    model.fit(IMAGES[few], LABELS[few], IMAGES[HELD_OUT], LABELS[HELD_OUT])
+    bits = -model(IMAGES[HELD_OUT]).max(1).values.mean() / 64 / math.log(2)
+    assert bits < 10
+
+
 def test_its_density_integrates_to_one():
     """Of one pixel, on a grid."""
     generator = torch.Generator().manual_seed(0)

@@ -89,8 +89,10 @@ class QuadraticDiscriminant(nn.Module):
         from sklearn.decomposition import PCA
 
         pixels, classes = images.flatten(1).double().numpy(), labels.numpy()
-        rank = min(len(pixels) - 1, pixels.shape[1])  # beyond, the images have no variance
-        candidates = sorted({min(axes, rank) for axes in self._candidates}, reverse=True)
+        num_images, dimensions = pixels.shape
+        # fewer images than pixels have no variance beyond their first N − 1 axes, and hardly any on the last of these
+        most = dimensions if num_images > dimensions else max(num_images // 2, 1)
+        candidates = sorted({min(axes, most) for axes in self._candidates}, reverse=True)
         pca = PCA(candidates[0], random_state=0).fit(pixels)
         total = float(((pixels - pca.mean_) ** 2).sum() / len(pixels))
         accuracies = {}
