@@ -40,12 +40,12 @@ def test_relative_weights_become_the_lambdas_of_the_data_set_and_the_prior(proje
         },
         priors={"fpi": {}, "wide": {"alpha": 20}},
         presets={"small": {"tables": {"table2": {"experiments": rows}}}},
-        figures={"samples": {"dataset": "mine", "prior": "wide", "relative_weight": 2}},
+        figures={"samples_by_weight": {"dataset": "mine", "prior": "wide", "relative_weights": [0, 0.5, 2]}},
     )
     digits, mine = config.tables["table2"].experiments
     assert digits.weights == [0, compute_weight(0.5, 10, 10, 64), compute_weight(2, 10, 10, 64)]
     assert mine.weights == [0, compute_weight(0.5, 20, 3, 96), compute_weight(2, 20, 3, 96)]
-    assert config.figures["samples"].weight == mine.weights[2]
+    assert config.figures["samples_by_weight"].lambdas == mine.weights
     again = Config.model_validate(config.model_dump())
     for other in (again, config.for_dataset("digits")):
         assert (other.tables, other.figures) == (config.tables, config.figures)
@@ -72,8 +72,6 @@ def test_weights_that_cannot_be_computed_are_refused_in_one_line(project, change
 
 
 def test_a_figure_has_one_of_the_weights(project):
-    figures = {"samples": {"dataset": "digits", "lambda": 3, "relative_weight": 2}}
-    with pytest.raises(ConfigError, match=r"figures\.samples: lambda, relative_weight"):
-        project.resolve(figures=figures)
-    figures["samples"]["lambda"] = 0  # as a preset that extends this one may set it
-    assert project.resolve(figures=figures).config.figures["samples"].weight > 0
+    for weights in ({"lambdas": [3], "relative_weights": [2]}, {}):
+        with pytest.raises(ConfigError, match=r"figures\.samples_by_weight: lambdas, relative_weights"):
+            project.resolve(figures={"samples_by_weight": {"dataset": "digits"} | weights})

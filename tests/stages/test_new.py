@@ -57,9 +57,9 @@ def test_a_preset_says_what_the_images_are(here, tmp_path, capsys):
     assert config.datasets["pets"] == expected
     experiment, *others = config.tables["table2"].experiments
     assert [other.classifier for other in others] == ["lda", "qda", "resnet18_real"]
-    weights = [compute_weight(share * DEFAULT_RELATIVE_WEIGHT, 10, 2, 64) for share in (0, 1 / 4, 1, 4)]
+    weights = [compute_weight(share * DEFAULT_RELATIVE_WEIGHT, 10, 2, 64) for share in (0, 1 / 5, 1, 5)]
     assert (experiment.dataset, experiment.lambdas) == ("pets", weights)
-    assert config.figures["samples"].weight == weights[2]
+    assert config.figures["samples_by_weight"].lambdas == weights
     training, resnet18 = config.training, config.classifiers["resnet18_real"]
     assert (training.epochs, training.warmup_steps) == (400, 80)  # two steps an epoch
     assert (resnet18.batch_size, resnet18.epochs) == (32, 300)

@@ -303,11 +303,9 @@ class Config(Settings):
                 changes = {key: value for key, value in own.items() if hasattr(figure, key)}
                 self.figures[name] = figure.model_copy(update=changes)
                 continue
-            relative_weight = getattr(figure, "relative_weight", None)
-            if relative_weight is not None:
-                where = f"figures.{name}.relative_weight"
-                (weight,) = self._compute_weights(where, figure, [relative_weight])
-                self.figures[name] = figure.model_copy(update={"weight": weight, "relative_weight": None})
+            if relative_weights := getattr(figure, "relative_weights", []):
+                lambdas = self._compute_weights(f"figures.{name}.relative_weights", figure, relative_weights)
+                self.figures[name] = figure.model_copy(update={"lambdas": lambdas, "relative_weights": []})
 
     def _resolve_experiment(self, where: str, experiment: Experiment) -> Experiment:
         if (model := self.find_model(experiment)) is not None:

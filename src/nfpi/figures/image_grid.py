@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from nfpi.config.base import Name, NonNegativeFloat
 from nfpi.config.experiments import FigureSettings
@@ -47,14 +47,6 @@ class FlowFigure(FigureSettings):
     prior: Name = "fpi"
     weight: NonNegativeFloat = Field(0.0, alias="lambda")
     """λ of the run"""
-    relative_weight: NonNegativeFloat | None = None
-    """s₀ in place of `lambda`, see `relative_weights` of experiments"""
-
-    @model_validator(mode="after")
-    def _check_weight(self) -> Self:
-        if self.relative_weight is not None and self.weight:
-            raise ValueError("lambda, relative_weight: expected one of them, received both: set `lambda: 0`")
-        return self
 
     def list_model_files(self, config: Config, layout: Layout) -> list[str]:
         """Return the files of the flow's model."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nfpi.config.base import UNIQUE, Name, NonNegativeFloat, PositiveFloat, PositiveInt
 from nfpi.config.experiments import FigureSettings, Refit
@@ -45,7 +45,9 @@ class SamplesByWeightFigure(FigureSettings):
     dataset: Name
     flow: Name = "mef"
     prior: Name = "fpi"
-    lambdas: Annotated[list[NonNegativeFloat], Field(min_length=1), UNIQUE]
+    lambdas: Annotated[list[NonNegativeFloat], UNIQUE] = []
+    relative_weights: Annotated[list[NonNegativeFloat], UNIQUE] = []
+    """s₀ in place of `lambdas`, see `relative_weights` of experiments"""
     refits: Annotated[list[Refit | None], Field(min_length=1), UNIQUE] = [None, "moments"]
     """refits of the rows of each λ, see `refit` of experiments"""
     classes: PositiveInt = 10
@@ -53,6 +55,12 @@ class SamplesByWeightFigure(FigureSettings):
     temperature: PositiveFloat = 1.0
     images: PositiveInt = 1000
     """number of test images whose latents are shown"""
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> Self:
+        if bool(self.lambdas) == bool(self.relative_weights):
+            raise ValueError("lambdas, relative_weights: expected one of them, received both or neither")
+        return self
 
     @property
     def rows(self) -> list[tuple[float, Refit | None]]:

@@ -37,14 +37,15 @@ _PER_CLASS = 500
 """training images per class for a small flow"""
 _CLASSIFIER_STEPS, _CLASSIFIER_EPOCHS = 300, 8
 """smallest numbers of steps and epochs of the ResNet18"""
-_METRICS = ["nf_acc", "top1", "bits_per_dim", "mismatch"]
+_METRICS = ["relative_weight", "nf_acc", "top1", "bits_per_dim", "mismatch"]
 """columns of the table"""
 _SMALL_JOBS = (
     *("start_flow", "fit_prior", "train_flow", "refit_prior", "evaluate", "generate", "train_classifier"),
     *("test_classifier", "figure"),
 )
 """jobs to which one core each is given, as a small flow is hardly faster with more"""
-_RELATIVE_WEIGHTS = [0, DEFAULT_RELATIVE_WEIGHT / 4, DEFAULT_RELATIVE_WEIGHT, 4 * DEFAULT_RELATIVE_WEIGHT]
+_RELATIVE_WEIGHTS = [0, DEFAULT_RELATIVE_WEIGHT / 5, DEFAULT_RELATIVE_WEIGHT, 5 * DEFAULT_RELATIVE_WEIGHT]
+"""s₀: none; one that small flows follow (docs/measurements.md); the default of `fit`; a large one"""
 _LARGEST, _RESIZED, _MULTIPLE = 64, 32, 4
 """in pixels: the longest side of images that are not resized, the largest side to which others are resized, and a
 divisor of all sides, since each level of the flow, of which there are at least two, halves them"""
@@ -58,7 +59,8 @@ _ABOUT = """\
 # config.yaml has all other settings, and explains each of them. Often changed here:
 #   flip: false if mirroring changes the class of an image; image_size: images are resized and cropped to it;
 #   train_per_class: without it, all images are used; fewer epochs need fewer warmup_steps, too;
-#   relative_weights: strengths of the repulsion between classes, from which λ is computed.
+#   relative_weights: strengths s₀ of the repulsion between classes, from which λ is computed. Take the one that is best
+#   on validation images; for samples, a smaller one if its flow does not follow its Gaussians (a note below the table).
 """
 _MOST_NAMED = 3
 """largest number of classes that a message names"""
@@ -291,7 +293,7 @@ def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str], 
         "tables": {"table2": {"title": title, "metrics": _METRICS, "experiments": experiments}},
         "figures": {
             "accuracy_against_weight": {"table": "table2"},
-            "samples": {"dataset": name, "relative_weight": DEFAULT_RELATIVE_WEIGHT},
+            "samples_by_weight": {"dataset": name, "relative_weights": _RELATIVE_WEIGHTS, "refits": [None]},
         },
         "resources": {job: {"threads": 1} for job in _SMALL_JOBS},
     }
