@@ -37,6 +37,11 @@ CIFAR10 = "snakemake figure2 --config preset=cifar10_small seeds=1 'training={pr
 PICTURES = {
     "claims": (EVIDENCE, "results/pictures/digits/claims.png", "src/nfpi/figures/claims.py"),
     "following": (EVIDENCE, "results/pictures/following.png", "src/nfpi/figures/following.py"),
+    "frontier": (
+        EVIDENCE,
+        "results/pictures/fashion_mnist_small_following/figures/frontier.png",
+        "src/nfpi/figures/frontier.py",
+    ),
     "unknown_images": (EXAMPLE, "results/pictures/unknown_images.png", "examples/unknown_images.py"),
     "walk": (EXAMPLE, "results/pictures/walk.png", "examples/unknown_images.py"),
     "page": (PAGE, "results/pictures/page.png", "src/nfpi/page/templates/page.*"),

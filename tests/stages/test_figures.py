@@ -18,6 +18,7 @@ from .conftest import ROOT, SmallRun, call, format_options, list_files, read_err
 FIGURE: dict[str, dict[str, Any]] = {
     "accuracy_against_weight": {},
     "following": {"table": "table2"},
+    "frontier": {"table": "table2"},
     "decisions": {"dataset": "digits", "lambdas": [100]},
     "figure1": {"dataset": "digits", "images": 60, "perplexity": 5, "samples_per_class": 5, "lambdas": [1, 10]},
     "figure2": {"dataset": "digits", "lambda": 100, "classes": ["0", "2"]},

@@ -1,0 +1,45 @@
+"""NF-Acc against bits/dim."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from nfpi.figures import FigureInputs, draw_figure
+from nfpi.figures.frontier import COLUMNS, draw_frontier
+from nfpi.results import write_csv
+
+NAN = math.nan
+TABLE = pd.DataFrame(
+    [
+        ("as trained", "digits", "fpi", 1e4, 95, 5.5, NAN),
+        ("as trained", "digits", "fpi", 0, 90, 5.0, NAN),
+        ("as trained", "digits", "fpi", 1e5, 93, 7.0, NAN),
+        ("refitted", "digits", "fpi+moments", 0, 92, 4.9, NAN),
+        ("refitted", "digits", "fpi+moments", 1e4, 96, 5.2, NAN),
+        ("diverged", "digits", "nfgd", 1e4, NAN, NAN, NAN),
+        ("pixels", "digits", None, NAN, NAN, 6.0, 97),
+    ],
+    columns=list(COLUMNS),
+)
+
+
+def test_three_weights_are_joined_in_their_order_and_refits_are_hollow():
+    (axes,) = draw_frontier(TABLE).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert lines.keys() == {"as trained", "refitted", "pixels"}
+    trained, refitted, level = lines.values()
+    assert trained.get_xydata().tolist() == [[5.0, 90], [5.5, 95], [7.0, 93]]
+    assert refitted.get_xydata().tolist() == [[4.9, 92], [5.2, 96]]
+    assert (trained.get_linestyle(), refitted.get_linestyle()) == ("-", "None")
+    assert refitted.get_markerfacecolor() == "white" != trained.get_markerfacecolor()
+    assert trained.get_color() == refitted.get_color()
+    assert list(level.get_ydata()) == [97, 97]
+
+
+def test_a_table_without_both_numbers_is_drawn_as_a_notice(tmp_path):
+    for rows, has_axes in ((TABLE, True), (TABLE[TABLE["row"] == "pixels"], False)):
+        write_csv(rows, tmp_path / "table.csv")
+        picture = draw_figure("frontier", {}, FigureInputs({"table": [tmp_path / "table.csv"]})).pictures["frontier"]
+        assert bool(picture.axes) == has_axes
