@@ -15,7 +15,7 @@ RESULTS = Path("results")
 FOLDER = Path(__file__).parents[1] / "src/nfpi/model/pretrained"
 MODELS = {  # name: preset, run, licence of the images
     "digits": ("demo", "digits/mef/fpi/lambda=10000/seed=0", "cc-by-4.0"),
-    "fashion_mnist": ("fashion_mnist", "fashion_mnist/mef/fpi/lambda=300000/seed=0", "mit"),
+    "fashion_mnist": ("fashion_mnist", "fashion_mnist/mef/fpi/lambda=30000/seed=0", "mit"),
 }
 
 if __name__ == "__main__":

@@ -96,5 +96,5 @@ def draw_frontier(table: pd.DataFrame) -> Figure:
         axes.set_xlabel(metric("bits_per_dim").label)
         axes.set_ylabel(f"{metric('nf_acc').label} (%)")
         axes.margins(x=0.08, y=0.08)
-        figure.legend(loc="outside upper center", ncols=2)
+        figure.legend(loc="outside upper center", ncols=2, fontsize=6, columnspacing=1, handlelength=1.6)
     return figure
