@@ -16,7 +16,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 """Pages of the site, and the files of the project that they are"""
-_INTO_DOCS = re.compile(r'(\]\(|src=")docs/')
+_INTO_DOCS = re.compile(r'(\]\(|src(?:set)?=")docs/')
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 _ROLE = re.compile(r":(?:func|class|mod|meth|attr|data|exc):(?=<code>)")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
