@@ -68,7 +68,8 @@ def test_scikit_learn_finds_the_temperature_of_calibrate(images_of_classes, make
     held_out = make_images(seed=1)
     kept = held_out.labels < classes
     labels = np.where(np.arange(kept.sum()) % 7, held_out.labels[kept], 0)  # some are wrong
-    temperature = classifier.model_.calibrate(held_out.images[kept], labels).calibration.temperature
+    classifier.model_ = classifier.model_.calibrate(held_out.images[kept], labels)
+    temperature = classifier.model_.calibration.temperature
     theirs = calibration.CalibratedClassifierCV(FrozenEstimator(classifier), method="temperature")
     theirs.fit(held_out.images[kept], classifier.classes_[labels])
     (found,) = theirs.calibrated_classifiers_
