@@ -28,6 +28,7 @@ from nfpi.priors.following import Following, measure_following
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.statistics import ClassStatistics
 from nfpi.release import load_release_checkpoint
+from nfpi.runtime.allocation import require_allocated_gpu
 from nfpi.sampling import sample_images
 
 logger = logging.getLogger(__name__)
@@ -159,6 +160,7 @@ class ClassConditionalFlow:
 
         Raises:
             ValueError: images, labels or a setting are invalid.
+            DeviceError: torch finds no GPU, or cannot use it.
             Diverged: the fit of the Gaussians or the training diverged; the message says what to change.
         """
         given: dict[str, Any] = {"epochs": epochs, "flow": flow, "training": training, "prior": prior}
@@ -329,8 +331,14 @@ class ClassConditionalFlow:
         return inference.device_of(self.flow)
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the model to a device, and return it."""
+        """Move the model to a device, and return it.
+
+        Raises:
+            DeviceError: torch finds no GPU.
+        """
         device = torch.device(device)
+        if device.type == "cuda":
+            require_allocated_gpu(device)
         self.flow.to(device)
         prior, dtype = self.prior, precise_dtype(device)
         if prior.mean.device.type != "mps":  # which has no float64: cast before a move to it, after a move from it

@@ -210,6 +210,10 @@ def choose_weight(
 
 def _parse_block(registry: Any, block: Any, what: str) -> Any:
     """Validate a block of config.yaml; raises ValueError in one line that begins with `what`."""
+    if not isinstance(block, Mapping):
+        raise ValueError(
+            f"{what}: expected a name or settings, received {type(block).__name__}; register_{what} adds names"
+        )
     try:
         return registry.validate(dict(block))
     except ValidationError as error:

@@ -297,7 +297,7 @@ def make_sets(
         array, indices = array[kept], indices[kept]
     counts = np.bincount(indices, minlength=len(names))
     if len(names) < 2 or len(set(names)) < len(names):
-        raise ValueError(f"labels: expected two distinct classes or more, received {', '.join(names)}")
+        raise ValueError(f"labels: expected two distinct classes or more, received {', '.join(map(repr, names))}")
     if counts.min() < 2:
         poorest = int(counts.argmin())
         raise ValueError(
