@@ -177,6 +177,7 @@ def test_the_bar_shows_the_loss_and_fills_no_file(images, capsys, monkeypatch, s
     monkeypatch.setattr(loop, "_SECONDS_BETWEEN_LINES", seconds)
     fit(images, progress=True, epochs=30)
     lines = capsys.readouterr().err.split("\r")
+    assert {line.partition("/")[2].partition(" ")[0] for line in lines if "step" in line} == {"120"}
     if seconds:
         assert len(lines) < 10
     else:
