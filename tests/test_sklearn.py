@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn import calibration
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
@@ -57,6 +58,26 @@ def test_probabilities_are_those_of_the_model(images_of_classes):
     assert classifier.score(images, names) == np.mean(classifier.predict(images) == names)
     again = clone(classifier).fit(images[..., 0], names)
     assert (again.predict_log_proba(images) == classifier.predict_log_proba(images)).all()
+
+
+def test_files_and_folders_are_their_pixels(images_of_classes, tmp_path):
+    images, names = images_of_classes
+    for index, (image, name) in enumerate(zip(images, names, strict=True)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        Image.fromarray(image[..., 0]).save(tmp_path / name / f"{index:02d}.png")
+    files = sorted(tmp_path.rglob("*.png"))
+    labels = [file.parent.name for file in files]
+    pixels = np.stack([np.asarray(Image.open(file)) for file in files])
+    expected = FlowClassifier(**QUICK).fit(pixels, labels)
+    classifier = FlowClassifier(**QUICK).fit(tmp_path)
+    assert (classifier.predict_proba(tmp_path) == expected.predict_proba(pixels)).all()
+    assert classifier.score(tmp_path) == classifier.score(files, labels) == expected.score(pixels, labels)
+    Image.new("RGB", (9, 9)).save(tmp_path / "ant/large.png")
+    classifier.model_.resize = True
+    assert len(classifier.predict(tmp_path)) == 61
+    assert 0 <= classifier.score(tmp_path) <= 1
+    paths = np.array([str(file) for file in files])
+    assert len(cross_val_score(FlowClassifier(**QUICK), paths, labels, cv=2, error_score="raise")) == 2
 
 
 @pytest.mark.skipif(not hasattr(calibration, "_TemperatureScaling"), reason="scikit-learn before 1.8")
