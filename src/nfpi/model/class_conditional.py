@@ -422,12 +422,8 @@ class ClassConditionalFlow:
         Returns:
             (N, K), float64, nats.
         """
-        return self.normalize(self.log_prob(images))
-
-    def normalize(self, log_prob: np.ndarray) -> np.ndarray:
-        """Return log p(y | x) of :meth:`predict_log_proba` from log p(x | y), (N, K)."""
-        divided = log_prob / (self._temperature or 1.0)
-        return divided - np.logaddexp.reduce(divided, 1, keepdims=True)
+        scaled = torch.from_numpy(self.log_prob(images) / (self._temperature or 1.0))
+        return scaled.log_softmax(1).numpy()
 
     def predict_proba(self, images: Images) -> np.ndarray:
         """Return p(y | x), the exponential of :meth:`predict_log_proba`, (N, K)."""

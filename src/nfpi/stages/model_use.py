@@ -100,7 +100,6 @@ class Classify(ModelCommand):
             DataError: an image is unreadable or has another shape than the model's; nothing is written.
             ConfigError: the output exists.
         """
-        import numpy as np
         import torch
 
         from nfpi.data.image_files import find_images
@@ -110,7 +109,9 @@ class Classify(ModelCommand):
         files = find_images(self.images)
         model = self._read_model(resize=self.resize)
         log_prob, distance = model.measure(files)
-        best = 100 * np.exp(model.normalize(log_prob).max(1))
+        is_calibrated = model.config.get("calibration") is not None
+        scaled = torch.from_numpy(log_prob / (model.calibration.temperature if is_calibrated else 1))
+        best = 100 * scaled.log_softmax(1).amax(1).exp()
         bits = model.domain.bits_per_dim(torch.from_numpy(-log_prob.max(1)), math.prod(model.shape))
         columns = [log_prob.argmax(1), best.tolist(), compute_margins(log_prob).tolist(), bits.tolist()]
         heading = ["file", "class", "probability", "margin", "bits_per_dim"]
@@ -120,7 +121,7 @@ class Classify(ModelCommand):
         rows = [
             [str(file), model.classes[label], *values] for file, label, *values in zip(files, *columns, strict=True)
         ]
-        if model.config.get("calibration") is None:
+        if not is_calibrated:
             logger.warning("these probabilities are not calibrated: nfpi calibrate %s FOLDER --output NEW", self.model)
         if self.output is None:
             print_rows(heading, rows)
