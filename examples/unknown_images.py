@@ -91,8 +91,7 @@ def fit_or_read(name: str, folder: Path | None, data: Data, epochs: int) -> Clas
         model = ClassConditionalFlow.fit(data.train.images, data.train.labels, name=name, **settings)
         if folder is not None:
             model.save_pretrained(folder / name)
-    model.calibrate(data.held_out.images, data.held_out.labels)
-    return model
+    return model.calibrate(data.held_out.images, data.held_out.labels)
 
 
 def unknown_images(test: np.ndarray, name: str, others: np.ndarray) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn import calibration
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
@@ -59,6 +60,26 @@ def test_probabilities_are_those_of_the_model(images_of_classes):
     assert (again.predict_log_proba(images) == classifier.predict_log_proba(images)).all()
 
 
+def test_files_and_folders_are_their_pixels(images_of_classes, tmp_path):
+    images, names = images_of_classes
+    for index, (image, name) in enumerate(zip(images, names, strict=True)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        Image.fromarray(image[..., 0]).save(tmp_path / name / f"{index:02d}.png")
+    files = sorted(tmp_path.rglob("*.png"))
+    labels = [file.parent.name for file in files]
+    pixels = np.stack([np.asarray(Image.open(file)) for file in files])
+    expected = FlowClassifier(**QUICK).fit(pixels, labels)
+    classifier = FlowClassifier(**QUICK).fit(tmp_path)
+    assert (classifier.predict_proba(tmp_path) == expected.predict_proba(pixels)).all()
+    assert classifier.score(tmp_path) == classifier.score(files, labels) == expected.score(pixels, labels)
+    Image.new("RGB", (9, 9)).save(tmp_path / "ant/large.png")
+    classifier.model_.resize = True
+    assert len(classifier.predict(tmp_path)) == 61
+    assert 0 <= classifier.score(tmp_path) <= 1
+    paths = np.array([str(file) for file in files])
+    assert len(cross_val_score(FlowClassifier(**QUICK), paths, labels, cv=2, error_score="raise")) == 2
+
+
 @pytest.mark.skipif(not hasattr(calibration, "_TemperatureScaling"), reason="scikit-learn before 1.8")
 @pytest.mark.parametrize("classes", [2, 3])
 def test_scikit_learn_finds_the_temperature_of_calibrate(images_of_classes, make_images, classes):
@@ -68,7 +89,8 @@ def test_scikit_learn_finds_the_temperature_of_calibrate(images_of_classes, make
     held_out = make_images(seed=1)
     kept = held_out.labels < classes
     labels = np.where(np.arange(kept.sum()) % 7, held_out.labels[kept], 0)  # some are wrong
-    temperature = classifier.model_.calibrate(held_out.images[kept], labels).calibration.temperature
+    classifier.model_ = classifier.model_.calibrate(held_out.images[kept], labels)
+    temperature = classifier.model_.calibration.temperature
     theirs = calibration.CalibratedClassifierCV(FrozenEstimator(classifier), method="temperature")
     theirs.fit(held_out.images[kept], classifier.classes_[labels])
     (found,) = theirs.calibrated_classifiers_

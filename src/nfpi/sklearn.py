@@ -13,13 +13,16 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nfpi.flows.dequantization import GREY_LEVELS
 from nfpi.model import ClassConditionalFlow
+from nfpi.model.inputs import check_labels, load_images, load_labelled_images, load_training_images
 
 
 class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
     """Classify images by argmax_y log p(x | y) of a :class:`nfpi.ClassConditionalFlow`.
 
     Images X are (N, H, W, C), grey ones also (N, H, W), unless W is 1 to 4; or (N, H·W·C) if `shape` is given. Their
-    values are whole numbers from 0 to 255, of any dtype. Labels y are of any type that scikit-learn accepts as classes.
+    values are whole numbers from 0 to 255, of any dtype. X may also be paths of files (an array of them for
+    cross-validation), a folder or a `Dataset`, as for :class:`nfpi.ClassConditionalFlow`. Labels y are of any type that
+    scikit-learn accepts as classes; None: those of the folder or data set.
 
     Args:
         shape: (H, W, C) of images that are passed as rows; None: X is not flattened.
@@ -75,13 +78,16 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         tags.input_tags.three_d_array = True
         return tags
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Fit a flow to images and their classes.
 
         Raises:
             ValueError: X, y or a setting is invalid.
             Diverged: the fit of the Gaussians or the training diverged.
         """
+        X, y, names = load_training_images(X, y, progress=self.progress)
+        if y is not None and names is not None:
+            y = np.asarray(names)[check_labels(y, names)]
         X, y = validate_data(self, X, y, dtype=None, allow_nd=True)
         check_classification_targets(y)
         images = self._convert_images(X)
@@ -121,8 +127,18 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         probabilities: np.ndarray = np.exp(self.predict_log_proba(X))
         return probabilities
 
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return the accuracy, the share of images whose predicted class is y."""
+        if y is None:
+            check_is_fitted(self)
+            model = self.model_
+            X, labels = load_labelled_images(X, None, model.classes, model.flow.shape, resize=model.resize)
+            y = self.classes_[check_labels(labels, model.classes)]
+        return float(super().score(X, y, sample_weight))
+
     def _validate_images(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
+        X = load_images(X, self.model_.flow.shape, resize=self.model_.resize)
         return self._convert_images(validate_data(self, X, dtype=None, allow_nd=True, reset=False))
 
     def _convert_images(self, X: np.ndarray) -> np.ndarray:

@@ -16,7 +16,14 @@ def test_a_computed_metric_has_an_entry_for_classifiers_of_generated_images():
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("cnn_naerness", "cnn_nearness"), ("cnn_ecce", "cnn_ece"), ("cnn_hours", ""), ("cnn_", ""), ("nf_ece", "")],
+    [
+        ("cnn_naerness", "cnn_nearness"),
+        ("cnn_ecce", "cnn_ece"),
+        ("cnn_hours", ""),
+        ("cnn_", ""),
+        ("nf_ece", ""),
+        ("fid", "'fid_resnet18' or 'fid_inception'"),
+    ],
 )
 def test_an_unknown_metric_is_refused_and_the_nearest_name_suggested(name, meant):
     register_metric("nearness", lambda log_prob, labels: 0.0, label="Nearness")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -13,7 +11,7 @@ from nfpi.results.statistics.abstention import compute_margins
 
 @pytest.fixture
 def calibrated(fitted, held_out):
-    return replace(fitted, config=dict(fitted.config)).calibrate(held_out.images, held_out.labels)
+    return fitted.calibrate(held_out.images, held_out.labels)
 
 
 def test_the_likelihood_of_the_labels_rises_and_predictions_stay(fitted, calibrated, held_out):

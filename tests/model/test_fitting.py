@@ -177,6 +177,7 @@ def test_the_bar_shows_the_loss_and_fills_no_file(images, capsys, monkeypatch, s
     monkeypatch.setattr(loop, "_SECONDS_BETWEEN_LINES", seconds)
     fit(images, progress=True, epochs=30)
     lines = capsys.readouterr().err.split("\r")
+    assert {line.partition("/")[2].partition(" ")[0] for line in lines if "step" in line} == {"120"}
     if seconds:
         assert len(lines) < 10
     else:
@@ -231,7 +232,12 @@ def test_images_are_mirrored_where_the_caller_allows_it(images):
         ({"labels": [0] * 30 + [2] * 30}, "'1'"),
         ({"labels": [-1, 0] * 30}, "-1"),
         ({"labels": [0, 10**12] * 30}, "1000000000000"),
-        ({"labels": None}, "labels"),
+        ({"labels": None}, "labels: expected one for each image, "),
+        (
+            {"flow": torch.nn.Identity()},
+            "flow: expected a name or settings, received Identity",
+        ),
+        ({"prior": object()}, "prior: expected a name or settings, received object"),
         ({"weight": -1}, "weight: "),
         ({"relative_weight": 2}, "weight, relative_weight: "),
         ({"validation": (np.zeros((3, 8, 8, 1), np.uint8), [0, 1])}, "validation labels: "),
@@ -261,6 +267,8 @@ def test_a_device_that_is_named_is_taken_whatever_the_job_was_given(images: Imag
     for device in (None, "cuda"):
         with pytest.raises(DeviceError, match="GPU"):
             fit(images, device=device)
+    with pytest.raises(DeviceError, match=r"^device: expected a GPU for 'cuda', received "):
+        fit(images, device="cpu").to("cuda")
 
 
 def test_sizes_that_no_level_halves_are_refused(make_images):

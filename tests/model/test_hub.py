@@ -20,6 +20,7 @@ from huggingface_hub import HfApi, RepoUrl
 from huggingface_hub.errors import HTTPError
 
 from nfpi import ClassConditionalFlow
+from nfpi.model.hub import make_card
 from nfpi.priors import GaussianPrior
 from nfpi.runtime.formats import FormatError
 
@@ -79,7 +80,7 @@ def test_an_existing_card_is_kept_with_a_warning(fitted, folder, caplog):
     ],
 )
 def test_the_card_shows_the_metrics_that_are_given(fitted, metrics, row):
-    assert row in fitted.generate_model_card(metrics=metrics).text.splitlines()
+    assert row in make_card(fitted, metrics, None).text.splitlines()
 
 
 def test_other_metrics_are_refused_before_anything_is_written(fitted, tmp_path, monkeypatch):
@@ -102,7 +103,7 @@ def test_other_metrics_are_refused_before_anything_is_written(fitted, tmp_path, 
 )
 def test_the_card_says_where_the_gaussians_are_from(fitted, changes, sentence):
     model = replace(fitted, config=fitted.config | changes)
-    assert sentence in model.generate_model_card().text
+    assert sentence in make_card(model, None, None).text
 
 
 def add_class(model: ClassConditionalFlow) -> None:

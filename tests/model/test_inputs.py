@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch.utils.data import Dataset, Subset
+from torchvision import datasets, transforms
 
-from nfpi.model.inference import check_images, check_labels, check_latents
+from nfpi import ClassConditionalFlow
+from nfpi.data import DataError, ImageSet
+from nfpi.model.inputs import check_images, check_labels, check_latents, load_images, load_training_images
+
+from .conftest import SMALL
+
+QUICK = {"flow": SMALL, "epochs": 2, "weight": 10.0, "progress": False}
 
 GREY, COLOUR = (1, 8, 8), (3, 8, 8)
 CLASSES = ["ant", "bee", "cat"]
@@ -98,3 +112,157 @@ def test_files_that_are_mapped_to_memory_are_read_without_warnings(tmp_path, rec
     assert np.shares_memory(check_images(images, GREY), images)  # large sets of images stay in the file
     assert check_latents(latents, GREY).shape == (2, 1, 8, 8)
     assert not recwarn
+
+
+# ---- files and data sets ------------------------------------------------------------------------------------
+
+
+class Pictures(Dataset):
+    """The images of a set as PIL images or tensors, each of which may be read once."""
+
+    def __init__(self, images: ImageSet, convert: Callable[[Image.Image], Any], *, named: bool = True) -> None:
+        self.images, self.convert, self.read = images, convert, list[int]()
+        if named:
+            self.classes = images.classes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        assert index not in self.read
+        self.read.append(index)
+        return self.convert(Image.fromarray(self.images.images[index].squeeze())), int(self.images.labels[index])
+
+
+@pytest.fixture
+def folder(held_out, tmp_path) -> Path:
+    """The held-out images in one folder per class."""
+    for index, (image, label) in enumerate(zip(held_out.images, held_out.labels, strict=True)):
+        path = tmp_path / "images" / held_out.classes[label] / f"{index:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(path)
+    return tmp_path / "images"
+
+
+def test_files_and_folders_are_predicted_as_their_pixels(fitted, held_out, folder):
+    files = sorted(folder.rglob("*.png"))
+    pixels = np.stack([np.asarray(Image.open(file)) for file in files])
+    expected = fitted.log_prob(pixels)
+    for given in (folder, str(folder), files, [str(file) for file in files], np.array(list(map(str, files)))):
+        assert (fitted.log_prob(given) == expected).all()
+    assert fitted.predict(files[0]).tolist() == [expected[0].argmax()]
+    labels = [file.parent.name for file in files]
+    own = fitted.bits_per_dim(files, labels)
+    assert (own == fitted.bits_per_dim(pixels, labels)).all()
+
+
+def test_labels_of_a_folder_are_the_names_of_its_folders(fitted, held_out, folder):
+    found = fitted.evaluate(folder)
+    assert found["nf_acc"] == fitted.evaluate(held_out.images, held_out.labels)["nf_acc"]
+    assert fitted.calibrate(folder).calibration == fitted.calibrate(held_out.images, held_out.labels).calibration
+    assert fitted.refit(folder).prior.mean.shape == (3, 64)
+    files = sorted(folder.rglob("*.png"))
+    for given in (files, files[0]):
+        with pytest.raises(ValueError, match=r"^labels: expected one for each image.*received none$"):
+            fitted.evaluate(given)
+
+
+def test_files_of_another_size_are_refused_or_resized(fitted, folder):
+    Image.new("RGB", (20, 16), (200, 9, 9)).save(folder / "large.png")
+    with pytest.raises(DataError, match=r"large\.png: expected 8×8 pixels in grey .*model\.resize = True\) converts$"):
+        fitted.predict(folder)
+    assert len(replace(fitted, resize=True).predict(folder)) == 61
+
+
+@pytest.mark.parametrize("validation", ["folder", "share", "pictures"])
+def test_a_folder_is_fitted_as_its_pixels(held_out, folder, validation):
+    def fit(*given: Any) -> ClassConditionalFlow:
+        pictures = Pictures(held_out, lambda image: image)
+        others = {"folder": folder, "share": 0.25, "pictures": pictures}[validation]
+        return ClassConditionalFlow.fit(*given, validation=others, **QUICK)
+
+    model, files = fit(folder), sorted(folder.rglob("*.png"))
+    assert model.classes == held_out.classes
+    assert model.config["validation"]["n"] == (15 if validation == "share" else 60)
+    pixels, labels = np.stack([np.asarray(Image.open(file)) for file in files]), [file.parent.name for file in files]
+    for given in (pixels, files):
+        assert (fit(given, labels).encode(held_out.images) == model.encode(held_out.images)).all()
+
+
+def test_files_are_resized_for_a_fit(folder):
+    Image.new("L", (20, 16)).save(folder / "class0/large.png")
+    with pytest.raises(DataError, match=r"large\.png: .*size="):
+        ClassConditionalFlow.fit(folder, **QUICK)
+    tiny = {"num_flows": [1], "num_blocks": [1], "hidden_channels": [8]}
+    model = ClassConditionalFlow.fit(folder, size=4, validation=folder, **QUICK | {"flow": tiny})
+    assert model.shape == (4, 4, 1)
+    assert model.config["validation"]["n"] == 61
+
+
+CONVERSIONS = {
+    "PIL": lambda image: image,
+    "ToTensor": transforms.ToTensor(),
+    "PILToTensor": transforms.PILToTensor(),
+}
+
+
+@pytest.mark.parametrize("convert", CONVERSIONS.values(), ids=CONVERSIONS)
+@pytest.mark.parametrize("shape", [GREY, COLOUR])
+def test_a_data_set_is_read_once_as_its_pixels(make_images, convert, shape):
+    images = make_images(shape)
+    every = ImageSet(
+        np.arange(64 * shape[0] * 60).astype(np.uint8).reshape(60, 8, 8, shape[0]), images.labels, images.meta
+    )
+    loaded, labels, names = load_training_images(Pictures(every, convert), None)
+    assert (check_images(loaded, shape) == every.images).all()
+    assert labels == every.labels.tolist()
+    assert names == every.classes
+    assert (load_images(Pictures(every, convert), shape) == every.images).all()
+
+
+def test_labels_of_a_data_set_are_matched_by_name(fitted, held_out):
+    renamed = ImageSet(held_out.images, 2 - held_out.labels, {**held_out.meta, "classes": held_out.classes[::-1]})
+    expected = fitted.evaluate(held_out.images, held_out.labels)
+    part = Subset(Pictures(renamed, lambda image: image), range(60))
+    for given in (part, Pictures(held_out, lambda image: image, named=False)):
+        assert fitted.evaluate(given) == expected
+    other = ImageSet(held_out.images, held_out.labels, {**held_out.meta, "classes": ["a", "b", "c"]})
+    with pytest.raises(ValueError, match=r"^labels: expected classes of the model .*received"):
+        fitted.evaluate(Pictures(other, lambda image: image))
+
+
+def test_a_data_set_of_torchvision_is_fitted_and_predicted():
+    data = datasets.FakeData(40, (1, 8, 8), 2, transforms.ToTensor())
+    model = ClassConditionalFlow.fit(data, **QUICK)
+    assert model.classes == ["0", "1"]
+    assert model.predict(data).shape == (40,)
+
+
+def test_the_bar_of_a_data_set_has_its_length_from_the_start(held_out, capsys):
+    load_training_images(Pictures(held_out, lambda image: image), None, progress=True)
+    assert "| 0/60 [" in capsys.readouterr().err
+    load_training_images(Pictures(held_out, lambda image: image), None, progress=False)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([Image.new("L", (8, 8))] * 4, "labels: expected one for each image"),
+        ([(Image.new("L", (8, 8)), 0), (Image.new("L", (9, 8)), 1)], "expected images 8 × 8 × 1 .*received 8 × 9 × 1"),
+        ([(torch.randn(1, 8, 8), 0)] * 4, r"expected images in \[0, 1\], without Normalize"),
+        ([(Image.new("L", (8, 8)), 0)] * 4, "labels: expected two distinct classes"),
+        ([], "images: expected at least one"),
+    ],
+)
+def test_what_is_wrong_with_a_data_set_is_one_line(items, message):
+    class Items(Dataset):
+        def __len__(self) -> int:
+            return len(items)
+
+        def __getitem__(self, index: int) -> Any:
+            return items[index]
+
+    with pytest.raises(ValueError, match=message) as error:
+        ClassConditionalFlow.fit(Items(), **QUICK)
+    assert len(str(error.value).splitlines()) == 1

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from nfpi import ClassConditionalFlow
+from nfpi.config.experiments import Refit
 from nfpi.config.metrics import MISMATCH_LIMIT
 from nfpi.config.priors import PRIORS
+from nfpi.model import class_conditional
+from nfpi.model.fitting import estimate_again
+from nfpi.model.hub import make_card
 from nfpi.priors import ClassStatistics, GaussianPrior
 from nfpi.priors.registry import fit_prior, initial_prior
 
@@ -64,12 +69,13 @@ def test_constant_pixels_have_the_variance_of_their_noise(fitted, images):
 def test_the_method_of_the_prior_is_called_with_the_latents(fitted, images, monkeypatch):
     given: list[ClassStatistics] = []
 
-    def refit_to(self: ClassConditionalFlow, statistics: ClassStatistics, how: str) -> ClassConditionalFlow:
+    def estimate(
+        config: dict[str, Any], statistics: ClassStatistics, how: Refit
+    ) -> tuple[GaussianPrior, dict[str, Any]]:
         given.append(statistics)
-        return original(self, statistics, how)
+        return estimate_again(config, statistics, how)
 
-    original = ClassConditionalFlow.refit_to
-    monkeypatch.setattr(ClassConditionalFlow, "refit_to", refit_to)
+    monkeypatch.setattr(class_conditional, "estimate_again", estimate)
     model = fitted.refit(images.images, images.labels, how="prior")
     block = PRIORS.validate(fitted.config["prior"]["settings"])
     expected = fit_prior(block, given[0], initial_prior(given[0], "data", fitted.seed), 100.0)
@@ -148,7 +154,7 @@ def test_a_fit_says_when_the_flow_does_not_follow(images, caplog):
     assert mismatch > MISMATCH_LIMIT
     (record,) = (record for record in caplog.records if record.levelno == logging.WARNING)
     assert f"{mismatch:.2f} bits/dim" in record.getMessage()
-    assert f"{mismatch:.2f} bits/dim" in strong.generate_model_card().text
+    assert f"{mismatch:.2f} bits/dim" in make_card(strong, None, None).text
 
 
 def test_a_fit_says_nothing_when_the_flow_follows(images, caplog):

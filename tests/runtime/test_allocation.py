@@ -70,6 +70,14 @@ def test_an_allocated_gpu_and_a_cpu_build_is_an_error_in_one_line(monkeypatch, e
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("choice", ["auto", "cpu"])
+def test_a_gpu_that_is_named_and_missing_is_an_error_in_one_line(monkeypatch, choice):
+    monkeypatch.setenv("NFPI_DEVICE", choice)
+    with pytest.raises(DeviceError, match=r"^device: expected a GPU for 'cuda:1', received .*2\.13\.0\+cpu") as caught:
+        make_device(device=torch.device("cuda:1"))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("environment", NOT_ALLOCATED)
 def test_without_an_allocated_gpu_the_cpu_computes(monkeypatch, environment):
     for name, value in environment.items():

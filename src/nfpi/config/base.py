@@ -162,9 +162,9 @@ ExpandedText = Annotated[str, BeforeValidator(_expand_variables)]
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'x'?)`, or all known names if none is similar; an empty string if no names are known."""
     known = list(known)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.52)
-    if nearest:
-        return f" (did you mean '{nearest[0]}'?)"
+    longer = [other for other in known if other.startswith(f"{name}_")]  # `fid_inception` for `fid`
+    if nearest := longer[:3] or difflib.get_close_matches(name, known, n=1, cutoff=0.52):
+        return f" (did you mean {' or '.join(map(repr, nearest))}?)"
     return f" (known: {', '.join(known)})" if known else ""
 
 

@@ -59,7 +59,8 @@ def check_size(path: Path, image: np.ndarray, size: tuple[int, ...]) -> None:
     if image.shape[:2] != size:
         expected, received = (f"{width}×{height}" for height, width in (size, image.shape[:2]))
         raise DataError(
-            f"{path}: expected {expected} pixels like the others (or a size for all: image_size), received {received}"
+            f"{path}: expected {expected} pixels like the others (or a size for all: image_size, in Python size=), "
+            f"received {received}"
         )
 
 
@@ -110,6 +111,33 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     return files
 
 
+def read_images_of_one_size(
+    paths: Sequence[Path], image_size: int | None = None, size: tuple[int, ...] | None = None
+) -> tuple[np.ndarray, bool]:
+    """Read image files into memory.
+
+    Args:
+        paths: N ≥ 1 files.
+        image_size: size S that images are resized and centre-cropped to; None: no resizing.
+        size: expected (H, W); None: that of the first image.
+
+    Returns:
+        Images (N, H, W, 3), uint8, with equal channels of grey files; and whether all files are grey.
+
+    Raises:
+        DataError: an image cannot be read, or has another size.
+    """
+    height, width = size or read_image(paths[0], image_size)[0].shape[:2]
+    images = np.empty((len(paths), height, width, 3), np.uint8)
+    grey = True
+    for index, path in enumerate(paths):
+        image, mode = read_image(path, image_size)
+        check_size(path, image, images.shape[1:3])
+        images[index] = image
+        grey &= mode in GREY_MODES
+    return images, grey
+
+
 def read_images(paths: Sequence[Path], shape: tuple[int, int, int], *, resize: bool = False) -> np.ndarray:
     """Read image files of one size.
 
@@ -133,7 +161,7 @@ def read_images(paths: Sequence[Path], shape: tuple[int, int, int], *, resize: b
             if not resize:
                 raise DataError(
                     f"{path}: expected {_describe(height, width, channels == 1)} as in the model, received "
-                    f"{_describe(*size, grey)}; --resize converts"
+                    f"{_describe(*size, grey)}; --resize (in Python: model.resize = True) converts"
                 )
             pixels = convert_image(pixels, height, width, channels == 1)
         images[index] = pixels[..., :channels]

@@ -71,11 +71,12 @@ def draw(settings: AugmentationFigure, inputs: FigureInputs) -> Drawn:
     """
     from nfpi.data.store import read_image_set
     from nfpi.model import ClassConditionalFlow
+    from nfpi.model.files import require_classes
     from nfpi.runtime.device import make_device
 
     model = ClassConditionalFlow.read(inputs.folder("model"))
     train = read_image_set(inputs.folder("train"))
-    model.require_classes(train.classes, inputs.folder("train"))
+    require_classes(train.classes, model.classes, inputs.folder("train"))
     nfa = NfaConfig.model_validate(inputs.settings["nfa"])
     images, classes = augment_random_images(model, train, settings, nfa, make_device().device)
     changes = compute_rms_changes(images)

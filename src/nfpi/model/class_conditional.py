@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,20 +20,16 @@ from nfpi.data.store import ImageSet, digest_images
 from nfpi.evaluation import collect_statistics
 from nfpi.flows.bijection import ImageFlow
 from nfpi.linalg import precise_dtype
-from nfpi.model import inference
+from nfpi.model import inference, inputs
 from nfpi.model.files import PRETRAINED, Calibration, check_classes, find_domain, read_model, write_model
 from nfpi.model.fitting import FitSettings, estimate_again, parse_settings, train_model, warn_unless_followed
-from nfpi.model.inference import Images, Labels
+from nfpi.model.inputs import Images, Labels
 from nfpi.priors.following import Following, measure_following
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.statistics import ClassStatistics
 from nfpi.release import load_release_checkpoint
+from nfpi.runtime.allocation import require_allocated_gpu
 from nfpi.sampling import sample_images
-
-if TYPE_CHECKING:
-    from huggingface_hub import ModelCard
-
-    from nfpi.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +42,17 @@ class ClassConditionalFlow:
     dequantisation noise, see :mod:`nfpi.model.inference`. Everything is computed in batches of bounded memory on the
     device of the model (:meth:`to`), and returned as NumPy arrays.
 
-    Images are arrays or tensors (N, H, W, C) as they are stored: uint8, where grey images may also be (N, H, W), or
-    float16 latents of an autoencoder. Labels (N,) are indices of classes in [0, K) or their names. Methods raise
-    ValueError for images and labels that are not those of the model, see :mod:`nfpi.model.inference`.
+    Images are given in any of these forms:
+
+    - arrays or tensors (N, H, W, C), uint8; grey images may also be (N, H, W). Flows on latents of an autoencoder take
+      these latents, float16
+    - the path of an image file, or of a folder of them at any depth, in sorted order; or a list of paths
+    - a `Dataset` of torch or torchvision: of images (PIL, or tensors (C, H, W), uint8 or in [0, 1]), or of pairs of
+      image and label. It is read once
+
+    Labels (N,) are indices of classes in [0, K) or their names. Where labels are needed, they may be left out for a
+    `Dataset` that has them, and for a folder with one folder per class. Methods raise ValueError for images and labels
+    that are not those of the model, and DataError, a ValueError, for files that cannot be read.
 
     Attributes:
         flow: f, an :class:`nfpi.flows.ImageFlow`, with the averaged weights of its training.
@@ -61,6 +65,8 @@ class ClassConditionalFlow:
             and after `calibrate` `calibration` (:class:`nfpi.model.files.Calibration`).
         digests: digests of its training images (:func:`nfpi.data.store.digest_images`), each once, sorted; None: not
             known, as for models of earlier versions and released checkpoints.
+        resize: whether image files of another size are resized and centre-cropped, and turned from colour to grey or
+            from grey to colour, as by `nfpi classify --resize`. If not, they are refused.
 
     Examples:
         >>> import numpy as np
@@ -83,6 +89,7 @@ class ClassConditionalFlow:
     prior: GaussianPrior
     config: dict[str, Any]
     digests: np.ndarray | None = None
+    resize: bool = False
 
     def __post_init__(self) -> None:
         check_classes(self.classes, self.flow, self.prior)
@@ -96,12 +103,13 @@ class ClassConditionalFlow:
     def fit(
         cls,
         images: Images,
-        labels: Labels,
+        labels: Labels = None,
         *,
         weight: float | None = None,
         relative_weight: float | None = None,
-        validation: float | tuple[Any, Any] | None = None,
+        validation: float | Images | tuple[Images, Labels] | None = None,
         epochs: int | None = None,
+        size: int | None = None,
         classes: Sequence[str] | None = None,
         flow: str | Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
@@ -124,17 +132,19 @@ class ClassConditionalFlow:
         (:meth:`measure_following`): `following` of the model's config, with a warning if it does not.
 
         Args:
-            images: (N, H, W, C), uint8. Grey images may be (N, H, W), unless W is 1 to 4.
-            labels: (N,), indices of classes or their names.
+            images: N images in any form. Grey arrays may be (N, H, W), unless W is 1 to 4.
+            labels: (N,), indices of classes or their names; None: those of the folder or data set.
             weight: λ of Eq. 4, how strongly the Gaussians repel each other; at 0, the fixed point keeps the initial
                 Gaussians, as in the workflow. None: that of the relative weight.
             relative_weight: s₀ in place of λ, which has the same effect for every number of classes and pixels, see
                 :func:`nfpi.config.priors.compute_weight`; None: 1, unless `weight` is given.
-            validation: share of the images to hold out, or (images, labels); the model's card has the scores on them.
+            validation: share of the images to hold out; or a folder, a data set or (images, labels). The model's card
+                has the scores on them.
             epochs: passes over the training images; None: those of `training`, by default as many as
                 take 800 steps, but at least 20.
-            classes: names of the K classes that labels index; None: the names in `labels`, sorted, or
-                "0" … "K − 1".
+            size: size that image files are resized and centre-cropped to; None: all must have the same size.
+            classes: names of the K classes that labels index; None: those of the folder or data set, the names in
+                `labels`, sorted, or "0" … "K − 1".
             flow: kind of flow ("matrix_exponential", "glow", "transformer") or its settings, as under `flows:` in
                 config.yaml; None: "matrix_exponential". The settings of a kind given by its name depend on the size of
                 the images, see :func:`nfpi.model.fitting.choose_default_settings`.
@@ -150,49 +160,21 @@ class ClassConditionalFlow:
 
         Raises:
             ValueError: images, labels or a setting are invalid.
+            DeviceError: torch finds no GPU, or cannot use it.
             Diverged: the fit of the Gaussians or the training diverged; the message says what to change.
         """
         given: dict[str, Any] = {"epochs": epochs, "flow": flow, "training": training, "prior": prior}
         given |= {"weight": weight, "relative_weight": relative_weight, "flip": flip, "name": name, "seed": seed}
         settings = parse_settings(FitSettings, given)
-        train, held_out = inference.make_sets(
-            images, labels, classes, validation, flip=settings.flip, name=settings.name, seed=settings.seed
-        )
-        model = cls.from_training(**train_model(train, held_out, settings, device, progress))
+        images, labels, names = inputs.load_training_images(images, labels, size, progress)
+        about: dict[str, Any] = {"flip": settings.flip, "name": settings.name, "seed": settings.seed}
+        about["resize"] = size is not None
+        train, held_out = inputs.make_sets(images, labels, names if classes is None else classes, validation, **about)
+        model = cls(*train_model(train, held_out, settings, device, progress))
         found = model.measure_following(train.images, train.labels)
         model._record_following(found)
         warn_unless_followed(found.mismatch)
         return model
-
-    @classmethod
-    def from_training(
-        cls,
-        state: TrainingState,
-        prior: GaussianPrior,
-        *,
-        start: str | None,
-        prior_record: dict[str, Any],
-        training: dict[str, Any],
-        data: dict[str, Any],
-        digests: np.ndarray,
-        **further: Any,
-    ) -> Self:
-        """Make a model from the final state of a training, with averaged weights.
-
-        Args:
-            state: state of the training, with the Gaussians if it learned them.
-            prior: the Gaussians of the training, if they were fixed.
-            start: kind of initial Gaussians.
-            prior_record: method, λ and settings of the Gaussians.
-            training: settings of the training.
-            data: description of the training images, see :func:`nfpi.model.files.describe_images`.
-            digests: digests of the training images.
-            further: further entries of the config.
-        """
-        final = state.learner.prior if state.learner is not None else prior
-        facts: dict[str, Any] = {"seed": state.seed, "start": start, "step": state.step}
-        facts |= {"prior": prior_record, "training": training, "data": data}
-        return cls(state.averaged_flow, final, {**facts, **further}, np.unique(digests))
 
     @classmethod
     def from_release(cls, checkpoint: Path | str, classes: Sequence[str] | None = None, averaged: bool = True) -> Self:
@@ -311,20 +293,6 @@ class ClassConditionalFlow:
 
         return push_model(self, repo_id, metrics, license, private, token, **options)
 
-    def generate_model_card(self, *, metrics: Mapping[str, Any] | None = None, license: str | None = None) -> ModelCard:
-        """Make the model's card from its config: description, scores and limits.
-
-        Args:
-            metrics: some or all of the metrics of :meth:`evaluate` on test images.
-            license: identifier of the licence of the weights, e.g. "mit"; None: "not stated".
-
-        Raises:
-            ValueError: `metrics` has entries but none of these metrics, or one of them is not a number.
-        """
-        from nfpi.model.hub import make_card
-
-        return make_card(self, metrics, license)
-
     # ---- what the model is ----------------------------------------------------------------------------------
 
     @property
@@ -365,23 +333,20 @@ class ClassConditionalFlow:
         return inference.device_of(self.flow)
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the model to a device, and return it."""
+        """Move the model to a device, and return it.
+
+        Raises:
+            DeviceError: torch finds no GPU.
+        """
         device = torch.device(device)
+        if device.type == "cuda":
+            require_allocated_gpu(device)
         self.flow.to(device)
         prior, dtype = self.prior, precise_dtype(device)
         if prior.mean.device.type != "mps":  # which has no float64: cast before a move to it, after a move from it
             prior = prior.to(dtype=dtype)
         self.prior = prior.to(device).to(dtype=dtype)
         return self
-
-    def require_classes(self, classes: list[str], where: Path) -> None:
-        """Check that images, stored at `where`, have the classes that the model was trained on.
-
-        Raises:
-            ValueError: they have other classes.
-        """
-        if classes != self.classes:
-            raise ValueError(f"{where}: expected the classes of the model, {self.classes}, received {classes}")
 
     # ---- classification and densities -----------------------------------------------------------------------
 
@@ -395,7 +360,7 @@ class ClassConditionalFlow:
             FloatingPointError: a density is not finite.
         """
         array = self._check_images(images)
-        chosen = None if labels is None else inference.check_labels(labels, self.classes, len(array))
+        chosen = None if labels is None else inputs.check_labels(labels, self.classes, len(array))
         found, _ = self.measure(array)
         return found if chosen is None else found[np.arange(len(array)), chosen]
 
@@ -422,26 +387,23 @@ class ClassConditionalFlow:
             raise FloatingPointError(f"images: expected finite densities, received NaN or infinity for image {index}")
         return found, distance
 
-    def calibrate(self, images: Images, labels: Labels) -> Self:
-        """Learn from validation images how sure the model may be, and return the model.
+    def calibrate(self, images: Images, labels: Labels = None) -> Self:
+        """Return a model that knows from validation images how sure it may be, with the same flow and Gaussians.
 
         Fits the temperature of :meth:`predict_proba` by the likelihood of the labels, the thresholds of :meth:`predict`
-        and the quantiles of :meth:`decide`; they are `calibration` of the config, and saved with the model. Neither the
-        flow nor its Gaussians change.
+        and the quantiles of :meth:`decide`; they are `calibration` of the new config, and saved with the model.
 
         Args:
-            images: (N, H, W, C), not those of a later test; training images are left out
-                (:meth:`leave_out_training_images`).
+            images: not those of a later test; those that the model was trained on are left out.
             labels: (N,).
 
         Raises:
             ValueError: all are training images.
         """
-        array, indices = self.leave_out_training_images(images, labels)
+        array, indices, _ = self._leave_out_training_images(images, labels)
         log_prob, distance = self.measure(array)
         found = Calibration.fit(log_prob, indices, distance)
-        self.config["calibration"] = found.model_dump()
-        return self
+        return replace(self, config={**self.config, "calibration": found.model_dump()})
 
     @property
     def calibration(self) -> Calibration:
@@ -462,12 +424,8 @@ class ClassConditionalFlow:
         Returns:
             (N, K), float64, nats.
         """
-        return self.normalize(self.log_prob(images))
-
-    def normalize(self, log_prob: np.ndarray) -> np.ndarray:
-        """Return log p(y | x) of :meth:`predict_log_proba` from log p(x | y), (N, K)."""
-        divided = log_prob / (self._temperature or 1.0)
-        return divided - np.logaddexp.reduce(divided, 1, keepdims=True)
+        scaled = torch.from_numpy(self.log_prob(images) / (self._temperature or 1.0))
+        return scaled.log_softmax(1).numpy()
 
     def predict_proba(self, images: Images) -> np.ndarray:
         """Return p(y | x), the exponential of :meth:`predict_log_proba`, (N, K)."""
@@ -488,7 +446,6 @@ class ClassConditionalFlow:
         :meth:`calibrate`: see :mod:`nfpi.results.statistics.abstention`.
 
         Args:
-            images: (N, H, W, C).
             coverage: share of such images for which a class is returned; None: all.
             max_risk: largest share of errors among the returned classes, in place of the coverage. If new images come
                 from the same distribution as those of :meth:`calibrate`, and these are independent of each other and of
@@ -514,7 +471,6 @@ class ClassConditionalFlow:
         it, than 99 % of the images of :meth:`calibrate`: :class:`nfpi.results.statistics.detection.Typicality`.
 
         Args:
-            images: (N, H, W, C).
             coverage: as in :meth:`predict`.
 
         Returns:
@@ -533,7 +489,7 @@ class ClassConditionalFlow:
         """Return −log₂ p(x | y) / D of each image, on the scale of 256 grey levels.
 
         Args:
-            images: (N, H, W, C).
+            images: any.
             labels: (N,); None: the mixture of all classes, p(x) = Σ_y p(x | y) / K.
 
         Returns:
@@ -544,14 +500,14 @@ class ClassConditionalFlow:
             log_prob = np.logaddexp.reduce(log_prob, 1) - math.log(self.num_classes)
         return self._compute_bits(log_prob)
 
-    def leave_out_training_images(self, images: Images, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+    def _leave_out_training_images(self, images: Images, labels: Labels) -> tuple[np.ndarray, np.ndarray, int]:
         """Return images without those that the model was trained on, on which it does better than on others.
 
         How many are left out is logged. An image is known by its pixels; a mirrored or otherwise changed one is not.
 
         Returns:
-            the other M images, (M, H, W, C), and the indices of their classes, (M,). All, if the training images are
-            not known (`digests`).
+            the other M images, (M, H, W, C); the indices of their classes, (M,); and the number of those left out, 0 if
+            the training images are not known (`digests`).
 
         Raises:
             ValueError: none is left.
@@ -559,7 +515,7 @@ class ClassConditionalFlow:
         given = self._make_set(images, labels)
         if self.digests is None:
             logger.warning("the training images of this model are not known: none is left out")
-            return given.images, given.labels
+            return given.images, given.labels, 0
         seen = np.isin(digest_images(given.images), self.digests)
         if seen.all():
             raise ValueError(
@@ -567,37 +523,44 @@ class ClassConditionalFlow:
             )
         if seen.any():
             logger.warning("left out %d of %d images, on which the model was trained", seen.sum(), len(given))
-        return given.images[~seen], given.labels[~seen]
+        return given.images[~seen], given.labels[~seen], int(seen.sum())
 
-    def evaluate(self, images: Images, labels: Labels) -> dict[str, Any]:
-        """Measure the model on labelled images; training images are left out (:meth:`leave_out_training_images`).
+    def evaluate(self, images: Images, labels: Labels = None) -> dict[str, Any]:
+        """Measure the model on labelled images, without those that it was trained on, on which it does better.
 
         Returns:
-            `n`, the number of images measured; `nf_acc` and `nf_top5`, percentages of those whose class is the
-            likeliest, or among the five likeliest; `nf_acc_interval`, Wilson's 95 % interval; `bits_per_dim`, the mean
-            under the images' own classes; `ece`, the expected calibration error in percent, without temperature, and
-            after :meth:`calibrate` `ece_calibrated`, with it; `worst_class_acc`, the lowest accuracy of a class, and
-            `worst_class`, the name of this class.
+            `n`, the number of images measured, and `left_out`, that of training images among them; `nf_acc` and
+            `nf_top5`, percentages of those whose class is the likeliest, or among the five likeliest;
+            `nf_acc_interval`, Wilson's 95 % interval; `bits_per_dim`, the mean under the images' own classes; `ece`,
+            the expected calibration error in percent, without temperature, and after :meth:`calibrate`
+            `ece_calibrated`, with it; `classes`, from the name of each class to its `n`, `nf_acc` and
+            `nf_acc_interval`; `worst_class_acc`, the lowest accuracy of a class, and `worst_class`, its name.
 
         Raises:
             ValueError: all are training images.
         """
-        from nfpi.results.metrics import compute_metrics, per_class_accuracy
+        from nfpi.results.metrics import compute_metrics
         from nfpi.results.statistics.intervals import wilson_interval
 
-        array, indices = self.leave_out_training_images(images, labels)
+        def score(correct: np.ndarray) -> dict[str, Any]:
+            accuracy = 100 * float(correct.mean())
+            interval = wilson_interval(accuracy, len(correct))
+            return {"n": len(correct), "nf_acc": accuracy, "nf_acc_interval": interval}
+
+        array, indices, left_out = self._leave_out_training_images(images, labels)
         log_prob, truth = torch.from_numpy(self.log_prob(array)), torch.from_numpy(indices)
-        ranked = log_prob.topk(min(5, self.num_classes), 1).indices == truth[:, None]
-        accuracy = 100 * float(ranked[:, 0].double().mean())
-        per_class = per_class_accuracy(log_prob, truth).nan_to_num(math.inf)  # NaN: a class without images
+        ranked = (log_prob.topk(min(5, self.num_classes), 1).indices == truth[:, None]).numpy()
+        classes = {self.classes[label]: score(ranked[indices == label, 0]) for label in np.unique(indices)}
+        worst = min(classes, key=lambda name: classes[name]["nf_acc"])
         return {
-            "n": len(array),
-            "nf_acc": accuracy,
-            "nf_acc_interval": wilson_interval(accuracy, len(array)),
-            "nf_top5": 100 * float(ranked.any(1).double().mean()),
+            "left_out": left_out,
+            **score(ranked[:, 0]),
+            "nf_top5": 100 * float(ranked.any(1).mean()),
             "bits_per_dim": float(self._compute_bits(log_prob.gather(1, truth[:, None]).squeeze(1).numpy()).mean()),
-            **compute_metrics(["ece", "ece_calibrated", "worst_class_acc"], log_prob, truth, self._temperature),
-            "worst_class": self.classes[int(per_class.argmin())],
+            **compute_metrics(["ece", "ece_calibrated"], log_prob, truth, self._temperature),
+            "worst_class_acc": classes[worst]["nf_acc"],
+            "worst_class": worst,
+            "classes": classes,
         }
 
     # ---- latents, samples, variants -------------------------------------------------------------------------
@@ -630,7 +593,7 @@ class ClassConditionalFlow:
             ValueError: the latents have another size.
             FloatingPointError: an inverse is not finite.
         """
-        checked = inference.check_latents(latents, self.flow.shape)
+        checked = inputs.check_latents(latents, self.flow.shape)
         with inference.strict_inference(self.flow):
             return np.concatenate(list(inference.decode_batches(self.flow, self.domain, checked)))
 
@@ -653,7 +616,7 @@ class ClassConditionalFlow:
         """
         if not (math.isfinite(temperature) and temperature >= 0):
             raise ValueError(f"temperature: expected a number of at least 0, received {temperature!r}")
-        indices = torch.from_numpy(inference.check_labels(labels, self.classes))
+        indices = torch.from_numpy(inputs.check_labels(labels, self.classes))
         with inference.strict_inference(self.flow):
             drawn = sample_images(
                 self.flow,
@@ -668,7 +631,7 @@ class ClassConditionalFlow:
             return np.concatenate([images.permute(0, 2, 3, 1).numpy() for images, _ in drawn])
 
     def augment(
-        self, images: Images, labels: Labels, *, generator: torch.Generator | None = None, **settings: Any
+        self, images: Images, labels: Labels = None, *, generator: torch.Generator | None = None, **settings: Any
     ) -> np.ndarray:
         """Make variants of images by mixing latents of a class (NFA, §5.3), see :mod:`nfpi.augmentation`.
 
@@ -676,7 +639,7 @@ class ClassConditionalFlow:
         others of its class in `images`: pass all images of a class in one call.
 
         Args:
-            images: (N, H, W, C), at least two of each class.
+            images: at least two of each class.
             labels: (N,).
             generator: random number generator; None: torch's default one.
             settings: those of :class:`nfpi.config.flows.NfaConfig`: `variants` of each image (3), `strength` in
@@ -706,14 +669,14 @@ class ClassConditionalFlow:
 
     # ---- the Gaussians among the latents --------------------------------------------------------------------
 
-    def measure_following(self, images: Images, labels: Labels) -> Following:
+    def measure_following(self, images: Images, labels: Labels = None) -> Following:
         """Measure how the latents of images lie in the Gaussians of their classes.
 
         If the mismatch of training images exceeds 0.1 bits/dim (`nfpi.config.metrics.MISMATCH_LIMIT`), the flow
         does not follow its Gaussians: their samples lie where there are few images.
 
         Args:
-            images: (N, H, W, C), at least two of each class; of the training images, without augmentation.
+            images: at least two of each class; of the training images, without augmentation.
             labels: (N,).
 
         Raises:
@@ -721,13 +684,13 @@ class ClassConditionalFlow:
         """
         return measure_following(self.prior, self._collect_statistics(self._make_set(images, labels)))
 
-    def refit(self, images: Images, labels: Labels, how: Refit = "moments") -> Self:
+    def refit(self, images: Images, labels: Labels = None, how: Refit = "moments") -> Self:
         """Return a model with the same flow, and with Gaussians estimated again from the latents of images.
 
-        The two models share the flow; this one keeps its Gaussians.
+        What the config says of the former Gaussians is left out: `validation` and `calibration`.
 
         Args:
-            images: (N, H, W, C), at least two of each class: the training images, without augmentation.
+            images: at least two of each class: the training images, without augmentation.
             labels: (N,).
             how: `moments`: means and variances of each class; `prior`: by the method of the prior with its λ.
 
@@ -738,31 +701,11 @@ class ClassConditionalFlow:
         """
         given = self._make_set(images, labels)
         statistics = self._collect_statistics(given)
-        model = self.refit_to(statistics, how)
-        if self.digests is not None:
-            model.digests = np.union1d(self.digests, digest_images(given.images))
+        prior, config = estimate_again(self.config, statistics, how)
+        digests = None if self.digests is None else np.union1d(self.digests, digest_images(given.images))
+        model = replace(self, prior=prior, config=config, digests=digests)
         model._record_following(measure_following(model.prior, statistics))
         return model
-
-    def refit_to(self, statistics: ClassStatistics, how: Refit = "moments") -> Self:
-        """Return a model with the same flow, and with Gaussians estimated again from latents.
-
-        What the config says of the former Gaussians is left out: `validation`, `following` and `calibration`.
-
-        Args:
-            statistics: statistics of the latents of the training images, with covariances if the prior has full ones.
-            how: `moments`: means and variances, or covariances, of each class; `prior`: by the method of the prior with
-                its λ.
-
-        Raises:
-            ValueError: `how` is neither; the method of the prior is not known, or learns the Gaussians along with the
-                flow; or a class has too few latents.
-            Diverged: the fit diverged.
-        """
-        prior, record = estimate_again(self.config, statistics, how)
-        former = ("validation", "following", "calibration")
-        kept = {name: value for name, value in self.config.items() if name not in former}
-        return replace(self, prior=prior.to("cpu"), config={**kept, "prior": record})
 
     def _record_following(self, found: Following) -> None:
         """Record β and mismatch of the training images in the config."""
@@ -788,16 +731,17 @@ class ClassConditionalFlow:
         return statistics
 
     def _check_images(self, images: Images) -> np.ndarray:
-        return inference.check_images(images, self.flow.shape, self.domain.dtype)
+        loaded = inputs.load_images(images, self.flow.shape, resize=self.resize)
+        return inputs.check_images(loaded, self.flow.shape, self.domain.dtype)
 
     def _make_set(self, images: Images, labels: Labels) -> ImageSet:
+        images, labels = inputs.load_labelled_images(images, labels, self.classes, self.flow.shape, resize=self.resize)
         array = self._check_images(images)
-        return ImageSet(array, inference.check_labels(labels, self.classes, len(array)), self.data)
+        return ImageSet(array, inputs.check_labels(labels, self.classes, len(array)), self.data)
 
     def _compute_bits(self, log_prob: np.ndarray) -> np.ndarray:
         dimensions = math.prod(self.flow.shape)
         return self.domain.bits_per_dim(torch.from_numpy(-log_prob), dimensions).numpy()
 
 
-TrainedFlow = ClassConditionalFlow
 """The former name of :class:`ClassConditionalFlow`, deprecated."""

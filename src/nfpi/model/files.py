@@ -146,6 +146,16 @@ def check_classes(classes: list[str], flow: ImageFlow, prior: GaussianPrior) -> 
         )
 
 
+def require_classes(received: list[str], expected: list[str], where: Path) -> None:
+    """Check that images, stored at `where`, have the classes that a model was trained on.
+
+    Raises:
+        ValueError: they have other classes.
+    """
+    if received != expected:
+        raise ValueError(f"{where}: expected the classes of the model, {expected}, received {received}")
+
+
 def write_model(
     folder: Path, flow: ImageFlow, prior: GaussianPrior, config: Mapping[str, Any], digests: np.ndarray | None
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
@@ -17,6 +18,7 @@ from nfpi.config.flows import FLOWS, FlowBlock, TrainingConfig, size_training
 from nfpi.config.metrics import MISMATCH_LIMIT
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT, PRIORS, LearnedMethod, PriorBlock, compute_weight, get_alpha
 from nfpi.data.store import ImageSet, digest_images
+from nfpi.flows.bijection import ImageFlow
 from nfpi.flows.registry import describe_flow
 from nfpi.model.files import describe_images
 from nfpi.priors.following import estimate_moments
@@ -31,6 +33,8 @@ from nfpi.training.flow import continue_training, start_training
 from nfpi.training.state import TrainingState
 
 S = TypeVar("S", bound=Settings)
+Attributes = tuple[ImageFlow, GaussianPrior, dict[str, Any], np.ndarray]
+"""flow, prior, config and digests of a :class:`nfpi.ClassConditionalFlow`"""
 logger = logging.getLogger(__name__)
 _ADVICE = (
     "the flow does not follow its Gaussians: its training images need %.2f bits/dim more under them than under the "
@@ -206,6 +210,10 @@ def choose_weight(
 
 def _parse_block(registry: Any, block: Any, what: str) -> Any:
     """Validate a block of config.yaml; raises ValueError in one line that begins with `what`."""
+    if not isinstance(block, Mapping):
+        raise ValueError(
+            f"{what}: expected a name or settings, received {type(block).__name__}; register_{what} adds names"
+        )
     try:
         return registry.validate(dict(block))
     except ValidationError as error:
@@ -227,7 +235,7 @@ def parse_settings(model: type[S], values: Mapping[str, Any], where: str = "") -
 
 def train_model(
     train: ImageSet, held_out: ImageSet | None, settings: FitSettings, device: torch.device | str | None, progress: bool
-) -> dict[str, Any]:
+) -> Attributes:
     """Initialise a flow on images, fit the class Gaussians to its latents, and train it under them.
 
     Args:
@@ -236,7 +244,7 @@ def train_model(
         settings, device, progress: see :meth:`nfpi.ClassConditionalFlow.fit`.
 
     Returns:
-        The arguments of :meth:`nfpi.ClassConditionalFlow.from_training`.
+        The attributes of a :class:`nfpi.ClassConditionalFlow`.
 
     Raises:
         ValueError: a setting is invalid.
@@ -255,17 +263,46 @@ def train_model(
         data = TrainingData(train, held_out, config, place.device)
         description = describe_flow(block, train.shape)
         state, fitted, record = _fit_and_train(data, description, method, strength, settings.seed, place, progress)
-    return {
-        "state": state,
-        "prior": fitted,
-        "start": method.start,
-        "prior_record": record,
-        "training": config.model_dump() | {"precision": place.precision},
-        "data": describe_images(train) | {"n": len(train)},
-        "digests": digest_images(train.images),
-        "threads": place.threads,
+    return assemble_model(
+        state,
+        fitted,
+        start=method.start,
+        prior_record=record,
+        training=config.model_dump() | {"precision": place.precision},
+        data=describe_images(train) | {"n": len(train)},
+        digests=digest_images(train.images),
+        threads=place.threads,
         **_describe_validation(state, held_out),
-    }
+    )
+
+
+def assemble_model(
+    state: TrainingState,
+    prior: GaussianPrior,
+    *,
+    start: str | None,
+    prior_record: dict[str, Any],
+    training: dict[str, Any],
+    data: dict[str, Any],
+    digests: np.ndarray,
+    **further: Any,
+) -> Attributes:
+    """Return the attributes of a model from the final state of a training, with averaged weights.
+
+    Args:
+        state: state of the training, with the Gaussians if it learned them.
+        prior: the Gaussians of the training, if they were fixed.
+        start: kind of initial Gaussians.
+        prior_record: method, λ and settings of the Gaussians.
+        training: settings of the training.
+        data: description of the training images, see :func:`nfpi.model.files.describe_images`.
+        digests: digests of the training images.
+        further: further entries of the config.
+    """
+    final = state.learner.prior if state.learner is not None else prior
+    facts: dict[str, Any] = {"seed": state.seed, "start": start, "step": state.step}
+    facts |= {"prior": prior_record, "training": training, "data": data}
+    return state.averaged_flow, final, {**facts, **further}, np.unique(digests)
 
 
 def _fit_and_train(
@@ -325,30 +362,39 @@ def _training_device(device: torch.device | str | None, precision: str) -> Itera
 def estimate_again(
     config: Mapping[str, Any], statistics: ClassStatistics, how: Refit
 ) -> tuple[GaussianPrior, dict[str, Any]]:
-    """Estimate the Gaussians of a model again, see :meth:`nfpi.ClassConditionalFlow.refit_to`.
+    """Estimate the Gaussians of a model again from latents.
 
     Args:
         config: config of the model.
-        statistics: statistics of the latents of the training images.
-        how: `moments` or `prior`.
+        statistics: statistics of the latents of the training images, with covariances if the prior has full ones.
+        how: `moments`: means and variances, or covariances, of each class; `prior`: by the method of the prior with its
+            λ.
 
     Returns:
-        the Gaussians, and their record, `prior` of the new config.
+        the Gaussians, and the new config, without what the former one says of the former Gaussians: `validation`,
+        `following` and `calibration`.
+
+    Raises:
+        ValueError: `how` is neither; the method of the prior is not known, or learns the Gaussians along with the flow;
+            or a class has too few latents.
+        Diverged: the fit diverged.
     """
     if how not in REFITS:
         raise ValueError(f"how: expected {' or '.join(REFITS)}, received {how!r}")
-    record: dict[str, Any] = {**config.get("prior", {}), "refit": how}
+    former: dict[str, Any] = {**config.get("prior", {}), "refit": how}
     if how == "moments":
-        kept = {name: value for name, value in record.items() if name not in ("iterations", "converged")}
-        return estimate_moments(statistics), kept
-    if "method" in record:
-        block = PRIORS.validate(record["settings"])
-        initial = initial_prior(statistics, block.start, config["seed"])
-        fitted = fit_prior(block, statistics, initial, record["lambda"])
-        return fitted.prior, record | fitted.record
-    if config.get("start") in BASELINE:  # λ = 0 keeps the initial Gaussians
-        return initial_prior(statistics, config["start"], config["seed"]), record
-    raise ValueError("refit: expected moments for a model whose prior has no known method, received prior")
+        prior = estimate_moments(statistics)
+        record = {name: value for name, value in former.items() if name not in ("iterations", "converged")}
+    elif "method" in former:
+        block = PRIORS.validate(former["settings"])
+        fitted = fit_prior(block, statistics, initial_prior(statistics, block.start, config["seed"]), former["lambda"])
+        prior, record = fitted.prior, former | fitted.record
+    elif config.get("start") in BASELINE:  # λ = 0 keeps the initial Gaussians
+        prior, record = initial_prior(statistics, config["start"], config["seed"]), former
+    else:
+        raise ValueError("refit: expected moments for a model whose prior has no known method, received prior")
+    kept = {name: value for name, value in config.items() if name not in ("validation", "following", "calibration")}
+    return prior.to("cpu"), {**kept, "prior": record}
 
 
 def warn_unless_followed(mismatch: float | None) -> None:

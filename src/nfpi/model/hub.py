@@ -42,7 +42,16 @@ def save_with_card(
 
 
 def make_card(model: ClassConditionalFlow, metrics: Mapping[str, Any] | None, license: str | None) -> ModelCard:
-    """Make the card of a model, see :meth:`nfpi.ClassConditionalFlow.generate_model_card`."""
+    """Make the card of a model from its config: description, scores and limits.
+
+    Args:
+        model: the model.
+        metrics: some or all of the metrics of :meth:`nfpi.ClassConditionalFlow.evaluate` on test images.
+        license: identifier of the licence of the weights, e.g. "mit"; None: "not stated".
+
+    Raises:
+        ValueError: `metrics` has entries but none of these metrics, or one of them is not a number.
+    """
     metrics = metrics or {}
     if metrics and not _select_metrics(metrics):
         raise ValueError(f"metrics: expected some of {', '.join(_METRICS_ON_CARD)}, received {', '.join(metrics)}")

@@ -41,8 +41,8 @@ def uses_cpu_on_purpose() -> bool:
     return _read_choice() == "cpu"
 
 
-def require_allocated_gpu() -> None:
-    """Check that torch can use the GPU allocated to this process; no-op without such a GPU.
+def require_allocated_gpu(named: torch.device | None = None) -> None:
+    """Check that torch can use the GPU that a caller named or that is allocated to this process; no-op without such.
 
     A GPU counts as allocated if SLURM or CUDA_VISIBLE_DEVICES names one, if NVIDIA's driver finds one outside SLURM, or
     if `NFPI_DEVICE=cuda` requires one.
@@ -53,8 +53,10 @@ def require_allocated_gpu() -> None:
     import torch
 
     choice = _read_choice()
-    if choice == "cpu" or torch.cuda.is_available():
+    if torch.cuda.is_available() or (choice == "cpu" and named is None):
         return
+    if named is not None:
+        raise DeviceError(f"device: expected a GPU for '{named}', received {_describe_lack()}")
     allocation = _describe_allocation() or (f"{CHOICE}=cuda" if choice == "cuda" else None)
     if allocation is not None:
         raise DeviceError(f"device: expected a GPU ({allocation}), received {_describe_lack()}; {_ON_PURPOSE}")

@@ -139,7 +139,7 @@ def make_device(precision: str = "32-true", devices: int = 1, device: torch.devi
         ValueError: the device does not compute in this precision.
     """
     if device is None or device.type == "cuda":
-        require_allocated_gpu()
+        require_allocated_gpu(device)
     count = max(1, min(devices, count_visible_gpus())) if device is None else 1
     rank, port = read_rank_and_port() if count > 1 else (0, 0)
     if device is None:

@@ -147,11 +147,12 @@ class Augment(ImageStage):
         from nfpi.augmentation import augment_images
         from nfpi.data.store import read_image_set
         from nfpi.model import ClassConditionalFlow
+        from nfpi.model.files import require_classes
         from nfpi.runtime.device import make_device
 
         model = ClassConditionalFlow.read(self.model)
         train = read_image_set(self.data / "train")
-        model.require_classes(train.classes, self.data)
+        require_classes(train.classes, model.classes, self.data)
         device, variants = make_device().device, self.nfa.variants
         about = self.nfa.model_dump(exclude={"batch_size"}) | {"seed": self.seed, "of": train.meta["sha256"]}
         if self.displacement != "mix":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,8 +24,6 @@ from nfpi.stages.base import Command, Words
 from nfpi.stages.inspection import print_rows
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from nfpi.model import ClassConditionalFlow
 
 logger = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ class ModelCommand(Command):
     """folder of a model (results/…/model, or written by save_pretrained), `digits` or `fashion_mnist` (trained models
     of the package), or an id on the Hugging Face hub"""
 
-    def _read_model(self) -> ClassConditionalFlow:
+    def _read_model(self, *, resize: bool = False) -> ClassConditionalFlow:
         """Load a model of grey or colour pixels on the best device; files listed in a manifest are verified."""
         from nfpi.model import ClassConditionalFlow
         from nfpi.runtime.device import make_device
@@ -54,6 +53,7 @@ class ModelCommand(Command):
                 f"{self.model}: expected a model of 8-bit pixels of 1 or 3 channels, received {model.domain.dtype} of "
                 f"{channels} channels"
             )
+        model.resize = resize
         return model.to(make_device().device)
 
     def _check_output(self, output: Path | None, option: str = "--output") -> None:
@@ -71,22 +71,6 @@ class FolderCommand(ModelCommand):
     """folder with one folder of images per class, named like the model's classes; some may be missing"""
     resize: bool = False
     """resize and centre-crop images of another size, and turn grey to colour or colour to grey"""
-
-    def _find_images(self, model: ClassConditionalFlow) -> list[list[Path]]:
-        """Return the image files of each class; raises DataError if a folder matches no class."""
-        from nfpi.data.sources.imagefolder import find_labelled_images
-
-        return find_labelled_images(self.folder, model.classes)
-
-    def _read_images(self, model: ClassConditionalFlow) -> tuple[np.ndarray, np.ndarray]:
-        """Return the images, (N, H, W, C), and the indices of their classes, (N,)."""
-        import numpy as np
-
-        from nfpi.data.image_files import read_images
-
-        files = self._find_images(model)
-        images = read_images([file for of_class in files for file in of_class], model.flow.shape, resize=self.resize)
-        return images, np.repeat(np.arange(model.num_classes), [len(of_class) for of_class in files])
 
 
 class Classify(ModelCommand):
@@ -117,19 +101,19 @@ class Classify(ModelCommand):
             DataError: an image is unreadable or has another shape than the model's; nothing is written.
             ConfigError: the output exists.
         """
-        import numpy as np
         import torch
 
-        from nfpi.data.image_files import find_images, read_images
+        from nfpi.data.image_files import find_images
         from nfpi.results.statistics.abstention import compute_margins
 
         self._check_output(self.output)
         files = find_images(self.images)
-        model = self._read_model()
-        images = read_images(files, model.flow.shape, resize=self.resize)
-        log_prob, distance = model.measure(images)
-        best = 100 * np.exp(model.normalize(log_prob).max(1))
-        bits = model.domain.bits_per_dim(torch.from_numpy(-log_prob.max(1)), images[0].size)
+        model = self._read_model(resize=self.resize)
+        log_prob, distance = model.measure(files)
+        is_calibrated = model.config.get("calibration") is not None
+        scaled = torch.from_numpy(log_prob / (model.calibration.temperature if is_calibrated else 1))
+        best = 100 * scaled.log_softmax(1).amax(1).exp()
+        bits = model.domain.bits_per_dim(torch.from_numpy(-log_prob.max(1)), math.prod(model.shape))
         columns = [log_prob.argmax(1), best.tolist(), compute_margins(log_prob).tolist(), bits.tolist()]
         heading = ["file", "class", "probability", "margin", "bits_per_dim"]
         if self.coverage is not None:
@@ -138,7 +122,7 @@ class Classify(ModelCommand):
         rows = [
             [str(file), model.classes[label], *values] for file, label, *values in zip(files, *columns, strict=True)
         ]
-        if model.config.get("calibration") is None:
+        if not is_calibrated:
             logger.warning("these probabilities are not calibrated: nfpi calibrate %s FOLDER --output NEW", self.model)
         if self.output is None:
             print_rows(heading, rows)
@@ -163,8 +147,8 @@ class Calibrate(FolderCommand):
     def run(self) -> None:
         """Write the calibrated model."""
         self._check_output(self.output)
-        model = self._read_model()
-        model.calibrate(*self._read_images(model)).save_pretrained(self.output)
+        model = self._read_model(resize=self.resize).calibrate(self.folder)
+        model.save_pretrained(self.output)
         logger.info("wrote %s: temperature %.3g", self.output, model.calibration.temperature)
 
 
@@ -183,25 +167,10 @@ class Score(FolderCommand):
 
     def run(self) -> None:
         """Print or write the scores of the model on labelled images."""
-        import numpy as np
-
-        from nfpi.results.statistics.intervals import wilson_interval
-
         self._check_output(self.output)
-        model = self._read_model()
-        given, labels = self._read_images(model)
-        images, labels = model.leave_out_training_images(given, labels)
-        found = model.evaluate(images, labels)
-        right = model.predict(images) == labels
-        per_class = {}
-        for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
-            accuracy = 100 * float(right[labels == label].mean())
-            scores = {"n": int(count), "nf_acc": accuracy, "nf_acc_interval": wilson_interval(accuracy, int(count))}
-            per_class[model.classes[label]] = scores
+        found = self._read_model(resize=self.resize).evaluate(self.folder)
         if self.output is not None:
-            left_out = len(given) - len(images)
-            content = {"model": self.model, "images": str(self.folder), "left_out": left_out, **found}
-            content["classes"] = per_class
+            content = {"model": self.model, "images": str(self.folder), **found}
             text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
             # bytes of a path that is not UTF-8 become escapes, which JSON has too
             write_atomically(self.output, text.encode(errors="backslashreplace"))
@@ -210,7 +179,7 @@ class Score(FolderCommand):
         rows = [[metric(name).label, _format_score(name, found)] for name in _SCORES if name in found]
         print_rows(["metric", "value"], [["images", str(found["n"])], *rows])
         print()
-        rows = [[name, str(scores["n"]), _format_score("nf_acc", scores)] for name, scores in per_class.items()]
+        rows = [[name, str(scores["n"]), _format_score("nf_acc", scores)] for name, scores in found["classes"].items()]
         print_rows(["class", "images", metric("nf_acc").label], rows)
 
 
@@ -297,23 +266,22 @@ class AugmentFolder(FolderCommand):
         """
         from PIL import Image
 
-        from nfpi.data.image_files import read_images
-        from nfpi.data.sources.imagefolder import make_folder_names, strip_suffixes
+        from nfpi.data.sources.imagefolder import find_labelled_images, make_folder_names, strip_suffixes
         from nfpi.data.writer import replace_folder
         from nfpi.runtime.randomness import make_generator
 
         self._check_output(self.output)
-        model = self._read_model()
-        files = self._find_images(model)
+        model = self._read_model(resize=self.resize)
+        files = find_labelled_images(self.folder, model.classes)
         single = next((of_class[0] for of_class in files if len(of_class) == 1), None)
         if single is not None:
             raise ConfigError(f"{single.parent}: expected at least two images to mix, received one")
         chosen = {label: name for label, name in enumerate(make_folder_names(model.classes)) if files[label]}
         with replace_folder(self.output, chosen.values()) as partial:
             for label, name in chosen.items():
-                images = read_images(files[label], model.flow.shape, resize=self.resize)
                 generator = make_generator("cpu", self.seed, "class", model.classes[label])
-                made = model.augment(images, [label] * len(images), generator=generator, **self.nfa.model_dump())
+                labels = [label] * len(files[label])
+                made = model.augment(files[label], labels, generator=generator, **self.nfa.model_dump())
                 (partial / name).mkdir()
                 for stem, variants in zip(strip_suffixes(files[label]), made, strict=True):
                     for index, variant in enumerate(variants, 1):

@@ -90,11 +90,12 @@ class ImportModel(Stage):
         """Read the model, compare it with the data set, and write it with the seed of the run."""
         from nfpi.data.store import read_image_set
         from nfpi.evaluation import check_shapes
+        from nfpi.model.files import require_classes
 
         train, test = (read_image_set(self.data / split) for split in ("train", "test"))
         model = self._read_model(test)
         check_shapes(model.flow, model.prior, test)
-        model.require_classes(test.classes, self.data)
+        require_classes(test.classes, model.classes, self.data)
         recorded = model.config.get("prior", {}).get("lambda")
         if recorded not in (None, self.weight):
             raise ValueError(
@@ -185,11 +186,13 @@ class RefitPrior(Stage):
         from nfpi.data.store import read_image_set
         from nfpi.evaluation import collect_statistics
         from nfpi.model import ClassConditionalFlow
+        from nfpi.model.files import require_classes
+        from nfpi.model.fitting import estimate_again
         from nfpi.runtime.device import make_device
 
         model, device = ClassConditionalFlow.read(self.model), make_device().device
         train = read_image_set(self.data / "train")
-        model.require_classes(train.classes, self.data)
+        require_classes(train.classes, model.classes, self.data)
         statistics = collect_statistics(
             model.flow.to(device),
             train,
@@ -201,11 +204,11 @@ class RefitPrior(Stage):
         )
         model.flow.cpu()
         try:
-            refitted = model.refit_to(statistics, self.refit)
+            prior, config = estimate_again(model.config, statistics, self.refit)
         except Diverged as fault:
             fault.context = {"seed": model.seed, "prior": model.config["prior"]["settings"]}
             raise
-        refitted.write(self.get_path("config").parent)
+        replace(model, prior=prior, config=config).write(self.get_path("config").parent)
 
 
 def need_model(wildcards: Wildcards) -> Need:

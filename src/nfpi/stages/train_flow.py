@@ -188,6 +188,7 @@ class TrainFlow(FlowStage):
         from nfpi.data.store import digest_images
         from nfpi.model import ClassConditionalFlow
         from nfpi.model.files import describe_images
+        from nfpi.model.fitting import assemble_model
         from nfpi.priors.files import load_prior
         from nfpi.priors.registry import describe_prior
         from nfpi.training.flow import continue_training
@@ -212,7 +213,7 @@ class TrainFlow(FlowStage):
         further: dict[str, Any] = {"devices": device.processes.count, "threads": device.threads}
         if len(state.precisions) > 1:  # it changed when the training was resumed; `training.precision` is the last
             further["precisions"] = state.precisions
-        model = ClassConditionalFlow.from_training(
+        model = assemble_model(
             state,
             prior,
             start=header.get("start"),
@@ -223,7 +224,7 @@ class TrainFlow(FlowStage):
             **further,
         )
         write_log(self.get_path("history"), state.log)
-        model.write(self.get_path("config").parent)
+        ClassConditionalFlow(*model).write(self.get_path("config").parent)
 
 
 class FitPrior(Stage):

@@ -174,7 +174,7 @@ def train(
     """
     state, steps_per_epoch = training.state, training.steps_per_epoch
     bar = tqdm(
-        total=until_epoch * steps_per_epoch,
+        total=training.config.epochs * steps_per_epoch,  # until_epoch may end a part of the training
         initial=state.step,
         desc=state.name,
         unit="step",

@@ -15,7 +15,7 @@ from PIL import Image
 
 from nfpi.config.base import Split
 from nfpi.config.datasets import DataError, DatasetConfig
-from nfpi.data.image_files import GREY_MODES, SUFFIXES, check_size, read_image
+from nfpi.data.image_files import SUFFIXES, read_images_of_one_size
 from nfpi.data.prepare import SourceImages
 from nfpi.data.sources.files import OF_MACOS, SPLIT_NAMES, find_image_root
 from nfpi.data.store import ImageSet
@@ -63,7 +63,7 @@ def load_imagefolder(config: DatasetConfig, download_folder: Path) -> SourceImag
     read: dict[Split, tuple[np.ndarray, bool]] = {}
     shape = None
     for split, names in folder.names.items():
-        images, grey = _read_image_files(folder.root, names, config.image_size, shape)
+        images, grey = read_images_of_one_size([folder.root / name for name in names], config.image_size, shape)
         read[split], shape = (images, grey), images.shape[1:3]
     channels = 1 if all(grey for _, grey in read.values()) else 3
     splits = {split: (x[..., :channels], folder.labels[split]) for split, (x, _) in read.items()}
@@ -91,7 +91,7 @@ def read_image_folder(folder: Path | str, size: int | None = None) -> tuple[np.n
     files = list_image_folder(root)
     if len(files.names) > 1:
         raise DataError(f"{root}: expected a folder for each class, received splits: name one, e.g. {root / 'train'}")
-    images, grey = _read_image_files(root, files.names["train"], size)
+    images, grey = read_images_of_one_size([root / name for name in files.names["train"]], size)
     return np.ascontiguousarray(images[..., : 1 if grey else 3]), files.labels["train"], files.classes
 
 
@@ -188,31 +188,6 @@ def list_classes(folder: Path) -> list[str]:
     if not names:
         raise DataError(f"{folder}: expected a folder for each class, received none")
     return names
-
-
-def _read_image_files(
-    root: Path, names: Sequence[str], image_size: int | None, shape: tuple[int, ...] | None = None
-) -> tuple[np.ndarray, bool]:
-    """Read image files into memory.
-
-    Args:
-        root: folder of the files.
-        names: paths of the files relative to `root`.
-        image_size: size S that images are resized and centre-cropped to; None: no resizing.
-        shape: expected (H, W); None: that of the first image.
-
-    Returns:
-        Images (N, H, W, 3), uint8, with equal channels of grey files; and whether all files are grey.
-    """
-    height, width = shape or read_image(root / names[0], image_size)[0].shape[:2]
-    images = np.empty((len(names), height, width, 3), np.uint8)
-    grey = True
-    for index, name in enumerate(names):
-        image, mode = read_image(root / name, image_size)
-        check_size(root / name, image, images.shape[1:3])
-        images[index] = image
-        grey &= mode in GREY_MODES
-    return images, grey
 
 
 def _list_other_folders(root: Path) -> list[str]:
