@@ -291,7 +291,7 @@ def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str], 
         "tables": {"table2": {"title": title, "metrics": _METRICS, "experiments": experiments}},
         "figures": {
             "accuracy_against_weight": {"table": "table2"},
-            "samples": {"dataset": name, "relative_weight": DEFAULT_RELATIVE_WEIGHT},
+            "samples": {"dataset": name, "relative_weight": DEFAULT_RELATIVE_WEIGHT, "temperatures": [0.7, 1.0]},
         },
         "resources": {job: {"threads": 1} for job in _SMALL_JOBS},
     }
