@@ -296,6 +296,13 @@ def test_numbers_of_a_run_are_grouped(results):
     }
 
 
+def test_a_discriminant_has_no_curves(results):
+    (results.locate_run(FITTED) / "log.csv").write_text("epoch\n")
+    shown = {run.recorded.run: run for run in read_page(results.root)["runs"]}
+    assert (shown[FITTED].curves, shown[FITTED].faults) == ([], [])
+    assert shown[BASELINE].curves
+
+
 def test_only_metrics_of_runs_are_explained(results):
     assert {label for label, _ in read_page(results.root)["explanations"]} == {
         *("NF-Acc", "bits/dim", "Training", "CNN-Acc", "T", "Top-1"),

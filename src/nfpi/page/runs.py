@@ -192,11 +192,13 @@ def _show_run(root: Path, item: RecordedRun, identifier: str) -> ShownRun:
     run.remark = f"{OUTDATED} ({item.outdated})" if item.outdated else ""
     if item.divergence:
         return run
-    description = f"Training curves of {item.run.folder}"
+
+    def add_curves(log: Path) -> None:
+        if log.read_bytes().count(b"\n") > 1:  # discriminants have no epochs
+            run.curves.append(embed_file(log.parent, CURVES, f"Training curves of {item.run.folder}"))
+
     for folder in _list_training_folders(item):
-        _add_contents(
-            run, folder / LOG_FILE, lambda path: run.curves.append(embed_file(path.parent, CURVES, description))
-        )
+        _add_contents(run, folder / LOG_FILE, add_curves)
     if item.outdated:  # samples and predictions are shown with class names, which may have changed
         return run
     for folder in _list_generated_folders(item):
