@@ -49,7 +49,7 @@ def test_a_preset_says_what_the_images_are(here, tmp_path, capsys):
     assert call("new", images) == 0
     printed = capsys.readouterr().out
     assert "2 classes of 12 images, 24 in all, of 8×8 pixels, in grey" in printed
-    assert printed.endswith("run: nfpi run table2 --config preset=pets.yaml\n")
+    assert printed.endswith("run: nfpi run all --config preset=pets.yaml\n")
     config = settings(here / "pets.yaml")
     expected = DatasetBlock(
         source="imagefolder", folder=images, validation_fraction=0.1, test_fraction=0.2, classes=2, shape=(8, 8, 1)
@@ -60,6 +60,7 @@ def test_a_preset_says_what_the_images_are(here, tmp_path, capsys):
     weights = [compute_weight(share * DEFAULT_RELATIVE_WEIGHT, 10, 2, 64) for share in (0, 1 / 4, 1, 4)]
     assert (experiment.dataset, experiment.lambdas) == ("pets", weights)
     assert config.figures["samples"].weight == weights[2]
+    assert config.figures["samples"].temperatures == [0.7, 1.0]
     training, resnet18 = config.training, config.classifiers["resnet18_real"]
     assert (training.epochs, training.warmup_steps) == (400, 80)  # two steps an epoch
     assert (resnet18.batch_size, resnet18.epochs) == (32, 300)
