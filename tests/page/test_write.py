@@ -367,6 +367,11 @@ def test_damaged_photos_are_a_fault(own):
     assert "nfpi classify" in text
 
 
+def test_damaged_predictions_of_the_best_flow_are_named_once(own):
+    (own.locate_run(FITTED) / "predictions.npz").write_bytes(b"x")
+    assert len([line for line in read_page(own.root)["problems"] if "predictions.npz" in line]) == 1
+
+
 def test_a_preset_of_the_project_has_no_misclassified_photos(results):
     (results.locate_run(FITTED) / "model").mkdir()
     assert read_page(results.root)["own"] is None

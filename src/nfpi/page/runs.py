@@ -164,7 +164,7 @@ def add_misclassified_images(root: Path, run: ShownRun) -> None:
 
     def add(path: Path) -> None:
         folder, predictions = _find_test_split(root, run.recorded), read_predictions(path)
-        if folder is None or run.recorded.outdated:
+        if folder is None:
             return
         images = read_image_set(folder, verify=False)
         if images.images.dtype != np.uint8 or not np.array_equal(images.labels, predictions.label):
@@ -177,7 +177,8 @@ def add_misclassified_images(root: Path, run: ShownRun) -> None:
             caption = f"{label}, taken for {predicted} ({100 * predictions.confidence[index]:.1f} %)"
             run.misclassified.append(embed_pixels(images.images[index], name, caption))
 
-    _add_contents(run, run.recorded.folder / PREDICTIONS_FILE, add)
+    if run.agreement is not None:  # otherwise predictions are missing, damaged or outdated
+        _add_contents(run, run.recorded.folder / PREDICTIONS_FILE, add)
 
 
 def _show_run(root: Path, item: RecordedRun, identifier: str) -> ShownRun:
