@@ -50,6 +50,16 @@ def test_blocks_of_rows_stand_apart_and_each_image_is_where_its_labels_are():
     assert ticks(figure)[0] == ["0.5", "", "1", ""]
 
 
+def test_few_classes_of_many_images_are_rows_with_blocks_of_columns():
+    images = pictures(8, 4)
+    figure = draw_samples(images, [0.5, 1.0], ["cat", "dog", "frog", "hen"], noises=4)
+    assert ticks(figure) == [["cat", "dog", "frog", "hen"], ["0.5", "", "", "", "1", "", "", ""]]
+    gaps = np.diff(figure.axes[0].get_xticks())
+    assert gaps[3] > gaps[0] == gaps[4]
+    for column in range(8):
+        np.testing.assert_array_equal(shown(figure, 2, column, 8, 6), images[column, 2])
+
+
 def test_notes_stand_below_their_images():
     images = pictures(2, 3, (8, 6, 1))
     figure = draw_augmentations(images, ["cat", "dog"], np.array([[1.0, 2.0], [3.0, 4.0]]))

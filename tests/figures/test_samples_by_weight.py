@@ -34,7 +34,7 @@ def test_every_row_shows_its_flow(model, inputs, images):
     np.testing.assert_array_equal(shown, np.broadcast_to(real, (4, 4, 3)))
     for seed, middle in enumerate(axes.get_yticks()[1:]):
         other = dataclasses.replace(model, config={**model.config, "seed": seed})
-        expected = sample_grid(other, [1.0], 2, 1, make_device().device)[0, 0]
+        expected = sample_grid(other, [1.0], 2, 5, make_device().device)[0, 0]
         top = round(middle - times * 2)
         shown = np.asarray(image.get_array())[top : top + 4 * times : times, : 4 * times : times]
         np.testing.assert_array_equal(shown, np.broadcast_to(expected, (4, 4, 3)))

@@ -37,6 +37,7 @@ addEventListener("load", () => {
     overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
     broken: [...document.images].filter((image) => !image.naturalWidth || !isShown(image)).map((image) => image.alt),
     images: document.images.length,
+    samples: document.querySelector("header > figure img").getBoundingClientRect().height,
     tables: [...document.querySelectorAll("figure.table table")].filter(isShown).length,
     figures: [...document.querySelectorAll("figure.figure")].filter(isShown).map((figure) => figure.id),
     confusion: [...document.querySelectorAll("table.confusion, svg.calibration")].filter(isShown).length,
@@ -80,6 +81,7 @@ def test_everything_is_shown_and_nothing_goes_wrong(
     assert found["overflow"] <= 0, "the page itself does not scroll sideways"
     assert found["broken"] == []
     assert found["images"] == 9, "the samples also at the head"
+    assert 0 < found["samples"] <= 300
     assert found["tables"] == 2, "table2, time"
     assert found["figures"] == ["figure-figure1", "figure-samples"]
     assert found["confusion"] == 2 * 5

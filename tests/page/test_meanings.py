@@ -16,14 +16,14 @@ def test_every_metric_that_tables_show_is_explained(name):
 
 
 def test_the_number_of_bins_is_that_of_the_computation():
-    assert f"{BINS} bins" in explain_metrics(["ece"])[0]
+    assert f"{BINS} bins" in explain_metrics(["ece"])[0][1]
 
 
 def test_a_metric_of_the_users_is_explained_if_it_has_a_meaning():
     register_metric("own", label="Own", meaning="distance from the truth")
     register_metric("silent", label="Silent")
     try:
-        assert explain_metrics(["own", "silent"]) == ["Own: distance from the truth."]
+        assert explain_metrics(["own", "silent"]) == [("Own", "distance from the truth")]
     finally:
         METRICS.remove("own")
         METRICS.remove("silent")

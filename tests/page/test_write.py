@@ -15,12 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 import torch
 
 from nfpi.cli import main
 from nfpi.config.resolution import resolve
 from nfpi.config.settings import Config
+from nfpi.data import write_image_set
 from nfpi.data.store import read_image_set
 from nfpi.page.runs import read_agreement
 from nfpi.page.write import read_page, write_page
@@ -273,6 +275,114 @@ def test_samples_stand_above_the_sections(results):
     source = re.search(r'src="(figures/samples[^"]*|data:[^"]*)"', head)
     assert source is not None
     assert source[1] in rest
+
+
+def test_the_images_of_the_best_flow_stand_above_the_sections(results):
+    (results.locate_run(FITTED) / "model").mkdir()
+    samples = read_page(results.root)["samples"]
+    assert samples.caption.startswith("mef, fpi, λ = 10⁴, seed 0. Images drawn at T = 0.9")
+
+
+def test_numbers_of_a_run_are_grouped(results):
+    results.measure(FITTED, **VALUES[FITTED], ece=3.0, own_distance=2.0)
+    shown = {run.recorded.run: run for run in read_page(results.root)["runs"]}
+    labels = {group: [label for label, _ in values] for group, values in shown[FITTED].values.items()}
+    assert labels == {
+        "accuracy": ["NF-Acc", "Validation NF-Acc"],
+        "density": ["bits/dim"],
+        "probabilities": ["ECE"],
+        "cost": ["Training"],
+        "other": ["own_distance"],
+    }
+
+
+def test_a_discriminant_has_no_curves(results):
+    (results.locate_run(FITTED) / "log.csv").write_text("epoch\n")
+    shown = {run.recorded.run: run for run in read_page(results.root)["runs"]}
+    assert (shown[FITTED].curves, shown[FITTED].faults) == ([], [])
+    assert shown[BASELINE].curves
+
+
+def test_only_metrics_of_runs_are_explained(results):
+    assert {label for label, _ in read_page(results.root)["explanations"]} == {
+        *("NF-Acc", "bits/dim", "Training", "CNN-Acc", "T", "Top-1"),
+    }
+
+
+def test_confusion_matrices_keep_their_colours_in_print(page):
+    assert re.search(r"\.confusion td[^}]*print-color-adjust: exact", page.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def own(results: Results) -> Results:
+    """Results of a preset of the user's, with the model of the best flow."""
+    (results.root / PRESET_FILE).write_text("../../mine.yaml", encoding="utf-8")
+    (results.locate_run(FITTED) / "model").mkdir()
+    return results
+
+
+def write_photos(results: Results, names: list[str] | None) -> None:
+    """Write the test split again, as images of these files, and predictions of which three are wrong."""
+    labels = np.arange(N) % len(CLASSES)
+    pixels = np.arange(N, dtype=np.uint8)[:, None, None, None] * np.ones((8, 8, 3), np.uint8)
+    folder = results.root / "animals/splits/test"
+    write_image_set(folder, pixels, labels, CLASSES, name="animals", originals=names, flip=True)
+    log_prob = 9.0 * torch.nn.functional.one_hot(torch.from_numpy(labels), len(CLASSES))
+    for index, margin in ((5, 1.0), (7, 3.0), (30, 2.0)):
+        log_prob[index] = torch.zeros(len(CLASSES))
+        log_prob[index, (labels[index] + 1) % len(CLASSES)] = margin
+    write_predictions(results.locate_run(FITTED) / "predictions.npz", torch.from_numpy(labels), log_prob)
+
+
+@pytest.mark.parametrize("with_names", [True, False])
+def test_a_page_of_own_photos_shows_the_misclassified_ones_and_the_command(own, with_names):
+    write_photos(own, [f"photos/{index}\udcff.png" for index in range(N)] if with_names else None)
+    images = read_page(own.root)["own"].misclassified
+    assert [image.caption for image in images] == [
+        "bee, taken for cow & calf (90.9 %)",
+        "<ant>, taken for bee (78.7 %)",
+        "cow & calf, taken for <ant> (57.6 %)",
+    ]
+    assert [image.description for image in images] == [f"photos/{index}�.png" * with_names for index in (7, 30, 5)]
+    text = text_of(write_page(own.root))
+    command = f"nfpi classify {own.locate_run(FITTED)}/model photo.jpg --resize"
+    assert command in text
+    assert text.index(command) < text.index("NF-Acc on animals")
+
+
+def test_at_most_24_misclassified_photos_are_shown(own):
+    write_photos(own, None)
+    labels = torch.arange(N) % len(CLASSES)
+    write_predictions(
+        own.locate_run(FITTED) / "predictions.npz", labels, torch.nn.functional.one_hot((labels + 1) % 3, 3).float()
+    )
+    assert len(read_page(own.root)["own"].misclassified) == 24
+
+
+def test_damaged_photos_are_a_fault(own):
+    write_photos(own, ["a"] * N)
+    (own.root / "animals/splits/test/files.json").write_text("[]")
+    text = text_of(write_page(own.root))
+    assert "files.json: expected sha256" in text
+    assert "nfpi classify" in text
+
+
+def test_damaged_predictions_of_the_best_flow_are_named_once(own):
+    (own.locate_run(FITTED) / "predictions.npz").write_bytes(b"x")
+    assert len([line for line in read_page(own.root)["problems"] if "predictions.npz" in line]) == 1
+
+
+def test_a_preset_of_the_project_has_no_misclassified_photos(results):
+    (results.locate_run(FITTED) / "model").mkdir()
+    assert read_page(results.root)["own"] is None
+
+
+def test_runs_have_names_of_their_own(results):
+    results.measure(replace(ON_GENERATED_IMAGES, prior="baseline", weight=0.0), cnn_acc=50.0)
+    results.measure(replace(FITTED, seed=1), nf_acc=97.0)
+    source = write_page(results.root).read_text(encoding="utf-8")
+    names = re.findall(r'<summary>(<span class="run-name">.*?</span> <span class="run-seed">.*?</span>)', source)
+    assert len(names) == len(set(names)) == 8
 
 
 def test_what_is_not_made_yet_is_no_fault(results):

@@ -49,7 +49,7 @@ def test_a_preset_says_what_the_images_are(here, tmp_path, capsys):
     assert call("new", images) == 0
     printed = capsys.readouterr().out
     assert "2 classes of 12 images, 24 in all, of 8×8 pixels, in grey" in printed
-    assert printed.endswith("run: nfpi run table2 --config preset=pets.yaml\n")
+    assert printed.endswith("run: nfpi run all --config preset=pets.yaml\n")
     config = settings(here / "pets.yaml")
     expected = DatasetBlock(
         source="imagefolder", folder=images, validation_fraction=0.1, test_fraction=0.2, classes=2, shape=(8, 8, 1)

@@ -33,6 +33,8 @@ Builder = TypeVar("Builder", bound=Callable[..., float])
 MeasuredModel = Literal["flow", "generated", "reference", "samples", "real"]
 """What a metric is of: a flow; a classifier trained on its images (generated), the same classifier trained on the real
 images (reference), or the images themselves (samples); another classifier trained on real images (real)."""
+Group = Literal["accuracy", "density", "probabilities", "samples", "cost", "other"]
+"""What a metric tells of a run, under which the page shows it."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Metric:
         meaning: what it measures, without its label and a full stop; empty: not explained.
         is_calibrated: whether it is computed from log p(x | y) / τ, with τ fitted on the validation split
             (:mod:`nfpi.results.statistics.calibration`); it is missing without validation images.
+        group: what it tells of a run.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Metric:
     model: MeasuredModel | None = None
     meaning: str = ""
     is_calibrated: bool = False
+    group: Group = "probabilities"
 
     @property
     def is_time(self) -> bool:
@@ -97,7 +101,7 @@ def find_metric(name: str) -> Metric:
     try:
         return metric(name)
     except ConfigError:
-        return Metric(name, label=name, decimals=3)
+        return Metric(name, label=name, decimals=3, group="other")
 
 
 def find_registered_name(name: str) -> str:
@@ -133,6 +137,7 @@ def register_metric(
     meaning: str = "",
     model: MeasuredModel | None = None,
     is_calibrated: bool = False,
+    group: Group = "probabilities",
 ) -> Callable[[Builder], Builder]:
     """Register a metric.
 
@@ -147,6 +152,7 @@ def register_metric(
     the test split and, for a flow, of the validation split. `is_share` marks a percentage of the test images, for which
     tables show a 95 % interval, and `meaning` explains the metric on the page of the results. `model` is for metrics
     that a stage records for one kind of model. With `is_calibrated`, log p is divided by the fitted temperature τ.
+    `group` is the group of numbers in which the page shows it.
 
     Raises:
         ConfigError: the name is taken, or names a value that is derived from another metric; or the function has
@@ -155,7 +161,7 @@ def register_metric(
     for prefix in (GENERATED_PREFIX, VALIDATION_PREFIX):
         if name not in METRICS and (name.startswith(prefix) or prefix + name in METRICS):
             raise ConfigError(f"metric '{name}': {prefix}x is the name of a value derived from metric x: rename it")
-    entry = Metric(name, label, unit, higher_is_better, decimals, is_share, model, meaning, is_calibrated)
+    entry = Metric(name, label, unit, higher_is_better, decimals, is_share, model, meaning, is_calibrated, group)
     METRICS.register(name, Settings, function, metric=entry)
 
     def decorate(decorated: Builder) -> Builder:
@@ -166,11 +172,12 @@ def register_metric(
     return decorate
 
 
-_flow = partial(Metric, model="flow")
-_generated = partial(Metric, model="generated")
-_samples = partial(Metric, model="samples")
+_flow = partial(Metric, model="flow", group="density")
+_cost = partial(Metric, model="flow", group="cost")
+_generated = partial(Metric, model="generated", group="samples")
+_samples = partial(Metric, model="samples", group="samples")
 _real = partial(Metric, model="real")
-_ACCURACY: dict[str, Any] = {"unit": "%", "higher_is_better": True}
+_ACCURACY: dict[str, Any] = {"unit": "%", "higher_is_better": True, "group": "accuracy"}
 _SHARE: dict[str, Any] = {**_ACCURACY, "is_share": True}
 _BITS: dict[str, Any] = {"higher_is_better": False, "decimals": 3}
 _TIME: dict[str, Any] = {"higher_is_better": False, "decimals": 2}
@@ -242,6 +249,7 @@ _RECORDED = (
         "unseen",
         "Unseen images",
         decimals=0,
+        group="accuracy",
         meaning="number of test images that a model trained elsewhere is known not to have been trained on",
     ),
     _flow("training_distance", "Training distance", decimals=2, meaning="the same of the training latents"),
@@ -279,13 +287,13 @@ _RECORDED = (
     _flow("validation_nf_acc", "Validation NF-Acc", **_ACCURACY),
     _flow("validation_nf_top5", "Validation NF top-5", **_ACCURACY),
     _flow("validation_bits_per_dim", "Validation bits/dim", **_BITS),
-    _flow("parameters", "Parameters", "M", decimals=2, meaning="number of parameters of the flow, in millions"),
-    _flow(
+    _cost("parameters", "Parameters", "M", decimals=2, meaning="number of parameters of the flow, in millions"),
+    _cost(
         "hours", "Training", "h", **_TIME, meaning="hours of training after the fit of the prior, without validation"
     ),
-    _flow("seconds_per_epoch", "Epoch", "s", **_TIME, meaning="median time of an epoch"),
-    _flow("seconds_per_1000_samples", "1000 samples", "s", **_TIME, meaning="time to draw 1000 images"),
-    _flow(
+    _cost("seconds_per_epoch", "Epoch", "s", **_TIME, meaning="median time of an epoch"),
+    _cost("seconds_per_1000_samples", "1000 samples", "s", **_TIME, meaning="time to draw 1000 images"),
+    _cost(
         "fit_iterations",
         "Iterations of the fit",
         higher_is_better=False,
@@ -304,10 +312,11 @@ _RECORDED = (
         "Real-Acc",
         "%",
         is_share=True,
+        group="accuracy",
         model="reference",
         meaning="accuracy, on test images, of the classifier of CNN-Acc trained on as many real images: its ceiling",
     ),
-    Metric("validation_real_acc", "Validation Real-Acc", "%", model="reference"),
+    Metric("validation_real_acc", "Validation Real-Acc", "%", model="reference", group="accuracy"),
     _samples(
         "gan_test",
         "GAN-test",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -36,6 +36,7 @@ class SourceImages:
         classes: names of the K classes.
         splits: images (N, H, W, C), uint8, all of one shape (H, W, C), and labels (N,), integers in [0, K), of each
             split: "train", and "test" and "validation" if the source has them.
+        file_names: of image files, their paths relative to the folder, N of each split; empty for other sources.
 
     Raises:
         DataError: names of classes or splits, images or labels are not of this form.
@@ -43,6 +44,7 @@ class SourceImages:
 
     classes: list[str]
     splits: dict[Split, tuple[np.ndarray, np.ndarray]]
+    file_names: dict[Split, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = list(self.classes)  # they may come as a NumPy array or a tuple
@@ -69,10 +71,13 @@ class SourceImages:
         """
         kept, new_labels = choose_classes(names, self.classes)
         splits: dict[Split, tuple[np.ndarray, np.ndarray]] = {}
+        file_names: dict[Split, list[str]] = {}
         for split, (images, labels) in self.splits.items():
-            chosen = new_labels[labels] >= 0
+            chosen = np.flatnonzero(new_labels[labels] >= 0)
             splits[split] = images[chosen], new_labels[labels[chosen]]
-        return SourceImages(kept, splits)
+            if split in self.file_names:
+                file_names[split] = [self.file_names[split][index] for index in chosen]
+        return SourceImages(kept, splits, file_names)
 
 
 def choose_classes(names: Sequence[str], classes: list[str]) -> tuple[list[str], np.ndarray]:
@@ -151,7 +156,10 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
     with replace_folder(output, OUTPUTS, kept=SEED_FOLDERS) as partial:
         for split, (origin, chosen) in assigned.items():
             images, labels = (array[chosen] for array in source.splits[origin])
-            write_image_set(partial / split, images, labels, source.classes, name=name, split=split, **settings)
+            names = source.file_names.get(origin)
+            originals = None if names is None else [names[index] for index in chosen]
+            of_split = {"name": name, "split": split, "originals": originals}
+            write_image_set(partial / split, images, labels, source.classes, **of_split, **settings)
 
 
 def _check_expected(name: str, config: DatasetConfig, source: SourceImages) -> None:

@@ -2,7 +2,7 @@
 
 A folder contains `images.npy` (N, H, W, C), uint8, or float16 for latents; `labels.npy` (N,), int64; and `meta.json`
 with name, split, classes, counts, shape, dtype, the sha256 of the other files, and further settings under `extra`. For
-latents, `files.json` may list the image files that were encoded, in the same order.
+images or latents of a folder of image files, `files.json` lists these files, in the same order.
 """
 
 from __future__ import annotations
@@ -241,13 +241,25 @@ def open_pixels(folder: Path) -> Pixels:
     image_set = read_image_set(folder)
     if image_set.images.dtype == np.uint8:
         return Pixels(image_set)
+    names = read_file_names(folder, image_set)
+    if names is None:
+        raise DataError(f"{folder}: expected latents with the names of their image files ({ORIGINALS}), received none")
+    return Pixels(image_set, Path(image_set.meta["extra"]["image_folder"]), np.array(names, dtype=np.str_))
+
+
+def read_file_names(folder: Path, image_set: ImageSet) -> list[str] | None:
+    """Read the paths of the image files of a set relative to their folder; None: they were not stored.
+
+    Raises:
+        DataError: the list of them is damaged.
+    """
     file = Path(folder) / ORIGINALS
     if not file.is_file():
-        raise DataError(f"{folder}: expected latents with the names of their image files ({ORIGINALS}), received none")
+        return None
     _check_digest(file, image_set.meta)
     # not parse_json, which rejects the lone surrogates of file names that are not UTF-8
-    names = np.array(json.loads(file.read_text(encoding="ascii")), dtype=np.str_)
-    return Pixels(image_set, Path(image_set.meta["extra"]["image_folder"]), names)
+    names: list[str] = json.loads(file.read_text(encoding="ascii"))
+    return names
 
 
 def check_labels(where: Path | str, labels: np.ndarray, num_classes: int) -> None:

@@ -270,7 +270,7 @@ class ImageSetWriter:
         classes: names of the K classes.
         name, split: names of the data set and of the split, if any.
         dtype: uint8, or float16 for latents.
-        originals: paths of the N image files that were encoded to latents; None: pixels, or latents of no image files.
+        originals: paths of the N image files that the images are of; None: they are of no such files.
         resume_key: digest of everything that the images depend on, in hexadecimal. A set that was interrupted with the
             same resume_key is resumed (see `rows`); None: an interrupted set is removed.
         extra: further settings for `meta.json` (JSON values).

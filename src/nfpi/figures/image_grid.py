@@ -90,6 +90,7 @@ def draw_image_grid(
     column_title: str,
     *,
     rows_per_block: int | None = None,
+    columns_per_block: int | None = None,
     notes: Sequence[Sequence[str]] = (),
 ) -> Figure:
     """Draw images with labels at the left and on top.
@@ -97,10 +98,11 @@ def draw_image_grid(
     Args:
         images: (R, C, H, W, channels), uint8, 1 or 3 channels.
         rows: R labels; long ones are shortened.
-        columns: C labels; all are slanted if the longest is wider than an image.
+        columns: C labels; all are slanted if the longest is wider than an image or block.
         row_title: title of the row labels.
         column_title: title of the column labels, not shown if they are slanted.
-        rows_per_block: number of rows after which there is a larger gap; None: all gaps are equal.
+        rows_per_block, columns_per_block: numbers of rows and columns after which there is a larger gap; None: all gaps
+            are equal.
         notes: texts below the images, C for each of the R rows.
 
     Raises:
@@ -110,7 +112,8 @@ def draw_image_grid(
     large = np.broadcast_to(images, (*images.shape[:4], 3)).repeat(times, 2).repeat(times, 3)
     height, width = large.shape[2:4]
     rows = [text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…" for text in rows]
-    lefts = np.arange(len(columns)) * (width + _compute_gap(width))
+    blocks = np.arange(len(columns)) // (columns_per_block or len(columns))
+    lefts = np.arange(len(columns)) * (width + _compute_gap(width)) + blocks * 2 * _compute_gap(width)
     label_width = 0.25 + 0.055 * max(map(len, rows))
     inches_per_pixel = (COLUMN_WIDTH - label_width) / (lefts[-1] + width)
     inches_per_pixel = min(inches_per_pixel, _TALLEST / (len(rows) * (height + _compute_gap(height))))
@@ -121,7 +124,7 @@ def draw_image_grid(
     for line, top in zip(large, tops, strict=True):
         for image, left in zip(line, lefts, strict=True):
             mosaic[top : top + height, left : left + width] = image
-    upright = max(map(len, columns)) * 0.055 < inches_per_pixel * width
+    upright = max(map(len, columns)) * 0.055 < inches_per_pixel * width * (columns_per_block or 1)
     label_height = (0.33 if column_title else 0.18) if upright else 0.12 + 0.037 * max(map(len, columns))
     height_of_all = inches_per_pixel * mosaic.shape[0] + label_height
     figure_width = max(label_width + inches_per_pixel * mosaic.shape[1], _NARROWEST)

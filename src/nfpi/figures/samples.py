@@ -1,4 +1,4 @@
-"""Figure of class-conditional samples of a flow, one column per class and one block of rows per temperature."""
+"""Figure of class-conditional samples of a flow by class and temperature."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class SamplesFigure(FlowFigure):
 
     title = "samples"
     caption = (
-        "Images drawn from the flow, a column for each class and a block of rows for each temperature T "
-        "(z = μ + T Σ^(1/2) ε). Images at the same place in different blocks have the same noise ε."
+        "Images drawn from the flow by class and, in blocks, by temperature T (z = μ + T Σ^(1/2) ε). Images at the "
+        "same place in different blocks have the same noise ε."
     )
 
     classes: PositiveInt = 10
@@ -100,16 +100,19 @@ def sample_grid(
 
 
 def draw_samples(images: np.ndarray, temperatures: Sequence[float], classes: Sequence[str], noises: int = 1) -> Figure:
-    """Draw images of each class at each temperature.
+    """Draw images of each class at each temperature, a column for each class, or a row if there are few classes.
 
     Args:
         images: (temperatures · noises, classes, H, W, C), uint8.
         temperatures: T of each block of rows.
-        classes: class of each column.
-        noises: number of images per class and temperature, i.e. of rows per block, each with its own noise.
+        classes: names of the classes.
+        noises: number of images per class and temperature, each with its own noise.
 
     Raises:
         FigureError: inconsistent numbers of rows or columns, or images that are not pixels.
     """
-    rows = [f"{temperature:g}" if number == 0 else "" for temperature in temperatures for number in range(noises)]
-    return draw_image_grid(images, rows, classes, "Temperature T", "Class", rows_per_block=noises)
+    labels = [f"{temperature:g}" if number == 0 else "" for temperature in temperatures for number in range(noises)]
+    if len(labels) >= 2 * len(classes):
+        transposed = images.swapaxes(0, 1)
+        return draw_image_grid(transposed, classes, labels, "Class", "Temperature T", columns_per_block=noises)
+    return draw_image_grid(images, labels, classes, "Temperature T", "Class", rows_per_block=noises)

@@ -29,6 +29,10 @@ _PERPLEXITY = 30
 """effective number of neighbours of t-SNE; of few images, a third of them"""
 
 
+_COLUMNS = 10
+"""number of columns of samples that are filled"""
+
+
 class SamplesByWeightFigure(FigureSettings):
     """Class-conditional samples and latents of the flows of several λ, trained with the first seed."""
 
@@ -99,20 +103,26 @@ def draw(settings: SamplesByWeightFigure, inputs: FigureInputs) -> Drawn:
 
 
 def draw_samples(settings: SamplesByWeightFigure, models: list[ClassConditionalFlow], test: ImageSet) -> Figure:
-    """Draw the first test image of each class, and below it a row of samples for each model."""
+    """Draw the first test images of each class, and below them a row of samples for each model.
+
+    A class has one column, or as many as ten columns have room for.
+    """
     import numpy as np
     import torch
 
     from nfpi.runtime.device import make_device
 
     device = make_device().device
-    samples = [sample_grid(model, [settings.temperature], settings.classes, 1, device) for model in models]
-    classes = samples[0].shape[1]
-    first = [np.flatnonzero(test.labels == label)[0] for label in range(classes)]
+    classes = models[0].classes[: settings.classes]
+    fewest = np.bincount(test.labels)[: len(classes)].min()
+    noises = max(1, min(_COLUMNS // len(classes), int(fewest)))
+    samples = [sample_grid(model, [settings.temperature], len(classes), noises, device) for model in models]
+    first = np.concatenate([np.flatnonzero(test.labels == label)[:noises] for label in range(len(classes))])
     real = to_pixels(torch.from_numpy(test.images[first]).permute(0, 3, 1, 2)[None], models[0].data, device)
+    rows = np.concatenate([real, *(grid.swapaxes(0, 1).reshape(real.shape) for grid in samples)])
     labels = [f"λ = {typeset_weight(weight)}" + (", refit" if refit else "") for weight, refit in settings.rows]
-    images, columns = np.concatenate([real, *samples]), models[0].classes[:classes]
-    return draw_image_grid(images, ["test images", *labels], columns, "", "Class")
+    columns = [name if number == 0 else "" for name in classes for number in range(noises)]
+    return draw_image_grid(rows, ["test images", *labels], columns, "", "Class", columns_per_block=noises)
 
 
 def embed_latents(model: ClassConditionalFlow, images: ImageSet, count: int) -> tuple[np.ndarray, np.ndarray]:

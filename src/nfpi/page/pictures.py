@@ -84,10 +84,14 @@ def embed_generated_images(folder: Path, caption: str) -> list[Picture]:
             grid[top : top + height * zoom, left : left + width * zoom] = pixels
     names = ", ".join(classes)
     caption += " class." if len(classes) == len(images.classes) else f" of the first {len(classes)} classes."
-    image, buffer = Image.fromarray(grid.squeeze(-1) if channels == 1 else grid), io.BytesIO()
+    return [embed_pixels(grid, f"Generated images of the classes {names}", caption)]
+
+
+def embed_pixels(pixels: np.ndarray, description: str, caption: str = "") -> Picture:
+    """Embed an image (H, W, C), uint8, of 1 or 3 channels."""
+    image, buffer = Image.fromarray(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels), io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
-    source, description = _encode_as_uri(buffer.getvalue()), f"Generated images of the classes {names}"
-    return [Picture(source, image.width, image.height, description, caption)]
+    return Picture(_encode_as_uri(buffer.getvalue()), image.width, image.height, description, caption)
 
 
 def _encode_as_uri(content: bytes) -> str:

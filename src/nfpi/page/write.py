@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,16 @@ from nfpi.config.settings import Config
 from nfpi.figures.curves import write_curves
 from nfpi.page.headlines import show_headlines
 from nfpi.page.pictures import Picture, embed_file
-from nfpi.page.runs import WEIGHT, add_differing_settings, compare_settings, explain_metrics, list_versions, show_runs
+from nfpi.page.runs import (
+    WEIGHT,
+    ShownRun,
+    add_differing_settings,
+    add_misclassified_images,
+    compare_settings,
+    explain_metrics,
+    list_versions,
+    show_runs,
+)
 from nfpi.results.claims.layout import CLAIMS, lay_out_claims, read_claims
 from nfpi.results.costs import lay_out_costs, read_jobs, sum_costs
 from nfpi.results.numbers import format_duration
@@ -26,7 +35,7 @@ from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
 from nfpi.results.tables.building import read_table
 from nfpi.results.tables.layout import lay_out
 from nfpi.results.tables.markup import TextTable, load_templates
-from nfpi.results.tables.rows import list_tabled_runs
+from nfpi.results.tables.rows import compose_classify_command, find_best_flow, list_tabled_runs
 from nfpi.runs import COLLECTED_FOLDER, FIGURES_FOLDER, PRESET_FILE, TABLES_FOLDER, Run
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.faults import format_error
@@ -77,21 +86,31 @@ def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
     jobs = read_jobs(root)
     outdated = sum(bool(item.outdated) for item in recorded)
     untabled = _find_untabled_runs(recorded, config)
+    frames = {table.name: table.frame for table in tables if table.frame is not None}
+    best_run = find_best_flow(root, config, frames) if config is not None else None
+    best = next((run for run in runs if run.recorded.run == best_run), None)
+    is_of_paper = not (root / PRESET_FILE).is_file()
+    own = best if not is_of_paper else None
+    if own is not None:
+        add_misclassified_images(root, own)
     headlines = show_headlines(
         [item for item in recorded if not (item.outdated or item.run in untabled)],
-        [table.frame for table in tables if table.frame is not None],
+        list(frames.values()),
     )
     problems += [f"{'1 run:' if outdated == 1 else f'{outdated} runs, each'} {OUTDATED}"] if outdated else []
     problems += [fault for shown in (claims, *tables, *figures) for fault in shown.faults]
     problems += [fault for run in everything for fault in run.faults]
     return {
         "preset": root.resolve().name,
-        "is_of_paper": not (root / PRESET_FILE).is_file(),
+        "is_of_paper": is_of_paper,
         "headlines": headlines,
         "meanings": [
             *explain_metrics(headline.metric for headline in headlines),
             *([WEIGHT] if any(item.run.weight for item in recorded) else []),
         ],
+        "samples": _choose_samples(best, figures),
+        "own": own,
+        "command": compose_classify_command(root, own.recorded.run) if own is not None else "",
         "facts": _list_facts(recorded, untabled, 3600 * jobs["hours"].sum()),
         "problems": [problem.replace(f"{root}/", "") for problem in problems],
         "title_of_problems": "Missing, damaged or outdated" if outdated else "Missing or damaged",
@@ -104,6 +123,16 @@ def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
         "settings": kinds,
         "versions": list_versions(recorded),
     }
+
+
+def _choose_samples(best: ShownRun | None, figures: Sequence[ShownResult]) -> Picture | None:
+    """Return the images drawn from the best flow, else the figure of samples; None: there is neither."""
+    if best is not None and best.samples:
+        return replace(
+            best.samples[0], caption=f"{best.name}, seed {best.recorded.run.seed}. {best.samples[0].caption}"
+        )
+    shown = (figure.pictures for figure in figures if figure.name in ("samples", "samples_by_weight"))
+    return next((pictures[0] for pictures in shown if pictures), None)
 
 
 def _read_config(root: Path, problems: list[str]) -> Config | None:
@@ -211,7 +240,7 @@ def _read_table(root: Path, name: str, title: str) -> ShownResult:
         shown.files = _list_files(root, TABLES_FOLDER, [name]) if path.is_file() else []
         if find_product(path) is not None or shown.files:  # a file that differs from its manifest is a fault
             shown.frame = read_table(path)
-            shown.tables = [(shown.title, lay_out(shown.frame))]
+            shown.tables = [(shown.title, lay_out(shown.frame, in_grey=True))]
     except (ValueError, OSError) as error:
         shown.faults.append(format_error(error))
     return shown

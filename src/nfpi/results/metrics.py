@@ -159,7 +159,12 @@ for _name in ("ece", "nll", "brier"):
 
 
 @register_metric(
-    "worst_class_acc", label="Worst class", unit="%", higher_is_better=True, meaning="lowest accuracy of a class"
+    "worst_class_acc",
+    label="Worst class",
+    unit="%",
+    higher_is_better=True,
+    meaning="lowest accuracy of a class",
+    group="accuracy",
 )
 def worst_class_accuracy(log_prob: Tensor, labels: Tensor) -> float:
     """Compute the lowest per-class accuracy, in percent.

@@ -73,7 +73,7 @@ _MOST_READ = 10_000
 class WritePreset(Command):
     """Write a preset for a folder of images of your own.
 
-    Chooses settings by the number, size and classes of the images. Prints the command that makes the table.
+    Chooses settings by the number, size and classes of the images. Prints the command that makes the results.
     """
 
     command = "new"
@@ -90,7 +90,7 @@ class WritePreset(Command):
     """whether images that cannot be read are named under `skip:` of the preset, instead of an error"""
 
     def run(self) -> None:
-        """Inspect the images, write the preset, and print the command that makes its table.
+        """Inspect the images, write the preset, and print the command that makes its results.
 
         Raises:
             ConfigError: the preset exists or has no valid name.
@@ -122,7 +122,7 @@ class WritePreset(Command):
         remarks.append(_estimate_time(output, name, images, train))
         print(f"{output}: {images.summary}", *remarks, sep="\n")
         program = "snakemake" if is_workflow(Path()) else "nfpi run"
-        print(f"run: {program} table2 --config preset={shlex.quote(str(output))}")
+        print(f"run: {program} all --config preset={shlex.quote(str(output))}")
 
 
 @dataclass(frozen=True)

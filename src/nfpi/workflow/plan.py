@@ -6,7 +6,6 @@ Functions that Snakemake calls receive its wildcards, a mapping of strings. This
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from nfpi.config.classifiers import CLASSIFIERS
 from nfpi.config.experiments import FIGURES
 from nfpi.config.resolution import Resolved
 from nfpi.config.settings import Config
-from nfpi.results.tables.rows import list_table_rows
+from nfpi.results.tables.rows import compose_classify_command, find_best_flow
 from nfpi.runs import (
     BASELINE,
     FIGURES_FOLDER,
@@ -228,16 +227,10 @@ class Targets:
             return []
         import pandas as pd
 
-        found: dict[str, float] = {}
-        for path in tables:
-            rows = {(row.experiment, row.weight): row for row in list_table_rows(self.plan.config, path.stem)}
-            frame = pd.read_csv(path.with_suffix(".csv"))[["experiment", "lambda", "validation"]].dropna()
-            for experiment, weight, validation in frame.itertuples(index=False):
-                row = rows.get((experiment, weight))
-                models = [Path(self.plan.layout.of(run), "model") for run in (row.flow_runs if row else ())]
-                found |= {model.as_posix(): validation for model in models if model.is_dir()}
-        best = sorted(found, key=lambda model: -found[model])[:1]
-        return [f"use it: nfpi classify {shlex.quote(model)} photo.jpg --resize" for model in best]
+        root = self.plan.layout.root
+        frames = {path.stem: pd.read_csv(path.with_suffix(".csv")) for path in tables}
+        best = find_best_flow(root, self.plan.config, frames)
+        return [] if best is None else [f"use it: {compose_classify_command(root, best)}"]
 
     def reject_unknown(self, rules: list[str]) -> Callable[[Wildcards], list[str]]:
         """Make the input function of the rule for unknown targets; it raises ConfigError and names the nearest target.

@@ -16,6 +16,7 @@ from nfpi.data import (
 )
 from nfpi.data.image_files import SUFFIXES, read_image
 from nfpi.data.sources.imagefolder import list_image_folder
+from nfpi.data.store import read_file_names
 
 CLASSES = ["ant", "bee", "cow"]
 
@@ -95,6 +96,20 @@ def test_class_folders_alone_are_split(image_folder, tmp_path):
     sets = [read_image_set(tmp_path / "splits" / split) for split in ("train", "validation", "test")]
     assert [np.bincount(image_set.labels).tolist() for image_set in sets] == [[6] * 3, [2] * 3, [2] * 3]
     assert all(image_set.meta["extra"]["held_out"] == {"test": 0.2, "validation": 0.25} for image_set in sets)
+
+
+@pytest.mark.parametrize("only_classes", [None, ["cow", "bee"]])
+def test_splits_keep_the_names_of_their_files(image_folder, tmp_path, only_classes):
+    folder = image_folder / "train"
+    fractions = {"test_fraction": 0.2, "validation_fraction": 0.25}
+    config = DatasetConfig(source="imagefolder", folder=folder, only_classes=only_classes, **fractions)
+    prepare_dataset("mine", config, tmp_path / "splits", tmp_path)
+    for split in ("train", "validation", "test"):
+        image_set = read_image_set(tmp_path / "splits" / split)
+        names = read_file_names(tmp_path / "splits" / split, image_set)
+        for name, image, label in zip(names, image_set.images, image_set.labels, strict=True):
+            assert name.startswith(f"{image_set.classes[label]}/")
+            assert np.array_equal(read_image(folder / name)[0], image)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def load_imagefolder(config: DatasetConfig, download_folder: Path) -> SourceImag
         read[split], shape = (images, grey), images.shape[1:3]
     channels = 1 if all(grey for _, grey in read.values()) else 3
     splits = {split: (x[..., :channels], folder.labels[split]) for split, (x, _) in read.items()}
-    return SourceImages(folder.classes, splits)
+    return SourceImages(folder.classes, splits, folder.names)
 
 
 def read_image_folder(folder: Path | str, size: int | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:

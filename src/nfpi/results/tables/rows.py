@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_serializer, model_validator
 
@@ -13,6 +15,9 @@ from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock
 from nfpi.config.metrics import ACCURACIES, find_metric
 from nfpi.config.settings import Config
 from nfpi.runs import REFERENCE_AUGMENTATION, Run, name_refitted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def _read_run(value: Any) -> Run:
@@ -250,3 +255,27 @@ def _select_rows_of_side(config: Config, side: ComparedRow) -> Sequence[TableRow
     """Return the table rows of one side of a comparison, by ascending λ; for `inner_best`, those of all λ."""
     rows = find_compared_rows(side, list_table_rows(config, str(side.table)))
     return rows if side.weight == "inner_best" else select_at_weight(rows, side.weight)
+
+
+def find_best_flow(root: Path, config: Config, frames: Mapping[str, pd.DataFrame]) -> Run | None:
+    """Return the flow that is best on the validation split among the rows of tables; None: no model is there.
+
+    Args:
+        root: the folder results/{preset}.
+        config: settings of the preset.
+        frames: tables, by name.
+    """
+    found: dict[Run, float] = {}
+    for name in (name for name in config.tables if name in frames):
+        rows = {(row.experiment, row.weight): row for row in list_table_rows(config, name)}
+        measured = frames[name][["experiment", "lambda", "validation"]].dropna()
+        for experiment, weight, validation in measured.itertuples(index=False):
+            row = rows.get((experiment, weight))
+            runs = row.flow_runs if row else ()
+            found |= {run: validation for run in runs if Path(root, run.folder, "model").is_dir()}
+    return max(found, key=lambda run: found[run], default=None)
+
+
+def compose_classify_command(root: Path, run: Run) -> str:
+    """Return the command that classifies a photo by the model of a run in a folder results/{preset}."""
+    return f"nfpi classify {shlex.quote(Path(root, run.folder, 'model').as_posix())} photo.jpg --resize"
