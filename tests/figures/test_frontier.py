@@ -13,13 +13,13 @@ from nfpi.results import write_csv
 NAN = math.nan
 TABLE = pd.DataFrame(
     [
-        ("as trained", "digits", "fpi", 1e4, 95, 5.5, NAN),
-        ("as trained", "digits", "fpi", 0, 90, 5.0, NAN),
-        ("as trained", "digits", "fpi", 1e5, 93, 7.0, NAN),
-        ("refitted", "digits", "fpi+moments", 0, 92, 4.9, NAN),
-        ("refitted", "digits", "fpi+moments", 1e4, 96, 5.2, NAN),
-        ("diverged", "digits", "nfgd", 1e4, NAN, NAN, NAN),
-        ("pixels", "digits", None, NAN, NAN, 6.0, 97),
+        ("as trained", "digits", "mef", "fpi", 1e4, 95, 5.5, NAN),
+        ("as trained", "digits", "mef", "fpi", 0, 90, 5.0, NAN),
+        ("as trained", "digits", "mef", "fpi", 1e5, 93, 7.0, NAN),
+        ("refitted", "digits", "mef", "fpi+moments", 0, 92, 4.9, NAN),
+        ("refitted", "digits", "mef", "fpi+moments", 1e4, 96, 5.2, NAN),
+        ("diverged", "digits", "mef", "nfgd", 1e4, NAN, NAN, NAN),
+        ("pixels", "digits", None, None, NAN, NAN, 6.0, 97),
     ],
     columns=list(COLUMNS),
 )
@@ -36,6 +36,15 @@ def test_three_weights_are_joined_in_their_order_and_refits_are_hollow():
     assert refitted.get_markerfacecolor() == "white" != trained.get_markerfacecolor()
     assert trained.get_color() == refitted.get_color()
     assert list(level.get_ydata()) == [97, 97]
+
+
+def test_flows_and_data_sets_are_told_apart():
+    other = TABLE[TABLE["row"] == "as trained"]
+    frame = pd.concat([TABLE, other.assign(flow="glow", row="Glow"), other.assign(dataset="cifar10")])
+    (axes,) = draw_frontier(frame).axes
+    joined = [line for line in axes.lines if line.get_linestyle() == "-"]
+    assert len(joined) == len({line.get_color() for line in joined}) == 3
+    assert all(len(line.get_xdata()) == 3 for line in joined[:3])
 
 
 def test_a_table_without_both_numbers_is_drawn_as_a_notice(tmp_path):

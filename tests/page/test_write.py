@@ -309,10 +309,6 @@ def test_only_metrics_of_runs_are_explained(results):
     }
 
 
-def test_confusion_matrices_keep_their_colours_in_print(page):
-    assert re.search(r"\.confusion td[^}]*print-color-adjust: exact", page.read_text(encoding="utf-8"))
-
-
 @pytest.fixture
 def own(results: Results) -> Results:
     """Results of a preset of the user's, with the model of the best flow."""

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-COLUMNS = {"row": "str", "dataset": "str", "prior": "str", "lambda": "float64", "nf_acc": "float64"} | {
-    "bits_per_dim": "float64",
-    "top1": "float64",
-}
+_WAY = ["dataset", "flow", "prior"]
+COLUMNS = dict.fromkeys(("row", *_WAY), "str") | dict.fromkeys(("lambda", "nf_acc", "bits_per_dim", "top1"), "float64")
 """Required columns of the table, and their types."""
 _STRENGTHS = 3
 """smallest number of λ that are joined by a line"""
@@ -53,25 +51,26 @@ def draw(settings: FrontierFigure, inputs: FigureInputs) -> Drawn:
     from nfpi.results.recorded.csv_files import read_csv
 
     table = read_csv(inputs.file("table"), COLUMNS)
-    if table[["nf_acc", "bits_per_dim"]].dropna().empty:
+    if table[["nf_acc", "bits_per_dim", "prior"]].dropna().empty:
         return Drawn({"frontier": notice(f"{settings.table}: no row with NF-Acc and bits/dim")})
     return Drawn({"frontier": draw_frontier(table)})
 
 
 def draw_frontier(table: pd.DataFrame) -> Figure:
-    """Draw a colour for each row of the table but for refits, which have that of the row as trained.
+    """Draw a colour for each data set, flow and prior; a refit has that of the flow as trained.
 
     Args:
         table: columns :data:`COLUMNS`.
     """
-    flows = table.dropna(subset=["nf_acc", "bits_per_dim"])
+    flows = table.dropna(subset=["nf_acc", "bits_per_dim", "prior"])
     prior, refit = zip(*map(split_refitted, flows["prior"]), strict=True)
     flows = flows.assign(prior=prior, refitted=[name is not None for name in refit])
-    of_prior = dict(zip(flows["prior"].unique(), cycle(CLASS_COLOURS), strict=False))
+    colours = flows.drop_duplicates(_WAY)[_WAY].itertuples(index=False, name=None)
+    colour_of = dict(zip(colours, cycle(CLASS_COLOURS), strict=False))
     with new_figure(1.7 * PANEL_HEIGHT + LEGEND_HEIGHT) as figure:
         axes = figure.subplots()
-        for (row, name, refitted), points in flows.groupby(["row", "prior", "refitted"], sort=False):
-            points, colour = points.sort_values("lambda"), of_prior[name]
+        for (*way, row, refitted), points in flows.groupby([*_WAY, "row", "refitted"], sort=False):
+            points, colour = points.sort_values("lambda"), colour_of[tuple(way)]
             line = "-" if len(points) >= _STRENGTHS else "none"
             filling = "white" if refitted else colour
             axes.plot(

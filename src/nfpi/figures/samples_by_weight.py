@@ -17,6 +17,7 @@ from nfpi.figures.samples import sample_grid
 from nfpi.figures.style import COLUMN_WIDTH, LEGEND_HEIGHT, escape_math, get_class_style, new_figure
 from nfpi.results.numbers import typeset_weight
 from nfpi.runs import MODEL_FILES, Layout
+from nfpi.runtime.divergence import Diverged
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from nfpi.data.store import ImageSet
     from nfpi.model import ClassConditionalFlow
+
+    Models = dict[tuple[float, Refit | None], ClassConditionalFlow]
 
 _PERPLEXITY = 30
 """effective number of neighbours of t-SNE; of few images, a third of them"""
@@ -38,10 +41,10 @@ class SamplesByWeightFigure(FigureSettings):
 
     title = "samples and latents by λ"
     caption = (
-        "samples_by_weight: test images, and images drawn from flows, a column for each class and a row for each λ, "
-        "without and with a refit, which estimates the Gaussians again after the training. All rows have the same "
-        "noise ε (z = μ + T Σ^(1/2) ε). latents_by_weight: t-SNE of the latents of test images under these flows, "
-        "coloured by class."
+        "samples_by_weight: test images, and images drawn from flows, columns for each class and a row for each λ "
+        "whose fit converged, without and with a refit, which estimates the Gaussians again after the training. All "
+        "rows have the same noise ε (z = μ + T Σ^(1/2) ε). latents_by_weight: t-SNE of the latents of test images "
+        "under these flows, coloured by class."
     )
     pictures = ("samples_by_weight", "latents_by_weight")
     uses_gpu = True
@@ -86,23 +89,34 @@ class SamplesByWeightFigure(FigureSettings):
 
 @register_figure("samples_by_weight", SamplesByWeightFigure)
 def draw(settings: SamplesByWeightFigure, inputs: FigureInputs) -> Drawn:
-    """Sample the flows, and embed latents of test images.
+    """Sample the flows whose fit converged, and embed latents of test images.
 
     Raises:
-        Diverged: the fit of a flow's Gaussians diverged.
+        Diverged: the fits of all flows diverged.
     """
     from nfpi.data.store import read_image_set
     from nfpi.model import ClassConditionalFlow
 
     folders = dict.fromkeys(file.parent for file in inputs.files["models"])
-    models = [ClassConditionalFlow.read(folder) for folder in folders]
+    models: Models = {}
+    for row, folder in zip(settings.rows, folders, strict=True):
+        try:
+            models[row] = ClassConditionalFlow.read(folder)
+        except Diverged as error:
+            fault = error
+    if not models:
+        raise fault
     test = read_image_set(inputs.folder("test"))
-    latents = [embed_latents(model, test, settings.images) for model in models[:: len(settings.refits)]]
-    pictures = [draw_samples(settings, models, test), draw_latents(settings.lambdas, latents, test)]
+    latents = {
+        weight: embed_latents(model, test, settings.images)
+        for (weight, refit), model in models.items()
+        if refit == settings.refits[0]
+    }
+    pictures = [draw_samples(settings, models, test), draw_latents(latents, test)]
     return Drawn(dict(zip(settings.pictures, pictures, strict=True)))
 
 
-def draw_samples(settings: SamplesByWeightFigure, models: list[ClassConditionalFlow], test: ImageSet) -> Figure:
+def draw_samples(settings: SamplesByWeightFigure, models: Models, test: ImageSet) -> Figure:
     """Draw the first test images of each class, and below them a row of samples for each model.
 
     A class has one column, or as many as ten columns have room for.
@@ -113,14 +127,15 @@ def draw_samples(settings: SamplesByWeightFigure, models: list[ClassConditionalF
     from nfpi.runtime.device import make_device
 
     device = make_device().device
-    classes = models[0].classes[: settings.classes]
+    any_model = next(iter(models.values()))
+    classes = any_model.classes[: settings.classes]
     fewest = np.bincount(test.labels)[: len(classes)].min()
     noises = max(1, min(_COLUMNS // len(classes), int(fewest)))
-    samples = [sample_grid(model, [settings.temperature], len(classes), noises, device) for model in models]
+    samples = [sample_grid(model, [settings.temperature], len(classes), noises, device) for model in models.values()]
     first = np.concatenate([np.flatnonzero(test.labels == label)[:noises] for label in range(len(classes))])
-    real = to_pixels(torch.from_numpy(test.images[first]).permute(0, 3, 1, 2)[None], models[0].data, device)
+    real = to_pixels(torch.from_numpy(test.images[first]).permute(0, 3, 1, 2)[None], any_model.data, device)
     rows = np.concatenate([real, *(grid.swapaxes(0, 1).reshape(real.shape) for grid in samples)])
-    labels = [f"λ = {typeset_weight(weight)}" + (", refit" if refit else "") for weight, refit in settings.rows]
+    labels = [f"λ = {typeset_weight(weight)}" + (", refit" if refit else "") for weight, refit in models]
     columns = [name if number == 0 else "" for name in classes for number in range(noises)]
     return draw_image_grid(rows, ["test images", *labels], columns, "", "Class", columns_per_block=noises)
 
@@ -139,12 +154,12 @@ def embed_latents(model: ClassConditionalFlow, images: ImageSet, count: int) -> 
     return points, images.labels[chosen]
 
 
-def draw_latents(weights: list[float], latents: list[tuple[np.ndarray, np.ndarray]], images: ImageSet) -> Figure:
+def draw_latents(latents: dict[float, tuple[np.ndarray, np.ndarray]], images: ImageSet) -> Figure:
     """Draw embedded latents, a panel for each λ, coloured by class."""
-    side = min(COLUMN_WIDTH / len(weights), COLUMN_WIDTH / 2)
+    side = min(COLUMN_WIDTH / len(latents), COLUMN_WIDTH / 2)
     with new_figure(side + LEGEND_HEIGHT + 0.2, layout={"w_pad": 0.02, "h_pad": 0.02}) as figure:
-        panels = figure.subplots(1, len(weights), squeeze=False)[0]
-        for axes, weight, (points, labels) in zip(panels, weights, latents, strict=True):
+        panels = figure.subplots(1, len(latents), squeeze=False)[0]
+        for axes, (weight, (points, labels)) in zip(panels, latents.items(), strict=True):
             axes.scatter(*points.T, s=1.2, c=[get_class_style(label)[0] for label in labels], linewidths=0)
             axes.set_title(f"λ = {typeset_weight(weight)}", fontsize=7)
             axes.set(xticks=[], yticks=[], box_aspect=1)

@@ -132,7 +132,7 @@ def _choose_samples(best: ShownRun | None, figures: Sequence[ShownResult]) -> Pi
             best.samples[0], caption=f"{best.name}, seed {best.recorded.run.seed}. {best.samples[0].caption}"
         )
     shown = (figure.pictures for figure in figures if figure.name in ("samples", "samples_by_weight"))
-    return next((pictures[0] for pictures in shown if pictures), None)
+    return next((replace(pictures[0], caption="") for pictures in shown if pictures), None)
 
 
 def _read_config(root: Path, problems: list[str]) -> Config | None:
