@@ -1,7 +1,4 @@
-"""Draw the picture of README.md, for light and dark pages: `python docs/front.py`.
-
-It needs what `snakemake table2 --config preset=fashion_mnist` makes.
-"""
+"""Draw the picture of README.md, for light and dark pages, from the results of preset fashion_mnist."""
 
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from nfpi.figures.samples_by_weight import embed_latents
 from nfpi.figures.style import CLASS_COLOURS
 
 RUNS = Path("results/fashion_mnist/fashion_mnist")
-IMAGES = Path(__file__).parent / "images"
+OUTPUT = Path("results/pictures")
 LATENTS = {"λ = 0": "baseline/lambda=0", "λ = 3·10⁴": "fpi/lambda=30000"}
 COLOURS = {"light": ("white", "black"), "dark": ("#0d1117", "#e6edf3")}  # of the page and of the text
 
@@ -48,4 +45,4 @@ if __name__ == "__main__":
                 axes.set_title(f"latents, {name}", fontsize=9)
                 axes.set_axis_off()
             top.suptitle("above: test images; below: images that the flow draws", fontsize=9)
-            figure.savefig(IMAGES / f"front-{theme}.png", dpi=200, facecolor=page)
+            figure.savefig(OUTPUT / f"front_{theme}.png", dpi=200, facecolor=page)

@@ -33,6 +33,7 @@ FASHION = (
     " 'figures={samples_by_weight: {lambdas: [0, 3e4]}}'"
 )
 OF_FASHION = "results/fashion_mnist_small/figures"
+FRONT = "snakemake table2 --config preset=fashion_mnist && python docs/front.py"
 CIFAR10 = "snakemake figure2 --config preset=cifar10_small seeds=1 'training={precision: bf16-mixed}'"
 PICTURES = {
     "claims": (EVIDENCE, "results/pictures/digits/claims.png", "src/nfpi/figures/claims.py"),
@@ -47,6 +48,8 @@ PICTURES = {
     "page": (PAGE, "results/pictures/page.png", "src/nfpi/page/templates/page.*"),
     "samples_by_weight": (FASHION, f"{OF_FASHION}/samples_by_weight.png", "src/nfpi/figures/samples_by_weight.py"),
     "latents_by_weight": (FASHION, f"{OF_FASHION}/latents_by_weight.png", "src/nfpi/figures/samples_by_weight.py"),
+    "front_light": (FRONT, "results/pictures/front_light.png", "docs/front.py"),
+    "front_dark": (FRONT, "results/pictures/front_dark.png", "docs/front.py"),
     "nfa_cifar10": (CIFAR10, "results/cifar10_small/figures/figure2.png", "src/nfpi/figures/figure2.py"),
 }
 DEMO = yaml.safe_load((ROOT / "presets/demo.yaml").read_text(encoding="utf-8"))["figures"]
@@ -71,7 +74,7 @@ def compute_digest(name: str) -> str:
         parts += [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("docs/evidence/*/SHA256SUMS"))]
     if drawn := re.match(r"snakemake (\w+)(?: --config preset=(\w+))?", command):
         preset = yaml.safe_load((ROOT / f"presets/{drawn[2] or 'demo'}.yaml").read_text(encoding="utf-8"))
-        parts.append(json.dumps(preset["figures"].get(drawn[1])))
+        parts.append(json.dumps([preset["figures"].get(drawn[1]), preset["flows"], preset["training"]]))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

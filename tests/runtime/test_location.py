@@ -44,6 +44,13 @@ def test_without_a_clone_snakemake_plans_with_the_workflow_of_the_wheel(installe
     assert not (tmp_path / "Snakefile").exists()
 
 
+def test_without_a_clone_jobs_run(installed, tmp_path):
+    images = "results/demo/digits/splits/test/images.npy"
+    done = run(tmp_path, installed, images, "--cores", "1")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / images).is_file()
+
+
 def test_the_workflow_of_the_current_folder_comes_first(monkeypatch, tmp_path):
     called: list[list[str]] = []
     monkeypatch.setattr(os, "execve", lambda _, command, environment: called.append(command))

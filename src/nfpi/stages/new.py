@@ -6,7 +6,6 @@ import json
 import math
 import re
 import shlex
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -235,14 +234,9 @@ def _estimate_time(preset: Path, dataset: str, images: _Images, train: int) -> s
         for work in subject.work
         if not (found := subject.measure(work)).fault
     )
-    trainings: Counter[str] = Counter()
-    for work in subject.work:
-        trainings[work.stage] += work.trainings
+    flows = sum(work.trainings for work in subject.work if work.stage == "train_flow")
     where = "one core" if device.type == "cpu" else "this GPU"
-    return (
-        f"{trainings['train_flow']} flows and {trainings['train_classifier']} classifiers: about "
-        f"{format_duration(seconds)} on {where}, by a few steps that were timed"
-    )
+    return f"{flows} flows and a ResNet18: about {format_duration(seconds)} on {where}, by a few steps that were timed"
 
 
 def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str], int]:
@@ -293,7 +287,7 @@ def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str], 
         "tables": {"table2": {"title": title, "metrics": _METRICS, "experiments": experiments}},
         "figures": {
             "accuracy_against_weight": {"table": "table2"},
-            "samples_by_weight": {"dataset": name, "relative_weights": _RELATIVE_WEIGHTS, "refits": [None]},
+            "samples_by_weight": {"dataset": name, "relative_weights": [*_RELATIVE_WEIGHTS], "refits": [None]},
         },
         "resources": {job: {"threads": 1} for job in _SMALL_JOBS},
     }
