@@ -170,7 +170,7 @@ class ClassConditionalFlow:
         about: dict[str, Any] = {"flip": settings.flip, "name": settings.name, "seed": settings.seed}
         about["resize"] = size is not None
         train, held_out = inputs.make_sets(images, labels, names if classes is None else classes, validation, **about)
-        model = cls(*train_model(train, held_out, settings, device, progress))
+        model = cls(**train_model(train, held_out, settings, device, progress))
         found = model.measure_following(train.images, train.labels)
         model._record_following(found)
         warn_unless_followed(found.mismatch)
@@ -742,6 +742,3 @@ class ClassConditionalFlow:
     def _compute_bits(self, log_prob: np.ndarray) -> np.ndarray:
         dimensions = math.prod(self.flow.shape)
         return self.domain.bits_per_dim(torch.from_numpy(-log_prob), dimensions).numpy()
-
-
-"""The former name of :class:`ClassConditionalFlow`, deprecated."""
