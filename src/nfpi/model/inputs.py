@@ -40,7 +40,7 @@ def load_images(images: Images, shape: tuple[int, int, int], *, resize: bool = F
 
     Raises:
         DataError: a file is missing or cannot be read, or has another shape.
-        ValueError: images of a data set differ in size, or are not in [0, 1]; or the model takes no files.
+        ValueError: items of a data set differ in size, or are of another form; or the model takes no files.
     """
     if isinstance(images, Dataset):
         return _read_dataset(images)[0]
@@ -93,7 +93,7 @@ def load_training_images(
 
     Raises:
         DataError: a file is missing or cannot be read, or has another size than the first.
-        ValueError: images of a data set differ in size, or are not in [0, 1]; or a size is given without files.
+        ValueError: items of a data set differ in size, or are of another form; or a size is given without files.
     """
     paths = _list_paths(images)
     if size is not None and not paths:
@@ -184,8 +184,8 @@ def _convert_to_pixels(image: Any, what: str) -> np.ndarray:
 
 def _refuse_item(what: str, received: str) -> ValueError:
     return ValueError(
-        f"{what}: expected, for each index, a PIL image or a tensor (C, H, W), uint8 or in [0, 1], without Normalize; "
-        f"alone or with its label; received {received}"
+        f"{what}: expected for each index a PIL image or a tensor (C, H, W), uint8 or in [0, 1] (without Normalize), "
+        f"alone or in a pair with its label, received {received}"
     )
 
 
