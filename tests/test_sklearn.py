@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn import calibration
 from sklearn.base import clone
@@ -12,6 +13,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator
+from torch.utils.data import TensorDataset
 
 from nfpi.sklearn import FlowClassifier
 
@@ -78,6 +80,17 @@ def test_files_and_folders_are_their_pixels(images_of_classes, tmp_path):
     assert 0 <= classifier.score(tmp_path) <= 1
     paths = np.array([str(file) for file in files])
     assert len(cross_val_score(FlowClassifier(**QUICK), paths, labels, cv=2, error_score="raise")) == 2
+
+
+def test_labels_of_a_data_set_without_names_are_the_classes(images_of_classes):
+    images, names = images_of_classes
+    labels = np.array([7, 3, 5])[np.unique(names, return_inverse=True)[1]]
+    data = TensorDataset(torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels))
+    classifier = FlowClassifier(**QUICK).fit(data)
+    assert classifier.classes_.tolist() == [3, 5, 7]
+    assert classifier.score(data) == classifier.score(images, labels) > 0.5
+    with pytest.raises(ValueError, match=r"^labels: expected one for each image"):
+        classifier.score(TensorDataset(data.tensors[0]))
 
 
 @pytest.mark.skipif(not hasattr(calibration, "_TemperatureScaling"), reason="scikit-learn before 1.8")

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nfpi.flows.dequantization import GREY_LEVELS
 from nfpi.model import ClassConditionalFlow
-from nfpi.model.inputs import check_labels, load_images, load_labelled_images, load_training_images
+from nfpi.model.inputs import check_labels, load_images, load_labelled_images, load_training_images, to_array
 
 
 class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
@@ -85,9 +85,7 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
             ValueError: X, y or a setting is invalid.
             Diverged: the fit of the Gaussians or the training diverged.
         """
-        X, y, names = load_training_images(X, y, progress=self.progress)
-        if y is not None and names is not None:
-            y = np.asarray(names)[check_labels(y, names)]
+        X, y, _ = load_training_images(X, y, progress=self.progress)
         X, y = validate_data(self, X, y, dtype=None, allow_nd=True)
         check_classification_targets(y)
         images = self._convert_images(X)
@@ -133,7 +131,8 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
             check_is_fitted(self)
             model = self.model_
             X, labels = load_labelled_images(X, None, model.classes, model.flow.shape, resize=model.resize)
-            y = self.classes_[check_labels(labels, model.classes)]
+            names = None if labels is None else list(map(str, to_array(labels).tolist()))
+            y = self.classes_[check_labels(names, model.classes)]
         return float(super().score(X, y, sample_weight))
 
     def _validate_images(self, X: Any) -> np.ndarray:

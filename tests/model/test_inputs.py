@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 from torchvision import datasets, transforms
 
 from nfpi import ClassConditionalFlow
@@ -24,6 +24,8 @@ QUICK = {"flow": SMALL, "epochs": 2, "weight": 10.0, "progress": False}
 
 GREY, COLOUR = (1, 8, 8), (3, 8, 8)
 CLASSES = ["ant", "bee", "cat"]
+ORIENTATION = 0x0112
+"""EXIF tag"""
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,7 @@ def test_images_become_arrays_with_channels_last(shape, known):
         (np.zeros((2, 3, 8, 8), np.uint8), None, r"transpose\(0, 2, 3, 1\)"),
         (np.zeros((8, 8, 3), np.uint8), None, r"images\[None\]"),
         (np.zeros((0, 8, 8, 3), np.uint8), COLOUR, r"\(0, 8, 8, 3\)"),
+        (np.array(7, np.uint8), GREY, r"received \(\)"),
     ],
 )
 def test_other_images_are_refused(images, known, message):
@@ -100,7 +103,7 @@ def test_latents_are_rows_or_images_of_finite_numbers():
     z = np.random.default_rng(0).normal(size=(3, 64))
     assert check_latents(z, GREY).shape == (3, 1, 8, 8)
     assert torch.equal(check_latents(z.reshape(3, 1, 8, 8), GREY), check_latents(torch.from_numpy(z), GREY))
-    for wrong in (z[:, :10], z[:0], z * np.nan, z > 0):
+    for wrong in (z[:, :10], z[:0], z * np.nan, z > 0, np.array(1.0)):
         with pytest.raises(ValueError, match=r"^latents: "):
             check_latents(wrong, GREY)
 
@@ -132,6 +135,19 @@ class Pictures(Dataset):
         assert index not in self.read
         self.read.append(index)
         return self.convert(Image.fromarray(self.images.images[index].squeeze())), int(self.images.labels[index])
+
+
+class Items(Dataset):
+    """Any items, and names of classes if there are some."""
+
+    def __init__(self, items: Sequence[Any], classes: Sequence[Any] | None = None) -> None:
+        self.items, self.classes = items, classes
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
 
 
 @pytest.fixture
@@ -189,10 +205,53 @@ def test_a_folder_is_fitted_as_its_pixels(held_out, folder, validation):
         assert (fit(given, labels).encode(held_out.images) == model.encode(held_out.images)).all()
 
 
+def test_classes_that_are_given_order_those_of_a_folder_or_data_set(held_out, folder):
+    classes = held_out.classes[::-1]
+    names = np.array(held_out.classes)[held_out.labels]
+    files = sorted(folder.rglob("*.png"))
+    for given, *labels in (
+        (folder, files, [file.parent.name for file in files]),
+        (Pictures(held_out, lambda image: image), held_out.images, names),
+    ):
+        model, expected = (ClassConditionalFlow.fit(*images, classes=classes, **QUICK) for images in ((given,), labels))
+        assert model.classes == classes
+        assert (model.prior.mean == expected.prior.mean).all()
+    for others in (["class0", "class1", "dog"], ["class0", "class1"], [*classes, "dog"]):
+        with pytest.raises(ValueError, match=r"^labels: expected .*(class2|dog)'"):
+            ClassConditionalFlow.fit(folder, classes=others, **QUICK)
+
+
+def test_a_folder_of_grey_and_colour_images_is_used_as_it_was_fitted(folder):
+    Image.new("RGB", (8, 8), (200, 9, 9)).save(folder / "class0/red.png")
+    model = ClassConditionalFlow.fit(folder, validation=folder, **QUICK)
+    assert model.shape == (8, 8, 3)
+    assert len(model.predict(folder)) == 61
+    with pytest.raises(ValueError, match="61 of its training images"):
+        model.evaluate(folder)
+
+
+def test_a_size_is_refused_without_files(held_out):
+    for given in ((held_out.images, held_out.labels), (Pictures(held_out, lambda image: image),)):
+        with pytest.raises(ValueError, match=r"^size: expected paths .*received (ndarray|Pictures)$"):
+            ClassConditionalFlow.fit(*given, size=4, **QUICK)
+
+
+@pytest.mark.parametrize("images", [np.array(7), np.array("cat.png")])
+def test_a_single_value_is_no_list_of_paths(images):
+    assert load_images(images, GREY) is images
+
+
+def test_files_are_refused_for_a_model_of_latents(folder):
+    with pytest.raises(ValueError, match=r"^images: expected an array of 4 channels, such as latents"):
+        load_images(folder, (4, 8, 8))
+
+
 def test_files_are_resized_for_a_fit(folder):
     Image.new("L", (20, 16)).save(folder / "class0/large.png")
     with pytest.raises(DataError, match=r"large\.png: .*size="):
         ClassConditionalFlow.fit(folder, **QUICK)
+    with pytest.raises(DataError, match=r"large\.png: .*size= of fit"):
+        ClassConditionalFlow.fit(np.zeros((6, 8, 8), np.uint8), ["class0", "class1", "class2"] * 2, validation=folder)
     tiny = {"num_flows": [1], "num_blocks": [1], "hidden_channels": [8]}
     model = ClassConditionalFlow.fit(folder, size=4, validation=folder, **QUICK | {"flow": tiny})
     assert model.shape == (4, 4, 1)
@@ -215,7 +274,7 @@ def test_a_data_set_is_read_once_as_its_pixels(make_images, convert, shape):
     )
     loaded, labels, names = load_training_images(Pictures(every, convert), None)
     assert (check_images(loaded, shape) == every.images).all()
-    assert labels == every.labels.tolist()
+    assert labels.tolist() == [every.classes[label] for label in every.labels]
     assert names == every.classes
     assert (load_images(Pictures(every, convert), shape) == every.images).all()
 
@@ -249,20 +308,67 @@ def test_the_bar_of_a_data_set_has_its_length_from_the_start(held_out, capsys):
     ("items", "message"),
     [
         ([Image.new("L", (8, 8))] * 4, "labels: expected one for each image"),
-        ([(Image.new("L", (8, 8)), 0), (Image.new("L", (9, 8)), 1)], "expected images 8 × 8 × 1 .*received 8 × 9 × 1"),
-        ([(torch.randn(1, 8, 8), 0)] * 4, r"expected images in \[0, 1\], without Normalize"),
+        (
+            [(Image.new("L", (8, 8)), 0), (Image.new("L", (9, 8)), 1)],
+            "image 1: expected 8 × 8 × 1 .*, received 8 × 9",
+        ),
+        ([(torch.randn(1, 8, 8), 0)] * 4, r"in \[0, 1\] .*without Normalize.*, received torch.float32 \(1, 8, 8\)$"),
+        ([(torch.zeros((1, 8, 8), dtype=torch.int64), 0)] * 4, "uint8 or in .*received torch.int64"),
+        ([(torch.zeros((2, 1, 8, 8)), 0)] * 4, r"\(C, H, W\), .*received torch.float32 \(2, 1, 8, 8\)$"),
+        ([(Image.new("I", (8, 8)), 0)] * 4, "data set, image 0: expected an image of 8 bits per channel, .* mode I$"),
+        ([(Image.new("I;16", (8, 8)), 0)] * 4, "received mode I;16$"),
+        ([(Image.new("L", (8, 8)), 0, 1)] * 4, "pair with its label, received 3 values$"),
+        ([{"image": Image.new("L", (8, 8))}] * 4, "data set, image 0: expected .*received dict$"),
+        ([(Image.new("L", (8, 8)), np.eye(2)[0])] * 4, r"^labels: expected \(4,\), .*received \(4, 2\)$"),
         ([(Image.new("L", (8, 8)), 0)] * 4, "labels: expected two distinct classes"),
         ([], "images: expected at least one"),
     ],
 )
 def test_what_is_wrong_with_a_data_set_is_one_line(items, message):
-    class Items(Dataset):
-        def __len__(self) -> int:
-            return len(items)
-
-        def __getitem__(self, index: int) -> Any:
-            return items[index]
-
     with pytest.raises(ValueError, match=message) as error:
-        ClassConditionalFlow.fit(Items(), **QUICK)
+        ClassConditionalFlow.fit(Items(items), **QUICK)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_data_set_without_indices_is_refused(fitted):
+    class Stream(IterableDataset):
+        def __iter__(self) -> Iterator[Any]:
+            return iter([Image.new("L", (8, 8))])
+
+    with pytest.raises(ValueError, match=r"^data set: .*received an IterableDataset$"):
+        fitted.predict(Stream())
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_pil_images_of_a_data_set_are_those_of_their_files(tmp_path, mode):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 4), np.uint8)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # to be rotated by 90°
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "x.tif", exif=exif)
+    shape = GREY if mode in ("1", "L", "LA") else COLOUR
+    with Image.open(tmp_path / "x.tif") as image:
+        assert image.mode == mode
+        found = load_images(Items([image]), shape)
+    assert (found == load_images(tmp_path / "x.tif", shape)).all()
+
+
+def test_a_data_set_of_tensors_alone_has_images_without_labels(held_out):
+    tensors = torch.from_numpy(held_out.images).permute(0, 3, 1, 2)
+    loaded, labels, _ = load_training_images(TensorDataset(tensors), None)
+    assert (loaded == held_out.images).all()
+    assert labels is None
+
+
+def test_labels_that_a_prediction_does_not_need_may_be_of_any_kind(fitted, held_out):
+    items = [(image.transpose(2, 0, 1), {"boxes": []}) for image in torch.from_numpy(held_out.images).numpy()]
+    tensors = [(torch.from_numpy(image), label) for image, label in items]
+    assert (fitted.predict(Items(tensors, ["a", "b"])) == fitted.predict(held_out.images)).all()
+
+
+def test_names_of_a_data_set_become_text_and_those_without_images_are_left_out():
+    names = [("N/A",), ("tench", "Tinca tinca"), ("crane",), 7]
+    items = [(Image.new("L", (8, 8), level), 1 + (level > 9)) for level in range(20)]
+    model = ClassConditionalFlow.fit(Items(items, names), **QUICK)
+    assert model.classes == ["('tench', 'Tinca tinca')", "('crane',)"]
+    others = Items([(Image.new("L", (8, 8), 30 + level), 1 + level) for level in range(2)], names)
+    assert model.evaluate(others)["n"] == 2

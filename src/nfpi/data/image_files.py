@@ -40,18 +40,27 @@ def read_image(path: Path, image_size: int | None = None) -> tuple[np.ndarray, s
     """
     try:
         with Image.open(path, formats=FORMATS) as file:
-            mode, image = file.mode, ImageOps.exif_transpose(file).convert("RGB")
+            mode, image = file.mode, convert_to_rgb(file, path)
+    except DataError:
+        raise
     except PILLOW_ERRORS as error:
-        raise _describe_damage(path, error) from None
-    if mode not in EIGHT_BIT_MODES:
-        raise DataError(f"{path}: expected an image of 8 bits per channel, received mode {mode}")
+        raise DataError(
+            f"{path}: expected an image, received one that cannot be read ({format_error(error)})"
+        ) from None
     if image_size is not None and image.size != (image_size, image_size):
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
     return np.asarray(image), mode
 
 
-def _describe_damage(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: expected an image, received one that cannot be read ({format_error(error)})")
+def convert_to_rgb(image: Image.Image, what: Path | str) -> Image.Image:
+    """Rotate an image according to its EXIF orientation, and convert it to RGB.
+
+    Raises:
+        DataError: it has grey values of more than 8 bits; the message begins with `what`.
+    """
+    if image.mode not in EIGHT_BIT_MODES:
+        raise DataError(f"{what}: expected an image of 8 bits per channel, received mode {image.mode}")
+    return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def check_size(path: Path, image: np.ndarray, size: tuple[int, ...]) -> None:
@@ -143,25 +152,25 @@ def read_images(paths: Sequence[Path], shape: tuple[int, int, int], *, resize: b
 
     Args:
         paths: N files.
-        shape: expected (C, H, W); C = 1: grey, C = 3: colour.
-        resize: whether to resize and centre-crop images of another size, and convert between grey and colour.
+        shape: expected (C, H, W); C = 1: grey, C = 3: colour, or grey with equal channels.
+        resize: whether to resize and centre-crop images of another size, and convert colour to grey for C = 1.
 
     Returns:
         (N, H, W, C), uint8.
 
     Raises:
-        DataError: an image cannot be read, or has another size or number of channels; the file is named.
+        DataError: an image cannot be read, or has another size, or colour for C = 1; the file is named.
     """
     channels, height, width = shape
     images = np.empty((len(paths), height, width, channels), np.uint8)
     for index, path in enumerate(paths):
         pixels, mode = read_image(path)
         grey, size = mode in GREY_MODES, (pixels.shape[0], pixels.shape[1])
-        if size != (height, width) or grey != (channels == 1):
+        if size != (height, width) or (channels == 1 and not grey):
             if not resize:
                 raise DataError(
                     f"{path}: expected {_describe(height, width, channels == 1)} as in the model, received "
-                    f"{_describe(*size, grey)}; --resize (in Python: model.resize = True) converts"
+                    f"{_describe(*size, grey)}; --resize (in Python: size= of fit, or model.resize = True) converts"
                 )
             pixels = convert_image(pixels, height, width, channels == 1)
         images[index] = pixels[..., :channels]

@@ -48,7 +48,7 @@ class ClassConditionalFlow:
       these latents, float16
     - the path of an image file, or of a folder of them at any depth, in sorted order; or a list of paths
     - a `Dataset` of torch or torchvision: of images (PIL, or tensors (C, H, W), uint8 or in [0, 1]), or of pairs of
-      image and label. It is read once
+      image and label. It is read once; PIL images are converted as files are
 
     Labels (N,) are indices of classes in [0, K) or their names. Where labels are needed, they may be left out for a
     `Dataset` that has them, and for a folder with one folder per class. Methods raise ValueError for images and labels
@@ -65,8 +65,8 @@ class ClassConditionalFlow:
             and after `calibrate` `calibration` (:class:`nfpi.model.files.Calibration`).
         digests: digests of its training images (:func:`nfpi.data.store.digest_images`), each once, sorted; None: not
             known, as for models of earlier versions and released checkpoints.
-        resize: whether image files of another size are resized and centre-cropped, and turned from colour to grey or
-            from grey to colour, as by `nfpi classify --resize`. If not, they are refused.
+        resize: whether image files of another size are resized and centre-cropped, and those in colour turned to grey
+            for a model of grey images, as by `nfpi classify --resize`. If not, they are refused.
 
     Examples:
         >>> import numpy as np
@@ -143,8 +143,9 @@ class ClassConditionalFlow:
             epochs: passes over the training images; None: those of `training`, by default as many as
                 take 800 steps, but at least 20.
             size: size that image files are resized and centre-cropped to; None: all must have the same size.
-            classes: names of the K classes that labels index; None: those of the folder or data set, the names in
-                `labels`, sorted, or "0" … "K − 1".
+            classes: names of the K classes, in the order of the model. Labels that are names, such as those of a
+                folder, are matched by name; others index `classes`. None: those of the folder or data set that have
+                images, the names in `labels`, sorted, or "0" … "K − 1".
             flow: kind of flow ("matrix_exponential", "glow", "transformer") or its settings, as under `flows:` in
                 config.yaml; None: "matrix_exponential". The settings of a kind given by its name depend on the size of
                 the images, see :func:`nfpi.model.fitting.choose_default_settings`.
@@ -170,7 +171,7 @@ class ClassConditionalFlow:
         about: dict[str, Any] = {"flip": settings.flip, "name": settings.name, "seed": settings.seed}
         about["resize"] = size is not None
         train, held_out = inputs.make_sets(images, labels, names if classes is None else classes, validation, **about)
-        model = cls(*train_model(train, held_out, settings, device, progress))
+        model = cls(**train_model(train, held_out, settings, device, progress))
         found = model.measure_following(train.images, train.labels)
         model._record_following(found)
         warn_unless_followed(found.mismatch)
@@ -742,6 +743,3 @@ class ClassConditionalFlow:
     def _compute_bits(self, log_prob: np.ndarray) -> np.ndarray:
         dimensions = math.prod(self.flow.shape)
         return self.domain.bits_per_dim(torch.from_numpy(-log_prob), dimensions).numpy()
-
-
-"""The former name of :class:`ClassConditionalFlow`, deprecated."""

@@ -18,7 +18,6 @@ from nfpi.config.flows import FLOWS, FlowBlock, TrainingConfig, size_training
 from nfpi.config.metrics import MISMATCH_LIMIT
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT, PRIORS, LearnedMethod, PriorBlock, compute_weight, get_alpha
 from nfpi.data.store import ImageSet, digest_images
-from nfpi.flows.bijection import ImageFlow
 from nfpi.flows.registry import describe_flow
 from nfpi.model.files import describe_images
 from nfpi.priors.following import estimate_moments
@@ -33,8 +32,6 @@ from nfpi.training.flow import continue_training, start_training
 from nfpi.training.state import TrainingState
 
 S = TypeVar("S", bound=Settings)
-Attributes = tuple[ImageFlow, GaussianPrior, dict[str, Any], np.ndarray]
-"""flow, prior, config and digests of a :class:`nfpi.ClassConditionalFlow`"""
 logger = logging.getLogger(__name__)
 _ADVICE = (
     "the flow does not follow its Gaussians: its training images need %.2f bits/dim more under them than under the "
@@ -235,7 +232,7 @@ def parse_settings(model: type[S], values: Mapping[str, Any], where: str = "") -
 
 def train_model(
     train: ImageSet, held_out: ImageSet | None, settings: FitSettings, device: torch.device | str | None, progress: bool
-) -> Attributes:
+) -> dict[str, Any]:
     """Initialise a flow on images, fit the class Gaussians to its latents, and train it under them.
 
     Args:
@@ -244,7 +241,7 @@ def train_model(
         settings, device, progress: see :meth:`nfpi.ClassConditionalFlow.fit`.
 
     Returns:
-        The attributes of a :class:`nfpi.ClassConditionalFlow`.
+        The fields of a :class:`nfpi.ClassConditionalFlow`, by name.
 
     Raises:
         ValueError: a setting is invalid.
@@ -286,8 +283,8 @@ def assemble_model(
     data: dict[str, Any],
     digests: np.ndarray,
     **further: Any,
-) -> Attributes:
-    """Return the attributes of a model from the final state of a training, with averaged weights.
+) -> dict[str, Any]:
+    """Return the fields of a model by name, from the final state of a training, with averaged weights.
 
     Args:
         state: state of the training, with the Gaussians if it learned them.
@@ -302,7 +299,8 @@ def assemble_model(
     final = state.learner.prior if state.learner is not None else prior
     facts: dict[str, Any] = {"seed": state.seed, "start": start, "step": state.step}
     facts |= {"prior": prior_record, "training": training, "data": data}
-    return state.averaged_flow, final, {**facts, **further}, np.unique(digests)
+    config = {**facts, **further}
+    return {"flow": state.averaged_flow, "prior": final, "config": config, "digests": np.unique(digests)}
 
 
 def _fit_and_train(

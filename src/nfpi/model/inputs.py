@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset, IterableDataset, Subset
 from tqdm import tqdm
 
-from nfpi.data.image_files import find_images, read_images, read_images_of_one_size
+from nfpi.data.image_files import GREY_MODES, convert_to_rgb, find_images, read_images, read_images_of_one_size
 from nfpi.data.sources.imagefolder import find_labelled_images, read_image_folder
 from nfpi.data.store import ImageSet
 
@@ -39,11 +40,13 @@ def load_images(images: Images, shape: tuple[int, int, int], *, resize: bool = F
 
     Raises:
         DataError: a file is missing or cannot be read, or has another shape.
-        ValueError: images of a data set differ in size, or are not in [0, 1].
+        ValueError: items of a data set differ in size, or are of another form; or the model takes no files.
     """
     if isinstance(images, Dataset):
         return _read_dataset(images)[0]
     paths = _list_paths(images)
+    if paths and shape[0] not in (1, 3):
+        raise ValueError(f"images: expected an array of {shape[0]} channels, such as latents, received image files")
     return read_images(find_images(paths), shape, resize=resize) if paths else images
 
 
@@ -58,19 +61,17 @@ def load_labelled_images(
         classes: names of the K classes, after which the folders are named.
 
     Returns:
-        The images, and their labels, or None if there are none.
+        The images, and their labels, which are names if the folder or data set has some; None if there are none.
 
     Raises:
         DataError, ValueError: as for :func:`load_images`; or a folder is not named after a class.
     """
     if labels is None and isinstance(images, Dataset):
         found, labels, names = _read_dataset(images)
-        if labels is None or names is None:
-            return found, labels
-        return found, [names[label] for label in check_labels(labels, names)]  # the model may order them differently
+        return found, _name_labels(labels, names)[0]
     if labels is None and (folder := _find_folder(images)):
         files = find_labelled_images(folder, classes)
-        labels = np.repeat(np.arange(len(classes)), [len(of_class) for of_class in files])
+        labels = np.repeat(classes, [len(of_class) for of_class in files])
         images = [file for of_class in files for file in of_class]
     return load_images(images, shape, resize=resize), labels
 
@@ -87,19 +88,23 @@ def load_training_images(
         progress: whether a bar shows the images of a data set that are read; None: on a terminal only.
 
     Returns:
-        The images; their labels, or None if there are none; and the names of the classes that labels of a folder or
-        data set index, if there are names.
+        The images; their labels, or None if there are none; and, if these are names of a folder or data set, the
+        names of the classes that have images, in its order.
 
     Raises:
         DataError: a file is missing or cannot be read, or has another size than the first.
-        ValueError: images of a data set differ in size, or are not in [0, 1].
+        ValueError: items of a data set differ in size, or are of another form; or a size is given without files.
     """
+    paths = _list_paths(images)
+    if size is not None and not paths:
+        raise ValueError(f"size: expected paths of image files to resize, received {type(images).__name__}")
     if isinstance(images, Dataset):
         found, own, names = _read_dataset(images, progress)
-        return (found, own, names) if labels is None else (found, labels, None)
+        return (found, *_name_labels(own, names)) if labels is None else (found, labels, None)
     if labels is None and (folder := _find_folder(images)):
-        return read_image_folder(folder, size)
-    if paths := _list_paths(images):
+        found, own, names = read_image_folder(folder, size)
+        return found, *_name_labels(own, names)
+    if paths:
         images, grey = read_images_of_one_size(find_images(paths), size)
         images = np.ascontiguousarray(images[..., : 1 if grey else 3])
     return images, labels, None
@@ -108,13 +113,25 @@ def load_training_images(
 def _list_paths(images: Images) -> list[Path]:
     """Return the paths of images that are given as one or several paths; empty: they are given in another form."""
     given = [images] if isinstance(images, str | os.PathLike) else images
-    is_list = isinstance(given, list | tuple | np.ndarray) and len(given) > 0
-    return [Path(path) for path in given] if is_list and isinstance(given[0], str | os.PathLike) else []
+    is_list = isinstance(given, list | tuple) or (isinstance(given, np.ndarray) and given.ndim == 1)
+    return [Path(path) for path in given] if is_list and len(given) and isinstance(given[0], str | os.PathLike) else []
 
 
 def _find_folder(images: Images) -> Path | None:
     """Return the folder that images are given as; None: they are given in another form."""
     return Path(images) if isinstance(images, str | os.PathLike) and Path(images).is_dir() else None
+
+
+def _name_labels(labels: Labels, names: Sequence[str] | None) -> tuple[Labels, Sequence[str] | None]:
+    """Replace labels by the names that they index, if there are any, since a model may order its classes differently.
+
+    Returns:
+        The labels; and the names that occur, in the order of `names`.
+    """
+    if labels is None or names is None:
+        return labels, None
+    indices = check_labels(labels, names)
+    return np.array(names)[indices], [names[index] for index in np.unique(indices)]
 
 
 def _read_dataset(dataset: Any, progress: bool | None = None) -> tuple[np.ndarray, Any, Sequence[str] | None]:
@@ -124,31 +141,52 @@ def _read_dataset(dataset: Any, progress: bool | None = None) -> tuple[np.ndarra
         Images (N, H, W, C), uint8; their labels, N values, None if it has none; and the names that labels index, if
         there are names.
     """
-    from torchvision.transforms.v2 import functional
-
-    images, labels = np.empty((0, 1, 1, 1), np.uint8), []
+    if isinstance(dataset, IterableDataset):
+        raise _refuse_item("data set", "an IterableDataset")
+    images, labels = np.empty((0, 1, 1, 1), np.uint8), list[Any]()
     for index in tqdm(
         range(len(dataset)), "images", unit="image", leave=False, disable=None if progress is None else not progress
     ):
-        item = dataset[index]
-        image, label = item if isinstance(item, tuple | list) else (item, None)
-        pixels = functional.to_image(image)
-        if pixels.is_floating_point() and not (pixels.min() >= 0 and pixels.max() <= 1):
-            raise ValueError(f"data set: expected images in [0, 1], without Normalize, received others (image {index})")
-        array = functional.to_dtype(pixels, torch.uint8, scale=True).permute(1, 2, 0).numpy()
+        item, what = dataset[index], f"data set, image {index}"
+        values = item if isinstance(item, tuple | list) else (item,)
+        if len(values) not in (1, 2):
+            raise _refuse_item(what, f"{len(values)} values")
+        array = _convert_to_pixels(values[0], what)
         if not index:
             images = np.empty((len(dataset), *array.shape), np.uint8)
         if array.shape != images.shape[1:]:
             expected, received = (" × ".join(map(str, x.shape)) for x in (images[0], array))
-            raise ValueError(
-                f"data set: expected images {expected} like the first, received {received} (image {index})"
-            )
+            raise ValueError(f"{what}: expected {expected} like the first, received {received}")
         images[index] = array
-        labels.append(label)
+        labels += values[1:] or [None]
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     names = None if getattr(dataset, "target_transform", None) else getattr(dataset, "classes", None)
-    return images, None if None in labels else labels, names
+    is_labelled = all(label is not None for label in labels)
+    return images, labels if is_labelled else None, None if names is None else [str(name) for name in names]
+
+
+def _convert_to_pixels(image: Any, what: str) -> np.ndarray:
+    """Convert an image of a data set to an array (H, W, C), uint8; PIL images as those of files."""
+    from torchvision.transforms.v2 import functional
+
+    if isinstance(image, Image.Image):
+        return np.asarray(convert_to_rgb(image, what))[..., : 1 if image.mode in GREY_MODES else 3]
+    if not isinstance(image, Tensor | np.ndarray):
+        raise _refuse_item(what, type(image).__name__)
+    pixels = functional.to_image(image)
+    is_unit = pixels.is_floating_point() and pixels.numel() and pixels.min() >= 0 and pixels.max() <= 1
+    if pixels.ndim != 3 or not (is_unit or pixels.dtype == torch.uint8):
+        raise _refuse_item(what, f"{pixels.dtype} {tuple(image.shape)}")
+    array: np.ndarray = functional.to_dtype(pixels, torch.uint8, scale=True).permute(1, 2, 0).numpy()
+    return array
+
+
+def _refuse_item(what: str, received: str) -> ValueError:
+    return ValueError(
+        f"{what}: expected for each index a PIL image or a tensor (C, H, W), uint8 or in [0, 1] (without Normalize), "
+        f"alone or in a pair with its label, received {received}"
+    )
 
 
 # ---- arrays -------------------------------------------------------------------------------------------------
@@ -253,7 +291,7 @@ def check_latents(latents: Any, shape: tuple[int, int, int]) -> Tensor:
     """
     array = to_array(latents)
     dimensions = int(np.prod(shape))
-    if not len(array) or (array.shape[1:] != (dimensions,) and array.shape[1:] != shape):
+    if not array.size or (array.shape[1:] != (dimensions,) and array.shape[1:] != shape):
         expected = f"(N, {dimensions}) or (N, {', '.join(map(str, shape))})"
         raise ValueError(f"latents: expected {expected}, received {tuple(array.shape)}")
     if array.dtype.kind not in "fiu" or not np.isfinite(array).all():

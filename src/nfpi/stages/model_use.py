@@ -70,7 +70,7 @@ class FolderCommand(ModelCommand):
     folder: CliPositionalArg[Path]
     """folder with one folder of images per class, named like the model's classes; some may be missing"""
     resize: bool = False
-    """resize and centre-crop images of another size, and turn grey to colour or colour to grey"""
+    """resize and centre-crop images of another size, and turn colour to grey for a model of grey ones"""
 
 
 class Classify(ModelCommand):
@@ -88,7 +88,7 @@ class Classify(ModelCommand):
     images: CliPositionalArg[Words[Path]]
     """image files, and folders of image files"""
     resize: bool = False
-    """resize and centre-crop images of another size, and turn grey to colour or colour to grey"""
+    """resize and centre-crop images of another size, and turn colour to grey for a model of grey ones"""
     coverage: Annotated[float, Field(gt=0, le=1)] | None = None
     """share of images like those of `nfpi calibrate` of which the model is to be sure"""
     output: Path | None = None

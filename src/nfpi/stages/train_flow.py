@@ -224,7 +224,7 @@ class TrainFlow(FlowStage):
             **further,
         )
         write_log(self.get_path("history"), state.log)
-        ClassConditionalFlow(*model).write(self.get_path("config").parent)
+        ClassConditionalFlow(**model).write(self.get_path("config").parent)
 
 
 class FitPrior(Stage):
