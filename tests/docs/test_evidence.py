@@ -62,22 +62,34 @@ def test_tables_links_to_every_csv_file():
     assert set(links) == {name for name in files if not name.endswith("/versions.csv")}
 
 
-def test_readme_compares_table_3_with_the_paper():
+def read_table_of_readme() -> pd.DataFrame:
+    """The cells of the table of results, by the beginning of row and column."""
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     begin = next(index for index, line in enumerate(lines) if line.startswith("| repulsion of |"))
-    heading, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[begin : begin + 6])
-    printed = {name.partition(",")[0]: [row[index] for row in rows] for index, name in enumerate(heading)}
+    end = lines.index("", begin)
+    heading, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[begin:end])
+    return pd.DataFrame(rows, columns=heading).set_index("repulsion of")
 
+
+def test_readme_compares_table_3_with_the_paper():
+    printed = read_table_of_readme().iloc[:4]
+    assert list(printed.index) == ["nothing (λ = 0)", "means", "covariances", "means and covariances"]
     paper = pd.read_csv(ROOT / "workflow/reference/paper.csv").query("table == 'table3' and metric == 'nf_acc'")
     of_cifar10 = paper[paper["dataset"] == "cifar10"].sort_values("row")
-    expected = {
-        "repulsion of": ["nothing (λ = 0)", "means", "covariances", "means and covariances"],
-        "paper: CIFAR-10": [f"{value:g}" for value in of_cifar10["value"]],
-    }
-    for name, preset in {"CIFAR-10": CIFAR, "Fashion-MNIST": FASHION, "digits": "digits"}.items():
+    assert list(printed.filter(like="paper: CIFAR-10").squeeze()) == [f"{value:g}" for value in of_cifar10["value"]]
+    for name, preset in {"CIFAR-10, 5000": CIFAR, "Fashion-MNIST, 5000": FASHION, "digits": "digits"}.items():
         ours = read(preset).make_table("table3").sort_values("row")
-        expected[f"ours: {name}"] = [f"{value:.1f}" for value in ours["nf_acc"]]
-    assert printed == expected
+        assert list(printed.filter(like=f"ours: {name}").squeeze()) == [f"{value:.1f}" for value in ours["nf_acc"]]
+
+
+def test_readme_has_the_runs_on_all_images():
+    table = read("fashion_mnist").make_table("table2")
+    trained = table[table["row"] == "as trained"].set_index("lambda")["nf_acc"]
+    [qda] = table.loc[table["row"].str.contains("QDA"), "top1"]
+    printed = read_table_of_readme().filter(like="Fashion-MNIST, 57 000").squeeze()
+    expected = ["", "", "", "", "", "", ""]
+    expected[0], expected[3], expected[5] = (f"{value:.1f}" for value in (trained[0], trained[3e4], qda))
+    assert list(printed) == expected
 
 
 def values(preset: str, table: str, row: str, weight: float, metric: str) -> dict[int, float]:
@@ -148,15 +160,17 @@ def test_readme_has_numbers_of_runs_in_its_table_only():
 @pytest.mark.parametrize(
     ("beginning", "name", "label", "metric"),
     [
-        ("| no repulsion", "table4", "means by gradient, Σ = I, γ = 10", "nf_acc"),
-        ("| no flow", "table2", "Gaussians of the pixels (QDA)", "top1"),
+        ("nothing, means learned", "table4", "means by gradient, Σ = I, γ = 10", "nf_acc"),
+        ("no flow: [Gaussians", "table2", "Gaussians of the pixels (QDA)", "top1"),
+        ("no flow: ResNet18", "table2", "ResNet18 on the images", "top1"),
     ],
 )
 def test_readme_prints_what_needs_no_repulsion(beginning, name, label, metric):
-    [line] = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith(beginning)]
-    tables = [read(preset).make_table(name) for preset in (CIFAR, FASHION, "digits")]
-    expected = [f"{table.loc[table['row'] == label, metric].item():.1f}" for table in tables]
-    assert [cell.strip() for cell in line.strip("|").split("|")][2:] == expected
+    printed = read_table_of_readme().filter(like=beginning, axis="index").squeeze()
+    for column, preset in {"CIFAR-10, 5000": CIFAR, "Fashion-MNIST, 5000": FASHION, "digits": "digits"}.items():
+        table = read(preset).make_table(name)
+        expected = table.loc[table["row"] == label, metric].item()
+        assert printed.filter(like=f"ours: {column}").item() == f"{expected:.1f}"
 
 
 @pytest.mark.parametrize("preset", ["digits_following", "fashion_mnist_small_following"])
