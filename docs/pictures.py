@@ -74,7 +74,7 @@ def compute_digest(name: str) -> str:
         parts += [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("docs/evidence/*/SHA256SUMS"))]
     if drawn := re.match(r"snakemake (\w+)(?: --config preset=(\w+))?", command):
         preset = yaml.safe_load((ROOT / f"presets/{drawn[2] or 'demo'}.yaml").read_text(encoding="utf-8"))
-        parts.append(json.dumps([preset["figures"].get(drawn[1]), preset["flows"], preset["training"]]))
+        parts.append(json.dumps([preset["figures"].get(drawn[1]), preset.get("flows"), preset.get("training")]))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
