@@ -21,7 +21,7 @@ TABLE = pd.DataFrame(
         ("diverged", "digits", "mef", "nfgd", 1e4, NAN, NAN, NAN),
         ("pixels", "digits", None, None, NAN, NAN, 6.0, 97),
     ],
-    columns=list(COLUMNS),
+    columns=[*COLUMNS, "nf_acc", "bits_per_dim", "top1"],
 )
 
 
@@ -48,7 +48,12 @@ def test_flows_and_data_sets_are_told_apart():
 
 
 def test_a_table_without_both_numbers_is_drawn_as_a_notice(tmp_path):
-    for rows, has_axes in ((TABLE, True), (TABLE[TABLE["row"] == "pixels"], False)):
+    for rows, has_axes in (
+        (TABLE, True),
+        (TABLE.drop(columns="top1"), True),
+        (TABLE[TABLE["row"] == "pixels"], False),
+        (TABLE.drop(columns="bits_per_dim"), False),
+    ):
         write_csv(rows, tmp_path / "table.csv")
         picture = draw_figure("frontier", {}, FigureInputs({"table": [tmp_path / "table.csv"]})).pictures["frontier"]
         assert bool(picture.axes) == has_axes

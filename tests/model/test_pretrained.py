@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 
 from nfpi import ClassConditionalFlow
@@ -15,8 +16,9 @@ def test_a_model_of_the_package_is_found_by_its_name(name, tmp_path, monkeypatch
     assert model.data["name"] == name
     assert model.calibration.temperature > 1
     assert "Licence" in (PRETRAINED[name] / "README.md").read_text(encoding="utf-8")
-    samples = model.sample(range(10))
-    assert (model.predict(samples) == np.arange(10)).mean() >= 0.9
+    labels = np.arange(10).repeat(10)
+    samples = model.sample(labels, temperature=0.7, generator=torch.Generator().manual_seed(0))
+    assert (model.predict(samples) == labels).mean() >= 0.7
 
 
 def test_a_folder_precedes_the_model_of_that_name(tmp_path, monkeypatch, fitted):

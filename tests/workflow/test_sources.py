@@ -236,7 +236,7 @@ def test_a_new_preset_is_planned_as_it_was_written(
     assert main(["new", str(images)]) == 0
     command = capsys.readouterr().out.rpartition("run: snakemake ")[2].split()
     assert command == ["all", "--config", "preset=presets/pets.yaml"]
-    runs = ["pets/mef/baseline/lambda=0/seed=0", *(f"pets/mef/fpi/lambda={n}/seed=0" for n in (530.5, 2122, 8488))]
+    runs = ["pets/mef/baseline/lambda=0/seed=0", *(f"pets/mef/fpi/lambda={n}/seed=0" for n in (424.4, 2122, 10610))]
     planned = fresh_project.plan_jobs(*command)
     assert {output for stage, output in planned if stage == "train-flow"} == set(runs)
     assert {("prepare-data", "pets/splits"), ("table", "tables/table2")} < planned

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WAY = ["dataset", "flow", "prior"]
-COLUMNS = dict.fromkeys(("row", *_WAY), "str") | dict.fromkeys(("lambda", "nf_acc", "bits_per_dim", "top1"), "float64")
-"""Required columns of the table, and their types."""
+_NUMBERS = ["nf_acc", "bits_per_dim", "top1"]
+COLUMNS = dict.fromkeys(("row", *_WAY), "str") | {"lambda": "float64"}
+"""Required columns of the table, and their types; of the metrics, it may lack some."""
 _STRENGTHS = 3
 """smallest number of λ that are joined by a line"""
 _DASHES = (":", "--", "-.")
@@ -48,9 +49,11 @@ class FrontierFigure(FigureSettings):
 @register_figure("frontier", FrontierFigure)
 def draw(settings: FrontierFigure, inputs: FigureInputs) -> Drawn:
     """Draw the table; if no row has both numbers, draw a picture that says so."""
-    from nfpi.results.recorded.csv_files import read_csv
+    from nfpi.results.recorded.csv_files import read_csv, read_header
 
-    table = read_csv(inputs.file("table"), COLUMNS)
+    shown = set(_NUMBERS) & set(read_header(inputs.file("table")))
+    table = read_csv(inputs.file("table"), COLUMNS | dict.fromkeys(shown, "float64"))
+    table = table.reindex(columns=[*COLUMNS, *_NUMBERS])
     if table[["nf_acc", "bits_per_dim", "prior"]].dropna().empty:
         return Drawn({"frontier": notice(f"{settings.table}: no row with NF-Acc and bits/dim")})
     return Drawn({"frontier": draw_frontier(table)})
