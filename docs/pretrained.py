@@ -1,7 +1,7 @@
 """Make the models that `ClassConditionalFlow.from_pretrained` knows by name, from runs of the workflow.
 
 snakemake table2
-snakemake table2 --config preset=fashion_mnist precision=auto
+snakemake results/fashion_mnist/fashion_mnist/mef/fpi/lambda=30000/seed=0/metrics.json --config preset=fashion_mnist
 python docs/pretrained.py
 """
 
