@@ -13,19 +13,26 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nfpi.flows.dequantization import GREY_LEVELS
 from nfpi.model import ClassConditionalFlow
-from nfpi.model.inputs import check_labels, load_images, load_labelled_images, load_training_images, to_array
+from nfpi.model.inputs import (
+    check_labels,
+    check_vectors,
+    load_images,
+    load_labelled_images,
+    load_training_images,
+    to_array,
+)
 
 
 class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
     """Classify images by argmax_y log p(x | y) of a :class:`nfpi.ClassConditionalFlow`.
 
-    Images X are (N, H, W, C), grey ones also (N, H, W), unless W is 1 to 4; or (N, H·W·C) if `shape` is given. Their
-    values are whole numbers from 0 to 255, of any dtype. X may also be paths of files (an array of them for
-    cross-validation), a folder or a `Dataset`, as for :class:`nfpi.ClassConditionalFlow`. Labels y are of any type that
-    scikit-learn accepts as classes; None: those of the folder or data set.
+    X are vectors (N, D); or images (N, H, W, C), grey ones also (N, H, W), unless W is 1 to 4, or (N, H·W·C) if `shape`
+    is given. The values of images are whole numbers from 0 to 255, of any dtype. X may also be paths of image files (an
+    array of them for cross-validation), a folder or a `Dataset`, as for :class:`nfpi.ClassConditionalFlow`. Labels y
+    are of any type that scikit-learn accepts as classes; None: those of the folder or data set.
 
     Args:
-        shape: (H, W, C) of images that are passed as rows; None: X is not flattened.
+        shape: (H, W, C) of images that are passed as rows; None: rows are vectors.
         weight, relative_weight, epochs, flow, training, prior, flip, device: see :meth:`nfpi.ClassConditionalFlow.fit`.
         seed: seed of all random numbers.
         progress: whether to show a progress bar.
@@ -74,7 +81,6 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.input_tags.positive_only = True
         tags.input_tags.three_d_array = True
         return tags
 
@@ -141,7 +147,9 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         return self._convert_images(validate_data(self, X, dtype=None, allow_nd=True, reset=False))
 
     def _convert_images(self, X: np.ndarray) -> np.ndarray:
-        """Convert X to 8-bit images, (N, H, W, C) or (N, H, W)."""
+        """Convert X to 8-bit images, (N, H, W, C) or (N, H, W), unless these are vectors."""
+        if X.ndim == 2 and self.shape is None:
+            return check_vectors(X, what="X")[:, 0, 0]
         if X.dtype.kind not in "uif" and X.dtype != np.bool_:
             X = X.astype(np.float64)  # raises TypeError or ValueError for what is no number
         whole = X.astype(np.uint8) if X.min() >= 0 and X.max() < GREY_LEVELS else np.zeros(0, np.uint8)
@@ -151,8 +159,7 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
             )
         if X.ndim > 2:
             return whole
-        if self.shape is None:
-            raise ValueError(f"shape: expected (H, W, C) for images passed as rows {X.shape}, received none")
+        assert self.shape is not None
         if X.shape[1] != np.prod(self.shape):
             raise ValueError(f"X: expected {np.prod(self.shape)} values per image, {self.shape}, received {X.shape[1]}")
         return whole.reshape(len(X), *self.shape)

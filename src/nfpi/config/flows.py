@@ -103,6 +103,19 @@ class TransformerSettings(Settings):
         return self
 
 
+class ZukoSettings(Settings):
+    """Settings of a flow of vectors from the package zuko."""
+
+    architecture: Literal["NSF", "MAF", "NICE"] = "NSF"
+    """class of zuko: neural spline flow, masked autoregressive flow or affine couplings"""
+    num_flows: PositiveInt = 3
+    """transforms"""
+    hidden_features: list[PositiveInt] = [64, 64]
+    """widths of the hidden layers of each transform's network"""
+    coupling: bool = True
+    """whether the transforms of NSF and MAF are couplings; if they are autoregressive, samples take D passes"""
+
+
 class TrainedSettings(Settings):
     """A model that was trained elsewhere: experiments train nothing, and have its own prior and λ."""
 
@@ -125,6 +138,8 @@ class TrainedSettings(Settings):
 FLOWS.register("matrix_exponential", MatrixExponentialSettings, "nfpi.flows.matrix_exponential:matrix_exponential_flow")
 FLOWS.register("glow", GlowSettings, "nfpi.flows.glow:GlowFlow")
 FLOWS.register("transformer", TransformerSettings, "nfpi.flows.transformer:TransformerFlow")
+FLOWS.register("zuko", ZukoSettings, "nfpi.flows.vectors:zuko_flow")
+FLOWS.register("identity", Settings, "nfpi.flows.vectors:IdentityFlow")
 FLOWS.register("trained", TrainedSettings, "nfpi.flows.registry:refuse_trained")
 
 
@@ -187,8 +202,8 @@ class TrainingConfig(Settings):
     grey_noise: NonNegativeFloat = 0.05
     """noise U[0, grey_noise), as a share of the value range, added to grey images on top of the dequantisation noise"""
     latent_noise: NonNegativeFloat = 0.05
-    """standard deviation of the Gaussian noise that is added to an autoencoder's latents instead of dequantisation
-    noise, relative to the standard deviation of each element"""
+    """standard deviation of the Gaussian noise that is added to an autoencoder's latents and to vectors instead of
+    dequantisation noise, relative to the standard deviation of each element"""
     evaluate_every: Annotated[PositiveInt, EXECUTION] = 5
     """epochs between two evaluations on the validation split"""
     precision: Literal["auto", "32-true", "tf32", "bf16-mixed"] = "32-true"

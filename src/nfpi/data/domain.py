@@ -1,4 +1,4 @@
-"""Conversion between stored images and the inputs of a flow: 8-bit pixels, or latents of an autoencoder."""
+"""Conversion between stored images and the inputs of a flow: 8-bit pixels, latents of an autoencoder, or vectors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import FiniteFloat
 from torch import Tensor
 
 from nfpi.config.base import NonNegativeFloat, PositiveFloat
@@ -107,6 +108,39 @@ class LatentDomain(Domain):
         return nll / (num_dimensions * math.log(2)) + math.log2(self.scale)
 
 
+@dataclass(frozen=True, eq=False)
+class VectorDomain(Domain):
+    """Vectors of real numbers, standardised by the training data: x = (v − mean) / std + noise · ε, ε ~ N(0, 1).
+
+    The noise keeps the variance of every class positive, where an element is constant within a class. Densities are
+    those of the standardised vectors with this noise.
+
+    Args:
+        noise: standard deviation of the noise.
+        mean, std: mean and standard deviation of each element over the training set, (D, 1, 1).
+    """
+
+    noise: float
+    mean: Tensor
+    std: Tensor
+    dtype = "float32"
+
+    def to_flow(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Compute x = (v − mean) / std + noise · ε, ε ~ N(0, 1), of vectors (B, D, 1, 1)."""
+        x = (images - self.mean.to(images)) / self.std.to(images)
+        if generator is not None and self.noise > 0:
+            x += self.noise * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        return x
+
+    def to_images(self, x: Tensor) -> Tensor:
+        """Compute v = mean + std · x."""
+        return x * self.std.to(x) + self.mean.to(x)
+
+    def bits_per_dim(self, nll: Tensor, num_dimensions: int) -> Tensor:
+        """Compute NLL / (D log 2), for the density of the standardised vectors; it may be negative."""
+        return nll / (num_dimensions * math.log(2))
+
+
 class _Scaling(Record):
     """What the `extra` of latents says of their numbers."""
 
@@ -114,21 +148,33 @@ class _Scaling(Record):
     scale: PositiveFloat | None = None
 
 
+class _Standardisation(Record):
+    """What the `extra` of vectors says of their elements."""
+
+    mean: list[FiniteFloat]
+    std: list[PositiveFloat]
+
+
 def choose_domain(meta: Mapping[str, Any], *, grey_noise: float, latent_noise: float) -> Domain:
     """Choose the domain of an image set.
 
     Args:
-        meta: `meta` of an image set, or `data` of a model: the dtype (default: uint8), and for latents (float16)
-            extra.spread, (C, H, W), and extra.scale (default: 1).
+        meta: `meta` of an image set, or `data` of a model: the dtype (default: uint8), and in `extra`, for latents
+            (float16), spread (C, H, W) and scale (default: 1); for vectors (float32), mean and std (D,).
         grey_noise: noise of grey pixels, see :class:`PixelDomain`.
-        latent_noise: noise of latents, see :class:`LatentDomain`.
+        latent_noise: noise of latents and vectors, see :class:`LatentDomain` and :class:`VectorDomain`.
 
     Raises:
-        DataError: latents without a valid spread, or with a scale that is not positive and finite.
+        DataError: `extra` lacks one of these, or it is not positive and finite.
     """
-    if meta.get("dtype", PixelDomain.dtype) == PixelDomain.dtype:
+    dtype = meta.get("dtype", PixelDomain.dtype)
+    if dtype == PixelDomain.dtype:
         return PixelDomain(grey_noise)
     try:
+        if dtype == VectorDomain.dtype:
+            standard = check_record(_Standardisation, meta.get("extra"), None, "extra with mean and std of vectors")
+            mean, std = (torch.tensor(values)[:, None, None] for values in (standard.mean, standard.std))
+            return VectorDomain(latent_noise, mean, std)
         found = check_record(_Scaling, meta.get("extra"), None, "extra with spread and scale of latents")
         spread = torch.tensor(found.spread, dtype=torch.float32)  # MPS has no float64
     except ValueError as error:

@@ -15,7 +15,7 @@ import torch
 from nfpi.augmentation import augment_images
 from nfpi.config.experiments import Refit
 from nfpi.config.flows import NfaConfig, TrainingConfig
-from nfpi.data.domain import Domain
+from nfpi.data.domain import Domain, VectorDomain
 from nfpi.data.store import ImageSet, digest_images
 from nfpi.evaluation import collect_statistics
 from nfpi.flows.bijection import ImageFlow
@@ -47,6 +47,9 @@ class ClassConditionalFlow:
     - arrays or tensors (N, H, W, C), uint8; grey images may also be (N, H, W). Flows on latents of an autoencoder take
       these latents, float16
     - the path of an image file, or of a folder of them at any depth, in sorted order; or a list of paths
+    - vectors instead of images: (N, D) real numbers, an array, a tensor or a data frame. The model standardises them by
+      its training data, and its densities are those of the standardised vectors, see
+      :class:`nfpi.data.domain.VectorDomain`
     - a `Dataset` of torch or torchvision: of images (PIL, or tensors (C, H, W), uint8 or in [0, 1]), or of pairs of
       image and label. It is read once; PIL images are converted as files are
 
@@ -596,7 +599,8 @@ class ClassConditionalFlow:
         """
         checked = inputs.check_latents(latents, self.flow.shape)
         with inference.strict_inference(self.flow):
-            return np.concatenate(list(inference.decode_batches(self.flow, self.domain, checked)))
+            images = np.concatenate(list(inference.decode_batches(self.flow, self.domain, checked)))
+        return self._return_images(images)
 
     def sample(self, labels: Labels, temperature: float = 1.0, generator: torch.Generator | None = None) -> np.ndarray:
         """Draw images f⁻¹(z), z ~ N(μ_y, T² Σ_y).
@@ -629,7 +633,8 @@ class ClassConditionalFlow:
                 domain=self.domain,
                 device=self.device,
             )
-            return np.concatenate([images.permute(0, 2, 3, 1).numpy() for images, _ in drawn])
+            found = np.concatenate([images.permute(0, 2, 3, 1).numpy() for images, _ in drawn])
+        return self._return_images(found)
 
     def augment(
         self, images: Images, labels: Labels = None, *, generator: torch.Generator | None = None, **settings: Any
@@ -666,7 +671,7 @@ class ClassConditionalFlow:
                 device=self.device,
             ):
                 found[places] = variants.permute(0, 1, 3, 4, 2).numpy()
-        return found
+        return self._return_images(found)
 
     # ---- the Gaussians among the latents --------------------------------------------------------------------
 
@@ -732,8 +737,18 @@ class ClassConditionalFlow:
         return statistics
 
     def _check_images(self, images: Images) -> np.ndarray:
+        if self._is_of_vectors and getattr(images, "ndim", 0) != 4:  # otherwise checked before
+            return inputs.check_vectors(images, self.flow.shape[0])
         loaded = inputs.load_images(images, self.flow.shape, resize=self.resize)
         return inputs.check_images(loaded, self.flow.shape, self.domain.dtype)
+
+    @property
+    def _is_of_vectors(self) -> bool:
+        return self.domain.dtype == VectorDomain.dtype
+
+    def _return_images(self, images: np.ndarray) -> np.ndarray:
+        """Return images (..., H, W, C) as they are, or vectors as (..., D)."""
+        return images[..., 0, 0, :] if self._is_of_vectors else images
 
     def _make_set(self, images: Images, labels: Labels) -> ImageSet:
         images, labels = inputs.load_labelled_images(images, labels, self.classes, self.flow.shape, resize=self.resize)

@@ -93,7 +93,7 @@ class Calibration(Record):
 class _Data(Record):
     name: str | None
     classes: Annotated[list[str], Field(min_length=1)]
-    dtype: Literal["uint8", "float16"] = "uint8"
+    dtype: Literal["uint8", "float16", "float32"] = "uint8"
     extra: dict[str, Any]
 
 

@@ -17,6 +17,7 @@ from nfpi.config.experiments import Refit
 from nfpi.config.flows import FLOWS, FlowBlock, TrainingConfig, size_training
 from nfpi.config.metrics import MISMATCH_LIMIT
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT, PRIORS, LearnedMethod, PriorBlock, compute_weight, get_alpha
+from nfpi.data.domain import VectorDomain
 from nfpi.data.store import ImageSet, digest_images
 from nfpi.flows.registry import describe_flow
 from nfpi.model.files import describe_images
@@ -44,6 +45,7 @@ _SMALL, _MEDIUM = 16, 32
 _TRAINING: dict[str, dict[str, Any]] = {
     "glow": {"learning_rate": 0.003},
     "transformer": {"learning_rate": 0.003},
+    "identity": {"epochs": 1},
 }
 """training settings that differ for a kind of flow"""
 
@@ -248,7 +250,8 @@ def train_model(
         Diverged: the fit of the Gaussians or the training diverged.
     """
     channels, height, width = train.shape
-    block = choose_flow(settings.flow, height, width)
+    is_vector = train.images.dtype.name == VectorDomain.dtype
+    block = choose_flow("zuko" if settings.flow is None and is_vector else settings.flow, height, width)
     changes = {**block.training, **(settings.training or {})}
     config = choose_training(changes, settings.epochs, block.kind, max(height, width), len(train))
     if config.augmentation == "flip" and not settings.flip:

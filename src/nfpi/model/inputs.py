@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +236,50 @@ def check_images(
     return array
 
 
+def are_vectors(images: Images) -> bool:
+    """Return whether this is a table of vectors, (N, D)."""
+    return getattr(images, "ndim", None) == 2
+
+
+def check_vectors(vectors: Any, num_dimensions: int | None = None, what: str = "vectors") -> np.ndarray:
+    """Convert vectors to an array of images of one pixel, (N, 1, 1, D), float32.
+
+    Args:
+        vectors: (N, D), real numbers; an array, a tensor or a data frame.
+        num_dimensions: expected D; None: any.
+        what: name of the vectors in messages.
+
+    Raises:
+        ValueError: they have another shape, are empty, are no numbers, or are not finite.
+    """
+    array = to_array(vectors)
+    expected = f"(N, {num_dimensions or 'D'})"
+    if array.ndim != 2 or not array.size or num_dimensions not in (None, array.shape[1]):
+        raise ValueError(f"{what}: expected {expected}, received {tuple(array.shape)}")
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{what}: expected real numbers, received {array.dtype}")
+    array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        place = tuple(np.argwhere(~np.isfinite(array))[0].tolist())
+        raise ValueError(f"{what}: expected finite numbers, received {array[place]} at {place}")
+    return array[:, None, None]
+
+
+def _describe_elements(vectors: np.ndarray) -> dict[str, list[float]]:
+    """Return mean and standard deviation of each element of vectors (N, 1, 1, D).
+
+    Raises:
+        ValueError: an element is constant.
+    """
+    mean, std = vectors.mean((0, 1, 2), np.float64), vectors.std((0, 1, 2), np.float64)
+    if (constant := np.flatnonzero(std == 0)).size:
+        raise ValueError(
+            f"vectors: expected columns that vary, received {mean[constant[0]]:g} in all rows of column {constant[0]} "
+            f"({constant.size} such columns)"
+        )
+    return {"mean": mean.tolist(), "std": std.tolist()}
+
+
 def check_labels(labels: Labels, classes: Sequence[str], count: int | None = None, what: str = "labels") -> np.ndarray:
     """Convert labels to class indices, (N,), int64.
 
@@ -318,16 +362,20 @@ def make_sets(
         ValueError: images or labels are empty, of different lengths, or of unknown classes; there are fewer than two
             classes, or one has fewer than two images; `validation` is invalid.
     """
-    array = check_images(images)
+    convert: Callable[..., np.ndarray] = check_vectors if are_vectors(images) else check_images
+    array = convert(images)
     names = _choose_class_names(labels) if classes is None else [str(name) for name in classes]
     indices = check_labels(labels, names, len(array))
-    meta = {"name": name, "classes": names, "dtype": "uint8", "extra": {"flip": flip}}
+    meta: dict[str, Any] = {"name": name, "classes": names, "dtype": array.dtype.name, "extra": {"flip": flip}}
     held_out: ImageSet | None = None
     if isinstance(validation, Dataset | str | os.PathLike | tuple | list):
         others, other_labels = validation if isinstance(validation, tuple | list) else (validation, None)
-        shape = (array.shape[3], *array.shape[1:3])
-        others, other_labels = load_labelled_images(others, other_labels, names, shape, resize=resize)
-        others = check_images(others, shape, what="validation images")
+        if are_vectors(images):
+            others = check_vectors(others, array.shape[3], "validation vectors")
+        else:
+            shape = (array.shape[3], *array.shape[1:3])
+            others, other_labels = load_labelled_images(others, other_labels, names, shape, resize=resize)
+            others = check_images(others, shape, what="validation images")
         held_out = ImageSet(others, check_labels(other_labels, names, len(others), "validation labels"), meta)
     elif validation is not None:
         kept, left = _split(indices, float(validation), seed)
@@ -342,6 +390,8 @@ def make_sets(
             f"labels: expected at least two training images of each class, received {counts[poorest]} of "
             f"'{names[poorest]}'; if the labels are numbers that name classes, pass [str(label) for label in labels]"
         )
+    if are_vectors(images):
+        meta["extra"] |= _describe_elements(array)
     return ImageSet(array, indices, meta), held_out
 
 

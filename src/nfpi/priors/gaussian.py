@@ -7,6 +7,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from nfpi.linalg import has_launch_overhead, is_symmetric, precise_dtype
 from nfpi.priors.inputs import check_label_range, check_labels, check_latents, is_finite_number
@@ -87,6 +88,12 @@ class GaussianPrior:
                 factor, info = torch.linalg.cholesky_ex(self.covariance)
                 moved._kept_factor = None if info.any() else move(factor)
         return moved
+
+    def to_distribution(self) -> Distribution:
+        """Return the K Gaussians as one distribution of torch, of batch shape (K,) and event shape (D,)."""
+        if self.covariance is None:
+            return Independent(Normal(self.mean, self.variance.sqrt()), 1)
+        return MultivariateNormal(self.mean, scale_tril=self._cholesky)
 
     def to_isotropic(self) -> GaussianPrior:
         """Return Gaussians with diagonal covariances, every Σ_i replaced by (tr Σ_i / D) I."""
