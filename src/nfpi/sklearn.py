@@ -148,10 +148,10 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
 
     def _convert_images(self, X: np.ndarray) -> np.ndarray:
         """Convert X to 8-bit images, (N, H, W, C) or (N, H, W), unless these are vectors."""
-        if X.ndim == 2 and self.shape is None:
-            return check_vectors(X, what="X")[:, 0, 0]
         if X.dtype.kind not in "uif" and X.dtype != np.bool_:
             X = X.astype(np.float64)  # raises TypeError or ValueError for what is no number
+        if X.ndim == 2 and self.shape is None:
+            return check_vectors(X, what="X")[:, 0, 0]
         whole = X.astype(np.uint8) if X.min() >= 0 and X.max() < GREY_LEVELS else np.zeros(0, np.uint8)
         if whole.shape != X.shape or (whole != X).any():
             raise ValueError(

@@ -29,6 +29,22 @@ def meta(spread):
     return {"name": "toy", "dtype": "float16", "extra": {"spread": spread.tolist(), "flip": True}}
 
 
+def test_vectors_are_standardised_with_noise():
+    extra = {"mean": [3.0, -2.0], "std": [2.0, 0.5]}
+    meta = {"name": "toy", "dtype": "float32", "extra": extra}
+    domain = choose_domain(meta, grey_noise=0.05, latent_noise=0.1)
+    vectors = torch.tensor([3.0, -2.0]) + torch.tensor([2.0, 0.5]) * torch.randn(5000, 2, generator=_generator())
+    vectors = vectors[..., None, None]
+    clean, noisy = domain.to_flow(vectors, None), domain.to_flow(vectors, _generator(1))
+    torch.testing.assert_close(clean.std((0, 2, 3)), torch.ones(2), rtol=0.03, atol=0)
+    assert (noisy - clean).std().item() == pytest.approx(0.1, rel=0.03)
+    torch.testing.assert_close(domain.to_images(clean), vectors)
+    # no levels: bits of the standardised vectors
+    assert domain.bits_per_dim(torch.tensor(16 * math.log(2)), 16).item() == pytest.approx(1)
+    with pytest.raises(DataError, match="std"):
+        choose_domain(meta | {"extra": extra | {"std": [1.0, 0.0]}}, grey_noise=0, latent_noise=0)
+
+
 def test_pixels_are_dequantised_with_grey_noise_and_quantised():
     domain = choose_domain({"name": "toy", "dtype": "uint8", "extra": {}}, grey_noise=0.05, latent_noise=0.3)
     images = torch.randint(256, (2, 1, 4, 4), generator=_generator(), dtype=torch.uint8)

@@ -27,12 +27,15 @@ class TransformFlow(ImageFlow):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z and log |det ∂z/∂x|."""
-        z, log_abs_det = self.transform().call_and_ladj(x.flatten(1))
+        self.check_images(x)
+        with torch.autocast(x.device.type, enabled=False):  # which would make log-determinants bfloat16
+            z, log_abs_det = self.transform().call_and_ladj(x.flatten(1))
         return self.as_images(z), log_abs_det
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return x and log |det ∂x/∂z|."""
-        x, log_abs_det = self.transform().inv.call_and_ladj(y.flatten(1))
+        with torch.autocast(y.device.type, enabled=False):
+            x, log_abs_det = self.transform().inv.call_and_ladj(self.as_images(y).flatten(1))
         return self.as_images(x), log_abs_det
 
 
@@ -64,6 +67,7 @@ class IdentityFlow(ImageFlow):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return x and 0."""
+        self.check_images(x)
         return x, x.new_zeros(len(x)) + self.nothing.sum()
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
