@@ -19,6 +19,7 @@ from .multiscale import MultiscaleFlow as MultiscaleFlow
 from .registry import build_flow as build_flow
 from .registry import register_flow as register_flow
 from .transformer import TransformerFlow as TransformerFlow
+from .vectors import TransformFlow as TransformFlow
 
 __all__ = [
     "ActNorm",
@@ -35,6 +36,7 @@ __all__ = [
     "MatrixExponentialCoupling",
     "MatrixExponentialFlow",
     "MultiscaleFlow",
+    "TransformFlow",
     "TransformerFlow",
     "bits_per_dim",
     "build_flow",
