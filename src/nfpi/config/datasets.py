@@ -42,10 +42,11 @@ class DatasetBlock(Settings):
     """A block of `datasets:`: the source of a data set, its splits, and settings specific to it."""
 
     source: Annotated[str, AfterValidator(lambda name: SOURCES[name].name)] = "digits"
-    """digits, fashion_mnist, cifar10, cifar100, imagefolder, or a source registered by the user"""
+    """digits, fashion_mnist, cifar10, cifar100, imagefolder, arrays, or a source registered by the user"""
     folder: Annotated[LocalPath | None, EXECUTION] = None
     """folder of the files in torchvision's layout; for imagefolder, a folder or archive that contains split/class/image
-    or class/image; None: the files are downloaded (imagefolder needs a folder)"""
+    or class/image; for arrays, a file of vectors (npz, csv or parquet), or a folder with train and test files; None:
+    the files are downloaded (imagefolder and arrays need a folder)"""
     archive: Annotated[ArchiveLimits, EXECUTION] = ArchiveLimits()
     """limits of an archive in `folder`"""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
@@ -70,6 +71,8 @@ class DatasetBlock(Settings):
     """names of the classes that are kept, such as all but those left out as unknown; None: all"""
     shape: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt] | None, _IF_GIVEN] = None
     """(H, W, C) of an imagefolder's images after resizing, for `relative_weights`; None: unknown"""
+    label: Annotated[str, Field(exclude_if=lambda value: value == "label")] = "label"
+    """arrays: name of the column, or of the array of an npz file, with the classes"""
     flip: bool = True
     """whether mirrored images keep their class (not so for digits)"""
     vae: Annotated[LocalPath | None, EXECUTION] = None
@@ -145,4 +148,5 @@ SOURCES.register("digits", DatasetConfig, f"{_PUBLISHED}:load_digits", **_DIGITS
 SOURCES.register("fashion_mnist", DatasetConfig, f"{_PUBLISHED}:load_fashion_mnist", **_FASHION_MNIST)
 SOURCES.register("cifar10", DatasetConfig, f"{_PUBLISHED}:load_cifar10", classes=10, **_CIFAR)
 SOURCES.register("cifar100", DatasetConfig, f"{_PUBLISHED}:load_cifar100", classes=100, **_CIFAR)
+SOURCES.register("arrays", DatasetConfig, "nfpi.data.sources.arrays:load_arrays")
 SOURCES.register("imagefolder", DatasetConfig, "nfpi.data.sources.imagefolder:load_imagefolder")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import FiniteFloat
 from torch import Tensor
@@ -139,6 +140,21 @@ class VectorDomain(Domain):
     def bits_per_dim(self, nll: Tensor, num_dimensions: int) -> Tensor:
         """Compute NLL / (D log 2), for the density of the standardised vectors; it may be negative."""
         return nll / (num_dimensions * math.log(2))
+
+
+def describe_elements(vectors: np.ndarray) -> dict[str, list[float]]:
+    """Return mean and standard deviation of each element of training vectors (N, 1, 1, D), for `extra`.
+
+    Raises:
+        DataError: an element is constant.
+    """
+    mean, std = vectors.mean((0, 1, 2), np.float64), vectors.std((0, 1, 2), np.float64)
+    if (constant := np.flatnonzero(std == 0)).size:
+        raise DataError(
+            f"vectors: expected columns that vary, received {mean[constant[0]]:g} in all rows of column {constant[0]} "
+            f"({constant.size} such columns)"
+        )
+    return {"mean": mean.tolist(), "std": std.tolist()}
 
 
 class _Scaling(Record):

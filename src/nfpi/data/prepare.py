@@ -11,6 +11,7 @@ import numpy as np
 
 from nfpi.config.base import Split, suggest
 from nfpi.config.datasets import SOURCES, DataError, DatasetConfig
+from nfpi.data.domain import describe_elements
 from nfpi.data.store import MAY_BE_EMPTY, check_labels
 from nfpi.data.writer import replace_folder, write_image_set
 
@@ -34,8 +35,8 @@ class SourceImages:
 
     Args:
         classes: names of the K classes.
-        splits: images (N, H, W, C), uint8, all of one shape (H, W, C), and labels (N,), integers in [0, K), of each
-            split: "train", and "test" and "validation" if the source has them.
+        splits: images (N, H, W, C), uint8, all of one shape (H, W, C), or vectors (N, 1, 1, D), float32; and labels
+            (N,), integers in [0, K), of each split: "train", and "test" and "validation" if the source has them.
         file_names: of image files, their paths relative to the folder, N of each split; empty for other sources.
 
     Raises:
@@ -54,7 +55,8 @@ class SourceImages:
         for split, (images, labels) in self.splits.items():
             if split not in get_args(Split):
                 raise DataError(f"source: splits: unknown split '{split}'{suggest(str(split), get_args(Split))}")
-            if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype != np.uint8:
+            is_vector = images.dtype == np.float32 and images.shape[1:3] == (1, 1)
+            if images.ndim != 4 or not (is_vector or (images.shape[3] in (1, 3) and images.dtype == np.uint8)):
                 received = f"{images.shape} of {images.dtype}"
                 raise DataError(
                     f"source: {split}: expected images (N, H, W, C) of uint8, C = 1 or 3, received {received}"
@@ -153,6 +155,9 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
     _check_expected(name, config, source)
     assigned = assign_splits(name, config, {split: y for split, (_, y) in source.splits.items()}, source.classes)
     settings = make_extra(config, assigned)
+    origin, chosen = assigned["train"]
+    if source.splits[origin][0].dtype == np.float32:
+        settings |= describe_elements(source.splits[origin][0][chosen])
     with replace_folder(output, OUTPUTS, kept=SEED_FOLDERS) as partial:
         for split, (origin, chosen) in assigned.items():
             images, labels = (array[chosen] for array in source.splits[origin])

@@ -1,8 +1,9 @@
 """Image sets: labelled images on disk, whether from a source, generated or augmented.
 
-A folder contains `images.npy` (N, H, W, C), uint8, or float16 for latents; `labels.npy` (N,), int64; and `meta.json`
-with name, split, classes, counts, shape, dtype, the sha256 of the other files, and further settings under `extra`. For
-images or latents of a folder of image files, `files.json` lists these files, in the same order.
+A folder contains `images.npy` (N, H, W, C), uint8, or float16 for latents, or float32 (N, 1, 1, D) for vectors;
+`labels.npy` (N,), int64; and `meta.json` with name, split, classes, counts, shape, dtype, the sha256 of the other
+files, and further settings under `extra`. For images or latents of a folder of image files, `files.json` lists these
+files, in the same order.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 IMAGES, LABELS, META = IMAGE_SET_FILES.values()
 FILES = (IMAGES, LABELS, META)
 ORIGINALS = "files.json"
-DTYPES = ("uint8", "float16")
+DTYPES = ("uint8", "float16", "float32")
 MAY_BE_EMPTY: Split = "validation"
 """The only split that may be empty, namely if the data set is prepared with `refit`."""
 
@@ -67,7 +68,7 @@ class _Meta(Record):
     classes: Annotated[list[str], Field(min_length=1)]
     counts: dict[str, NonNegativeInt]
     shape: Annotated[list[NonNegativeInt], Field(min_length=4, max_length=4)]
-    dtype: Literal["uint8", "float16"]
+    dtype: Literal["uint8", "float16", "float32"]
     sha256: dict[str, str]
     extra: _Extra
 

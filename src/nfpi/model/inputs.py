@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 from tqdm import tqdm
 
+from nfpi.data.domain import describe_elements
 from nfpi.data.image_files import GREY_MODES, convert_to_rgb, find_images, read_images, read_images_of_one_size
 from nfpi.data.sources.imagefolder import find_labelled_images, read_image_folder
 from nfpi.data.store import ImageSet
@@ -265,21 +266,6 @@ def check_vectors(vectors: Any, num_dimensions: int | None = None, what: str = "
     return array[:, None, None]
 
 
-def _describe_elements(vectors: np.ndarray) -> dict[str, list[float]]:
-    """Return mean and standard deviation of each element of vectors (N, 1, 1, D).
-
-    Raises:
-        ValueError: an element is constant.
-    """
-    mean, std = vectors.mean((0, 1, 2), np.float64), vectors.std((0, 1, 2), np.float64)
-    if (constant := np.flatnonzero(std == 0)).size:
-        raise ValueError(
-            f"vectors: expected columns that vary, received {mean[constant[0]]:g} in all rows of column {constant[0]} "
-            f"({constant.size} such columns)"
-        )
-    return {"mean": mean.tolist(), "std": std.tolist()}
-
-
 def check_labels(labels: Labels, classes: Sequence[str], count: int | None = None, what: str = "labels") -> np.ndarray:
     """Convert labels to class indices, (N,), int64.
 
@@ -391,7 +377,7 @@ def make_sets(
             f"'{names[poorest]}'; if the labels are numbers that name classes, pass [str(label) for label in labels]"
         )
     if are_vectors(images):
-        meta["extra"] |= _describe_elements(array)
+        meta["extra"] |= describe_elements(array)
     return ImageSet(array, indices, meta), held_out
 
 
