@@ -54,10 +54,6 @@ class Command(BaseModel):
         raise NotImplementedError
 
 
-ONE_RUN = ("data", "initial state", "prior", "model", "refitted model")
-"""kinds of product that exist once per run: no two files of a run depend on different products of such a kind"""
-
-
 class Stage(Command):
     """A command that writes files into one folder.
 

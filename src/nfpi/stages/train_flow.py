@@ -153,7 +153,7 @@ class TrainFlow(FlowStage):
     weight: NonNegativeFloat = 0.0
     """λ of Eq. 4, if the Gaussians are learned"""
     identity: dict[str, Any] | None = None
-    """identity of the run, which the initial state and the Gaussians must belong to"""
+    """identity of the run"""
 
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tarfile
@@ -30,8 +31,10 @@ from nfpi.data.sources.published import FASHION_MNIST_FILES, find_idx
 from nfpi.data.writer import replace_folder
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import file_digest, is_below, write_atomically
-from nfpi.runtime.locks import locked_in_turn
+from nfpi.runtime.locks import locked
 from nfpi.runtime.signals import Interrupted
+
+logger = logging.getLogger(__name__)
 
 AUTOENCODER_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 _THREADS = 8
@@ -160,7 +163,7 @@ def find_image_root(folder: Path | None, download_folder: Path, limits: ArchiveL
     key = hashlib.sha256(f"{folder.resolve()} {status.st_size} {status.st_ctime_ns}".encode()).hexdigest()[:12]
     place = download_folder / f"{folder.name.split('.')[0]}-{key}"
     contents = download_folder / f".{place.name}.contents"
-    with locked_in_turn(download_folder / f".{place.name}.lock", f"unpack {folder}"):
+    with locked(download_folder / f".{place.name}.lock", f"unpack {folder}", logger.info):
         if not contents.is_file() or contents.read_text() != _list_contents(place):  # or altered since
             shutil.rmtree(place, ignore_errors=True)
             with replace_folder(place, []) as unpacked:
