@@ -134,6 +134,7 @@ def write_manifest(
     *,
     key: str,
     timed: Collection[Path] = (),
+    digests: Mapping[Path, str] | None = None,
     temporary: Collection[Path] = (),
     settings: Mapping[str, Any] | None = None,
     inputs: Iterable[Input] = (),
@@ -147,6 +148,7 @@ def write_manifest(
         outputs: all files that the stage wrote, below the folder of the manifest.
         key: digest of all that the outputs depend on.
         timed: outputs that hold times, which differ between equal results.
+        digests: known SHA-256 of outputs, which may be removed by now, by absolute path.
         temporary: outputs that are removed once the stage that reads them has ended.
         settings: all that the outputs depend on apart from the inputs.
         inputs: what the stage read.
@@ -154,7 +156,7 @@ def write_manifest(
     files, content = {}, {}
     for file in outputs:
         name = file.relative_to(path.parent).as_posix()
-        files[name] = file_digest(file)
+        files[name] = (digests or {}).get(file.absolute()) or file_digest(file)
         if file not in timed:
             content[name] = files[name]
     record = {
