@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 import pytest
@@ -90,6 +91,18 @@ def test_a_metric_becomes_a_column_of_flows_and_of_classifiers_of_generated_imag
     assert (own.label, of_generated.label, of_generated.decimals) == ("Sureness", "CNN Sureness", 3)
     assert METRICS["sureness"].build([], []) == 0.5
     assert METRICS["sureness"].extension == path.resolve()
+
+
+def test_a_digest_is_also_that_of_the_users_modules_that_a_file_imports(project, monkeypatch):
+    folder = project.write("elsewhere/helper.py", "from package_of_mine import deeper\n").parent
+    project.write("elsewhere/package_of_mine/__init__.py", "")
+    deeper = project.write("elsewhere/package_of_mine/deeper.py", "import json, torch\n")
+    monkeypatch.syspath_prepend(folder)
+    path = project.write("sureness.py", "import helper_of_nobody, helper\n")
+    digest = hash_extension(path)
+    deeper.write_text("import json, numpy\n")
+    assert hash_extension(path) != digest
+    assert hash_extension(project.write("plain.py", "import json")) == hashlib.sha256(b"import json").hexdigest()
 
 
 def test_a_file_is_run_once_and_again_when_it_has_changed(project):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import importlib.util
 import sys
 import traceback
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -70,8 +73,46 @@ def list_loaded_digests() -> list[str]:
 
 
 def hash_extension(file: Path) -> str:
-    """Return the SHA-256 digest of a file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    """Return the SHA-256 digest of a file and of the user's modules that it imports.
+
+    Modules that only a change of `sys.path` in the file lets Python find are not included.
+    """
+    return hashlib.sha256(b"".join(_list_modules(Path(file), {}).values())).hexdigest()
+
+
+def _list_modules(file: Path, found: dict[Path, bytes]) -> dict[Path, bytes]:
+    """Collect the contents of a file and of the user's modules that it imports, directly or not."""
+    found[file] = file.read_bytes()
+    for module in (path for name in _list_imports(found[file]) for path in _find_own_module(name)):
+        if module not in found:
+            _list_modules(module, found)
+    return found
+
+
+@cache
+def _list_imports(code: bytes) -> list[str]:
+    """Return the top-level names of the modules that Python code imports."""
+    try:
+        nodes = list(ast.walk(ast.parse(code)))
+    except (SyntaxError, ValueError):  # named when it is loaded
+        return []
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level and node.module]
+    return sorted({name.partition(".")[0] for name in names})
+
+
+@cache
+def _find_own_module(name: str) -> list[Path]:
+    """Return the files of a module or package of the user; none for those of Python, its libraries and nfpi."""
+    try:
+        spec = importlib.util.find_spec(name) if name not in (*sys.stdlib_module_names, "nfpi") else None
+    except (ImportError, ValueError):
+        return []
+    if spec is None or spec.origin is None or {"site-packages", "dist-packages"} & set(Path(spec.origin).parts):
+        return []
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))] or [Path(spec.origin)]
+    return [file for file in files if file.is_file()]
 
 
 def describe_extension_fault(error: BaseException) -> str | None:

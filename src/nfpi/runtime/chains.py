@@ -1,4 +1,4 @@
-"""Chains of products: whether each is what it should be, and was made from the inputs that are there now."""
+"""Chains of products: whether each was made from the inputs that are there now."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ONE_RUN = ("data", "initial state", "prior", "model", "refitted model")
 
 
 class Chain:
-    """Compares products with what they should be, and with the inputs that are there now, down the chain of inputs.
+    """Compares products with the inputs that are there now, down the chain of inputs.
 
     Manifests are read once. Outputs are not read: :func:`nfpi.runtime.manifests.find_faults` verifies them.
     """
@@ -21,10 +21,6 @@ class Chain:
     def __init__(self) -> None:
         self._manifests: dict[Path, Manifest | None] = {}
         self._faults: dict[Path, str] = {}
-
-    def find_key(self, path: Path) -> str | None:
-        """Return the key that the product at the path of a manifest should have; None if that is unknown."""
-        return None
 
     def read(self, path: Path) -> Manifest | None:
         """Return the manifest at a path; None: it is missing or damaged."""
@@ -44,9 +40,6 @@ class Chain:
         manifest = self.read(path)
         if manifest is None:
             return ""
-        key = self.find_key(path)
-        if key is not None and key != manifest.key:
-            return f"{path}: expected {manifest.product} made with the present settings, received other ones"
         for place, recorded in self._list_inputs(path):
             made = self.read(place)
             if made is not None and recorded.content not in (made.content, compute_digest(made.files)):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from pydantic_settings import CliPositionalArg
 
 from nfpi.config.metrics import MISMATCH_LIMIT, find_metric
 from nfpi.config.resolution import Resolved, resolve
+from nfpi.config.settings import Config
 from nfpi.results.numbers import format_duration, format_measurement
 from nfpi.results.recorded.calls import Progress, find_roots, read_progress
 from nfpi.results.recorded.csv_files import Row, format_lines
@@ -21,9 +21,8 @@ from nfpi.runtime.faults import escape_controls
 from nfpi.runtime.location import CONFIG_FILE, find_workflow
 from nfpi.stages.base import Command
 from nfpi.stages.keys import SettingsKeys
-from nfpi.stages.results import find_needed_jobs
 
-_TARGET_HEADING = ("target", "content", "took")
+_TARGET_HEADING = ("target", "content")
 _OTHERS = {
     "all": "all tables and figures, and the claims",
     "costs": "hours and memory of the jobs behind the tables",
@@ -32,15 +31,12 @@ _OTHERS = {
 }
 
 
-def print_rows(
-    heading: Sequence[str], rows: Sequence[Row], styles: Iterable[str | None] = itertools.repeat(None)
-) -> None:
+def print_rows(heading: Sequence[str], rows: Sequence[Row]) -> None:
     """Print rows as a table with four decimals on a terminal, else as tab-separated lines with all digits.
 
     Args:
         heading: names of the columns.
         rows: at least one row of values.
-        styles: style of each row on a terminal, such as `bold red`.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -53,9 +49,8 @@ def print_rows(
     for name, value in zip(heading, rows[0], strict=True):
         table.add_column(name, justify="right" if isinstance(value, float) else "left", overflow="fold")
     table.columns[0].no_wrap = True  # paths of runs are to be copied
-    for row, style in zip(rows, styles, strict=False):
-        cells = (f"{value:.4f}" if isinstance(value, float) else escape_controls(value) for value in row)
-        table.add_row(*cells, style=style)
+    for row in rows:
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else escape_controls(value) for value in row))
     # brackets in names are not markup
     Console(markup=False, highlight=False).print(table)
 
@@ -79,11 +74,7 @@ class PresetCommand(Command):
 
 
 class ListTargets(PresetCommand):
-    """List the targets of a preset, with their times.
-
-    Prints what `snakemake TARGET` makes, and the time that the jobs of tables took so far. Jobs that tables share are
-    counted in each.
-    """
+    """List the targets of a preset, with what `snakemake TARGET` makes."""
 
     command = "targets"
     group = "prepare runs"
@@ -94,32 +85,18 @@ class ListTargets(PresetCommand):
         Raises:
             ConfigError: the settings are invalid, or their file is not found.
         """
-        print_rows(_TARGET_HEADING, list(_list_targets(self.resolve(find_workflow() / CONFIG_FILE))))
+        print_rows(_TARGET_HEADING, list(_list_targets(self.resolve(find_workflow() / CONFIG_FILE).config)))
 
 
-def _list_targets(resolved: Resolved) -> Iterator[tuple[str, ...]]:
-    config, took = resolved.config, _sum_times(resolved.results / resolved.preset)
+def _list_targets(config: Config) -> Iterator[tuple[str, str]]:
     for name, table in config.tables.items():
-        yield name, table.title, took.get(name, "")
+        yield name, table.title
     for name, figure in config.figures.items():
         table_name = getattr(figure, "table", None)
-        yield name, figure.title + (f" (made with {table_name})" if table_name else ""), ""
+        yield name, figure.title + (f" (made with {table_name})" if table_name else "")
     if config.claims:
-        yield "claims", "verdicts on the claims", ""
-    for name, content in _OTHERS.items():
-        yield name, content, took.get(name, "")
-
-
-def _sum_times(root: Path) -> dict[str, str]:
-    """Return the wall-clock time of the jobs behind each table, and of all; empty if none has run."""
-    from nfpi.results.costs import ALL, read_jobs, sum_costs
-
-    jobs = read_jobs(root)
-    if jobs.empty:
-        return {}
-    sums = sum_costs(jobs, find_needed_jobs(root))
-    sums = sums[sums["stage"] == ALL].set_index("table")["hours"]
-    return {str(table): format_duration(3600 * hours) for table, hours in sums.items()}
+        yield "claims", "verdicts on the claims"
+    yield from _OTHERS.items()
 
 
 class CheckDevice(PresetCommand):
@@ -156,14 +133,6 @@ class CheckDevice(PresetCommand):
 _RUN_HEADING = ("run", "state", "result", "time (min)", "detail")
 _MAIN_METRICS = ("nf_acc", "cnn_acc", "top1")
 """main metrics of runs"""
-_STATE_STYLES = {
-    "running": "cyan",
-    "done": "green",
-    "failed": "bold red",
-    "damaged": "bold red",
-    "diverged": "yellow",
-    "outdated": "yellow",
-}
 
 
 class ShowStatus(Command):
@@ -190,11 +159,7 @@ class ShowStatus(Command):
                 print()
             print(f"{root}: {_summarize(runs)}")
             if runs:
-                print_rows(
-                    _RUN_HEADING,
-                    [_format_cells(run) for run in runs],
-                    styles=[_STATE_STYLES.get(run.state) for run in runs],
-                )
+                print_rows(_RUN_HEADING, [_format_cells(run) for run in runs])
             for reason in chain.unknown.values():
                 print(f"not compared with settings: {reason}", file=sys.stderr)
             if any(run.metrics.get("mismatch", 0.0) > MISMATCH_LIMIT for run in runs):
