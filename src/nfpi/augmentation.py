@@ -148,15 +148,10 @@ def augment_images(
     flow.eval()
     wanted = np.zeros(len(image_set), bool)
     wanted[slice(None) if indices is None else indices] = True
-    unresolved = []
     for label in np.unique(image_set.labels[wanted]).tolist():
         class_images = _ClassImages(flow, image_set, label, config, seed, domain, device, displacement)
-        if not class_images.converged:
-            unresolved.append(image_set.classes[label])
         yield from class_images.yield_variants(wanted)
         del class_images  # before those of the next class are computed
-    if unresolved:
-        logger.warning("the PCA axes of these classes have not converged: %s", ", ".join(unresolved))
 
 
 class _ClassImages:
@@ -187,7 +182,9 @@ class _ClassImages:
         if not torch.isfinite(self._latents).all():
             raise FloatingPointError(f"{self._name}: expected finite latents, received NaN or infinity")
         generator = make_generator("cpu", *self._key, "axes")
-        axes, self.converged = compute_principal_axes(self._latents.split(config.batch_size), config.axes, generator)
+        axes, converged = compute_principal_axes(self._latents.split(config.batch_size), config.axes, generator)
+        if not converged:
+            logger.warning("%s: the PCA axes have not converged", self._name)
         self._axes = axes.to(self._latents)
         self._draw_attempt = cache(partial(_draw_pairs, config, len(members), self._key))
 

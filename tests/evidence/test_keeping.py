@@ -213,8 +213,9 @@ class Expecting(Chain):
         super().__init__()
         self.key = key
 
-    def find_key(self, path: Path) -> str:
-        return self.key
+    def find_fault(self, path: Path) -> str:
+        manifest = self.read(path)
+        return f"{path}: expected other settings" if manifest is not None and manifest.key != self.key else ""
 
 
 def test_a_run_that_was_not_made_again_after_a_change_of_the_settings_is_refused(results: Results):

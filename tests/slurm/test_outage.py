@@ -48,20 +48,3 @@ def test_a_job_that_runs_while_the_controller_is_away_is_not_forgotten(
     controller.start()
     run.wait_for_success()
     assert [job["JobState"] for job in project.list_jobs_of_rule("train_flow")] == ["COMPLETED"]
-
-
-@pytest.mark.long
-def test_a_job_that_ends_while_the_controller_is_away_past_its_limit_is_done(
-    project: Submitting, controller: Controller
-) -> None:
-    limit = (*PROFILE[:-1], "resources={train_flow: {gpu: 0, runtime: 1}}", "cluster={warn_seconds: 0}")
-    run = project.start(*limit, "--retries", "0", "--", MODEL, STUB_SECONDS="15")
-    begun = project.folder / "results/demo/logs/digits/mef/fpi/lambda=1000/seed=0/train_flow.log"
-    wait_until(begun.exists)
-    controller.stop()
-    wait_until((project.folder / MODEL).exists)
-    time.sleep(120)
-    controller.start()
-    run.wait_for_success()
-    assert [job["JobState"] for job in project.list_jobs_of_rule("train_flow")] == ["TIMEOUT"]
-    assert (project.folder / MODEL).exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from timm.data import ImageNetInfo
 from nfpi.data.writer import ImageSetWriter, write_image_set
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.runtime.device import make_device
-from nfpi.runtime.locks import LockedError
 from nfpi.runtime.manifests import read_manifest
 from nfpi.runtime.tensors import load_tensors
 from nfpi.stages import execution
@@ -152,15 +152,15 @@ def test_a_job_that_waited_accepts_a_test_that_has_removed_the_weights(root, tmp
     key = read_manifest(tmp_path / "copy/test/metrics.manifest.json").key
     locked = execution.locked
 
-    def locked_after_another(path, name, wait):
+    @contextmanager
+    def locked_after_another(path, name, announce):
         monkeypatch.setattr(execution, "locked", locked)
         assert test(root, tmp_path / "test", tmp_path / "1") == 0
-        wait(LockedError("the lock is held"))
-        return locked(path, name, wait)
+        with locked(path, name, announce):
+            yield True
 
     monkeypatch.setattr(execution, "writes_log", lambda: True)
     monkeypatch.setattr(execution, "locked", locked_after_another)
-    monkeypatch.setattr(execution, "_RETRY_SECONDS", 0)
     with caplog.at_level("INFO"):
         assert test(root, tmp_path / "test", tmp_path / "1", key=key) == 0
     assert not (tmp_path / "1/model.safetensors").exists()

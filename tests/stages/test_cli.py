@@ -263,7 +263,7 @@ def test_ctrl_c_in_the_first_seconds_is_one_line(tmp_path, library):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", [("--help",), ("start-flow", "--help"), ("log", "--help")])
+@pytest.mark.parametrize("command", [("--help",), ("start-flow", "--help"), ("status", "--help")])
 def test_a_reader_that_closes_the_output_ends_a_command_quietly(command):
     reading, writing = os.pipe()
     os.close(reading)

@@ -1,4 +1,4 @@
-"""How far runs are, and what they print: `nfpi status` and `nfpi log`."""
+"""How far runs are: `nfpi status`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -189,52 +188,6 @@ def test_what_does_not_follow_its_prior_is_said(root, capsys) -> None:
     assert "λ" in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", ["status", "log"])
-def test_without_results_a_command_is_one_line(tmp_path, capsys, command) -> None:
-    assert call(command, tmp_path) == 1
+def test_without_results_status_is_one_line(tmp_path, capsys) -> None:
+    assert call("status", tmp_path) == 1
     assert str(tmp_path) in read_error_line(capsys)
-
-
-@pytest.mark.parametrize("name", [RUN, f"results/demo/{RUN}"])
-def test_log_prints_the_end_of_the_last_one(root, name, capsys, monkeypatch) -> None:
-    monkeypatch.chdir(root.parents[1])
-    os.utime(log(root, "fitted\n", "fit_prior"), (1, 1))
-    log(root, "one\ntwo\nthree\n")
-    assert call("log", name, "--lines", 2) == 0
-    assert capsys.readouterr().out == f"==> results/demo/logs/{RUN}/train_flow.log <==\ntwo\nthree\n"
-
-
-def test_of_a_run_that_has_ended_the_log_of_the_training_is_shown(root, capsys, monkeypatch) -> None:
-    monkeypatch.chdir(root.parents[1])
-    for name in ("train_flow", "evaluate"):
-        record(root, "done", name)
-        log(root, f"{name} it\n", name)
-    assert call("log", RUN) == 0
-    assert "train_flow it" in capsys.readouterr().out
-    record(root, "failed", "evaluate")
-    log(root, "evaluate it\n", "evaluate")
-    assert call("log", RUN) == 0
-    assert "evaluate it" in capsys.readouterr().out
-
-
-def test_log_goes_on_while_the_run_is_at_work(root, capsys) -> None:
-    """In the same log, and then in that of another attempt: Snakemake removes the earlier one."""
-    path, begun = log(root, "a long first attempt\n"), threading.Event()
-
-    def work() -> None:
-        with locked(root / RUN / ".model.lock", "train"):
-            begun.set()
-            time.sleep(1)
-            with path.open("a") as file:
-                file.write("more\n")
-            time.sleep(1)
-            path.unlink()
-            path.write_text("second\n")
-            time.sleep(1)
-
-    worker = threading.Thread(target=work)
-    worker.start()
-    begun.wait()
-    assert call("log", root / RUN) == 0
-    worker.join()
-    assert capsys.readouterr().out.endswith("attempt\nmore\nsecond\n")

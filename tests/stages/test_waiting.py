@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from nfpi.runtime import locks
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.manifests import read_manifest
 from nfpi.runtime.tensors import load_tensors
-from nfpi.stages import execution
 
 from .conftest import TRAINING, SmallRun, call, check_call
 
@@ -56,7 +56,7 @@ class Jobs:
 
         if rest:
             Checkpoints.save = resting  # type: ignore[method-assign]
-        execution._RETRY_SECONDS = 0.05
+        locks._RETRY_SECONDS = 0.05
         logging.root.handlers.clear()  # pytest's
         raise SystemExit(call(*command))
 

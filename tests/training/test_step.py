@@ -12,9 +12,8 @@ from nfpi.flows.networks import ResidualNet
 from nfpi.runtime.device import Device
 from nfpi.training.flow import continue_training
 from nfpi.training.flow_training import FlowTraining
-from nfpi.training.state import TrainingState
 
-from .conftest import CPU, SEED, assert_equal_states, make_checkpoints, start
+from .conftest import CPU, SEED, assert_equal_states, start
 
 
 class OnGpu(Device):
@@ -54,25 +53,3 @@ def test_only_steps_choose_convolutions_by_trial(make_data, device, monkeypatch)
     begun = start(data, OnGpu(CPU))
     continue_training(begun.state, begun.prior, data, OnGpu(CPU))
     assert seen == {(True, True), (False, False)}  # steps; initialisation, statistics and evaluations
-
-
-class Bfloat16(Device):
-    """Another kind of card."""
-
-    def __init__(self):
-        super().__init__(CPU, "bf16-mixed")
-
-
-def test_a_training_resumed_in_another_precision_records_both(make_data, device, tmp_path, cut, caplog):
-    data = make_data()
-    begun, again = start(data, device), start(data, device)
-    assert begun.state.precisions == [{"after_step": 0, "precision": "32-true"}]
-    cut(6, continue_training, begun.state, begun.prior, data, device, make_checkpoints(tmp_path, data))
-    assert "precision" not in caplog.text
-    state = continue_training(again.state, again.prior, data, Bfloat16(), make_checkpoints(tmp_path, data))
-    assert state.precisions == [{"after_step": 0, "precision": "32-true"}, {"after_step": 6, "precision": "bf16-mixed"}]
-    assert "bf16-mixed" in caplog.text
-    state.save(tmp_path / "state", {})
-    loaded, header = TrainingState.load(tmp_path / "state", data.config, data.steps_per_epoch, CPU)
-    assert loaded.precisions == state.precisions
-    assert header["precisions"][1] == {"after_step": 6, "precision": "bf16-mixed"}

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from nfpi.config.base import ConfigError
-from nfpi.config.flows import TrainingConfig
 from nfpi.data.domain import LatentDomain
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.sampling import balanced_labels, sample_images
@@ -157,8 +156,8 @@ def test_latents_of_an_autoencoder_are_not_drawn(make_data, device, tmp_path):
     assert (tmp_path / "samples/epoch=0001.png").is_file()
 
 
-def test_what_is_needed_and_not_installed_is_named(monkeypatch):
+def test_what_is_needed_and_not_installed_is_named(make_data, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    tracking.require_tracker(TrainingConfig())
-    with pytest.raises(ConfigError):
-        tracking.require_tracker(TrainingConfig(tracking="tensorboard"))
+    data = make_data(tracking="tensorboard")
+    with pytest.raises(ConfigError, match=r"pip install"), tracking.tracking(tmp_path, data, []):
+        pass

@@ -1,17 +1,15 @@
-"""Submission of jobs while SLURM's controller does not answer, and jobs that end meanwhile."""
+"""Submission of jobs while SLURM's controller does not answer."""
 
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import nfpi.workflow.internals
-from nfpi.runtime.files import write_atomically
-from nfpi.workflow.internals import _wrap_cancellation, _wrap_error, _wrap_jobs, _wrap_submission
+from nfpi.workflow.internals import _wrap_cancellation, _wrap_submission
 
 
 @pytest.fixture
@@ -37,27 +35,3 @@ def test_nothing_is_submitted_after_a_cancellation(submitted: list[Any], monkeyp
     _wrap_cancellation(cancelled.append)("executor")
     _wrap_submission(lambda _, job: submitted.append(job))(SimpleNamespace(), "a job")
     assert (submitted, cancelled) == ([], ["executor"])
-
-
-@pytest.mark.parametrize("before", ["", "that of an earlier job"])
-@pytest.mark.parametrize("is_complete", [False, True])
-def test_a_job_that_has_written_its_manifest_has_not_failed(tmp_path: Path, before: str, is_complete: bool) -> None:
-    manifest = tmp_path / "model.manifest.json"
-    if before:
-        manifest.write_text(before)
-    job = SimpleNamespace(job=Job(output=SimpleNamespace(manifest=manifest)), external_jobid="7")
-    reported = list[str]()
-    executor = SimpleNamespace(
-        logger=SimpleNamespace(warning=lambda text: None), report_job_success=lambda _: reported.append("success")
-    )
-    _wrap_jobs(lambda _, jobs: None)(executor, [job.job])
-    if is_complete:
-        write_atomically(manifest, before)
-    _wrap_error(lambda *_, **__: reported.append("error"))(executor, job, msg="TIMEOUT")
-    assert reported == ["success" if is_complete else "error"]
-
-
-class Job(SimpleNamespace):
-    """A job of Snakemake, which is compared by identity."""
-
-    __hash__ = object.__hash__

@@ -1,1 +1,1 @@
-"""Six questions about a device, answered in minutes before trainings of many hours are submitted to it."""
+"""Five questions about a device, answered in minutes before trainings of many hours are submitted to it."""

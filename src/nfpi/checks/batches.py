@@ -67,14 +67,8 @@ class Trial(Generic[SomeTraining]):
         return state.epoch_loss / len(self.x)
 
 
-def make_flow_trial(config: Config, work: Work, state: TrainingState | None = None) -> Trial[FlowTraining]:
-    """Make a trial of a flow, under Gaussians around random means; it is the same at every call.
-
-    Args:
-        config: settings of the preset.
-        work: training steps of the flow.
-        state: state of the training; None: that of a flow initialised on the batch.
-    """
+def make_flow_trial(config: Config, work: Work) -> Trial[FlowTraining]:
+    """Make a trial of a flow initialised on the batch, under Gaussians around random means."""
     training = config.resolve_training(work.dataset, work.subject)
     changes = {"batch_size": work.batch, "compile": False, "epochs": training.warmup_steps + _EPOCHS}
     training = training.model_copy(update=changes)
@@ -85,11 +79,10 @@ def make_flow_trial(config: Config, work: Work, state: TrainingState | None = No
     labels = (torch.arange(work.batch) % work.classes).to(device)
     mean = torch.randn(work.classes, x[0].numel())
     prior = GaussianPrior(mean, torch.ones_like(mean)).to(precise_device(device))
-    if state is None:
-        flow = build_flow(describe_flow(config.for_dataset(work.dataset).flows[work.subject], work.shape)).to(device)
-        with torch.no_grad():
-            flow.initialize(x)
-        state = TrainingState.new(flow, training, SEED, steps_per_epoch=1)
+    flow = build_flow(describe_flow(config.for_dataset(work.dataset).flows[work.subject], work.shape)).to(device)
+    with torch.no_grad():
+        flow.initialize(x)
+    state = TrainingState.new(flow, training, SEED, steps_per_epoch=1)
     data = TrainingData(make_random_images(work), None, training, device)
     steps = FlowTraining(state, prior, data, chosen, training.epochs)
     steps.choose_bounds(epoch_begins=True)

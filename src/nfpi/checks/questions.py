@@ -1,14 +1,12 @@
-"""The six questions of `nfpi check-device`, each answered by a function."""
+"""The five questions of `nfpi check-device`, each answered by a function."""
 
 from __future__ import annotations
 
 import copy
 import math
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -21,7 +19,6 @@ from nfpi.runtime.allocation import DeviceError, uses_cpu_on_purpose
 from nfpi.runtime.device import count_visible_gpus, describe_device, make_device
 from nfpi.runtime.faults import describe_fault, format_error
 from nfpi.runtime.signals import Interrupted
-from nfpi.training.state import TrainingState
 
 _FLOW_TOLERANCE = 1e-4
 """largest accepted relative error of a flow in float32"""
@@ -110,25 +107,6 @@ def compute_flow_errors(flow: ImageFlow, x: Tensor) -> dict[str, float]:
     return {name: ((a - b).abs().max() / b.abs().max().clamp(min=1)).item() for name, (a, b) in doubles.items()}
 
 
-def does_it_resume(subject: Subject) -> Iterator[Line]:
-    """Save and load a training state, and compare the losses of the next two steps with and without reloading."""
-    work = subject.limit_batch(subject.main)
-    trial = make_flow_trial(subject.config, work)
-    trial.step()
-    state, config = trial.training.state, trial.training.config
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "state.safetensors"
-        state.save(path, {})
-        size = path.stat().st_size / 2**20
-        saved, _ = TrainingState.load(path, config, 1, subject.device)
-    resumed = make_flow_trial(subject.config, work, saved)
-    losses = [[one.step().mean().item() for _ in range(2)] for one in (trial, resumed)]
-    text = f"{size:.0f} MiB; losses of the next two steps {losses[0]}, after reloading {losses[1]}"
-    allowed = 0.0 if subject.device.type == "cpu" else 1e-3
-    is_ok = all(abs(a - b) <= allowed * max(1.0, abs(a)) for a, b in zip(*losses, strict=True))  # false for NaN
-    yield judge("resume", is_ok, text, "expected the same; please report it")
-
-
 def does_it_fit(subject: Subject) -> Iterator[Line]:
     """Report the time of a step of each training, and compare its peak memory with that of the card."""
     for work in subject.list_distinct():
@@ -167,7 +145,6 @@ QUESTIONS: tuple[Question, ...] = (
     which_gpus,
     are_images_known,
     does_it_invert,
-    does_it_resume,
     does_it_fit,
     how_many_hours,
 )

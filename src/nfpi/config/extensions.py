@@ -101,7 +101,6 @@ def _list_imports(code: bytes) -> list[str]:
     return sorted({name.partition(".")[0] for name in names})
 
 
-@cache
 def _find_own_module(name: str) -> list[Path]:
     """Return the files of a module or package of the user; none for those of Python, its libraries and nfpi."""
     try:

@@ -24,7 +24,7 @@ from numpy.typing import DTypeLike
 
 from nfpi.config.datasets import DataError
 from nfpi.data.store import DTYPES, FILES, IMAGES, LABELS, MAY_BE_EMPTY, META, ORIGINALS, check_labels
-from nfpi.runtime.files import file_digest, note_digest, note_rename, sync
+from nfpi.runtime.files import file_digest, sync
 from nfpi.runtime.locks import locked
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.signals import Interrupted
@@ -74,7 +74,6 @@ def replace_folder(
         try:
             yield partial
             _replace(partial, folder, kept)
-            note_rename(partial, folder)
             sync(folder.parent)
         except (Interrupted, KeyboardInterrupt):
             keep = resume_key is not None
@@ -363,8 +362,6 @@ class ImageSetWriter:
         (partial / META).write_text(text + "\n", encoding="utf-8")
         for file in (*files, META):
             sync(partial / file)
-        for file, digest in digests.items():
-            note_digest(self.folder / file, digest)
 
 
 def write_image_set(

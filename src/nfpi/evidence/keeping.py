@@ -38,7 +38,7 @@ from nfpi.results.tables.rows import (
 )
 from nfpi.runs import PREDICTIONS_FILE, Run
 from nfpi.runtime.chains import Chain
-from nfpi.runtime.files import file_digest, note_written, write_atomically, written_together
+from nfpi.runtime.files import file_digest, write_atomically, written_together
 from nfpi.runtime.formats import parse_json
 
 RUNS, SUMS = "runs.csv", "SHA256SUMS"
@@ -197,15 +197,16 @@ def _drop_probabilities(predictions: Predictions) -> Predictions:
 
 
 def _write(output: Path, runs: Sequence[RecordedRun], compared: Mapping[Run, Predictions], settings: str) -> None:
-    """Write the files of the evidence, together or not at all."""
+    """Write the files of the evidence, together or not at all, and then their checksums."""
     packed = pack_predictions({run.folder: predictions for run, predictions in compared.items()})
-    with note_written() as written, written_together():
+    with written_together():
         write_rows(output / RUNS, list(COLUMNS), (row for item in runs for row in _make_rows(item)))
         write_atomically(output / SETTINGS_FILE, settings)
         if compared:
             write_atomically(output / PREDICTIONS_FILE, packed)
-        lines = sorted(f"{digest}  {path.name}\n" for path, digest in written.digests.items())
-        write_atomically(output / SUMS, "".join(lines))
+    names = [RUNS, SETTINGS_FILE, *([PREDICTIONS_FILE] if compared else [])]
+    lines = sorted(f"{file_digest(output / name)}  {name}\n" for name in names)
+    write_atomically(output / SUMS, "".join(lines))
     if not compared:
         (output / PREDICTIONS_FILE).unlink(missing_ok=True)
 

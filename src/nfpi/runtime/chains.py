@@ -1,16 +1,19 @@
-"""Chains of products: whether each is what it should be, and was made from the inputs that are there now."""
+"""Chains of products: whether each was made from the inputs that are there now."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nfpi.runtime.manifests import Input, Manifest, ManifestError, compute_digest, read_manifest
 
+ONE_RUN = ("data", "initial state", "prior", "model", "refitted model")
+"""Kinds of product that exist once per run: no two files of a run depend on different products of such a kind."""
+
 
 class Chain:
-    """Compares products with what they should be, and with the inputs that are there now, down the chain of inputs.
+    """Compares products with the inputs that are there now, down the chain of inputs.
 
     Manifests are read once. Outputs are not read: :func:`nfpi.runtime.manifests.find_faults` verifies them.
     """
@@ -18,10 +21,6 @@ class Chain:
     def __init__(self) -> None:
         self._manifests: dict[Path, Manifest | None] = {}
         self._faults: dict[Path, str] = {}
-
-    def find_key(self, path: Path) -> str | None:
-        """Return the key that the product at the path of a manifest should have; None if that is unknown."""
-        return None
 
     def read(self, path: Path) -> Manifest | None:
         """Return the manifest at a path; None: it is missing or damaged."""
@@ -41,9 +40,6 @@ class Chain:
         manifest = self.read(path)
         if manifest is None:
             return ""
-        key = self.find_key(path)
-        if key is not None and key != manifest.key:
-            return f"{path}: expected {manifest.product} made with the present settings, received other ones"
         for place, recorded in self._list_inputs(path):
             made = self.read(place)
             if made is not None and recorded.content not in (made.content, compute_digest(made.files)):
@@ -59,34 +55,33 @@ class Chain:
             self._faults[path] = next(filter(None, map(self.find_first_fault, inputs)), "") or self.find_fault(path)
         return self._faults[path]
 
-    def check_together(self, inputs: Iterable[Input], folder: Path, kinds: Collection[str]) -> None:
+    def check_together(self, inputs: Iterable[Input], folder: Path) -> None:
         """Check that the inputs of a stage, and what they were made from, are the same where they must be.
 
         Args:
             inputs: inputs of the stage.
             folder: folder of the stage's manifest.
-            kinds: kinds of product of which there is only one.
 
         Raises:
-            ManifestError: two inputs were made from different products of such a kind; both are named.
+            ManifestError: two inputs were made from different products of a kind in :data:`ONE_RUN`; both are named.
         """
         known: dict[str, tuple[str, Path]] = {}
         for item in inputs:
             where = _normalize(folder / item.path)
-            for _, found in ((where, item), *self.walk(where)) if not item.apart else ():
+            for _, found in ((where, item), *self._walk(where)) if not item.apart else ():
                 content, first = known.setdefault(found.product, (found.content, where.parent))
-                if found.product in kinds and found.content != content:
+                if found.product in ONE_RUN and found.content != content:
                     raise ManifestError(
                         f"{where.parent}: expected the same {found.product} as {first}, received what was made from "
                         "another one"
                     )
 
-    def walk(self, path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, Input]]:
+    def _walk(self, path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, Input]]:
         """Yield the direct and indirect inputs of a product that are of its run, with the paths of their manifests."""
         for place, recorded in self._list_inputs(path):
             if not recorded.apart and place not in above:  # a forged manifest may name itself
                 yield place, recorded
-                yield from self.walk(place, (*above, place))
+                yield from self._walk(place, (*above, place))
 
     def _list_inputs(self, path: Path) -> Iterator[tuple[Path, Input]]:
         """Yield the products that a product was made from, with the paths of their manifests."""

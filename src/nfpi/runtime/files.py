@@ -9,66 +9,32 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 _waiting: ContextVar[list[tuple[Path, Path]] | None] = ContextVar("waiting", default=None)
-
-
-@dataclass
-class Written:
-    """What a stage has written, see :func:`note_written`.
-
-    Attributes:
-        digests: SHA-256 of the intended content of files, by absolute path.
-        afterwards: actions to run once the stage has committed its outputs, e.g. to remove checkpoints.
-    """
-
-    digests: dict[Path, str] = field(default_factory=dict)
-    afterwards: list[Callable[[], None]] = field(default_factory=list)
-
-
-_written: ContextVar[Written | None] = ContextVar("written", default=None)
+_afterwards: ContextVar[list[Callable[[], None]] | None] = ContextVar("afterwards", default=None)
 
 
 @contextmanager
-def note_written() -> Iterator[Written]:
-    """Record the digests of the files that the block writes, then run the :func:`run_after_commit` actions.
-
-    After an error, the actions are dropped.
-    """
-    written = Written()
-    token = _written.set(written)
+def committing() -> Iterator[None]:
+    """Run the actions of :func:`run_after_commit` when the block ends; after an error, they are dropped."""
+    actions: list[Callable[[], None]] = []
+    token = _afterwards.set(actions)
     try:
-        yield written
-        for action in written.afterwards:
+        yield
+        for action in actions:
             action()
     finally:
-        _written.reset(token)
-
-
-def note_digest(path: Path, digest: str) -> None:
-    """Record the digest of a file's intended content; does nothing outside of :func:`note_written`."""
-    written = _written.get()
-    if written is not None:
-        written.digests[path.absolute()] = digest
-
-
-def note_rename(old: Path, new: Path) -> None:
-    """Record that a folder has been renamed, so that the digests of its files are found by their new names."""
-    written, old, new = _written.get(), old.absolute(), new.absolute()
-    if written is not None:
-        for path in [path for path in written.digests if path.is_relative_to(old)]:
-            written.digests[new / path.relative_to(old)] = written.digests.pop(path)
+        _afterwards.reset(token)
 
 
 def run_after_commit(action: Callable[[], None]) -> None:
     """Run an action once the outputs of the running stage are committed; immediately if no stage runs."""
-    written = _written.get()
-    if written is None:
+    actions = _afterwards.get()
+    if actions is None:
         action()
     else:
-        written.afterwards.append(action)
+        actions.append(action)
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes | bytearray) -> Path:
@@ -87,8 +53,6 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | bytear
             sync(path.parent)
         else:
             waiting.append((beside, path))
-    if _written.get() is not None:
-        note_digest(path, hashlib.sha256(content).hexdigest())
     return path
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
-"""Seconds between two attempts to acquire a lock in :func:`locked_in_turn`."""
+"""Seconds between two attempts to acquire a lock."""
 _HOLDER = re.compile(r"process (\d+) on (\S+), since ")
 """Beginning of the line in a lock file that names the holder."""
 
@@ -93,18 +93,22 @@ def acquire(path: Path, work: str) -> Lock:
 
 
 @contextmanager
-def locked(path: Path, work: str, wait: Callable[[LockedError], None] | None = None) -> Iterator[None]:
+def locked(path: Path, work: str, announce: Callable[[str], None] | None = None) -> Iterator[bool]:
     """Hold the lock `path` during the block; afterwards, folders created for it are removed if empty.
 
     Args:
         path, work: see :func:`acquire`.
-        wait: function called before each retry while another process holds the lock; None: raise an error.
+        announce: called with a message before this process waits for another one that holds the lock; None: raise an
+            error instead of waiting.
+
+    Yields:
+        Whether this process has waited.
 
     Raises:
-        LockedError: another process holds the lock, and `wait` is None.
+        LockedError: another process holds the lock, and `announce` is None.
     """
     missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    lock = None
+    lock, has_waited = None, False
     while lock is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -112,36 +116,19 @@ def locked(path: Path, work: str, wait: Callable[[LockedError], None] | None = N
         except FileNotFoundError:  # the last holder has just removed the empty folder
             continue
         except LockedError as fault:
-            if wait is None:
+            if announce is None:
                 raise
-            wait(fault)
+            if not has_waited:
+                announce(f"{fault}: waiting until it ends")
+            has_waited = True
+            time.sleep(_RETRY_SECONDS)
     try:
-        yield
+        yield has_waited
     finally:
         lock.release()
         with suppress(OSError):  # the folder is not empty
             for folder in missing:
                 folder.rmdir()
-
-
-@contextmanager
-def locked_in_turn(path: Path, work: str) -> Iterator[None]:
-    """Wait until no other process holds the lock `path`, and hold it during the block.
-
-    Args:
-        path, work: see :func:`acquire`.
-    """
-    waits = False
-
-    def wait(fault: LockedError) -> None:
-        nonlocal waits
-        if not waits:
-            logger.info("%s: waiting until it ends", fault)
-        waits = True
-        time.sleep(_RETRY_SECONDS)
-
-    with locked(path, work, wait):
-        yield
 
 
 def read_holder(path: Path) -> str:

@@ -148,7 +148,7 @@ def write_manifest(
         outputs: all files that the stage wrote, below the folder of the manifest.
         key: digest of all that the outputs depend on.
         timed: outputs that hold times, which differ between equal results.
-        digests: known SHA-256 of outputs, by absolute path.
+        digests: known SHA-256 of outputs, which may be removed by now, by absolute path.
         temporary: outputs that are removed once the stage that reads them has ended.
         settings: all that the outputs depend on apart from the inputs.
         inputs: what the stage read.
@@ -197,11 +197,6 @@ def read_manifest(path: Path) -> Manifest:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ManifestError(f"{path}: expected a manifest, received a damaged one ({reason})") from None
-
-
-def identify_manifest(path: Path) -> tuple[int, int] | None:
-    """Return inode and modification time of a manifest, which is a new file at every write; None: there is none."""
-    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
 
 
 def describe_damage(path: Path) -> str:

@@ -54,10 +54,6 @@ class Command(BaseModel):
         raise NotImplementedError
 
 
-ONE_RUN = ("data", "initial state", "prior", "model", "refitted model")
-"""kinds of product that exist once per run: no two files of a run depend on different products of such a kind"""
-
-
 class Stage(Command):
     """A command that writes files into one folder.
 
@@ -153,11 +149,9 @@ class Stage(Command):
         declared = strip_folders(self.declaration)
         return compute_digest([self.command, self.version, declared, {name: [*keys] for name, keys in inputs.items()}])
 
-    def trace_inputs(self, *, warn: bool = False) -> list[Input]:
-        """Verify the inputs, and return their keys and contents.
-
-        Args:
-            warn: whether to log a warning for each file that cannot be verified.
+    @cached_property
+    def traced(self) -> list[Input]:
+        """Keys and contents of the inputs, verified when they are first asked for.
 
         Raises:
             ManifestError: a file is damaged.
@@ -166,12 +160,7 @@ class Stage(Command):
         digests = {name: self.digest_source(name) for name in self.list_sources()}
         sources = [Input(name=name, key=digest, content=digest) for name, digest in digests.items()]
         files = self.list_inputs() | self.list_files_of_settings()
-        return read_inputs(files, self.output, with_times=self.many_runs, apart=self.apart, warn=warn) + sources
-
-    @cached_property
-    def traced(self) -> list[Input]:
-        """The inputs as they were when they were first asked for."""
-        return self.trace_inputs(warn=not self.key)
+        return read_inputs(files, self.output, with_times=self.many_runs, apart=self.apart, warn=not self.key) + sources
 
     @property
     def own_key(self) -> str:

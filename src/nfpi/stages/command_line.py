@@ -41,8 +41,6 @@ _PARSING_PREFIX = "error parsing CLI: "
 _USAGE_ERROR_STATUS = 2
 _CLOSED_STATUS = 141
 """exit status of a command whose output its reader, such as `head`, has closed: that of a process ended by SIGPIPE"""
-_RESERVE = 4 * 2**20
-"""bytes that are freed to report an error when memory is exhausted"""
 
 
 _HELP = """\
@@ -146,7 +144,7 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
     known, first = {command.command: command for command in COMMANDS}, arguments[0]
     if first not in (*known, "--help", "-h"):
         return _fail(f"unknown subcommand or option '{first}'{suggest(first, known)}", _USAGE_ERROR_STATUS)
-    command, reserve = known.get(first, Command), bytearray(_RESERVE)
+    command = known.get(first, Command)
     try:
         with interruptible(at_once=True):
             load_extensions(extensions)
@@ -160,7 +158,6 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
             finally:
                 sys.stdout.flush()  # at exit, it would be too late to handle a pipe that its reader has closed
     except (KeyboardInterrupt, Exception) as error:
-        del reserve
         if isinstance(error, KeyboardInterrupt) or INTERRUPTS:
             print("nfpi: stopped; run the same command again to resume", file=sys.stderr)
             return 130

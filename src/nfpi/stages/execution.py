@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import logging
-import time
 
 from nfpi.config.base import ConfigError
 from nfpi.config.extensions import list_loaded_digests
-from nfpi.runs import Run
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.divergence import Diverged
-from nfpi.runtime.files import note_written, remove_remains, require_writable, written_together
+from nfpi.runtime.files import committing, remove_remains, require_writable, written_together
 from nfpi.runtime.job_log import is_first_process, print_line, writes_log
-from nfpi.runtime.locks import LockedError, locked
-from nfpi.runtime.manifests import (
-    ManifestError,
-    find_faults,
-    write_manifest,
-)
-from nfpi.stages.base import ONE_RUN, Command, Stage
+from nfpi.runtime.locks import locked
+from nfpi.runtime.manifests import ManifestError, find_faults, write_manifest
+from nfpi.stages.base import Command, Stage
 from nfpi.stages.jobs import MANIFEST
 from nfpi.stages.keys import SettingsKeys
 
 logger = logging.getLogger(__name__)
-
-_RETRY_SECONDS = 2.0
-"""seconds between two attempts to acquire a lock"""
 
 
 def execute(command: Command) -> None:
@@ -55,16 +46,8 @@ def _run_stage(stage: Stage) -> None:
     if not set(stage.code or ()) <= set(list_loaded_digests()):
         raise ConfigError("--extensions: expected the files with the digests in `code`, received changed ones")
     require_writable(stage.output)
-    has_waited = False
-
-    def wait(fault: LockedError) -> None:
-        nonlocal has_waited
-        if not has_waited:
-            print_line(f"nfpi: {fault}: waiting until it ends")
-        has_waited = True
-        time.sleep(_RETRY_SECONDS)
-
-    with locked(stage.lock, stage.command, wait if writes_log() else None), note_written() as written:
+    announce = (lambda line: print_line(f"nfpi: {line}")) if writes_log() else None
+    with locked(stage.lock, stage.command, announce) as has_waited, committing():
         for path in stage.list_output_paths():
             remove_remains(path)
         if has_waited and stage.key and _is_made(stage):
@@ -92,7 +75,6 @@ def _run_stage(stage: Stage) -> None:
                 stage.list_output_paths(),
                 key=stage.own_key,
                 timed=[stage.get_path(name) for name in stage.timed],
-                digests=written.digests,
                 temporary=stage.temporary,
                 settings=stage.declaration,
                 inputs=stage.traced,
@@ -114,34 +96,12 @@ def _check_inputs(stage: Stage) -> None:
         if fault:
             raise ManifestError(f"{fault}: `snakemake` with its target makes it again")
     if not stage.many_runs:
-        chain.check_together(stage.traced, stage.output, ONE_RUN)
-    _check_identity(stage, chain)
+        chain.check_together(stage.traced, stage.output)
     if stage.key and stage.key != stage.own_key:
         raise ConfigError(
             f"{stage.output}: expected the settings and inputs of the call that planned this job, received changed "
             "ones: set them back, or call snakemake again; by hand, leave out --key"
         )
-
-
-def _check_identity(stage: Stage, chain: Chain) -> None:
-    """Check that the inputs are of the seed and the λ of the stage's run, if it has one.
-
-    Raises:
-        ManifestError: an input is of another run.
-    """
-    identity = getattr(stage, "identity", None)
-    run = {} if identity is None else Run.from_json(identity).to_json()
-    places = [stage.output / found.path for found in stage.traced if found.path and not found.apart] if run else []
-    for place in dict.fromkeys([*places, *(below for path in places for below, _ in chain.walk(path))]):
-        manifest = chain.read(place)
-        settings = {} if manifest is None else manifest.settings
-        weight = settings.get("weight") if "learn" not in settings else None  # whose Gaussians are an input
-        known = {"seed": settings.get("seed"), "lambda": weight, **(settings.get("identity") or {})}
-        for name in ("seed", "lambda"):
-            if name in run and known[name] not in (None, run[name]):
-                raise ManifestError(
-                    f"{stage.output}: expected inputs with {name} = {run[name]} like the run, received {known[name]}"
-                )
 
 
 def _is_made(stage: Stage) -> bool:

@@ -1,41 +1,28 @@
-"""Commands that inspect presets, machines and runs: targets with times, a check of a machine, progress and logs."""
+"""Commands that inspect presets, machines and runs: targets with times, a check of a machine, and progress."""
 
 from __future__ import annotations
 
-import itertools
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config.base import NonNegativeInt
 from nfpi.config.metrics import MISMATCH_LIMIT, find_metric
 from nfpi.config.resolution import Resolved, resolve
+from nfpi.config.settings import Config
 from nfpi.results.numbers import format_duration, format_measurement
-from nfpi.results.recorded.calls import (
-    Progress,
-    find_roots,
-    is_running,
-    list_logs,
-    read_modification_time,
-    read_progress,
-)
+from nfpi.results.recorded.calls import Progress, find_roots, read_progress
 from nfpi.results.recorded.csv_files import Row, format_lines
 from nfpi.results.recorded.runs import MISMATCH_ADVICE
-from nfpi.runs import LOGS_FOLDER, Run, parse_run_folder
 from nfpi.runtime.faults import escape_controls
-from nfpi.runtime.job_log import STATE_SUFFIX, read_last_lines, read_state
 from nfpi.runtime.location import CONFIG_FILE, find_workflow
 from nfpi.stages.base import Command
 from nfpi.stages.keys import SettingsKeys
-from nfpi.stages.results import find_needed_jobs
 
-_TARGET_HEADING = ("target", "content", "took")
+_TARGET_HEADING = ("target", "content")
 _OTHERS = {
     "all": "all tables and figures, and the claims",
     "costs": "hours and memory of the jobs behind the tables",
@@ -44,15 +31,12 @@ _OTHERS = {
 }
 
 
-def print_rows(
-    heading: Sequence[str], rows: Sequence[Row], styles: Iterable[str | None] = itertools.repeat(None)
-) -> None:
+def print_rows(heading: Sequence[str], rows: Sequence[Row]) -> None:
     """Print rows as a table with four decimals on a terminal, else as tab-separated lines with all digits.
 
     Args:
         heading: names of the columns.
         rows: at least one row of values.
-        styles: style of each row on a terminal, such as `bold red`.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -65,9 +49,8 @@ def print_rows(
     for name, value in zip(heading, rows[0], strict=True):
         table.add_column(name, justify="right" if isinstance(value, float) else "left", overflow="fold")
     table.columns[0].no_wrap = True  # paths of runs are to be copied
-    for row, style in zip(rows, styles, strict=False):
-        cells = (f"{value:.4f}" if isinstance(value, float) else escape_controls(value) for value in row)
-        table.add_row(*cells, style=style)
+    for row in rows:
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else escape_controls(value) for value in row))
     # brackets in names are not markup
     Console(markup=False, highlight=False).print(table)
 
@@ -91,11 +74,7 @@ class PresetCommand(Command):
 
 
 class ListTargets(PresetCommand):
-    """List the targets of a preset, with their times.
-
-    Prints what `snakemake TARGET` makes, and the time that the jobs of tables took so far. Jobs that tables share are
-    counted in each.
-    """
+    """List the targets of a preset, with what `snakemake TARGET` makes."""
 
     command = "targets"
     group = "prepare runs"
@@ -106,32 +85,18 @@ class ListTargets(PresetCommand):
         Raises:
             ConfigError: the settings are invalid, or their file is not found.
         """
-        print_rows(_TARGET_HEADING, list(_list_targets(self.resolve(find_workflow() / CONFIG_FILE))))
+        print_rows(_TARGET_HEADING, list(_list_targets(self.resolve(find_workflow() / CONFIG_FILE).config)))
 
 
-def _list_targets(resolved: Resolved) -> Iterator[tuple[str, ...]]:
-    config, took = resolved.config, _sum_times(resolved.results / resolved.preset)
+def _list_targets(config: Config) -> Iterator[tuple[str, str]]:
     for name, table in config.tables.items():
-        yield name, table.title, took.get(name, "")
+        yield name, table.title
     for name, figure in config.figures.items():
         table_name = getattr(figure, "table", None)
-        yield name, figure.title + (f" (made with {table_name})" if table_name else ""), ""
+        yield name, figure.title + (f" (made with {table_name})" if table_name else "")
     if config.claims:
-        yield "claims", "verdicts on the claims", ""
-    for name, content in _OTHERS.items():
-        yield name, content, took.get(name, "")
-
-
-def _sum_times(root: Path) -> dict[str, str]:
-    """Return the wall-clock time of the jobs behind each table, and of all; empty if none has run."""
-    from nfpi.results.costs import ALL, read_jobs, sum_costs
-
-    jobs = read_jobs(root)
-    if jobs.empty:
-        return {}
-    sums = sum_costs(jobs, find_needed_jobs(root))
-    sums = sums[sums["stage"] == ALL].set_index("table")["hours"]
-    return {str(table): format_duration(3600 * hours) for table, hours in sums.items()}
+        yield "claims", "verdicts on the claims"
+    yield from _OTHERS.items()
 
 
 class CheckDevice(PresetCommand):
@@ -168,16 +133,6 @@ class CheckDevice(PresetCommand):
 _RUN_HEADING = ("run", "state", "result", "time (min)", "detail")
 _MAIN_METRICS = ("nf_acc", "cnn_acc", "top1")
 """main metrics of runs"""
-_STATE_STYLES = {
-    "running": "cyan",
-    "done": "green",
-    "failed": "bold red",
-    "damaged": "bold red",
-    "diverged": "yellow",
-    "outdated": "yellow",
-}
-_POLL_SECONDS = 0.5
-"""seconds between two reads of the logs"""
 
 
 class ShowStatus(Command):
@@ -204,11 +159,7 @@ class ShowStatus(Command):
                 print()
             print(f"{root}: {_summarize(runs)}")
             if runs:
-                print_rows(
-                    _RUN_HEADING,
-                    [_format_cells(run) for run in runs],
-                    styles=[_STATE_STYLES.get(run.state) for run in runs],
-                )
+                print_rows(_RUN_HEADING, [_format_cells(run) for run in runs])
             for reason in chain.unknown.values():
                 print(f"not compared with settings: {reason}", file=sys.stderr)
             if any(run.metrics.get("mismatch", 0.0) > MISMATCH_LIMIT for run in runs):
@@ -226,78 +177,3 @@ def _format_cells(run: Progress) -> tuple[str, ...]:
     entry = find_metric(name) if name else None
     result = f"{entry.label} {format_measurement(run.metrics[entry.name], entry)}" if entry else ""
     return run.run.folder, run.state, result, f"{run.seconds / 60:.1f}", run.detail
-
-
-class ShowLog(Command):
-    """Print the log of a run's training, and follow it.
-
-    Of an active run, or one whose last job failed, prints the last log, and follows it while the run is active.
-    """
-
-    command = "log"
-    group = "look at results"
-
-    folder: CliPositionalArg[Path]
-    """folder of the run as printed by `nfpi status`, or with that of its preset before it, unless that is in results"""
-    lines: NonNegativeInt = 20
-    """number of lines to begin with"""
-
-    def run(self) -> None:
-        """Print the end of the latest log, then follow it while the run is active; Ctrl-C stops.
-
-        Raises:
-            FileNotFoundError: the run does not exist or has no log yet.
-        """
-        root, run = _find_run(self.folder)
-        shown: dict[Path, int] = {}
-        with suppress(KeyboardInterrupt):
-            while True:
-                active = is_running(root, run)  # checked first, so that the last lines are read too
-                # there is none for a moment, as Snakemake removes the log before the job is tried again
-                for path in _choose_log(list_logs(root, run), active):
-                    if path not in shown:
-                        print(f"==> {path} <==")
-                        shown[path] = path.stat().st_size if path.exists() else 0
-                        for line in read_last_lines(path, self.lines):
-                            print(line)
-                    shown[path] = _print_from_offset(path, shown[path])
-                sys.stdout.flush()
-                if not active:
-                    return
-                time.sleep(_POLL_SECONDS)
-
-
-def _choose_log(logs: list[Path], active: bool) -> list[Path]:
-    """Return the last log, or that of the training if the run is not active and its last job has not failed."""
-    trainings = [path for path in logs if path.name.startswith("train_")]
-    job = read_state(logs[-1].with_name(f"{logs[-1].name}{STATE_SUFFIX}")) if logs else None
-    has_ended = not active and (job is None or job.state == "done")
-    return trainings[-1:] if has_ended and trainings else logs[-1:]
-
-
-def _find_run(name: Path) -> tuple[Path, Run]:
-    candidates = [(parent, name.relative_to(parent)) for parent in name.parents if (parent / LOGS_FOLDER).is_dir()]
-    with suppress(FileNotFoundError):
-        candidates += [(root, name) for root in find_roots(Path("results"))]
-    found = [
-        (read_modification_time(logs[-1]), root, run)
-        for root, folder in candidates
-        if (run := parse_run_folder(folder.as_posix())) is not None and (logs := list_logs(root, run))
-    ]
-    if not found:
-        raise FileNotFoundError(f"{name}: expected a run with a log, received none (nfpi status lists runs)")
-    _, root, run = max(found, key=lambda item: item[0])  # several presets may have the run
-    return root, run
-
-
-def _print_from_offset(path: Path, offset: int) -> int:
-    """Print a file from an offset on, or all of it if it is shorter (a new log), and return the offset of its end."""
-    try:
-        with path.open("rb") as file:
-            offset = offset if file.seek(0, 2) >= offset else 0
-            file.seek(offset)
-            added = file.read()
-    except OSError:
-        return offset
-    sys.stdout.write(added.decode("utf-8", errors="replace"))
-    return offset + len(added)

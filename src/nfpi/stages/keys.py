@@ -214,19 +214,15 @@ class SettingsKeys(Chain):
         self._known[planned.root.absolute()] = keys
         return keys
 
-    def find_key(self, path: Path) -> str | None:
-        """Return the key that the product at the path of a manifest should have; None if that is unknown."""
-        keys, manifest = self.find_keys(path.parent), self.read(path)
-        job = None if keys is None else self.find_job(path, keys)
-        if keys is None or job is None or manifest is None:
-            return None
-        return keys.of(job) if manifest.stage == job.stage.command else ""  # no product has the latter
-
     def find_fault(self, path: Path) -> str:
         """Describe in one line why the outputs of a manifest should be made again; empty if they should not."""
-        keys = self.find_keys(path.parent)
+        keys, manifest = self.find_keys(path.parent), self.read(path)
         job = None if keys is None else self.find_job(path, keys)
-        if self.read(path) is not None:
+        if manifest is not None:
+            expected = None if keys is None or job is None else keys.of(job)
+            is_other = job is not None and manifest.stage != job.stage.command
+            if is_other or expected not in (None, manifest.key):
+                return f"{path}: expected {manifest.product} made with the present settings, received other ones"
             fault = super().find_fault(path)
             changed = "" if fault or keys is None or job is None else keys.find_changed_input(job)
             return fault or (changed and f"{path}: expected the present inputs, received others: {changed}")

@@ -6,8 +6,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import model_validator
-
 from nfpi.config.base import EXECUTION, NonNegativeFloat, PositiveInt, Seed, Start
 from nfpi.config.flows import FLOWS, FlowConfig, TrainingConfig
 from nfpi.config.priors import PRIORS, LearnedMethod, PriorConfig
@@ -55,10 +53,8 @@ class FlowStage(TrainingStage):
         from nfpi.data.store import read_image_set
         from nfpi.runtime.device import make_device
         from nfpi.training.batches import TrainingData
-        from nfpi.training.tracking import require_tracker
 
         device = make_device(self.training.precision, self.devices)
-        require_tracker(self.training)
         train, validation = (read_image_set(self.data / split) for split in ("train", "validation"))
         held_out = validation if len(validation) else None
         return device, TrainingData(train, held_out, self.training, device.device, device.processes)
@@ -88,12 +84,6 @@ class StartFlow(FlowStage):
     def declaration(self) -> dict[str, Any]:
         """All that the initial state depends on; of the training, what its epochs before the fit depend on."""
         return super().declaration | {"training": self.training.select_initial_state_settings()}
-
-    @model_validator(mode="after")
-    def _check_flow(self) -> StartFlow:
-        if self.flow.training:
-            raise ValueError("flow: expected settings of training in --training, received them in --flow")
-        return self
 
     def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
         """Return the splits."""
@@ -153,7 +143,7 @@ class TrainFlow(FlowStage):
     weight: NonNegativeFloat = 0.0
     """λ of Eq. 4, if the Gaussians are learned"""
     identity: dict[str, Any] | None = None
-    """identity of the run, which the initial state and the Gaussians must belong to"""
+    """identity of the run"""
 
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
@@ -210,9 +200,6 @@ class TrainFlow(FlowStage):
             state = continue_training(state, prior, data, device, checkpoints, learned, self.output)
         if not device.processes.first:
             return
-        further: dict[str, Any] = {"devices": device.processes.count, "threads": device.threads}
-        if len(state.precisions) > 1:  # it changed when the training was resumed; `training.precision` is the last
-            further["precisions"] = state.precisions
         model = assemble_model(
             state,
             prior,
@@ -221,7 +208,8 @@ class TrainFlow(FlowStage):
             training=self.training.model_dump() | {"precision": device.precision},
             data=describe_images(data.train),
             digests=digest_images(data.train.images),
-            **further,
+            devices=device.processes.count,
+            threads=device.threads,
         )
         write_log(self.get_path("history"), state.log)
         ClassConditionalFlow(**model).write(self.get_path("config").parent)

@@ -80,7 +80,6 @@ class FlowTraining(Training):
         self._objective = NegativeLogLikelihood(state.flow, compiler, self._batch_size, self.config.posterior_weight)
         self._likelihood = device.setup(self._objective).train()
         self._record_bounds()
-        state.note_precision(device.precision)
 
     def run(self, checkpoints: Checkpoints | None, tracked: Path | None, progress: bool | None) -> None:
         """Train; see :func:`continue_training` for the arguments."""

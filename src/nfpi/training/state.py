@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -31,8 +30,6 @@ from nfpi.runtime.tensors import load_state, load_tensors, save_tensors, select_
 from nfpi.training.loop import LogRow, State, make_loss_error
 from nfpi.training.optimizers import collect_moments, load_moments, make_optimizer
 
-logger = logging.getLogger(__name__)
-
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -41,13 +38,6 @@ class _Learner(Record):
     config: dict[str, Any]
     steps: NonNegativeInt
     loss: float | None
-
-
-class _Part(Record):
-    """Precision of the steps after a step."""
-
-    after_step: NonNegativeInt
-    precision: str
 
 
 class _Header(Record):
@@ -60,7 +50,6 @@ class _Header(Record):
     log: list[LogRow]
     learner: _Learner | None = None
     series_bounds: list[float] | None = None
-    precisions: list[_Part]
 
 
 class WeightAverage(Generic[Module]):
@@ -118,8 +107,6 @@ class TrainingState(State):
             bounds are held.
         series_largest: largest bound of |S_ij| that each coupling's weights gave in the steps since `series_bounds`
             were chosen, (number of couplings,); None: no bounds are held.
-        precisions: `precision` of the steps that follow `after_step`, until the next entry; several if the training was
-            resumed on another kind of device.
     """
 
     name: ClassVar[str] = "flow"
@@ -128,7 +115,6 @@ class TrainingState(State):
     learner: PriorLearner | None = None
     series_bounds: list[float] | None = None
     series_largest: Tensor | None = None
-    precisions: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def new(cls, flow: ImageFlow, config: TrainingConfig, seed: int, steps_per_epoch: int) -> TrainingState:
@@ -152,26 +138,11 @@ class TrainingState(State):
         """The flow with averaged weights."""
         return self.average.module
 
-    def note_precision(self, precision: str) -> None:
-        """Record the precision of the steps that follow; warn if it differs from that of the steps before."""
-        self.precisions = [part for part in self.precisions if part["after_step"] < self.step]
-        before = self.precisions[-1]["precision"] if self.precisions else None
-        if before is not None and before != precision:
-            logger.warning(
-                "training: resumed in precision %s after step %d, which was in %s", precision, self.step, before
-            )
-        if before != precision:
-            self.precisions.append({"after_step": self.step, "precision": precision})
-
     def serialize(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the state as tensors and a JSON header."""
         tensors, header = super().serialize()
         tensors |= {f"average.{name}": value for name, value in self.averaged_flow.state_dict().items()}
-        header |= {
-            "flow": self.flow.description,
-            "optimizer": type(self.optimizer).__name__,
-            "precisions": self.precisions,
-        }
+        header |= {"flow": self.flow.description, "optimizer": type(self.optimizer).__name__}
         if self.series_bounds is not None:
             header["series_bounds"] = self.series_bounds
         if self.series_largest is not None:
@@ -229,7 +200,6 @@ class TrainingState(State):
             state.restore(tensors, header)
             load_state(state.averaged_flow, select_prefix(tensors, "average."))
             state.series_bounds = found.series_bounds
-            state.precisions = [part.model_dump() for part in found.precisions]
             if "series_largest" in tensors:
                 state.series_largest = tensors["series_largest"].to(device)
                 if state.series_largest.shape != (len(found.series_bounds or ()),):

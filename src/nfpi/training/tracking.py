@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfpi.config.base import ConfigError
-from nfpi.config.flows import TrainingConfig
 from nfpi.data.domain import PixelDomain
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.divergence import NOT_FINITE
@@ -28,22 +27,6 @@ logger = logging.getLogger(__name__)
 
 EVENTS, SAMPLES = "tracking", "samples"
 _MAX_CLASSES, _PER_CLASS = 10, 10
-
-
-def require_tracker(config: TrainingConfig) -> None:
-    """Check that TensorBoard is installed if the training is tracked.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    if config.tracking is None:
-        return
-    try:
-        import torch.utils.tensorboard  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"training.tracking: expected tensorboard (pip install 'nfpi[tracking]'), received none ({error})"
-        ) from None
 
 
 @contextmanager
@@ -86,9 +69,17 @@ def _name_grid(epoch: int) -> str:
 
 
 def _open_events(folder: Path, log: Sequence[LogRow]) -> SummaryWriter:
-    """Open an event file with the previous epochs of the log."""
-    from torch.utils.tensorboard import SummaryWriter
+    """Open an event file with the previous epochs of the log.
 
+    Raises:
+        ConfigError: TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            f"training.tracking: expected tensorboard (pip install 'nfpi[tracking]'), received none ({error})"
+        ) from None
     events = SummaryWriter(folder)
     _write_rows(events, log)
     return events

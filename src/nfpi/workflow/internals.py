@@ -2,8 +2,7 @@
 
 The executor waits while SLURM's controller does not answer, e.g. because it is restarted. Otherwise, a job would use up
 its retries in a minute, because `sbatch` fails within seconds. Moreover, after five failed status queries, Snakemake
-would wait forever for its running jobs (snakemake-executor-plugin-slurm 2.8.0). And if the time limit of a job passes
-meanwhile, the controller counts the job as timed out when it is back, although it has ended well.
+would wait forever for its running jobs (snakemake-executor-plugin-slurm 2.8.0).
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from nfpi.config.base import ConfigError
-from nfpi.runtime.manifests import identify_manifest
-from nfpi.stages.jobs import MANIFEST
 from nfpi.workflow.jobs import Jobs, has_gpu
 
 _PLUGIN = "snakemake_executor_plugin_slurm"
@@ -28,8 +25,6 @@ _PING_SECONDS = 15.0
 
 _cancelled = threading.Event()
 """Set when Snakemake cancels its jobs, which ends all waiting."""
-_manifests: dict[Any, tuple[int, int] | None] = {}
-"""Manifests of the outputs of jobs before their submission."""
 
 
 def use_this_machine(workflow: Any, cores: int) -> None:
@@ -123,39 +118,10 @@ def make_executor_wait() -> None:
         return
     plugin.nfpi_waits = True
     executor = plugin.Executor
-    executor.run_jobs = _wrap_jobs(executor.run_jobs)
-    executor.report_job_error = _wrap_error(executor.report_job_error)
     executor.run_job = _wrap_submission(executor.run_job)
     executor.run_array_jobs = _wrap_submission(executor.run_array_jobs)
     executor.check_active_jobs = _wrap_check(executor.check_active_jobs)
     executor.cancel = _wrap_cancellation(executor.cancel)
-
-
-def _wrap_jobs(run: Callable[[Any, list[Any]], None]) -> Callable[[Any, list[Any]], None]:
-    """Return a method that notes the manifests of the jobs' outputs, then calls `run`."""
-
-    def note_and_run(self: Any, jobs: list[Any]) -> None:
-        _manifests.update({job: _identify_manifest(job) for job in jobs})
-        run(self, jobs)
-
-    return note_and_run
-
-
-def _identify_manifest(job: Any) -> tuple[int, int] | None:
-    return identify_manifest(Path(getattr(job.output, MANIFEST, "")))
-
-
-def _wrap_error(report: Callable[..., None]) -> Callable[..., None]:
-    """Return a method that calls `report` unless the job has written its manifest, which a stage does last."""
-
-    def report_unless_complete(self: Any, job: Any, *arguments: Any, **options: Any) -> None:
-        if _identify_manifest(job.job) in (None, _manifests.get(job.job)):
-            report(self, job, *arguments, **options)
-        else:
-            self.logger.warning(f"SLURM counts job {job.external_jobid} as failed, but its result is complete.")
-            self.report_job_success(job)
-
-    return report_unless_complete
 
 
 def _wrap_submission(submit: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:

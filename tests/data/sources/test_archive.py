@@ -76,17 +76,6 @@ def test_an_archive_is_unpacked_once_until_it_changes(image_folder, tmp_path):
     assert len(_load(archive, tmp_path / "downloads").splits["train"][0]) == len(before.splits["train"][0]) - 1
 
 
-def test_an_unpacked_copy_that_was_altered_is_unpacked_again(image_folder, tmp_path):
-    archive = _archive(image_folder, tmp_path / "packed" / "animals", "zip", "files")
-    _load(archive, tmp_path / "downloads")
-    one = next((tmp_path / "downloads").rglob("train/bee/*.png"))
-    whole, status = one.read_bytes(), one.stat()
-    one.write_bytes(bytes(len(whole)))
-    os.utime(one, ns=(status.st_atime_ns, status.st_mtime_ns))
-    _load(archive, tmp_path / "downloads")
-    assert one.read_bytes() == whole
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_a_cut_archive_is_refused_wherever_it_is_cut(image_folder, tmp_path, form):
     archive = _archive(image_folder, tmp_path / "packed" / "animals", form, "files")

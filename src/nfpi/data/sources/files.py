@@ -11,8 +11,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
-import shutil
 import tarfile
 import zipfile
 from collections.abc import Collection, Iterable
@@ -30,8 +30,10 @@ from nfpi.data.sources.published import FASHION_MNIST_FILES, find_idx
 from nfpi.data.writer import replace_folder
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import file_digest, is_below, write_atomically
-from nfpi.runtime.locks import locked_in_turn
+from nfpi.runtime.locks import locked
 from nfpi.runtime.signals import Interrupted
+
+logger = logging.getLogger(__name__)
 
 AUTOENCODER_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 _THREADS = 8
@@ -144,8 +146,7 @@ def _read_status(files: Iterable[Path]) -> np.ndarray:
 def find_image_root(folder: Path | None, download_folder: Path, limits: ArchiveLimits = _DEFAULT_LIMITS) -> Path:
     """Return the folder that contains train/class/image or class/image: `folder` itself, or the unpacked archive.
 
-    An archive is unpacked into `download_folder` once, by one process while others wait, and again if it or what was
-    unpacked has changed.
+    An archive is unpacked into `download_folder` once, by one process while others wait, and again if it has changed.
     In the archive, the images may be nested in further folders.
 
     Raises:
@@ -159,24 +160,13 @@ def find_image_root(folder: Path | None, download_folder: Path, limits: ArchiveL
     status = folder.stat()
     key = hashlib.sha256(f"{folder.resolve()} {status.st_size} {status.st_ctime_ns}".encode()).hexdigest()[:12]
     place = download_folder / f"{folder.name.split('.')[0]}-{key}"
-    contents = download_folder / f".{place.name}.contents"
-    with locked_in_turn(download_folder / f".{place.name}.lock", f"unpack {folder}"):
-        if not contents.is_file() or contents.read_text() != _list_contents(place):  # or altered since
-            shutil.rmtree(place, ignore_errors=True)
+    with locked(download_folder / f".{place.name}.lock", f"unpack {folder}", logger.info):
+        if not place.is_dir():
             with replace_folder(place, []) as unpacked:
                 _unpack(folder, unpacked, limits)
-            write_atomically(contents, _list_contents(place))
     while (outer := _find_outer_folder(place)) is not None:
         place = outer
     return place
-
-
-def _list_contents(place: Path) -> str:
-    """Return a digest of names, sizes and times (`ctime`, which programs cannot set) of all files in a folder."""
-    files = sorted(Path(folder, name) for folder, _, names in os.walk(place) for name in names)
-    found = ((file, file.stat()) for file in files)
-    status = [(file.relative_to(place).as_posix(), status.st_size, status.st_ctime_ns) for file, status in found]
-    return hashlib.sha256(repr(status).encode()).hexdigest()
 
 
 def _find_outer_folder(place: Path) -> Path | None:

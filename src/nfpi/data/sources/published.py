@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,12 @@ from nfpi.config.base import Split
 from nfpi.config.datasets import DataError, DatasetConfig
 from nfpi.data.prepare import SourceImages
 from nfpi.runtime.faults import format_error
-from nfpi.runtime.locks import locked_in_turn
+from nfpi.runtime.locks import locked
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10  # takes as long to import as torch
+
+logger = logging.getLogger(__name__)
 
 FASHION_MNIST_FILES: dict[Split, tuple[str, str]] = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -98,7 +101,7 @@ def _download(kind: type[Any], folder: Path) -> Path:
     """
     name = kind.__name__
     try:
-        with locked_in_turn(folder / f".{name}.lock", f"fetch {name}"):
+        with locked(folder / f".{name}.lock", f"fetch {name}", logger.info):
             kind(folder, download=True)
     except (OSError, RuntimeError) as error:
         reason = format_error(error)

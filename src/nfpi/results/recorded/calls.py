@@ -229,24 +229,14 @@ def read_progress(root: Path, chain: Chain | None = None) -> list[Progress]:
     return [_determine_progress(root, run, recorded.get(run)) for run in runs]
 
 
-def list_logs(root: Path, run: Run) -> list[Path]:
-    """Return the logs of the jobs of a run, oldest first."""
-    return _list_job_files(root, run, LOG_SUFFIX)
-
-
-def _list_job_files(root: Path, run: Run, suffix: str) -> list[Path]:
-    """Return the files of the jobs of a run in `logs/` with a suffix, oldest first."""
+def _list_states(root: Path, run: Run) -> list[Path]:
+    """Return the files of the states of a run's jobs, oldest first."""
     folders = _list_folders(root / LOGS_FOLDER / run.folder, run)
-    return sorted((path for folder in folders for path in folder.glob(f"*{suffix}")), key=read_modification_time)
+    return sorted((path for folder in folders for path in folder.glob(f"*{_STATE}")), key=_read_modification_time)
 
 
 def _name_job(state: Path) -> str:
     return state.name.removesuffix(_STATE)
-
-
-def is_running(root: Path, run: Run) -> bool:
-    """Return whether a job of the run is running."""
-    return bool(_find_holder(root, run))
 
 
 def _determine_progress(root: Path, run: Run, recorded: RecordedRun | None) -> Progress:
@@ -259,7 +249,7 @@ def _determine_progress(root: Path, run: Run, recorded: RecordedRun | None) -> P
 
 def _find_state(root: Path, run: Run, recorded: RecordedRun | None) -> tuple[str, str]:
     """Return the state and the detail of a run."""
-    jobs = _list_job_files(root, run, _STATE)
+    jobs = _list_states(root, run)
     last = _name_job(jobs[-1]) if jobs else ""
     if holder := _find_holder(root, run):
         epoch = _describe_epoch(read_state(jobs[-1])) if jobs else ""
@@ -299,7 +289,7 @@ def _find_fault(root: Path, run: Run, jobs: list[Path]) -> tuple[str, str] | Non
     metrics = root / run.folder / METRICS_FILE
     newest = {path.parent: path for path in jobs}.values()
     for path in sorted(newest, key=jobs.index, reverse=True):
-        if read_modification_time(path) < read_modification_time(metrics):
+        if _read_modification_time(path) < _read_modification_time(metrics):
             break
         job = read_state(path) or JobState()
         if job.state == "failed":
@@ -309,7 +299,7 @@ def _find_fault(root: Path, run: Run, jobs: list[Path]) -> tuple[str, str] | Non
     return None
 
 
-def read_modification_time(path: Path) -> float:
+def _read_modification_time(path: Path) -> float:
     """Return the modification time of a file, 0 if it is missing: Snakemake removes logs before retrying a job."""
     try:
         return path.stat().st_mtime
