@@ -6,7 +6,7 @@ Titles and captions are those of the settings in settings.json.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
 from nfpi.results.tables.building import read_table
 from nfpi.results.tables.layout import lay_out
 from nfpi.results.tables.markup import TextTable, load_templates
-from nfpi.results.tables.rows import compose_classify_command, find_best_flow, list_tabled_runs
-from nfpi.runs import COLLECTED_FOLDER, FIGURES_FOLDER, PRESET_FILE, TABLES_FOLDER, Run
+from nfpi.results.tables.rows import compose_classify_command, find_best_flow
+from nfpi.runs import COLLECTED_FOLDER, FIGURES_FOLDER, PRESET_FILE, TABLES_FOLDER
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import write_atomically
@@ -85,7 +85,6 @@ def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
     add_differing_settings(everything, kinds)
     jobs = read_jobs(root)
     outdated = sum(bool(item.outdated) for item in recorded)
-    untabled = _find_untabled_runs(recorded, config)
     frames = {table.name: table.frame for table in tables if table.frame is not None}
     best_run = find_best_flow(root, config, frames) if config is not None else None
     best = next((run for run in runs if run.recorded.run == best_run), None)
@@ -93,10 +92,7 @@ def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
     own = best if not is_of_paper else None
     if own is not None:
         add_misclassified_images(root, own)
-    headlines = show_headlines(
-        [item for item in recorded if not (item.outdated or item.run in untabled)],
-        list(frames.values()),
-    )
+    headlines = list(show_headlines(list(frames.values())))
     problems += [f"{'1 run:' if outdated == 1 else f'{outdated} runs, each'} {OUTDATED}"] if outdated else []
     problems += [fault for shown in (claims, *tables, *figures) for fault in shown.faults]
     problems += [fault for run in everything for fault in run.faults]
@@ -111,7 +107,7 @@ def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
         "samples": _choose_samples(best, figures),
         "own": own,
         "command": compose_classify_command(root, own.recorded.run) if own is not None else "",
-        "facts": _list_facts(recorded, untabled, 3600 * jobs["hours"].sum()),
+        "facts": _list_facts(recorded, 3600 * jobs["hours"].sum()),
         "problems": [problem.replace(f"{root}/", "") for problem in problems],
         "title_of_problems": "Missing, damaged or outdated" if outdated else "Missing or damaged",
         "claims": claims,
@@ -144,16 +140,7 @@ def _read_config(root: Path, problems: list[str]) -> Config | None:
         return None
 
 
-def _find_untabled_runs(recorded: Sequence[RecordedRun], config: Config | None) -> set[Run]:
-    """Return the runs that no table needs, such as those of λ that the preset had earlier; empty without settings."""
-    if config is None:
-        return set()
-    runs = list_tabled_runs(config)
-    needed = {*runs, *(run.of_flow for run in runs if run.flow), *map(config.fine_tuned_from, runs)}
-    return {item.run for item in recorded if item.run not in needed}
-
-
-def _list_facts(recorded: Sequence[RecordedRun], untabled: Collection[Run], seconds: float) -> list[tuple[str, str]]:
+def _list_facts(recorded: Sequence[RecordedRun], seconds: float) -> list[tuple[str, str]]:
     """Summarise data sets, seeds, runs, times and commits."""
     runs = Counter("classifier" if item.run.classifier else "flow" for item in recorded)
     diverged = sum(bool(item.divergence) for item in recorded)
@@ -163,7 +150,6 @@ def _list_facts(recorded: Sequence[RecordedRun], untabled: Collection[Run], seco
         ("Data", ", ".join(dict.fromkeys(item.run.dataset for item in recorded))),
         ("Seeds" if len(seeds) > 1 else "Seed", ", ".join(map(str, seeds))),
         ("Runs", ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in runs.items())),
-        ("In no table of the preset", f"{len(untabled)} of them" if untabled else ""),
         ("Diverged", str(diverged) if diverged else ""),
         ("Time of all jobs", format_duration(seconds) if seconds else ""),
         ("Commit", ", ".join(filter(None, dict.fromkeys(commit[:7] + commit[40:] for commit in commits)))),
