@@ -71,7 +71,7 @@ def read_csv(
     """
     import pandas as pd
 
-    columns = columns | dict.fromkeys(set(optional) & set(read_header(path)), "float64")
+    columns = {**columns, **dict.fromkeys(set(optional) & set(read_header(path)), "float64")}
     cells = _read_cells(path, columns, infinite)
     return pd.DataFrame({name: pd.Series(values, dtype=columns.get(name, "str")) for name, values in cells.items()})
 
