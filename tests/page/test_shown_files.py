@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import pandas as pd
 
+from nfpi.config.settings import Config
 from nfpi.page.write import read_figures, read_shown_claims, read_tables
 from nfpi.results.claims.judging import COLUMNS
 from nfpi.results.claims.layout import write_claims
 
+from .conftest import CONFIG
 
-def test_files_of_a_table_are_its_own(results):
+
+def test_files_of_a_table_and_of_a_figure_are_their_own(results):
     results.tabulate("table2.small", "a smaller one")
-    tables = read_tables(results.root, None)
-    assert [table.name for table in tables] == ["table2", "table2.small"]
-    for table in tables:
-        assert table.files == [f"tables/{table.name}.{form}" for form in ("csv", "html", "md", "tex")]
-
-
-def test_files_of_a_figure_are_its_own(results):
     results.draw("samples.small")
     (results.root / "figures/samples.csv").touch()
-    samples, small = read_figures(results.root, None)[2:]
+    config = Config.model_validate(CONFIG)
+    (table,) = read_tables(results.root, config)
+    assert table.files == [f"tables/table2.{form}" for form in ("csv", "html", "md", "tex")]
+    _, samples = read_figures(results.root, config)
     assert samples.files == ["figures/samples.csv", "figures/samples.png"]
-    assert small.files == ["figures/samples.small.png"]
 
 
 def test_verdicts_are_shown_without_their_figure(tmp_path):

@@ -21,15 +21,15 @@ import torch
 
 from nfpi.cli import main
 from nfpi.config.resolution import resolve
-from nfpi.config.settings import Config
 from nfpi.data import write_image_set
 from nfpi.data.store import read_image_set
 from nfpi.page.runs import read_agreement
 from nfpi.page.write import read_page, write_page
-from nfpi.results.recorded.calls import SETTINGS_FILE, StoredSettings, write_settings
+from nfpi.results.recorded.calls import SETTINGS_FILE
 from nfpi.results.recorded.predictions import write_predictions
 from nfpi.results.recorded.runs import OUTDATED, find_runs
 from nfpi.runs import PRESET_FILE, Run
+from nfpi.runtime.formats import FormatError
 from nfpi.runtime.manifests import SUFFIX, Input, read_manifest, write_manifest
 from nfpi.workflow import Plan
 from nfpi.workflow.records import write_page_at_end
@@ -38,7 +38,6 @@ from .conftest import (
     AUGMENTED,
     BASELINE,
     CLASSES,
-    CONFIG,
     DIVERGED,
     FITTED,
     ON_GENERATED_IMAGES,
@@ -66,10 +65,9 @@ def test_the_page_shows_numbers_tables_figures_and_runs(page):
     text = text_of(page)
     for part in ("preset mine", "animals 95 % mef, fpi, λ = 10⁴", "λ = 0: 80 %", "the paper: 96 % (difference −1)"):
         assert part in text
-    for part in ("Top-1 on animals 85 %", "class 1 at iteration 2", "brier_of_mine", f"{N} test images"):
+    for part in ("class 1 at iteration 2", "brier_of_mine", f"{N} test images"):
         assert part in text
-    for escaped in (TITLE, "a <machine>"):
-        assert escaped in text
+    assert TITLE in text
     assert "Missing or damaged" not in text
 
 
@@ -99,10 +97,8 @@ def test_runs_stand_with_what_was_made_of_them(finished_results):
     assert len(shown[FITTED].curves) == len(shown[FITTED].samples) == 1
     agreement = shown[FITTED].agreement
     assert agreement.classes == CLASSES
-    assert sum(map(sum, agreement.counts)) == sum(bin.n for bin in agreement.bins) == N
+    assert sum(map(sum, agreement.counts)) == N
     assert shown[DIVERGED].agreement is None
-    assert ("prior.lambda", "10000.0") in shown[FITTED].settings
-    assert not any(name.startswith("training") for name, _ in shown[FITTED].settings)
 
 
 def test_a_flow_that_does_not_follow_its_prior_is_marked(results):
@@ -127,7 +123,6 @@ HUGE = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + _HEADER + struct.pack(">I"
         ("figures/samples.png", b"PNG"),
         ("figures/samples.png", HUGE),
         ("figures/figure1_full.png", None),
-        (SETTINGS_FILE, b"[]"),
     ],
 )
 def test_what_is_damaged_is_named_and_the_rest_is_shown(results, name, content):
@@ -227,8 +222,6 @@ def test_an_outdated_run_has_no_classes_of_the_present_data_set(outdated):
 def test_outdated_runs_are_marked_and_named_at_the_head(outdated):
     page = read_page(outdated.root)
     assert page["problems"] == [f"2 runs, each {OUTDATED}"]
-    text = text_of(write_page(outdated.root))
-    assert "NF-Acc on animals 80 %" in text, "the best run that is up to date"
 
 
 def test_a_page_of_runs_that_are_up_to_date_is_the_same_as_without_manifests(results):
@@ -394,48 +387,10 @@ def test_the_paper_is_named_only_above_results_of_its_presets(results):
     assert "BMVC 2024" not in text_of(write_page(results.root))
 
 
-def test_an_empty_folder_has_a_page(tmp_path):
-    assert "Results of preset" in text_of(write_page(tmp_path))
-
-
-def configure(results: Results, **changes: object) -> None:
-    """Write other settings of the preset."""
-    write_settings(results.root, StoredSettings.of("mine", Config.model_validate(CONFIG | changes)))
-
-
-def test_several_seeds_are_averaged_at_the_head(results):
-    configure(results, seeds=[0, 1])
-    results.measure(replace(FITTED, seed=1), nf_acc=97.0, validation_nf_acc=94.0)
-    results.measure(replace(BASELINE, seed=1), nf_acc=82.0, validation_nf_acc=70.0)
-    (headline, *_) = read_page(results.root)["headlines"]
-    assert headline.value == "96.0 %"
-    assert "mean of 2 seeds, standard deviation 1.4" in headline.notes
-    assert "λ = 0: 81.0 %" in headline.notes
-
-
-@pytest.mark.parametrize(("prior", "expected"), [("gmm", True), ("baseline-random", False)])
-def test_the_head_compares_with_the_baseline_unless_it_shows_one(results, prior, expected):
-    (results.root / SETTINGS_FILE).unlink()  # which runs tables need is unknown
-    results.measure(replace(BASELINE, prior=prior), nf_acc=99.5, validation_nf_acc=99.5)
-    (headline, *_) = read_page(results.root)["headlines"]
-    assert prior in headline.of
-    assert any(note.startswith("data-initialised, λ = 0: ") for note in headline.notes) == expected
-
-
-def test_runs_of_no_table_are_counted_but_not_averaged_at_the_head(results):
-    results.measure(replace(FITTED, seed=1), nf_acc=97.0, validation_nf_acc=99.0)
-    results.measure(replace(FITTED, weight=5e4), nf_acc=99.0, validation_nf_acc=99.0)
-    page = read_page(results.root)
-    assert page["headlines"][0].value == "95 %"
-    assert ("In no table of the preset", "2 of them") in page["facts"]
-
-
-def test_the_flow_of_a_classifier_is_a_run_of_the_preset(results):
-    table = CONFIG["tables"]["table2"] | {"experiments": CONFIG["tables"]["table2"]["experiments"][1:2]}
-    configure(results, tables={"table2": table}, figures={})
-    recorded = {run.recorded.run for flow in read_page(results.root)["runs"] for run in flow.with_classifiers}
-    others = len(recorded - {FITTED, AUGMENTED})
-    assert ("In no table of the preset", f"{others} of them") in read_page(results.root)["facts"]
+def test_damaged_settings_are_refused(results):
+    (results.root / SETTINGS_FILE).write_bytes(b"[]")
+    with pytest.raises(FormatError, match=SETTINGS_FILE):
+        write_page(results.root)
 
 
 def test_of_many_classes_only_mistakes_are_shown(results):

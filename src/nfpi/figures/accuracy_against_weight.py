@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nfpi.config.base import Name
-from nfpi.config.experiments import FigureSettings
 from nfpi.config.metrics import metric
 from nfpi.config.settings import Config
-from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
+from nfpi.figures.drawn import Drawn, FigureInputs, TableFigure, register_figure
 from nfpi.figures.style import (
     LEGEND_HEIGHT,
     OKABE_ITO,
@@ -23,7 +22,6 @@ from nfpi.figures.style import (
     new_figure,
     notice,
 )
-from nfpi.runs import TABLES_FOLDER, Layout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,18 +40,13 @@ _SERIES: dict[str, dict[str, Any]] = {
 _DIVERGED, _PARTLY_DIVERGED = "diverged", "diverged for some seeds"
 
 
-class AccuracyFigure(FigureSettings):
+class AccuracyFigure(TableFigure):
     """NF-Acc and CNN-Acc against λ, from a table; drawn whenever this table is made."""
 
     title = "accuracy against λ"
     caption = "NF-Acc and CNN-Acc (%) of the test split against the weight λ of the repulsion."
-    is_quick = True
 
     table: Name = "table2"
-
-    def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:
-        """Return the csv file of the table."""
-        return {"table": [layout.path(f"{TABLES_FOLDER}/{self.table}.csv")]}
 
     def describe(self, config: Config) -> str:
         """Complete the caption with the table and the seeds."""
@@ -67,12 +60,11 @@ class AccuracyFigure(FigureSettings):
 @register_figure("accuracy_against_weight", AccuracyFigure)
 def draw(settings: AccuracyFigure, inputs: FigureInputs) -> Drawn:
     """Draw the accuracies of a table against λ; if it has none, or no row has a λ, draw a picture that says so."""
-    from nfpi.results.recorded.csv_files import read_csv, read_header
+    from nfpi.results.recorded.csv_files import read_csv
 
-    path = inputs.file("table")
     # users may choose any table, and other metrics for it
-    series = _select_series(read_header(path))
-    table = read_csv(path, COLUMNS | dict.fromkeys([c for name in series for c in (name, f"{name}_std")], "float64"))
+    table = read_csv(inputs.file("table"), COLUMNS, [column for name in _SERIES for column in (name, f"{name}_std")])
+    series = _select_series(table.columns)
     if not series or table["lambda"].isna().all():
         labels = " nor ".join(metric(name).label for name in _SERIES)
         fault = "no row has a λ" if series else f"neither {labels}"

@@ -116,7 +116,7 @@ def find_logs(root: Path) -> Iterator[Path]:
 
 def _draw_log(path: Path, title: str) -> Figure:
     """Draw the curves of a log, or a notice that says why there are none; the title says if the training diverged."""
-    from nfpi.results.recorded.csv_files import read_csv, read_header
+    from nfpi.results.recorded.csv_files import read_csv
     from nfpi.runtime.divergence import Diverged, raise_if_marked
 
     lines = [textwrap.fill(title, 55).replace("/ ", "/")]  # textwrap breaks lines at the spaces after slashes
@@ -128,8 +128,7 @@ def _draw_log(path: Path, title: str) -> Figure:
         pass  # metrics.json is damaged, but the log can still be drawn
     try:
         columns = [column for series in _PANELS.values() for column in (*series, "seconds")]
-        types = {name: "float64" for name in read_header(path) if name in columns}
-        return draw_curves(read_csv(path, {"epoch": "int64", **types}), "\n".join(lines))
+        return draw_curves(read_csv(path, {"epoch": "int64"}, columns), "\n".join(lines))
     except ValueError as fault:
         return notice("\n".join(lines[1:] or [str(fault)]))
 

@@ -20,7 +20,7 @@ from nfpi.figures.style import (
     format_weight_label,
     new_figure,
 )
-from nfpi.results.metrics import Bin, compute_bins
+from nfpi.results.metrics import compute_bins
 from nfpi.results.statistics.abstention import compute_margins, compute_risks
 from nfpi.results.statistics.calibration import fit_temperature
 from nfpi.runs import PREDICTIONS_FILE, Layout, Run
@@ -94,8 +94,7 @@ def draw_reliability(predictions: Mapping[str, Sequence[Predictions]]) -> Figure
         for axes, title in zip(grid, ("without temperature", "with temperature"), strict=True):
             axes.plot([0, 1], [0, 1], color="0.4", linestyle="--", linewidth=0.8)
             for colour, (label, of_seeds) in zip(CLASS_COLOURS, predictions.items(), strict=False):
-                bins = _compute_bins(of_seeds, is_calibrated=axes is grid[1])
-                points = [bin.confidence for bin in bins], [bin.accuracy for bin in bins]
+                points = _compute_bins(of_seeds, is_calibrated=axes is grid[1])
                 axes.plot(*points, "o-", color=colour, markersize=3, linewidth=1.0, label=label)
             axes.set_ylabel("Accuracy")
             axes.set_title(title, loc="left")
@@ -105,8 +104,8 @@ def draw_reliability(predictions: Mapping[str, Sequence[Predictions]]) -> Figure
     return figure
 
 
-def _compute_bins(of_seeds: Sequence[Predictions], is_calibrated: bool) -> list[Bin]:
-    """Compute the bins of the test images of all seeds."""
+def _compute_bins(of_seeds: Sequence[Predictions], is_calibrated: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Compute mean confidence and accuracy of the bins of the test images of all seeds."""
     confidence = []
     for found in of_seeds:
         temperature = 1.0

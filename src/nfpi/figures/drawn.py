@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from nfpi.config.base import Name
 from nfpi.config.experiments import FIGURES, FigureSettings
 from nfpi.config.settings import Config
 from nfpi.figures.style import FigureError, notice, render_figure
-from nfpi.runs import IMAGE_SET_FILES, SPLITS, Layout
+from nfpi.runs import IMAGE_SET_FILES, SPLITS, TABLES_FOLDER, Layout
 from nfpi.runtime.files import write_atomically, written_together
 
 if TYPE_CHECKING:
@@ -57,6 +58,18 @@ class Drawn:
 
     pictures: Mapping[str, Figure]
     table: pd.DataFrame | None = None
+
+
+class TableFigure(FigureSettings):
+    """Base class of figures of a table of results; they are drawn whenever this table is made."""
+
+    is_quick = True
+
+    table: Name
+
+    def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:
+        """Return the csv file of the table."""
+        return {"table": [layout.path(f"{TABLES_FOLDER}/{self.table}.csv")]}
 
 
 Draw = TypeVar("Draw", bound=Callable[[Any, FigureInputs], Drawn])

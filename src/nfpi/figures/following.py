@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nfpi.config.base import Name
-from nfpi.config.experiments import FigureSettings
 from nfpi.config.metrics import MISMATCH_LIMIT, metric
-from nfpi.config.settings import Config
-from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
+from nfpi.figures.drawn import Drawn, FigureInputs, TableFigure, register_figure
 from nfpi.figures.style import CLASS_MARKERS, LEGEND_HEIGHT, OKABE_ITO, PANEL_HEIGHT, escape_math, new_figure, notice
-from nfpi.runs import TABLES_FOLDER, Layout, split_refitted
+from nfpi.runs import split_refitted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +24,7 @@ _COLOURS = {"nf_acc": OKABE_ITO["blue"], "cnn_acc": OKABE_ITO["vermillion"]}
 _TICKS = (-0.5, -0.2, 0, 0.2, 0.5, 1, 2, 5, 10)
 
 
-class FollowingFigure(FigureSettings):
+class FollowingFigure(TableFigure):
     """Gain in NF-Acc and CNN-Acc over λ = 0 against the mismatch, from a table; drawn whenever this table is made."""
 
     title = "gain over λ = 0 against the mismatch of flow and prior"
@@ -37,13 +34,8 @@ class FollowingFigure(FigureSettings):
         "training latents. One point for each row, means over seeds. Open markers: the Gaussians are estimated again "
         "after the training, those of λ = 0 too. Right of the dotted line, a flow does not follow its prior."
     )
-    is_quick = True
 
     table: Name = "table9"
-
-    def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:
-        """Return the csv file of the table."""
-        return {"table": [layout.path(f"{TABLES_FOLDER}/{self.table}.csv")]}
 
 
 @register_figure("following", FollowingFigure)
@@ -51,13 +43,10 @@ def draw(settings: FollowingFigure, inputs: FigureInputs) -> Drawn:
     """Draw one or several tables; if no row can be compared with λ = 0, draw a picture that says so."""
     import pandas as pd
 
-    from nfpi.results.recorded.csv_files import read_csv, read_header
+    from nfpi.results.recorded.csv_files import read_csv
 
-    def read(path: Path) -> pd.DataFrame:
-        shown = {*_COLOURS, "mismatch"} & set(read_header(path))
-        return read_csv(path, COLUMNS | dict.fromkeys(shown, "float64"))
-
-    gains = pd.concat([compute_gains(read(path)) for path in inputs.files["table"]])
+    tables = [read_csv(path, COLUMNS, [*_COLOURS, "mismatch"]) for path in inputs.files["table"]]
+    gains = pd.concat(map(compute_gains, tables))
     if gains.empty:
         return Drawn({"following": notice(f"{settings.table}: no row to compare with λ = 0")})
     return Drawn({"following": draw_gains(gains)})

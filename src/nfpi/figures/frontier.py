@@ -6,13 +6,11 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 from nfpi.config.base import Name
-from nfpi.config.experiments import FigureSettings
 from nfpi.config.metrics import metric
-from nfpi.config.settings import Config
-from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
+from nfpi.figures.drawn import Drawn, FigureInputs, TableFigure, register_figure
 from nfpi.figures.style import CLASS_COLOURS, LEGEND_HEIGHT, PANEL_HEIGHT, escape_math, new_figure, notice
 from nfpi.results.numbers import typeset_weight
-from nfpi.runs import TABLES_FOLDER, Layout, split_refitted
+from nfpi.runs import split_refitted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +26,7 @@ _DASHES = (":", "--", "-.")
 """lines of the accuracies without a flow"""
 
 
-class FrontierFigure(FigureSettings):
+class FrontierFigure(TableFigure):
     """NF-Acc against bits/dim of the rows of a table; drawn whenever this table is made."""
 
     title = "accuracy against density"
@@ -37,22 +35,16 @@ class FrontierFigure(FigureSettings):
         "up is better. Open markers: the Gaussians are estimated again after the training. Rows of at least three λ "
         "are joined in the order of λ. Grey lines: accuracy without a flow."
     )
-    is_quick = True
 
     table: Name = "table9"
-
-    def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:
-        """Return the csv file of the table."""
-        return {"table": [layout.path(f"{TABLES_FOLDER}/{self.table}.csv")]}
 
 
 @register_figure("frontier", FrontierFigure)
 def draw(settings: FrontierFigure, inputs: FigureInputs) -> Drawn:
     """Draw the table; if no row has both numbers, draw a picture that says so."""
-    from nfpi.results.recorded.csv_files import read_csv, read_header
+    from nfpi.results.recorded.csv_files import read_csv
 
-    shown = set(_NUMBERS) & set(read_header(inputs.file("table")))
-    table = read_csv(inputs.file("table"), COLUMNS | dict.fromkeys(shown, "float64"))
+    table = read_csv(inputs.file("table"), COLUMNS, _NUMBERS)
     table = table.reindex(columns=[*COLUMNS, *_NUMBERS])
     if table[["nf_acc", "bits_per_dim", "prior"]].dropna().empty:
         return Drawn({"frontier": notice(f"{settings.table}: no row with NF-Acc and bits/dim")})

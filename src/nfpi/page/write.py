@@ -6,7 +6,7 @@ Titles and captions are those of the settings in settings.json.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,27 +20,23 @@ from nfpi.page.pictures import Picture, embed_file
 from nfpi.page.runs import (
     WEIGHT,
     ShownRun,
-    add_differing_settings,
     add_misclassified_images,
-    compare_settings,
     explain_metrics,
-    list_versions,
     show_runs,
 )
 from nfpi.results.claims.layout import CLAIMS, lay_out_claims, read_claims
 from nfpi.results.costs import lay_out_costs, read_jobs, sum_costs
 from nfpi.results.numbers import format_duration
-from nfpi.results.recorded.calls import SETTINGS_FILE, read_settings
+from nfpi.results.recorded.calls import read_settings
 from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
 from nfpi.results.tables.building import read_table
 from nfpi.results.tables.layout import lay_out
 from nfpi.results.tables.markup import TextTable, load_templates
-from nfpi.results.tables.rows import compose_classify_command, find_best_flow, list_tabled_runs
-from nfpi.runs import COLLECTED_FOLDER, FIGURES_FOLDER, PRESET_FILE, TABLES_FOLDER, Run
+from nfpi.results.tables.rows import compose_classify_command, find_best_flow
+from nfpi.runs import FIGURES_FOLDER, PRESET_FILE, TABLES_FOLDER
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import write_atomically
-from nfpi.runtime.formats import FormatError
 from nfpi.runtime.manifests import find_product
 
 PAGE = "index.html"
@@ -49,7 +45,7 @@ PAGE = "index.html"
 def write_page(root: Path, chain: Chain | None = None) -> Path:
     """Write index.html into a folder results/{preset}.
 
-    Missing or damaged files do not raise; the page names them.
+    Missing or damaged files other than settings.json do not raise; the page names them.
 
     Args:
         root: the folder.
@@ -59,11 +55,9 @@ def write_page(root: Path, chain: Chain | None = None) -> Path:
         The path of the page.
 
     Raises:
-        FileNotFoundError: the folder is missing.
-        OSError: the page cannot be written.
+        FormatError: settings.json is damaged, or extensions that it needs are not loaded.
+        OSError: settings.json cannot be read, or the page cannot be written.
     """
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: expected a folder of results, received none")
     template = load_templates("nfpi.page").get_template("page.html")
     return write_atomically(root / PAGE, template.render(page=read_page(root, chain)))
 
@@ -71,32 +65,26 @@ def write_page(root: Path, chain: Chain | None = None) -> Path:
 def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
     """Draw curves that are missing or outdated, and read the contents of a page, as its template names them."""
     problems: list[str] = []
-    config = _read_config(root, problems)
+    config = read_settings(root).config
     try:
         write_curves(root)
     except OSError as error:
         problems.append(f"curves: {error}")
     recorded = find_runs(root, chain)
-    kinds = compare_settings(recorded)
     claims = read_shown_claims(root)
     tables, figures = read_tables(root, config), read_figures(root, config)
     runs = show_runs(root, recorded)
     everything = [run for flow in runs for run in flow.with_classifiers]
-    add_differing_settings(everything, kinds)
     jobs = read_jobs(root)
     outdated = sum(bool(item.outdated) for item in recorded)
-    untabled = _find_untabled_runs(recorded, config)
     frames = {table.name: table.frame for table in tables if table.frame is not None}
-    best_run = find_best_flow(root, config, frames) if config is not None else None
+    best_run = find_best_flow(root, config, frames)
     best = next((run for run in runs if run.recorded.run == best_run), None)
     is_of_paper = not (root / PRESET_FILE).is_file()
     own = best if not is_of_paper else None
     if own is not None:
         add_misclassified_images(root, own)
-    headlines = show_headlines(
-        [item for item in recorded if not (item.outdated or item.run in untabled)],
-        list(frames.values()),
-    )
+    headlines = list(show_headlines(list(frames.values())))
     problems += [f"{'1 run:' if outdated == 1 else f'{outdated} runs, each'} {OUTDATED}"] if outdated else []
     problems += [fault for shown in (claims, *tables, *figures) for fault in shown.faults]
     problems += [fault for run in everything for fault in run.faults]
@@ -111,7 +99,7 @@ def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
         "samples": _choose_samples(best, figures),
         "own": own,
         "command": compose_classify_command(root, own.recorded.run) if own is not None else "",
-        "facts": _list_facts(recorded, untabled, 3600 * jobs["hours"].sum()),
+        "facts": _list_facts(recorded, 3600 * jobs["hours"].sum()),
         "problems": [problem.replace(f"{root}/", "") for problem in problems],
         "title_of_problems": "Missing, damaged or outdated" if outdated else "Missing or damaged",
         "claims": claims,
@@ -120,8 +108,6 @@ def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
         "runs": runs,
         "explanations": explain_metrics(name for item in recorded for name in item.metrics),
         "costs": None if jobs.empty else lay_out_costs(sum_costs(jobs, {})),
-        "settings": kinds,
-        "versions": list_versions(recorded),
     }
 
 
@@ -135,25 +121,7 @@ def _choose_samples(best: ShownRun | None, figures: Sequence[ShownResult]) -> Pi
     return next((replace(pictures[0], caption="") for pictures in shown if pictures), None)
 
 
-def _read_config(root: Path, problems: list[str]) -> Config | None:
-    """Read the settings of the last call of the workflow; None before the first, or if they are damaged."""
-    try:
-        return read_settings(root).config if (root / SETTINGS_FILE).is_file() else None
-    except (FormatError, OSError) as error:
-        problems.append(str(error))
-        return None
-
-
-def _find_untabled_runs(recorded: Sequence[RecordedRun], config: Config | None) -> set[Run]:
-    """Return the runs that no table needs, such as those of λ that the preset had earlier; empty without settings."""
-    if config is None:
-        return set()
-    runs = list_tabled_runs(config)
-    needed = {*runs, *(run.of_flow for run in runs if run.flow), *map(config.fine_tuned_from, runs)}
-    return {item.run for item in recorded if item.run not in needed}
-
-
-def _list_facts(recorded: Sequence[RecordedRun], untabled: Collection[Run], seconds: float) -> list[tuple[str, str]]:
+def _list_facts(recorded: Sequence[RecordedRun], seconds: float) -> list[tuple[str, str]]:
     """Summarise data sets, seeds, runs, times and commits."""
     runs = Counter("classifier" if item.run.classifier else "flow" for item in recorded)
     diverged = sum(bool(item.divergence) for item in recorded)
@@ -163,7 +131,6 @@ def _list_facts(recorded: Sequence[RecordedRun], untabled: Collection[Run], seco
         ("Data", ", ".join(dict.fromkeys(item.run.dataset for item in recorded))),
         ("Seeds" if len(seeds) > 1 else "Seed", ", ".join(map(str, seeds))),
         ("Runs", ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in runs.items())),
-        ("In no table of the preset", f"{len(untabled)} of them" if untabled else ""),
         ("Diverged", str(diverged) if diverged else ""),
         ("Time of all jobs", format_duration(seconds) if seconds else ""),
         ("Commit", ", ".join(filter(None, dict.fromkeys(commit[:7] + commit[40:] for commit in commits)))),
@@ -199,25 +166,17 @@ class ShownResult:
     faults: list[str] = field(default_factory=list)
 
 
-def read_tables(root: Path, config: Config | None) -> list[ShownResult]:
-    """Read the tables of a preset in order, and others in the folder of results."""
-    titles = {name: table.title for name, table in config.tables.items()} if config else {}
-    folders = (TABLES_FOLDER, COLLECTED_FOLDER)
-    existing = sorted({path.stem for folder in folders for path in root.glob(f"{folder}/*.csv")})
-    return [_read_table(root, name, titles.get(name, "")) for name in dict.fromkeys([*titles, *existing])]
+def read_tables(root: Path, config: Config) -> list[ShownResult]:
+    """Read the tables of a preset in order."""
+    return [_read_table(root, name, table.title) for name, table in config.tables.items()]
 
 
-def read_figures(root: Path, config: Config | None) -> list[ShownResult]:
-    """Read the figures of a preset in order, and other pictures in the folder of results."""
-    others = sorted(path.stem for path in root.glob(f"{FIGURES_FOLDER}/*.png"))
-    figures = []
-    if config is not None:
-        for name, figure in config.figures.items():
-            pictures = figure.picture_names(name)
-            shown = ShownResult(name, figure.title or name, figure.describe(config))
-            figures.append(_read_figure(root, shown, pictures))
-            others = [picture for picture in others if picture not in pictures]
-    return figures + [_read_figure(root, ShownResult(name, name), [name]) for name in others]
+def read_figures(root: Path, config: Config) -> list[ShownResult]:
+    """Read the figures of a preset in order."""
+    return [
+        _read_figure(root, ShownResult(name, figure.title or name, figure.describe(config)), figure.picture_names(name))
+        for name, figure in config.figures.items()
+    ]
 
 
 def read_shown_claims(root: Path) -> ShownResult:

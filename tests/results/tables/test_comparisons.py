@@ -22,7 +22,6 @@ from nfpi.results.statistics.significance import holm
 from nfpi.results.tables.building import NO_PREDICTIONS, accuracy_table, compare_with_best
 from nfpi.results.tables.summaries import Summary, TableError
 from nfpi.runs import Run
-from nfpi.runtime.divergence import Diverged, mark_diverged
 
 IMAGES = 200
 LABELS = torch.arange(IMAGES) % 4
@@ -179,21 +178,6 @@ def test_runs_on_other_test_images_are_refused(table_of, predict, root):
     accuracies = [predict(run, slice(0, 4)) for run in RUNS[:2]]
     accuracies.append(predict(RUNS[2], slice(0, 4), labels=LABELS.flip(0)))
     with pytest.raises(TableError, match=r"lambda=1/seed=0, .*lambda=3/seed=0: .* the same test images"):
-        table_of(accuracies, root)
-
-
-def test_predictions_of_another_run_are_refused(table_of, predict, root):
-    accuracies = [predict(run, slice(0, 4)) for run in RUNS]
-    accuracies[1] = 75.0
-    with pytest.raises(TableError, match=r"lambda=2/.*75.00 %.*98.00 %"):
-        table_of(accuracies, root)
-
-
-def test_a_run_that_diverged_after_its_metrics_were_collected_is_refused(table_of, predict, root):
-    accuracies = [predict(run, slice(0, 4)) for run in RUNS]
-    files = [root / RUNS[1].folder / name for name in ("metrics.json", "predictions.npz")]
-    mark_diverged(files, Diverged(3, 2, "variance", 2.0))
-    with pytest.raises(TableError, match=r"lambda=2/.*diverged"):
         table_of(accuracies, root)
 
 

@@ -50,7 +50,9 @@ def write_log(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -
     write_rows(path, list(rows[0]) if rows else ["epoch"], rows)
 
 
-def read_csv(path: str | os.PathLike[str], columns: Mapping[str, str], *, infinite: bool = False) -> pd.DataFrame:
+def read_csv(
+    path: str | os.PathLike[str], columns: Mapping[str, str], optional: Iterable[str] = (), *, infinite: bool = False
+) -> pd.DataFrame:
     """Read a table written by :func:`write_csv` or :func:`write_rows`.
 
     Text is never interpreted: `NA` may be the name of a data set.
@@ -59,6 +61,7 @@ def read_csv(path: str | os.PathLike[str], columns: Mapping[str, str], *, infini
         path: the csv file.
         columns: the required columns and their types (`str`, `bool`, `int64`, `Int64`, `float64`); other columns are
             read as text.
+        optional: columns of type `float64` that may be missing.
         infinite: whether numbers may be infinite, such as the residuals of a diverged fit.
 
     Raises:
@@ -68,19 +71,9 @@ def read_csv(path: str | os.PathLike[str], columns: Mapping[str, str], *, infini
     """
     import pandas as pd
 
+    columns = {**columns, **dict.fromkeys(set(optional) & set(read_header(path)), "float64")}
     cells = _read_cells(path, columns, infinite)
     return pd.DataFrame({name: pd.Series(values, dtype=columns.get(name, "str")) for name, values in cells.items()})
-
-
-def read_column(path: str | os.PathLike[str], column: str) -> list[float]:
-    """Read the finite numbers of one column of a table, without pandas; empty cells are skipped.
-
-    Raises:
-        CsvError: the file is not a table, the column is missing, or a cell is not a finite number.
-        OSError: the file cannot be read.
-    """
-    cells = _read_cells(path, {column: "float64"}, infinite=False)[column]
-    return [number for number in cells if number is not None]
 
 
 def read_header(path: str | os.PathLike[str]) -> list[str]:

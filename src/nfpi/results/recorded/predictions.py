@@ -55,14 +55,6 @@ class Predictions:
         confidence: np.ndarray = np.exp(self.class_log_prob.max(1).astype(np.float64)).clip(0, 1)
         return confidence
 
-    @property
-    def confusion(self) -> np.ndarray:
-        """Number of images by class (rows) and predicted class (columns), (K, K) int64."""
-        num_classes = self.class_log_prob.shape[1]
-        counts = np.zeros((num_classes, num_classes), dtype=np.int64)
-        np.add.at(counts, (self.label, self.predicted), 1)
-        return counts
-
 
 _CLASS_LOG_PROB = "class_log_prob"
 _PACKED = ("label", "predicted", _CLASS_LOG_PROB, "validation_label", f"validation_{_CLASS_LOG_PROB}")

@@ -27,7 +27,6 @@ from nfpi.results.tables.columns import METRIC_COLUMNS, NOTED_COLUMNS, ROW_COLUM
 from nfpi.results.tables.rows import TableRow
 from nfpi.results.tables.summaries import MeasuredRow, TableError, mark_best, measure_row
 from nfpi.runs import Run
-from nfpi.runtime.divergence import Diverged
 
 _TEXTS = ("table", "row", "dataset", "flow", "prior", "classifier", "augmentation", "metric", "source")
 REFERENCE_COLUMNS = dict.fromkeys(_TEXTS, "str") | {"lambda": "float64", "value": "float64"}
@@ -164,8 +163,6 @@ def find_reference_value(reference: Iterable[Mapping[Hashable, Any]], row: Table
 NO_PREDICTIONS = "no predictions"
 """Recorded in place of the name of the test if predictions are missing."""
 
-_ReadChecked = Callable[[Run, float], Predictions | None]
-
 
 @dataclass(frozen=True)
 class _Pair:
@@ -204,10 +201,10 @@ def compare_with_best(
         `{metric}_test` is :data:`NO_PREDICTIONS`.
 
     Raises:
-        TableError: predictions are of different images, or contradict the metrics.
+        TableError: predictions are of different images.
         MetricsError: a file does not contain predictions.
     """
-    read_once = functools.cache(functools.partial(_read_checked, read))
+    read_once = functools.cache(read)
     pairs = [pair for name in names for pair in _compare_pairs(rows, name, read_once)]
     columns: list[dict[str, Any]] = [{} for _ in rows]
     adjusted = holm([pair.comparison.p_value for pair in pairs])
@@ -223,7 +220,7 @@ def compare_with_best(
     return columns
 
 
-def _compare_pairs(rows: Sequence[MeasuredRow], name: str, read: _ReadChecked) -> Iterator[_Pair]:
+def _compare_pairs(rows: Sequence[MeasuredRow], name: str, read: FindPredictions) -> Iterator[_Pair]:
     """Yield all pairs of rows on one data set that have a value of a metric."""
     entry = metric(name)
     if entry.higher_is_better is None or entry.is_time:
@@ -240,14 +237,14 @@ def _compare_pairs(rows: Sequence[MeasuredRow], name: str, read: _ReadChecked) -
             yield _Pair(name, first, second, best, comparison)
 
 
-def _compare_rows(first: MeasuredRow, second: MeasuredRow, name: str, read: _ReadChecked) -> Comparison:
+def _compare_rows(first: MeasuredRow, second: MeasuredRow, name: str, read: FindPredictions) -> Comparison:
     """Compare two rows by a paired t test over seeds, or accuracies in a table of one seed by McNemar's test."""
     values = [measured.summaries[name].values for measured in (first, second)]
     comparison = paired_t(*values, split_ratio=max(first.row.split_ratio, second.row.split_ratio))
     runs = [run for measured in (first, second) if name in ACCURACIES for run in measured.row.runs_of(name)]
     if len(runs) != 2 or comparison.seeds != 1:  # the table has several seeds
         return comparison
-    a, b = (read(run, *of_seed.values()) for run, of_seed in zip(runs, values, strict=True))
+    a, b = map(read, runs)
     if a is None or b is None:
         return replace(comparison, test=NO_PREDICTIONS)
     check_same_images(runs, a, b)
@@ -263,22 +260,6 @@ def check_same_images(runs: Sequence[Run], first: Predictions, second: Predictio
     if not np.array_equal(first.label, second.label):
         names = ", ".join(run.folder for run in runs)
         raise TableError(f"{names}: expected predictions of the same test images, received different labels")
-
-
-def _read_checked(read: FindPredictions, run: Run, accuracy: float) -> Predictions | None:
-    """Return the predictions of a run whose accuracy is `accuracy`, in percent; None: there are none."""
-    try:
-        predictions = read(run)
-    except Diverged as fault:  # passed on, it would mark the table itself as diverged
-        expected = f"{run.folder}: expected {accuracy:.2f} % correct"
-        raise TableError(f"{expected}, received a run that diverged: {fault}") from None
-    if predictions is None:
-        return None
-    right = predictions.is_correct
-    if not right.size or abs(100 * float(right.mean()) - accuracy) > 50 / right.size:  # half an image
-        received = f"predictions with {100 * float(right.mean()):.2f} %" if right.size else "predictions of no image"
-        raise TableError(f"{run.folder}: expected {accuracy:.2f} % correct as in its metrics, received {received}")
-    return predictions
 
 
 def is_compared(frame: pd.DataFrame, name: str) -> pd.Series:
