@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import shutil
 import signal
 import time
 from collections import Counter
@@ -21,9 +20,13 @@ from statistics import fmean
 from threading import Event
 from typing import Any, TextIO
 
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
 from nfpi.results.numbers import format_duration
-from nfpi.results.recorded.calls import read_seconds, read_times
-from nfpi.runtime.job_log import read_last_lines
+from nfpi.results.recorded.calls import describe_epoch, read_seconds, read_times
+from nfpi.runtime.job_log import STATE_SUFFIX, read_last_lines, read_state
 
 Record = logging.LogRecord
 Format = Callable[[Record], str]
@@ -38,6 +41,8 @@ _SHOWN_LOG_LINES = 8
 """Number of lines shown of the log of a failed job."""
 _SHOWN_FAILURES = 5
 """Number of failed jobs whose logs are shown."""
+_SHOWN_RUNNING = 10
+"""Number of running jobs that a terminal shows."""
 
 
 def announce(logger: logging.Logger, results: Path, stages: Mapping[str, str], together: int) -> None:
@@ -116,16 +121,19 @@ class JobLines:
     """One line per job.
 
     Args:
-        stream: stream to print on; if it is a terminal, the last line names the running jobs.
+        stream: stream to print on; if it is a terminal, the last lines show the running jobs.
+        is_dry_run: whether jobs are only counted.
         clock: returns seconds since an arbitrary time.
     """
 
     stream: TextIO
+    is_dry_run: bool = False
     clock: Callable[[], float] = time.monotonic
     _stats: Counter[str] = field(default_factory=Counter)
     _forecast: Forecast = field(default_factory=Forecast)
     _running: dict[int, Any] = field(default_factory=dict)  # records of the starts of jobs
     _failed: dict[int, Any] = field(default_factory=dict)
+    _planned: dict[str, list[Any]] = field(default_factory=dict)  # those of a dry run, by rule
     _details: set[str] = field(default_factory=set)
     _total: int = 0
     _done: int = 0
@@ -136,6 +144,18 @@ class JobLines:
     _interrupted: bool = False
     _is_stopping: bool = False
     _has_ended: bool = False
+
+    def __post_init__(self) -> None:
+        # not by FORCE_COLOR and the like, which are set for files, too
+        console = Console(file=self.stream, force_terminal=self.stream.isatty())
+        self._live = Live(
+            get_renderable=self._describe_running,
+            console=console,
+            refresh_per_second=1,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
 
     def notice_interrupts(self, previous: Callable[..., Any], leave: Callable[[], None]) -> None:
         """Notice Ctrl-C, after which failures of jobs and of the call are not reported as errors.
@@ -150,6 +170,7 @@ class JobLines:
 
         def note_and_interrupt(*arguments: Any) -> None:
             if not JOBS_MAY_RUN.is_set():
+                self._live.stop()
                 for action in BEFORE_LEAVING:
                     action()
                 leave()
@@ -175,6 +196,8 @@ class JobLines:
                 self._news.clear()
             case "run_info":
                 self._stats = Counter({str(name): int(n) for name, n in record.stats.items() if name != "total"})
+            case "job_info" if self.is_dry_run:
+                self._planned.setdefault(record.rule_name, []).append(record)
             case "job_info":
                 JOBS_MAY_RUN.set()  # also with --no-hooks
                 self._handle_start(record)
@@ -190,28 +213,42 @@ class JobLines:
                 self._handle_message(record, format_record)
             case "":
                 self._news = [*([] if self._has_started else self._news), format_record(record)]
-        self._show_last_line()
+        if not self._interrupted:
+            self._show_running()
 
     def print_ending(self) -> None:
         """Print the ends of the logs of failed jobs; after Ctrl-C, how to resume.
 
-        Without jobs, say so and show the results; if no workflow was started at all, as with `--unlock`, print what
-        Snakemake says.
+        Of a dry run, print its jobs. Without jobs, say so and show the results; if no workflow was started at all, as
+        with `--unlock`, print what Snakemake says.
         """
         if self._has_ended:
             return  # Snakemake closes its loggers twice
         self._has_ended = True
-        self._hide_last_line()
+        self._live.stop()
         if self._interrupted:
             self._print("\nstopped; run the same command again to resume")
         elif self._failed:
             self._print_failed()
+        elif self._planned:
+            self._print_planned()
         elif not self._has_started and self._news:
             self._print("\n".join(self._news))
         elif self._has_started and not self._stats and not self._has_error:
             self._print("Nothing to be done: all requested files are up to date")
             if text := self._describe_results():
                 self._print(text)
+
+    def _print_planned(self) -> None:
+        """Print a line for each rule, with the number of its jobs and the first of them, and what has changed."""
+        planned = {rule: jobs for rule, jobs in self._planned.items() if jobs[0].rule_msg}  # no target
+        width = max(map(len, planned), default=0)
+        for rule, jobs in planned.items():
+            others = f", and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+            self._print(f"{rule:{width}} {len(jobs):4}  {_get_title(jobs[0])}{others}")
+            for line in dict.fromkeys(line for job in jobs for line in job.rule_msg.splitlines()[1:]):
+                self._print(f"{'':{width}}       {line}")
+        self._print(f"{_format_count(sum(map(len, planned.values())), 'job')} to be run; -n -p shows each")
 
     def _print_failed(self) -> None:
         failed, left = len(self._failed), self._total - self._done - len(self._failed)
@@ -286,6 +323,7 @@ class JobLines:
         if not self._is_stopping:
             self._is_stopping = True
             self._running.clear()
+            self._live.stop()
             self._print("stopping ...")
 
     def _print_job(self, job: Any, remark: str) -> None:
@@ -303,27 +341,31 @@ class JobLines:
         return f"{'about' if known else 'at least'} {format_duration(seconds)} left"
 
     def _print(self, text: str) -> None:
-        self._hide_last_line()
-        print(text, file=self.stream, flush=True)
+        self._live.console.out(text, highlight=False)
 
-    def _show_last_line(self) -> None:
-        """Show the running jobs, or before them what Snakemake does, on the last line of a terminal."""
-        self._hide_last_line()
-        if not self.stream.isatty() or not (self._running or self._news):
-            return
-        if self._running:
-            job, *others = self._running.values()
-            mean = self._forecast.compute_mean_seconds(job.rule_name)
-            text = _get_title(job) + (f" (about {format_duration(mean)})" if mean else "")
-            text += f", and {len(others)} more" if others else ""
-        else:
-            text = self._news[-1]
-        self.stream.write(f"... {text}".splitlines()[0][: shutil.get_terminal_size().columns - 1])
-        self.stream.flush()
+    def _show_running(self) -> None:
+        """Show the running jobs below the printed lines of a terminal, from now on every second."""
+        if not self._live.is_started:
+            self._live.start()
+            self._live.console.show_cursor()  # which rich hides, and a killed process would not show again
+        self._live.refresh()
 
-    def _hide_last_line(self) -> None:
-        if self.stream.isatty():
-            self.stream.write("\r\x1b[K")
+    def _describe_running(self) -> Text:
+        """Return a line for each running job, or before the first one, what Snakemake does."""
+        running = list(self._running.values())
+        lines = [f"... {_get_title(job)}{self._format_progress(job)}" for job in running[:_SHOWN_RUNNING]]
+        lines += [f"... and {len(running) - _SHOWN_RUNNING} more"] if len(running) > _SHOWN_RUNNING else []
+        lines = lines or [f"... {line}" for line in "".join(self._news[-1:]).splitlines()[:1]]
+        return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
+
+    def _format_progress(self, job: Any) -> str:
+        """Return the epoch of a running job and its time left, as far as they are known, in brackets."""
+        state = read_state(Path(f"{job.log[0]}{STATE_SUFFIX}"))
+        text = describe_epoch(state) if state is not None and state.state == "running" else ""
+        mean = self._forecast.compute_mean_seconds(job.rule_name)
+        if not text and mean and (left := mean - (self.clock() - job.began)) >= 1:
+            text = f"about {format_duration(left)} left"
+        return text and f" ({text})"
 
 
 def _get_title(job: Any) -> str:
