@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -214,8 +213,7 @@ class Targets:
             lines += ["", *path.read_text(encoding="utf-8").rstrip().splitlines()]
             paths.append(f"{kind + ':':8}{path} (and {'.csv' if kind == COSTS else '.csv, .tex, .html'})")
         paths += [f"figure: {path}" for path in made if path.suffix == ".png"]
-        with suppress(ValueError, KeyError):  # a table that is no such table is no reason to fail at the end
-            paths += self._suggest(path for path in made if path.suffix == ".md" and path.parent != root)
+        paths += self._suggest(path for path in made if path.suffix == ".md" and path.parent != root)
         return "\n".join([*lines, "", *paths]) if paths else ""
 
     def _suggest(self, tables: Iterable[Path]) -> list[str]:
