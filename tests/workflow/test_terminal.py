@@ -83,7 +83,7 @@ def test_a_job_is_one_line_when_it_has_ended(tmp_path) -> None:
     call.start(0, "table2", "")  # a target
     call.finish(0)
     assert call.lines == [
-        f"2 jobs (nfpi status {tmp_path} shows what is running)",
+        "2 jobs",
         "1/2  Train mef (1 min 5 s, about 1 min 5 s left)",
     ]
 
@@ -93,7 +93,7 @@ def test_times_are_those_measured_without_the_time_in_a_queue(tmp_path) -> None:
     times.parent.mkdir()
     times.write_text("s\tmax_rss\n600\t1\n")
     call = Call(tmp_path, together=2, train_flow=4)
-    assert call.lines[0].startswith("4 jobs, about 20 min if run 2 at a time ")
+    assert call.lines[0] == "4 jobs, about 20 min if run 2 at a time"
     call.start(1, "train_flow", "Train mef", times=times)
     call.now = 7200
     call.finish(1)

@@ -9,7 +9,6 @@ here.
 from __future__ import annotations
 
 import logging
-import shlex
 import signal
 import time
 from collections import Counter
@@ -56,12 +55,6 @@ def announce(logger: logging.Logger, results: Path, stages: Mapping[str, str], t
     """
     logger.info("", extra={"nfpi": (results, dict(stages), together)})
     JOBS_MAY_RUN.set()
-
-
-def show(logger: logging.Logger, text: str) -> None:
-    """Print a text, unless it is empty."""
-    if text:
-        logger.info(text, extra=OURS)
 
 
 def show_at_end(logger: logging.Logger, describe: Callable[[], str]) -> None:
@@ -142,20 +135,12 @@ class JobLines:
     _has_started: bool = False
     _has_error: bool = False
     _interrupted: bool = False
-    _is_stopping: bool = False
     _has_ended: bool = False
 
     def __post_init__(self) -> None:
-        # not by FORCE_COLOR and the like, which are set for files, too
-        console = Console(file=self.stream, force_terminal=self.stream.isatty())
-        self._live = Live(
-            get_renderable=self._describe_running,
-            console=console,
-            refresh_per_second=1,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
+        console = Console(file=self.stream, force_terminal=self.stream.isatty())  # whatever FORCE_COLOR says
+        running = self._describe_running
+        self._live = Live(get_renderable=running, console=console, refresh_per_second=1, transient=True)
 
     def notice_interrupts(self, previous: Callable[..., Any], leave: Callable[[], None]) -> None:
         """Notice Ctrl-C, after which failures of jobs and of the call are not reported as errors.
@@ -188,7 +173,9 @@ class JobLines:
         """
         ours, event = getattr(record, "nfpi", None), str(getattr(record, "event", None) or "")
         if self._interrupted and ours is None:
-            self._say_that_it_stops()
+            if self._live.is_started:
+                self._live.stop()
+                self._print("stopping ...")
             return
         match event:
             case "workflow_started":
@@ -196,7 +183,7 @@ class JobLines:
                 self._news.clear()
             case "run_info":
                 self._stats = Counter({str(name): int(n) for name, n in record.stats.items() if name != "total"})
-            case "job_info" if self.is_dry_run:
+            case "job_info" if self.is_dry_run and record.rule_msg:
                 self._planned.setdefault(record.rule_name, []).append(record)
             case "job_info":
                 JOBS_MAY_RUN.set()  # also with --no-hooks
@@ -236,19 +223,17 @@ class JobLines:
             self._print("\n".join(self._news))
         elif self._has_started and not self._stats and not self._has_error:
             self._print("Nothing to be done: all requested files are up to date")
-            if text := self._describe_results():
-                self._print(text)
+            self._print(self._describe_results())
 
     def _print_planned(self) -> None:
         """Print a line for each rule, with the number of its jobs and the first of them, and what has changed."""
-        planned = {rule: jobs for rule, jobs in self._planned.items() if jobs[0].rule_msg}  # no target
-        width = max(map(len, planned), default=0)
-        for rule, jobs in planned.items():
+        width = max(map(len, self._planned))
+        for rule, jobs in self._planned.items():
             others = f", and {len(jobs) - 1} more" if len(jobs) > 1 else ""
             self._print(f"{rule:{width}} {len(jobs):4}  {_get_title(jobs[0])}{others}")
             for line in dict.fromkeys(line for job in jobs for line in job.rule_msg.splitlines()[1:]):
                 self._print(f"{'':{width}}       {line}")
-        self._print(f"{_format_count(sum(map(len, planned.values())), 'job')} to be run; -n -p shows each")
+        self._print(f"{_format_count(sum(map(len, self._planned.values())), 'job')} to be run; -n -p shows each")
 
     def _print_failed(self) -> None:
         failed, left = len(self._failed), self._total - self._done - len(self._failed)
@@ -270,8 +255,7 @@ class JobLines:
         seconds, known = self._forecast.estimate_seconds_left(together=together)
         at_once = "one at a time" if together == 1 else f"{together} at a time"
         time_left = f", about {format_duration(seconds)} if run {at_once}" if known and self._total else ""
-        follow = f" (nfpi status {shlex.quote(str(results))} shows what is running)" if self._total > 1 else ""
-        self._print(f"{_format_count(self._total, 'job')}{time_left}{follow}")
+        self._print(f"{_format_count(self._total, 'job')}{time_left}")
 
     def _handle_start(self, job: Any) -> None:
         if not job.rule_msg:
@@ -319,13 +303,6 @@ class JobLines:
         if not of_running_job and not of_call:  # which the lines of failed jobs say
             self._print(format_record(record))
 
-    def _say_that_it_stops(self) -> None:
-        if not self._is_stopping:
-            self._is_stopping = True
-            self._running.clear()
-            self._live.stop()
-            self._print("stopping ...")
-
     def _print_job(self, job: Any, remark: str) -> None:
         width = len(str(self._total))
         place = f"{self._done:{width}}/{self._total}  " if self._total else ""
@@ -341,7 +318,8 @@ class JobLines:
         return f"{'about' if known else 'at least'} {format_duration(seconds)} left"
 
     def _print(self, text: str) -> None:
-        self._live.console.out(text, highlight=False)
+        if text:
+            self._live.console.out(text, highlight=False)
 
     def _show_running(self) -> None:
         """Show the running jobs below the printed lines of a terminal, from now on every second."""
