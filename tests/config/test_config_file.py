@@ -127,7 +127,7 @@ def test_a_backbone_is_written_for_every_kind_of_flow():
 def test_the_schema_in_the_repository_is_that_of_the_settings():
     path = ROOT / "workflow/schemas/config.schema.json"
     assert path.read_text(encoding="utf-8") == json.dumps(build_json_schema(), indent=2, ensure_ascii=False) + "\n", (
-        "write it anew: nfpi schema --output workflow/schemas"
+        "write it anew: python docs/schema.py"
     )
 
 
