@@ -51,7 +51,7 @@ from nfpi.workflow.records import (
     record_preset_file,
     write_page_at_end,
 )
-from nfpi.workflow.terminal import BEFORE_LEAVING, announce, show, show_at_end
+from nfpi.workflow.terminal import BEFORE_LEAVING, OURS, announce, show_at_end
 
 ROOT = Path(workflow.basedir)
 BEFORE_LEAVING.append(lambda: unlock(workflow))
@@ -135,7 +135,7 @@ onstart:
 
 
 onsuccess:
-    show(logger, targets.describe(list_requested_targets(workflow)))
+    logger.info(targets.describe(list_requested_targets(workflow)), extra=OURS)
     write_page_at_end(logger, plan)
 
 

@@ -1,6 +1,6 @@
 """Logger plugin for Snakemake, enabled by `logger: nfpi` in a profile; it prints with nfpi.workflow.terminal.
 
-With `--dry-run`, `--verbose`, `--quiet`, `--printshellcmds` or `--debug-dag`, it prints as Snakemake does.
+With `--verbose`, `--quiet`, `--printshellcmds` or `--debug-dag`, it prints as Snakemake does.
 
 Snakemake imports every installed plugin in every call, even in other projects. Therefore this plugin imports its
 dependencies only when it is used.
@@ -42,9 +42,9 @@ class LogHandler(LogHandlerBase):
 
         settings = self.common_settings
         stream = sys.stdout if settings.stdout else sys.stderr
-        plain = settings.dryrun or settings.verbose or settings.quiet or settings.printshellcmds or settings.debug_dag
+        plain = settings.verbose or settings.quiet or settings.printshellcmds or settings.debug_dag
         self._plain_handler = ColorizingTextHandler(settings.nocolor, stream) if plain else None
-        self._lines = JobLines(stream)
+        self._lines = JobLines(stream, settings.dryrun)
         if callable(interrupt):
             self._lines.notice_interrupts(interrupt, _leave)
 
@@ -59,7 +59,7 @@ class LogHandler(LogHandlerBase):
         if self._plain_handler is not None:
             try:
                 self._plain_handler.emit(record)
-            except BrokenPipeError:  # the reader of a dry run, such as `head`, has read enough
+            except BrokenPipeError:  # the reader of a long dry run, such as `head`, has read enough
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._plain_handler.stream.fileno())
             return
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import weakref
 from dataclasses import replace
 from types import SimpleNamespace
@@ -121,6 +122,23 @@ def test_large_batches_are_projected_from_smaller_ones_on_a_cpu(make_subject, mo
     assert one.measure(one.main).seconds == pytest.approx((0.025 * 64 + 0.01) * 1000 / 64)
     assert sorted(batch for *_, batch in one.measured) == [4, 16, 64]
     assert one.measure(replace(one.main, batch=2)).seconds == pytest.approx(0.06)
+
+
+def test_on_one_core_other_programs_do_not_count(make_subject, monkeypatch):
+    """A step that waits most of the time for another program, as here for a sleep, takes no longer."""
+
+    def wait_and_step() -> torch.Tensor:
+        time.sleep(0.02)
+        end = time.process_time() + 0.002
+        while time.process_time() < end:
+            pass
+        return torch.zeros(())
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(nfpi.checks.batches, "_SECONDS", 0.01)
+    monkeypatch.setattr(nfpi.checks.batches, "make_flow_trial", lambda *_: SimpleNamespace(step=wait_and_step))
+    one = make_subject()
+    assert nfpi.checks.batches.measure_step(one.config, one.main, one.device).seconds < 0.01
 
 
 def test_the_hours_of_a_training_are_its_steps_at_their_measured_speed(make_subject):

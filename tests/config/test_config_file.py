@@ -31,6 +31,8 @@ GROUPS: dict[str, type[Settings]] = {
     "flows.mef": FLOWS.get_block_type("matrix_exponential"),
     "flows.glow": FLOWS.get_block_type("glow"),
     "flows.transformer": FLOWS.get_block_type("transformer"),
+    "flows.zuko": FLOWS.get_block_type("zuko"),
+    "flows.identity": FLOWS.get_block_type("identity"),
     "priors.fpi": PRIORS.get_block_type("fixed_point"),
     "priors.repeated": PRIORS.get_block_type("repeated_fixed_point"),
     "priors.nfgd_linear": PRIORS.get_block_type("gradient_descent"),
@@ -43,6 +45,7 @@ NOT_DEFAULTS = {
     "datasets.digits": {"validation_fraction", "flip"},  # a small set; a mirrored digit is no digit
     "flows.glow": {"training"},
     "flows.transformer": {"training"},
+    "flows.identity": {"training"},
 }
 """Settings that are those of the block itself."""
 
@@ -127,7 +130,7 @@ def test_a_backbone_is_written_for_every_kind_of_flow():
 def test_the_schema_in_the_repository_is_that_of_the_settings():
     path = ROOT / "workflow/schemas/config.schema.json"
     assert path.read_text(encoding="utf-8") == json.dumps(build_json_schema(), indent=2, ensure_ascii=False) + "\n", (
-        "write it anew: nfpi schema --output workflow/schemas"
+        "write it anew: python docs/schema.py"
     )
 
 

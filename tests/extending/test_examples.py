@@ -122,3 +122,14 @@ def test_unknown_images_are_measured_and_drawn(tmp_path):
     for name in ("unknown_images.png", "walk.png"):
         with Image.open(tmp_path / "out" / name) as picture:
             assert picture.width > 1000
+
+
+def test_vectors_of_digits_are_classified_with_and_without_a_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    from vectors import compare, measure_split
+
+    found = measure_split(seed=0, epochs=2)
+    assert (found["nf_acc"] > 80).all()
+    assert found["bits_per_dim"].notna().sum() == 8
+    accuracies = pd.DataFrame([[90.0, 92.0], [80.0, 84.0]], index=["one", "other"])
+    assert compare(accuracies, "one", "other").startswith("one − other: 9.00 ± ")

@@ -46,8 +46,8 @@ def test_the_state_of_a_job_counts_its_attempts_until_one_ends_well(tmp_path):
         assert (found[1], found[2]) == (str(number), f"attempt 1 failed: {ERROR}" if number > 1 else None)
         assert read_record(log) | {"state": "failed", "attempt": number, "error": ERROR} == read_record(log)
     log.unlink()
-    for number in (3, 1):  # a stage that had ended well begins anew
-        assert run(log, "schema", "--output", str(tmp_path / "schema")).returncode == 0
+    for number in (3, 1):  # a job that had ended well begins anew
+        assert run(log, "targets", "--preset", "demo").returncode == 0
         assert read_record(log) | {"state": "done", "attempt": number, "error": ""} == read_record(log)
 
 

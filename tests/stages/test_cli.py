@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -74,6 +75,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
     return parse
 
 
+DIGITS = ("--name", "digits", "--dataset", json.dumps({"source": "digits", "test_fraction": 0.2}))
 START = ("start-flow", "--data", "d", "--output", "o")
 FIT = ("fit-prior", "--initial", "i", "--output", "o")
 TABLE = ("table", "--name", "t", "--metrics", "m", "--reference", "r", "--output", "o", "--rows", "[]")
@@ -202,7 +204,7 @@ def test_a_wrong_setting_is_one_line(arguments, message, tmp_path, monkeypatch, 
     ("arguments", "message"),
     [
         (("start-flux",), "(did you mean 'start-flow'?)"),
-        (("--extension", "f.py", "schema"), "'--extension'"),
+        (("--extension", "f.py", "evaluate"), "'--extension'"),
         ((*START, "--sed=3"), "--sed=3"),
         ((*START, "--seed"), "argument --seed"),
         ((*START, "--training.epohcs", "3"), "--training.epohcs"),
@@ -220,7 +222,7 @@ def test_wrong_usage_is_one_line(arguments, message, capsys):
 
 def test_a_stage_ends_with_what_it_made(tmp_path, caplog):
     with caplog.at_level("INFO"):
-        assert call("schema", "--output", tmp_path / "new") == 0
+        assert call("prepare-data", *DIGITS, "--output", tmp_path / "new") == 0
     assert caplog.messages[-1] == f"wrote {tmp_path}/new"
 
 
@@ -276,11 +278,12 @@ def test_a_reader_that_closes_the_output_ends_a_command_quietly(command):
 def test_a_command_runs_without_an_output(tmp_path, closed):
     """Closed by the caller, as `>&-` does."""
     number = {"stdout": 1, "stderr": 2}[closed]
-    command = f'exec "$0" -m nfpi.cli schema --output {tmp_path}/new {number}>&-'
+    options = shlex.join([*DIGITS, "--output", str(tmp_path / "new")])
+    command = f'exec "$0" -m nfpi.cli prepare-data {options} {number}>&-'
     done = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
     assert "Traceback" not in done.stderr
-    assert (tmp_path / "new/config.schema.json").stat().st_size > 1000
+    assert (tmp_path / "new/train/images.npy").stat().st_size > 1000
 
 
 # ---- missing files ------------------------------------------------------------------------------------------
@@ -305,7 +308,7 @@ STAGES_WITH_MISSING_FILES = {
 
 STAGES_WITH_MISSING_FILES |= {
     stage: SmallRun(Path("missing")).make_command(stage, output=None)[1:]
-    for stage in STAGE.keys() - STAGES_WITH_MISSING_FILES.keys() - {"prepare-data", "download-weights", "schema"}
+    for stage in STAGE.keys() - STAGES_WITH_MISSING_FILES.keys() - {"prepare-data", "download-weights"}
 }
 
 

@@ -265,7 +265,7 @@ def test_a_class_of_one_image_is_named(here, capsys):
     (here / "few/1").mkdir(parents=True)
     shutil.copy(next((here / "images/1").iterdir()), here / "few/1")
     assert call("augment-folder", "model", "few", "--output", "variants") == 1
-    assert "few/1: " in read_error_line(capsys)
+    assert "class '1': " in read_error_line(capsys)
     assert not (here / "variants").exists()
 
 

@@ -49,7 +49,7 @@ def test_the_profiles_differ_in_their_settings_only() -> None:
 def asked_by_job(project: Project, *arguments: str, **environment: str) -> dict[str, str]:
     """What jobs do, in two words → what they request, as a dry run says; alike for all jobs that do it."""
     text = project.run_snakemake(*arguments, "--dry-run", **environment).stdout
-    lines = set(re.findall(r"^Job \d+: (\w+ \w+).*\n  (.*)$", text, flags=re.MULTILINE))
+    lines = set(re.findall(r"^\w+ +\d+  (\w+ \w+).*\n +(.*=.*)$", text, flags=re.MULTILINE))
     asked = dict(lines)
     assert len(asked) == len(lines)
     return asked
@@ -93,7 +93,7 @@ def test_a_job_over_the_limit_requests_the_limit_and_a_longer_limit_takes_a_long
 
 def test_results_may_lie_where_a_variable_says(fresh_project: Project) -> None:
     setting = "results=$NFPI_TEST_SCRATCH/here"
-    call = ("table2", "--dry-run", "--config", setting)
+    call = ("table2", "--dry-run", "--printshellcmds", "--config", setting)
     text = fresh_project.run_snakemake(*call, NFPI_TEST_SCRATCH="/some/where").stdout
     assert "/some/where/here/demo/tables/table2.csv" in text
     assert "$NFPI_TEST_SCRATCH" in fresh_project.read_refusal("table2", "--config", setting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import pty
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from nfpi.results.recorded.calls import read_planned
-from nfpi.runtime.job_log import read_last_lines
+from nfpi.runtime.job_log import STATE_SUFFIX, read_last_lines
 from nfpi.workflow.terminal import OURS, JobLines
 
 from .conftest import DEMO_RUNS, Project
@@ -38,10 +39,17 @@ class Terminal(io.StringIO):
 class Call:
     """Events of a call, as Snakemake tells them, at times that the test sets."""
 
-    def __init__(self, results: Path, stream: io.StringIO | None = None, together: int = 1, **stats: int) -> None:
+    def __init__(
+        self,
+        results: Path,
+        stream: io.StringIO | None = None,
+        together: int = 1,
+        is_dry_run: bool = False,
+        **stats: int,
+    ) -> None:
         self.now, self.folder = 0.0, results
         self.stream = stream or io.StringIO()
-        self.output = JobLines(self.stream, clock=lambda: self.now)
+        self.output = JobLines(self.stream, is_dry_run, clock=lambda: self.now)
         self.tell("workflow_started")
         self.tell("run_info", stats=stats | {"table2": 1, "total": sum(stats.values()) + 1})
         self.tell(None, nfpi=(results, STAGES, together))
@@ -75,7 +83,7 @@ def test_a_job_is_one_line_when_it_has_ended(tmp_path) -> None:
     call.start(0, "table2", "")  # a target
     call.finish(0)
     assert call.lines == [
-        f"2 jobs (nfpi status {tmp_path} shows what is running)",
+        "2 jobs",
         "1/2  Train mef (1 min 5 s, about 1 min 5 s left)",
     ]
 
@@ -85,7 +93,7 @@ def test_times_are_those_measured_without_the_time_in_a_queue(tmp_path) -> None:
     times.parent.mkdir()
     times.write_text("s\tmax_rss\n600\t1\n")
     call = Call(tmp_path, together=2, train_flow=4)
-    assert call.lines[0].startswith("4 jobs, about 20 min if run 2 at a time ")
+    assert call.lines[0] == "4 jobs, about 20 min if run 2 at a time"
     call.start(1, "train_flow", "Train mef", times=times)
     call.now = 7200
     call.finish(1)
@@ -151,16 +159,51 @@ def test_a_call_without_jobs_says_so_and_shows_what_is_there(tmp_path) -> None:
     assert call.lines[-1] == "table:  table2.md"
 
 
-def test_a_terminal_shows_what_runs_on_its_last_line(tmp_path) -> None:
-    call = Call(tmp_path, Terminal(), train_flow=2)
-    call.start(1, "train_flow", "Train mef")
-    call.start(2, "train_flow", "Train glow")
-    assert call.lines[-1].endswith("... Train mef, and 1 more")
+def test_a_terminal_ends_in_a_line_for_each_running_job(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    call = Call(tmp_path, Terminal(), train_flow=14)
+    for job in range(13):
+        call.start(job, "train_flow", f"Train {job}")
+    assert call.lines[-1] == "... and 3 more"
+    for job in range(2, 13):
+        call.finish(job)
+    state = {"state": "running", "epoch": 3, "epochs": 40, "epoch_seconds": 2.0}
+    (tmp_path / f"0.log{STATE_SUFFIX}").write_text(json.dumps(state))
+    (tmp_path / f"1.log{STATE_SUFFIX}").write_text(json.dumps(state | {"state": "failed"}))  # an earlier attempt
+    call.start(13, "train_flow", "Train " + "long" * 100)
+    shown = call.lines[-3:]
+    assert shown[0].endswith("... Train 0 (epoch 3/40, about 1 min 14 s left)")
+    assert shown[1] == "... Train 1"
+    assert len(shown[2]) == 80
     call.now = 20
     call.finish(1)
-    assert "\r\x1b[K1/2  Train mef (20 s)\n" in call.stream.getvalue()
+    assert "\x1b[2K12/14  Train 1 (20 s" in call.stream.getvalue()
     call.output.print_ending()
-    assert call.stream.getvalue().endswith("\r\x1b[K")
+    assert call.stream.getvalue().endswith("\x1b[2K")
+
+
+def test_a_file_has_nothing_of_these_lines(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "20")
+    call = Call(tmp_path, train_flow=1)
+    call.start(1, "train_flow", "Train " + "long" * 100)
+    call.finish(1)
+    call.output.print_ending()
+    assert "\x1b" not in call.stream.getvalue()
+    assert len(call.lines) == 2
+
+
+def test_a_dry_run_is_a_line_a_rule_with_what_has_changed(tmp_path) -> None:
+    call = Call(tmp_path, is_dry_run=True, train_flow=2)
+    call.start(1, "train_flow", "Train mef\nchanged: training.epochs: 4 → 2")
+    call.start(2, "train_flow", "Train glow\nchanged: training.epochs: 4 → 2")
+    call.start(0, "table2", "")  # a target
+    call.output.print_ending()
+    assert [line.strip() for line in call.lines[1:]] == [
+        "train_flow    2  Train mef, and 1 more",
+        "changed: training.epochs: 4 → 2",
+        "2 jobs to be run; -n -p shows each",
+    ]
 
 
 def test_of_a_progress_bar_only_the_last_state_is_shown(tmp_path) -> None:
@@ -200,10 +243,13 @@ def heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_ctrl_c_on_a_terminal_is_no_error(fresh_project: Project) -> None:
+def test_ctrl_c_on_a_terminal_is_no_error(fresh_project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line of the running job moves, and vanishes."""
+    monkeypatch.setenv("TERM", "xterm")
     fresh_project.add_command(
         "nfpi",
-        "import pathlib, signal, time\n"
+        "import pathlib, signal, sys, time\n"
+        """pathlib.Path(sys.argv[2] + ".json").write_text('{"epoch": 3, "epochs": 40}')\n"""
         "signal.signal(signal.SIGINT, lambda *_: (time.sleep(3), exit(130)))\n"  # a stage saves its state first
         f"pathlib.Path({str(fresh_project.folder / 'begun')!r}).touch()\ntime.sleep(60)\n",
     )
@@ -214,7 +260,7 @@ def test_ctrl_c_on_a_terminal_is_no_error(fresh_project: Project) -> None:
     )
     os.close(slave)
     printed = b""
-    while b"... Prepare digits" not in printed:
+    while b"... Prepare digits/splits (epoch 3/40)" not in printed:
         chunk = read_to_end(master)
         assert chunk, printed
         printed += chunk
@@ -228,6 +274,9 @@ def test_ctrl_c_on_a_terminal_is_no_error(fresh_project: Project) -> None:
     assert process.wait(60) != 0
     os.close(master)
     text = printed.decode().replace("\r\n", "\n")
+    before, _, after = text.rpartition("... Prepare digits/splits (epoch 3/40)")
+    assert before.endswith("\r\x1b[2K")  # in place of the line before
+    assert after.startswith("\r\x1b[2K") or after.partition("stopping")[0].endswith("\x1b[2K")
     assert text.count("stopped; run the same command again to resume") == 1
     for word in ("rror", "FAILED", "Traceback"):
         assert word not in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.benchmark import Timer
+from torch.utils.benchmark.utils.timer import Timer, timer
 
 from nfpi.checks.work import Images, Work, list_work
 from nfpi.config.base import ConfigError
@@ -143,8 +144,10 @@ def measure_step(config: Config, work: Work, device: torch.device) -> Measured:
         trial: Trial[Any] = make_flow_trial(config, work) if is_flow else make_classifier_trial(config, work)
         if not trial.step().isfinite():
             raise ArithmeticError("the loss is not finite; set a smaller learning_rate")
-        timer = Timer("step()", globals={"step": trial.step}, num_threads=torch.get_num_threads())
-        seconds = timer.blocked_autorange(min_run_time=_SECONDS).median
+        # processor time is that on a core of its own, also beside other programs
+        clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else timer
+        timed = Timer("step()", globals={"step": trial.step}, timer=clock, num_threads=torch.get_num_threads())
+        seconds = timed.blocked_autorange(min_run_time=_SECONDS).median
     except (RuntimeError, ValueError, OSError, ImportError, ArithmeticError) as error:
         setting = "training.batch_size" if is_flow else f"classifiers.{work.subject}.batch_size"
         fault = describe_exhausted_memory(error, setting) or format_error(error)

@@ -242,6 +242,8 @@ def open_pixels(folder: Path) -> Pixels:
     image_set = read_image_set(folder)
     if image_set.images.dtype == np.uint8:
         return Pixels(image_set)
+    if image_set.images.dtype == np.float32:
+        raise DataError(f"{folder}: expected images, received vectors, for which only flows are trained")
     names = read_file_names(folder, image_set)
     if names is None:
         raise DataError(f"{folder}: expected latents with the names of their image files ({ORIGINALS}), received none")

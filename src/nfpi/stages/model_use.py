@@ -225,8 +225,6 @@ class Sample(ModelCommand):
             raise ConfigError("sample: expected --output FILE or --folder FOLDER, received neither")
         self._check_output(self.output)
         self._check_output(self.folder, "--folder")
-        if self.output and self.folder and self.output.resolve().is_relative_to(self.folder.resolve()):
-            raise ConfigError(f"{self.output}: expected a file outside --folder, received one inside it")
         model = self._read_model()
         classes = self.classes or model.classes
         generators = {name: make_generator("cpu", self.seed, "class", name) for name in classes}
@@ -259,11 +257,7 @@ class AugmentFolder(FolderCommand):
     seed: Seed = 0
 
     def run(self) -> None:
-        """Write the variants of each image, in one folder per class.
-
-        Raises:
-            ConfigError: a class has only one image.
-        """
+        """Write the variants of each image, in one folder per class; ValueError: a class has only one image."""
         from PIL import Image
 
         from nfpi.data.sources.imagefolder import find_labelled_images, make_folder_names, strip_suffixes
@@ -273,9 +267,6 @@ class AugmentFolder(FolderCommand):
         self._check_output(self.output)
         model = self._read_model(resize=self.resize)
         files = find_labelled_images(self.folder, model.classes)
-        single = next((of_class[0] for of_class in files if len(of_class) == 1), None)
-        if single is not None:
-            raise ConfigError(f"{single.parent}: expected at least two images to mix, received one")
         chosen = {label: name for label, name in enumerate(make_folder_names(model.classes)) if files[label]}
         with replace_folder(self.output, chosen.values()) as partial:
             for label, name in chosen.items():

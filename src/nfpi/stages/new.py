@@ -1,8 +1,7 @@
-"""Commands that help to begin: a preset for the user's images, the workflow, and the schema for editors."""
+"""Commands that help to begin: a preset for the user's images, and the workflow."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shlex
@@ -19,11 +18,11 @@ from nfpi.config.base import NAME, NAME_RULE, ConfigError
 from nfpi.config.datasets import SOURCES, ArchiveLimits, DataError, DatasetConfig
 from nfpi.config.flows import size_training
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT
-from nfpi.config.resolution import build_json_schema, resolve
+from nfpi.config.resolution import resolve
 from nfpi.results.numbers import format_duration
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.location import CONFIG_FILE, find_workflow, is_workflow
-from nfpi.stages.base import Command, Stage
+from nfpi.stages.base import Command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,8 +60,6 @@ _ABOUT = """\
 #   relative_weights: strengths s₀ of the repulsion between classes, from which λ is computed. Take the one that is best
 #   on validation images; for samples, a smaller one if its flow does not follow its Gaussians (a note below the table).
 """
-_MOST_NAMED = 3
-"""largest number of classes that a message names"""
 _START = 8.0
 """seconds in which the jobs of a training start, and do what is not timed"""
 _MOST_READ = 10_000
@@ -209,14 +206,7 @@ def _inspect(folder: ImageFolder) -> tuple[_Images, dict[str, str]]:
 
 
 def _estimate_time(preset: Path, dataset: str, images: _Images, train: int) -> str:
-    """Describe the time of all jobs of a preset by timing a few steps of each training.
-
-    Args:
-        preset: file of the preset.
-        dataset: name of its data set.
-        images: properties of the images.
-        train: number of training images.
-    """
+    """Describe the time of all jobs of a preset with `train` training images, by timing steps of each training."""
     import torch
 
     from nfpi.checks.batches import Subject
@@ -264,8 +254,7 @@ def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str], 
     epochs, batch_size = training["epochs"], training["batch_size"]
     steps = epochs * math.ceil(splits["train"] / batch_size)
     remarks = [f"training of each flow: {steps} steps ({epochs} epochs in batches of {batch_size})"]
-    is_small = splits["validation"] < FEW_IMAGES
-    remarks += [describe_few_images(splits["validation"])] if is_small else []
+    remarks += [describe_few_images(splits["validation"])] if splits["validation"] < FEW_IMAGES else []
     classifier = _size_classifier(splits["train"]) | {"standard": {"crop_padding": min(height, width) // 8}}
     flows = {"label": "flow", "dataset": name, "prior": "fpi", "relative_weights": _RELATIVE_WEIGHTS}
     others = {
@@ -318,7 +307,7 @@ def _choose_fractions(name: str, dataset: dict[str, Any], folder: ImageFolder) -
             return _count_images(name, dataset, folder)
     labels, needed = folder.labels["train"], 2 + ("test" not in folder.labels) + ("validation" not in folder.labels)
     counts = np.bincount(labels, minlength=len(folder.classes))
-    few = [f"{folder.classes[index]} ({counts[index]})" for index in np.argsort(counts)[:_MOST_NAMED]]
+    few = [f"{folder.classes[index]} ({counts[index]})" for index in np.argsort(counts)[:3]]
     raise DataError(
         f"{folder.root}: expected at least {needed} images of each class to train with, so that all splits have some, "
         f"received fewest of {', '.join(few)}: add images, or merge or remove these folders"
@@ -351,16 +340,3 @@ class RunWorkflow(Command):
     def run(self) -> None:
         """Raise ConfigError: :func:`nfpi.cli.main` hands over to Snakemake if `run` is the first word."""
         raise ConfigError("run: expected as the first word, `nfpi run TARGET`, received options before it")
-
-
-class WriteSchema(Stage):
-    """Write the JSON schema of config.yaml, for editors."""
-
-    command = "schema"
-    group = "prepare runs"
-    outputs = {"schema": "config.schema.json"}
-
-    def run(self) -> None:
-        """Write the schema of config.yaml and presets."""
-        schema = build_json_schema()
-        write_atomically(self.get_path("schema"), json.dumps(schema, indent=2, ensure_ascii=False) + "\n")

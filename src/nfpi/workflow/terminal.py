@@ -9,8 +9,6 @@ here.
 from __future__ import annotations
 
 import logging
-import shlex
-import shutil
 import signal
 import time
 from collections import Counter
@@ -21,9 +19,13 @@ from statistics import fmean
 from threading import Event
 from typing import Any, TextIO
 
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
 from nfpi.results.numbers import format_duration
-from nfpi.results.recorded.calls import read_seconds, read_times
-from nfpi.runtime.job_log import read_last_lines
+from nfpi.results.recorded.calls import describe_epoch, read_seconds, read_times
+from nfpi.runtime.job_log import STATE_SUFFIX, read_last_lines, read_state
 
 Record = logging.LogRecord
 Format = Callable[[Record], str]
@@ -38,6 +40,8 @@ _SHOWN_LOG_LINES = 8
 """Number of lines shown of the log of a failed job."""
 _SHOWN_FAILURES = 5
 """Number of failed jobs whose logs are shown."""
+_SHOWN_RUNNING = 10
+"""Number of running jobs that a terminal shows."""
 
 
 def announce(logger: logging.Logger, results: Path, stages: Mapping[str, str], together: int) -> None:
@@ -51,12 +55,6 @@ def announce(logger: logging.Logger, results: Path, stages: Mapping[str, str], t
     """
     logger.info("", extra={"nfpi": (results, dict(stages), together)})
     JOBS_MAY_RUN.set()
-
-
-def show(logger: logging.Logger, text: str) -> None:
-    """Print a text, unless it is empty."""
-    if text:
-        logger.info(text, extra=OURS)
 
 
 def show_at_end(logger: logging.Logger, describe: Callable[[], str]) -> None:
@@ -116,16 +114,19 @@ class JobLines:
     """One line per job.
 
     Args:
-        stream: stream to print on; if it is a terminal, the last line names the running jobs.
+        stream: stream to print on; if it is a terminal, the last lines show the running jobs.
+        is_dry_run: whether jobs are only counted.
         clock: returns seconds since an arbitrary time.
     """
 
     stream: TextIO
+    is_dry_run: bool = False
     clock: Callable[[], float] = time.monotonic
     _stats: Counter[str] = field(default_factory=Counter)
     _forecast: Forecast = field(default_factory=Forecast)
     _running: dict[int, Any] = field(default_factory=dict)  # records of the starts of jobs
     _failed: dict[int, Any] = field(default_factory=dict)
+    _planned: dict[str, list[Any]] = field(default_factory=dict)  # those of a dry run, by rule
     _details: set[str] = field(default_factory=set)
     _total: int = 0
     _done: int = 0
@@ -134,8 +135,12 @@ class JobLines:
     _has_started: bool = False
     _has_error: bool = False
     _interrupted: bool = False
-    _is_stopping: bool = False
     _has_ended: bool = False
+
+    def __post_init__(self) -> None:
+        console = Console(file=self.stream, force_terminal=self.stream.isatty())  # whatever FORCE_COLOR says
+        running = self._describe_running
+        self._live = Live(get_renderable=running, console=console, refresh_per_second=1, transient=True)
 
     def notice_interrupts(self, previous: Callable[..., Any], leave: Callable[[], None]) -> None:
         """Notice Ctrl-C, after which failures of jobs and of the call are not reported as errors.
@@ -150,6 +155,7 @@ class JobLines:
 
         def note_and_interrupt(*arguments: Any) -> None:
             if not JOBS_MAY_RUN.is_set():
+                self._live.stop()
                 for action in BEFORE_LEAVING:
                     action()
                 leave()
@@ -167,7 +173,9 @@ class JobLines:
         """
         ours, event = getattr(record, "nfpi", None), str(getattr(record, "event", None) or "")
         if self._interrupted and ours is None:
-            self._say_that_it_stops()
+            if self._live.is_started:
+                self._live.stop()
+                self._print("stopping ...")
             return
         match event:
             case "workflow_started":
@@ -175,6 +183,8 @@ class JobLines:
                 self._news.clear()
             case "run_info":
                 self._stats = Counter({str(name): int(n) for name, n in record.stats.items() if name != "total"})
+            case "job_info" if self.is_dry_run and record.rule_msg:
+                self._planned.setdefault(record.rule_name, []).append(record)
             case "job_info":
                 JOBS_MAY_RUN.set()  # also with --no-hooks
                 self._handle_start(record)
@@ -190,28 +200,40 @@ class JobLines:
                 self._handle_message(record, format_record)
             case "":
                 self._news = [*([] if self._has_started else self._news), format_record(record)]
-        self._show_last_line()
+        if not self._interrupted:
+            self._show_running()
 
     def print_ending(self) -> None:
         """Print the ends of the logs of failed jobs; after Ctrl-C, how to resume.
 
-        Without jobs, say so and show the results; if no workflow was started at all, as with `--unlock`, print what
-        Snakemake says.
+        Of a dry run, print its jobs. Without jobs, say so and show the results; if no workflow was started at all, as
+        with `--unlock`, print what Snakemake says.
         """
         if self._has_ended:
             return  # Snakemake closes its loggers twice
         self._has_ended = True
-        self._hide_last_line()
+        self._live.stop()
         if self._interrupted:
             self._print("\nstopped; run the same command again to resume")
         elif self._failed:
             self._print_failed()
+        elif self._planned:
+            self._print_planned()
         elif not self._has_started and self._news:
             self._print("\n".join(self._news))
         elif self._has_started and not self._stats and not self._has_error:
             self._print("Nothing to be done: all requested files are up to date")
-            if text := self._describe_results():
-                self._print(text)
+            self._print(self._describe_results())
+
+    def _print_planned(self) -> None:
+        """Print a line for each rule, with the number of its jobs and the first of them, and what has changed."""
+        width = max(map(len, self._planned))
+        for rule, jobs in self._planned.items():
+            others = f", and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+            self._print(f"{rule:{width}} {len(jobs):4}  {_get_title(jobs[0])}{others}")
+            for line in dict.fromkeys(line for job in jobs for line in job.rule_msg.splitlines()[1:]):
+                self._print(f"{'':{width}}       {line}")
+        self._print(f"{_format_count(sum(map(len, self._planned.values())), 'job')} to be run; -n -p shows each")
 
     def _print_failed(self) -> None:
         failed, left = len(self._failed), self._total - self._done - len(self._failed)
@@ -233,8 +255,7 @@ class JobLines:
         seconds, known = self._forecast.estimate_seconds_left(together=together)
         at_once = "one at a time" if together == 1 else f"{together} at a time"
         time_left = f", about {format_duration(seconds)} if run {at_once}" if known and self._total else ""
-        follow = f" (nfpi status {shlex.quote(str(results))} shows what is running)" if self._total > 1 else ""
-        self._print(f"{_format_count(self._total, 'job')}{time_left}{follow}")
+        self._print(f"{_format_count(self._total, 'job')}{time_left}")
 
     def _handle_start(self, job: Any) -> None:
         if not job.rule_msg:
@@ -282,12 +303,6 @@ class JobLines:
         if not of_running_job and not of_call:  # which the lines of failed jobs say
             self._print(format_record(record))
 
-    def _say_that_it_stops(self) -> None:
-        if not self._is_stopping:
-            self._is_stopping = True
-            self._running.clear()
-            self._print("stopping ...")
-
     def _print_job(self, job: Any, remark: str) -> None:
         width = len(str(self._total))
         place = f"{self._done:{width}}/{self._total}  " if self._total else ""
@@ -303,27 +318,32 @@ class JobLines:
         return f"{'about' if known else 'at least'} {format_duration(seconds)} left"
 
     def _print(self, text: str) -> None:
-        self._hide_last_line()
-        print(text, file=self.stream, flush=True)
+        if text:
+            self._live.console.out(text, highlight=False)
 
-    def _show_last_line(self) -> None:
-        """Show the running jobs, or before them what Snakemake does, on the last line of a terminal."""
-        self._hide_last_line()
-        if not self.stream.isatty() or not (self._running or self._news):
-            return
-        if self._running:
-            job, *others = self._running.values()
-            mean = self._forecast.compute_mean_seconds(job.rule_name)
-            text = _get_title(job) + (f" (about {format_duration(mean)})" if mean else "")
-            text += f", and {len(others)} more" if others else ""
-        else:
-            text = self._news[-1]
-        self.stream.write(f"... {text}".splitlines()[0][: shutil.get_terminal_size().columns - 1])
-        self.stream.flush()
+    def _show_running(self) -> None:
+        """Show the running jobs below the printed lines of a terminal, from now on every second."""
+        if not self._live.is_started:
+            self._live.start()
+            self._live.console.show_cursor()  # which rich hides, and a killed process would not show again
+        self._live.refresh()
 
-    def _hide_last_line(self) -> None:
-        if self.stream.isatty():
-            self.stream.write("\r\x1b[K")
+    def _describe_running(self) -> Text:
+        """Return a line for each running job, or before the first one, what Snakemake does."""
+        running = list(self._running.values())
+        lines = [f"... {_get_title(job)}{self._format_progress(job)}" for job in running[:_SHOWN_RUNNING]]
+        lines += [f"... and {len(running) - _SHOWN_RUNNING} more"] if len(running) > _SHOWN_RUNNING else []
+        lines = lines or [f"... {line}" for line in "".join(self._news[-1:]).splitlines()[:1]]
+        return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
+
+    def _format_progress(self, job: Any) -> str:
+        """Return the epoch of a running job and its time left, as far as they are known, in brackets."""
+        state = read_state(Path(f"{job.log[0]}{STATE_SUFFIX}"))
+        text = describe_epoch(state) if state is not None and state.state == "running" else ""
+        mean = self._forecast.compute_mean_seconds(job.rule_name)
+        if not text and mean and (left := mean - (self.clock() - job.began)) >= 1:
+            text = f"about {format_duration(left)} left"
+        return text and f" ({text})"
 
 
 def _get_title(job: Any) -> str:

@@ -45,8 +45,9 @@ def _find_files(folder: Path) -> dict[Split, Path]:
     """Return the file of each split; a single file is that of the training split."""
     if folder.is_file():
         return {"train": folder}
-    found = {split: folder / (split + ending) for split in get_args(Split) for ending in _ENDINGS}
-    found = {split: file for split, file in found.items() if file.is_file()}
+    found: dict[Split, Path] = {
+        split: file for split in get_args(Split) for ending in _ENDINGS if (file := folder / (split + ending)).is_file()
+    }
     if "train" not in found:
         raise DataError(f"{folder}: expected a file, or a folder with train.npz, .csv or .parquet, received neither")
     return found

@@ -252,7 +252,7 @@ def _find_state(root: Path, run: Run, recorded: RecordedRun | None) -> tuple[str
     jobs = _list_states(root, run)
     last = _name_job(jobs[-1]) if jobs else ""
     if holder := _find_holder(root, run):
-        epoch = _describe_epoch(read_state(jobs[-1])) if jobs else ""
+        epoch = describe_epoch(read_state(jobs[-1])) if jobs else ""
         return "running", ", ".join(filter(None, [last, epoch, holder]))
     fault = _find_fault(root, run, jobs)
     if fault is not None:
@@ -295,7 +295,7 @@ def _find_fault(root: Path, run: Run, jobs: list[Path]) -> tuple[str, str] | Non
         if job.state == "failed":
             return "failed", f"{_name_job(path)}: {job.error}"
         if job.state in ("stopped", "running"):
-            return "stopped", ", ".join(filter(None, [_name_job(path), _describe_epoch(job, time_left=False)]))
+            return "stopped", ", ".join(filter(None, [_name_job(path), describe_epoch(job, time_left=False)]))
     return None
 
 
@@ -307,7 +307,7 @@ def _read_modification_time(path: Path) -> float:
         return 0.0
 
 
-def _describe_epoch(job: JobState | None, time_left: bool = True) -> str:
+def describe_epoch(job: JobState | None, time_left: bool = True) -> str:
     """Return e.g. `epoch 12/40, about 5 min left`; empty if the job trains nothing."""
     if job is None or not job.epochs:
         return ""
