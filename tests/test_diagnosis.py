@@ -75,7 +75,7 @@ def test_given_full_covariances_are_the_flows_own():
 @pytest.mark.parametrize(
     ("flow", "message"),
     [
-        (lambda x: (0 * x, 0 * x.sum(1)), "expected latents that vary within each class"),
+        (lambda x: (0 * x, 0 * x.sum(1)), "train: expected latents that vary within each class"),
         (lambda x: (x, 0 * x), r"and log-determinants \(600,\), received \(600, 3\) and \(600, 3\)"),
         (lambda x: x, "received Tensor"),
         (lambda x: (x.log(), 0 * x.sum(1)), "finite latents and log-determinants of train"),
@@ -103,3 +103,18 @@ def test_distribution_has_the_densities_of_the_gaussians():
     ):
         found = prior.to_distribution().log_prob(z[:, None])
         torch.testing.assert_close(found, prior.log_prob(z).float(), rtol=1e-4, atol=1e-4)
+
+
+def test_arrays_and_names_of_classes_are_taken():
+    (x, labels), (test, test_labels) = draw(90), draw(60, seed=1)
+    names = np.array(["ant", "bee", "cat"])
+    flow = NSF(3, transforms=1, hidden_features=[8])
+    expected = diagnose(flow, (x.float(), labels), (test.float(), test_labels), relative_weights=[])
+    found = diagnose(flow, (x.numpy(), names[labels]), (test.numpy(), names[test_labels]), relative_weights=[])
+    assert found.equals(expected)
+
+
+def test_gaussians_of_other_classes_are_refused():
+    prior = GaussianPrior(torch.zeros(2, 3), torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"prior: expected \(K, D\) = \(3, 3\) of train, received \(2, 3\)"):
+        diagnose(scale, draw(60), draw(60), prior=prior)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from nfpi.config.priors import FixedPointConfig, FixedPointSettings, compute_wei
 from nfpi.flows.bijection import ImageFlow
 from nfpi.model import ClassConditionalFlow
 from nfpi.model.inference import strict_inference
-from nfpi.model.inputs import check_labels, to_array
+from nfpi.model.inputs import check_labels, choose_class_names
 from nfpi.priors.fixed_point import FixedPointDiverged, fit_fixed_point
 from nfpi.priors.following import estimate_moments, measure_following
 from nfpi.priors.gaussian import GaussianPrior
@@ -45,7 +46,8 @@ def diagnose(
     Args:
         flow: a :class:`nfpi.ClassConditionalFlow`; a flow, transform or lazy transform of zuko without context; or a
             function or module with flow(x) = (z, log |det ∂z/∂x|), z (B, D) or (B, C, H, W) and (B,).
-        train: inputs of the flow and labels (N,), indices of classes; the Gaussians are fitted to their latents.
+        train: inputs of the flow and labels (N,), indices of classes or their names; the Gaussians are fitted to their
+            latents. Arrays become tensors, float32.
         test: other inputs and labels, which are measured.
         prior: Gaussians of the flow; None: those of a `ClassConditionalFlow`, otherwise none.
         relative_weights: s₀ of each fixed point, see :func:`nfpi.config.priors.compute_weight`.
@@ -54,8 +56,8 @@ def diagnose(
         A row for each set of Gaussians: `gaussians` (`own`, `moments` or `fixed point`) and `relative_weight` (0 for
         moments); `nf_acc`, `bits_per_dim` and `ece` of the test inputs; and of the training latents `separation` of the
         Gaussians, `beta` and `mismatch` (:class:`nfpi.priors.following.Following`). Bits/dim are those of x, for a
-        `ClassConditionalFlow` those of :meth:`nfpi.ClassConditionalFlow.bits_per_dim`. A fixed point that diverges has
-        only NaN.
+        `ClassConditionalFlow` those of :meth:`nfpi.ClassConditionalFlow.evaluate`, but with new noise for each image. A
+        fixed point that diverges has only NaN.
 
     Raises:
         ValueError: the flow returns something else or numbers that are not finite, or its latents are constant.
@@ -66,8 +68,7 @@ def diagnose(
     if isinstance(flow, ClassConditionalFlow):
         own, to_bits, classes = prior or flow.prior, flow.domain.bits_per_dim, flow.classes
     else:
-        largest = int(to_array(train[1]).max())
-        own, to_bits, classes = prior, _to_bits, [str(index) for index in range(largest + 1)]
+        own, to_bits, classes = prior, _to_bits, choose_class_names(train[1])
     transform, is_full = _as_function(flow), own is not None and own.is_full
     z, _, labels = _encode(transform, *train, classes, "train")
     test_z, log_abs_det, test_labels = _encode(transform, *test, classes, "test")
@@ -76,7 +77,10 @@ def diagnose(
     try:
         statistics.check()
     except ValueError as error:
-        raise ValueError(f"flow: expected latents that vary within each class, received others ({error})") from None
+        raise ValueError(f"train: expected latents that vary within each class, received others ({error})") from None
+    if own is not None and (own.num_classes, own.num_dimensions) != (num_classes, dimensions):
+        expected, received = (num_classes, dimensions), (own.num_classes, own.num_dimensions)
+        raise ValueError(f"prior: expected (K, D) = {expected} of train, received {received}")
 
     def measure(gaussians: GaussianPrior) -> dict[str, float | None]:
         log_prob = gaussians.to(dtype=torch.float64).to("cpu").log_prob(test_z) + log_abs_det[:, None]
@@ -146,6 +150,8 @@ def _encode(function: Transform, x: Any, labels: Any, classes: list[str], what: 
     Raises:
         ValueError: the labels are no indices of classes; or the flow returns something else, or no finite numbers.
     """
+    if isinstance(x, np.ndarray) and x.dtype != np.uint8:
+        x = torch.from_numpy(x).float()
     indices = torch.from_numpy(check_labels(labels, classes, len(x), f"{what}: labels"))
     latents, log_abs_dets = [], []
     for begin in range(0, len(x), _BATCH):

@@ -86,7 +86,7 @@ def test_other_vectors_are_refused_by_a_model(model, change, message):
 def test_constant_columns_are_refused_by_a_fit():
     vectors, labels = draw(20)
     vectors[:, 1] = 7
-    with pytest.raises(ValueError, match="columns that vary, received 7 in all rows of column 1"):
+    with pytest.raises(ValueError, match="columns that vary, received 7 ± 0 in column 1"):
         ClassConditionalFlow.fit(vectors, labels, progress=False)
 
 
@@ -98,3 +98,52 @@ def test_vectors_are_held_out_for_validation():
         assert model.config["validation"]["n"] == 20
     with pytest.raises(ValueError, match=r"validation vectors: expected \(N, 3\), received \(20, 2\)"):
         ClassConditionalFlow.fit(vectors, labels, validation=(draw(20)[0][:, :2], draw(20)[1]), **options)
+
+
+def test_columns_of_a_data_frame_are_those_of_the_training(model):
+    vectors, labels = draw(100)
+    frame = pd.DataFrame(vectors, columns=["a", "b", "c"])
+    fitted = ClassConditionalFlow.fit(frame, labels, flow="identity", progress=False)
+    assert (fitted.predict(frame) == fitted.predict(vectors)).all()
+    with pytest.raises(ValueError, match="expected the columns a, b, c, received c, b, a"):
+        fitted.predict(frame[["c", "b", "a"]])
+    mixed = frame.assign(b=frame["b"] > 0, c=frame["c"].astype("Float64"))
+    assert len(ClassConditionalFlow.fit(mixed, labels, flow="identity", progress=False).predict(mixed.iloc[:3])) == 3
+
+
+def test_lists_of_numbers_are_vectors(model):
+    vectors, labels = draw(100)
+    fitted = ClassConditionalFlow.fit(vectors.tolist(), labels, flow="identity", progress=False)
+    assert fitted.predict(vectors[:3].tolist()).shape == (3,)
+
+
+def test_vectors_that_occur_in_the_training_are_measured(model):
+    vectors, labels = draw(50)
+    found = model.evaluate(vectors, labels)
+    assert (found["n"], found["left_out"]) == (50, 0)
+
+
+def test_card_speaks_of_vectors(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert "Vectors: 3 numbers" in text
+    assert "numbers (N, 3)" in text
+    assert "latents of an autoencoder" not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"flow": "glow"}, "expected zuko, identity or a flow of your own for vectors, received glow"),
+        ({"validation": pd.DataFrame([[1, 2]])}, "validation: expected a share of the images, .* received DataFrame"),
+    ],
+)
+def test_what_does_not_fit_vectors_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        ClassConditionalFlow.fit(*draw(40), progress=False, **change)
+
+
+def test_columns_that_float32_does_not_resolve_are_refused():
+    vectors, labels = draw(40)
+    with pytest.raises(ValueError, match=r"received 1e\+06 ± .* in column 1 .*subtract the means"):
+        ClassConditionalFlow.fit(vectors + np.array([0, 1e6, 0]), labels, progress=False)

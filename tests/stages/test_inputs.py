@@ -14,7 +14,9 @@ from nfpi.priors.files import save_prior
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.tensors import load_tensors, save_tensors
 
-from .conftest import call, read_error_line
+from .conftest import call, list_files, read_error_line
+
+OTHER_WEIGHT = {"dataset": "digits", "seed": 3, "flow": "mef", "prior": "fpi", "lambda": 7}
 
 
 @pytest.fixture
@@ -97,3 +99,19 @@ def test_images_of_other_data_are_refused(complete_run, other, stage, tmp_path, 
     assert call(*complete_run.make_command(stage, data=other / "splits", output=tmp_path / "new", **changes)) == 1
     read_error_line(capsys)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "message"),
+    [
+        ("evaluate", {"identity": {"seed": 4}}, "seed = 4 like the run, received 3"),
+        ("evaluate", {"identity": {"lambda": 7}}, "lambda = 7 like the run, received 100"),
+        ("train-flow", {"identity": OTHER_WEIGHT}, "lambda = 7 like the run, received 100"),
+        ("evaluate", {"identity": {"lamda": 1}}, "lamda"),
+        ("test-classifier", {"identity": {"seed": 4}}, "seed = 4 like the run, received 3"),
+    ],
+)
+def test_an_identity_of_another_run_is_refused(complete_run, stage, change, message, tmp_path, capsys):
+    assert call(*complete_run.make_command(stage, output=tmp_path / "new", **change)) == 1
+    assert message in read_error_line(capsys)
+    assert list_files(tmp_path) == set()

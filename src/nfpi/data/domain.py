@@ -18,6 +18,9 @@ from nfpi.config.datasets import DataError
 from nfpi.flows.dequantization import GREY_LEVELS, bits_per_dim, dequantize, quantize
 from nfpi.runtime.formats import Record, check_record
 
+_SMALLEST_SPREAD = 1e-4
+"""smallest standard deviation of an element of vectors, relative to its mean"""
+
 
 class Domain(ABC):
     """Conversion of stored images (B, C, H, W) to inputs x of a flow, and back."""
@@ -146,13 +149,14 @@ def describe_elements(vectors: np.ndarray) -> dict[str, list[float]]:
     """Return mean and standard deviation of each element of training vectors (N, 1, 1, D), for `extra`.
 
     Raises:
-        DataError: an element is constant.
+        DataError: an element is constant, or so far from 0 that float32 does not resolve how it varies.
     """
     mean, std = vectors.mean((0, 1, 2), np.float64), vectors.std((0, 1, 2), np.float64)
-    if (constant := np.flatnonzero(std == 0)).size:
+    if (constant := np.flatnonzero(std <= _SMALLEST_SPREAD * abs(mean))).size:
+        first = constant[0]
         raise DataError(
-            f"vectors: expected columns that vary, received {mean[constant[0]]:g} in all rows of column {constant[0]} "
-            f"({constant.size} such columns)"
+            f"vectors: expected columns that vary, received {mean[first]:g} ± {std[first]:g} in column {first} "
+            f"({constant.size} such columns: leave out those that are constant, subtract the means of the others)"
         )
     return {"mean": mean.tolist(), "std": std.tolist()}
 

@@ -497,7 +497,8 @@ class ClassConditionalFlow:
             labels: (N,); None: the mixture of all classes, p(x) = Σ_y p(x | y) / K.
 
         Returns:
-            (N,), float64; for a flow on latents of an autoencoder, bits per dimension of the latents.
+            (N,), float64; for a flow on latents of an autoencoder, bits per dimension of the latents; on vectors, those
+            of the standardised vectors.
         """
         log_prob = self.log_prob(images, labels)
         if labels is None:
@@ -508,6 +509,7 @@ class ClassConditionalFlow:
         """Return images without those that the model was trained on, on which it does better than on others.
 
         How many are left out is logged. An image is known by its pixels; a mirrored or otherwise changed one is not.
+        Of vectors, none is left out.
 
         Returns:
             the other M images, (M, H, W, C); the indices of their classes, (M,); and the number of those left out, 0 if
@@ -517,6 +519,8 @@ class ClassConditionalFlow:
             ValueError: none is left.
         """
         given = self._make_set(images, labels)
+        if self._is_of_vectors:  # of few discrete values, equal vectors are not the same sample
+            return given.images, given.labels, 0
         if self.digests is None:
             logger.warning("the training images of this model are not known: none is left out")
             return given.images, given.labels, 0
@@ -738,7 +742,7 @@ class ClassConditionalFlow:
 
     def _check_images(self, images: Images) -> np.ndarray:
         if self._is_of_vectors and getattr(images, "ndim", 0) != 4:  # otherwise checked before
-            return inputs.check_vectors(images, self.flow.shape[0])
+            return inputs.check_vectors(images, self.flow.shape[0], columns=self.data["extra"].get("columns"))
         loaded = inputs.load_images(images, self.flow.shape, resize=self.resize)
         return inputs.check_images(loaded, self.flow.shape, self.domain.dtype)
 

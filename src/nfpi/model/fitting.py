@@ -42,6 +42,8 @@ _ADVICE = (
 _SMALL, _MEDIUM = 16, 32
 """largest lengths of an image's longer side, in pixels, for two levels (small) and for three (medium)"""
 
+_FOR_IMAGES = ("matrix_exponential", "glow", "transformer")
+"""kinds of flows that split the pixels of an image"""
 _TRAINING: dict[str, dict[str, Any]] = {
     "glow": {"learning_rate": 0.003},
     "transformer": {"learning_rate": 0.003},
@@ -98,6 +100,8 @@ def choose_default_settings(kind: str, height: int, width: int) -> dict[str, Any
     `fashion_mnist_small` for 28×28; for other sizes, :func:`choose_num_levels` gives the number of levels.
     Kinds that extensions add have their own defaults.
     """
+    if height == width == 1 and kind in _FOR_IMAGES:
+        raise ValueError(f"flow: expected zuko, identity or a flow of your own for vectors, received {kind}")
     small = max(height, width) <= _SMALL
     match kind:
         case "matrix_exponential":

@@ -239,31 +239,45 @@ def check_images(
 
 def are_vectors(images: Images) -> bool:
     """Return whether this is a table of vectors, (N, D)."""
+    if isinstance(images, list):
+        return bool(images) and not isinstance(images[0], str | os.PathLike) and np.ndim(images[0]) == 1
     return getattr(images, "ndim", None) == 2
 
 
-def check_vectors(vectors: Any, num_dimensions: int | None = None, what: str = "vectors") -> np.ndarray:
+def check_vectors(
+    vectors: Any, num_dimensions: int | None = None, what: str = "vectors", columns: Sequence[str] | None = None
+) -> np.ndarray:
     """Convert vectors to an array of images of one pixel, (N, 1, 1, D), float32.
 
     Args:
         vectors: (N, D), real numbers; an array, a tensor or a data frame.
         num_dimensions: expected D; None: any.
         what: name of the vectors in messages.
+        columns: expected names of the columns of a data frame; None: any.
 
     Raises:
-        ValueError: they have another shape, are empty, are no numbers, or are not finite.
+        ValueError: they have another shape or other columns, are empty, are no numbers, or are not finite.
     """
-    array = to_array(vectors)
+    array, names = to_array(vectors), find_columns(vectors)
     expected = f"(N, {num_dimensions or 'D'})"
     if array.ndim != 2 or not array.size or num_dimensions not in (None, array.shape[1]):
         raise ValueError(f"{what}: expected {expected}, received {tuple(array.shape)}")
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{what}: expected real numbers, received {array.dtype}")
-    array = array.astype(np.float32)
+    if columns is not None and names not in (None, columns):
+        raise ValueError(f"{what}: expected the columns {', '.join(columns)}, received {', '.join(names)}")
+    try:
+        array = array.astype(np.float32, casting="unsafe" if array.dtype.kind in "fiubO" else "no")
+    except (TypeError, ValueError):
+        raise ValueError(f"{what}: expected real numbers, received {array.dtype}") from None
     if not np.isfinite(array).all():
         place = tuple(np.argwhere(~np.isfinite(array))[0].tolist())
         raise ValueError(f"{what}: expected finite numbers, received {array[place]} at {place}")
     return array[:, None, None]
+
+
+def find_columns(vectors: Any) -> list[str] | None:
+    """Return the names of the columns of a data frame; None for what has no names."""
+    columns = getattr(vectors, "columns", None)
+    return None if columns is None else [str(name) for name in columns]
 
 
 def check_labels(labels: Labels, classes: Sequence[str], count: int | None = None, what: str = "labels") -> np.ndarray:
@@ -350,20 +364,23 @@ def make_sets(
     """
     convert: Callable[..., np.ndarray] = check_vectors if are_vectors(images) else check_images
     array = convert(images)
-    names = _choose_class_names(labels) if classes is None else [str(name) for name in classes]
+    names = choose_class_names(labels) if classes is None else [str(name) for name in classes]
     indices = check_labels(labels, names, len(array))
     meta: dict[str, Any] = {"name": name, "classes": names, "dtype": array.dtype.name, "extra": {"flip": flip}}
     held_out: ImageSet | None = None
     if isinstance(validation, Dataset | str | os.PathLike | tuple | list):
         others, other_labels = validation if isinstance(validation, tuple | list) else (validation, None)
         if are_vectors(images):
-            others = check_vectors(others, array.shape[3], "validation vectors")
+            others = check_vectors(others, array.shape[3], "validation vectors", find_columns(images))
         else:
             shape = (array.shape[3], *array.shape[1:3])
             others, other_labels = load_labelled_images(others, other_labels, names, shape, resize=resize)
             others = check_images(others, shape, what="validation images")
         held_out = ImageSet(others, check_labels(other_labels, names, len(others), "validation labels"), meta)
     elif validation is not None:
+        if not isinstance(validation, float | int):
+            expected = "a share of the images, a folder, a data set or (images, labels)"
+            raise ValueError(f"validation: expected {expected}, received {type(validation).__name__}")
         kept, left = _split(indices, float(validation), seed)
         held_out = ImageSet(array[left], indices[left], meta)
         array, indices = array[kept], indices[kept]
@@ -377,11 +394,12 @@ def make_sets(
             f"'{names[poorest]}'; if the labels are numbers that name classes, pass [str(label) for label in labels]"
         )
     if are_vectors(images):
-        meta["extra"] |= describe_elements(array)
+        columns = find_columns(images)
+        meta["extra"] |= describe_elements(array) | ({} if columns is None else {"columns": columns})
     return ImageSet(array, indices, meta), held_out
 
 
-def _choose_class_names(labels: Labels) -> list[str]:
+def choose_class_names(labels: Labels) -> list[str]:
     """Return the sorted names in the labels, or all indices up to the largest, as text."""
     found = to_array(labels)
     if found.dtype.kind not in "iu":

@@ -68,7 +68,7 @@ class Chain:
         known: dict[str, tuple[str, Path]] = {}
         for item in inputs:
             where = _normalize(folder / item.path)
-            for _, found in ((where, item), *self._walk(where)) if not item.apart else ():
+            for _, found in ((where, item), *self.walk(where)) if not item.apart else ():
                 content, first = known.setdefault(found.product, (found.content, where.parent))
                 if found.product in ONE_RUN and found.content != content:
                     raise ManifestError(
@@ -76,12 +76,12 @@ class Chain:
                         "another one"
                     )
 
-    def _walk(self, path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, Input]]:
+    def walk(self, path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, Input]]:
         """Yield the direct and indirect inputs of a product that are of its run, with the paths of their manifests."""
         for place, recorded in self._list_inputs(path):
             if not recorded.apart and place not in above:  # a forged manifest may name itself
                 yield place, recorded
-                yield from self._walk(place, (*above, place))
+                yield from self.walk(place, (*above, place))
 
     def _list_inputs(self, path: Path) -> Iterator[tuple[Path, Input]]:
         """Yield the products that a product was made from, with the paths of their manifests."""

@@ -6,6 +6,7 @@ import logging
 
 from nfpi.config.base import ConfigError
 from nfpi.config.extensions import list_loaded_digests
+from nfpi.runs import Run
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.divergence import Diverged
 from nfpi.runtime.files import committing, remove_remains, require_writable, written_together
@@ -97,11 +98,33 @@ def _check_inputs(stage: Stage) -> None:
             raise ManifestError(f"{fault}: `snakemake` with its target makes it again")
     if not stage.many_runs:
         chain.check_together(stage.traced, stage.output)
+    _check_identity(stage, chain)
     if stage.key and stage.key != stage.own_key:
         raise ConfigError(
             f"{stage.output}: expected the settings and inputs of the call that planned this job, received changed "
             "ones: set them back, or call snakemake again; by hand, leave out --key"
         )
+
+
+def _check_identity(stage: Stage, chain: Chain) -> None:
+    """Check that the inputs are of the seed and the λ of the stage's run, if it has one.
+
+    Raises:
+        ManifestError: an input is of another run.
+    """
+    identity = getattr(stage, "identity", None)
+    run = {} if identity is None else Run.from_json(identity).to_json()
+    places = [stage.output / found.path for found in stage.traced if found.path and not found.apart] if run else []
+    for place in dict.fromkeys([*places, *(below for path in places for below, _ in chain.walk(path))]):
+        manifest = chain.read(place)
+        settings = {} if manifest is None else manifest.settings
+        weight = settings.get("weight") if "learn" not in settings else None  # whose Gaussians are an input
+        known = {"seed": settings.get("seed"), "lambda": weight, **(settings.get("identity") or {})}
+        for name in ("seed", "lambda"):
+            if name in run and known[name] not in (None, run[name]):
+                raise ManifestError(
+                    f"{stage.output}: expected inputs with {name} = {run[name]} like the run, received {known[name]}"
+                )
 
 
 def _is_made(stage: Stage) -> bool:

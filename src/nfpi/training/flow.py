@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ import torch
 from torch import Tensor
 
 from nfpi.config.base import Start
+from nfpi.config.flows import FLOWS
 from nfpi.config.priors import LearnedMethod
 from nfpi.evaluation import check_shapes
 from nfpi.flows.bijection import ImageFlow
-from nfpi.flows.check import check_flow
+from nfpi.flows.check import FlowError, check_flow
 from nfpi.flows.registry import build_flow
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
@@ -30,6 +32,7 @@ from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import Device
 from nfpi.runtime.divergence import NOT_FINITE
+from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import derive_seed, seed_default_generators
 from nfpi.training.batches import TrainingData, draw_initialization_images, latent_statistics
 from nfpi.training.flow_training import FlowTraining
@@ -37,6 +40,8 @@ from nfpi.training.loop import load_checkpoint, make_loss_error
 from nfpi.training.state import TrainingState
 
 _CHECKED_IMAGES = 4
+_CHECK_TOLERANCE = 0.02
+"""largest error accepted in float64: the same as that accepted by default in float32"""
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,8 @@ def start_training(
         progress: whether a bar shows the steps; None: on a terminal only.
 
     Raises:
-        FlowError: the flow fails :func:`nfpi.flows.check.check_flow` before these epochs.
+        FlowError: the flow fails :func:`nfpi.flows.check.check_flow` before these epochs or, if an extension registered
+            it, after them.
         TrainingDiverged: the loss is not finite.
         Interrupted: a signal asked to stop during an epoch; the state is saved in the checkpoints. The passes over the
             training images before the first epoch and after the last one neither handle signals nor save a state.
@@ -104,6 +110,9 @@ def start_training(
                 fault = make_loss_error(state, data.config)
                 fault.log = state.log
                 raise fault from None
+            # checked only after the latents are known to be finite: otherwise a diverged flow would be reported as one
+            # with wrong formulas
+            _check_trained_flow(state, data)
         return InitialState(state, prior, statistics)
 
 
@@ -183,3 +192,42 @@ def _initialize_flow(description: Mapping[str, Any], data: TrainingData, seed: i
         flow.initialize(images)
     check_flow(flow, images[:_CHECKED_IMAGES], jacobian=False)
     return flow
+
+
+@full_precision()
+def _check_trained_flow(state: TrainingState, data: TrainingData) -> None:
+    """Repeat the check of :func:`_initialize_flow`, on the same images, for a trained flow of an extension.
+
+    Couplings that begin with zeros pass the first check whatever their formulas are. The flow and the global random
+    generators stay as they are.
+
+    Args:
+        state: state of the training; without a finished epoch nothing is checked.
+        data: images and settings of the training.
+
+    Raises:
+        FlowError: the flow fails the check.
+    """
+    flow = state.flow
+    if FLOWS[flow.kind].extension is None or not state.log:
+        return
+    images = draw_initialization_images(data, state.seed)[:_CHECKED_IMAGES]
+    gpus = [data.device] if data.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):  # a flow may draw random numbers
+        try:
+            check_flow(flow, images, jacobian=False)
+        except FlowError as fault:
+            if not _passes_in_float64(flow, images):
+                raise FlowError(
+                    f"training: after epoch {len(state.log)}: {fault} (a wrong formula, or, with a learning rate that "
+                    "is too large, weights with which the flow cannot be inverted)"
+                ) from None
+
+
+def _passes_in_float64(flow: ImageFlow, images: Tensor) -> bool:
+    """Return whether a flow passes the check in float64, so that only rounding in float32 made it fail."""
+    try:
+        check_flow(deepcopy(flow).double(), images.double(), jacobian=False, tolerance=_CHECK_TOLERANCE)
+    except (FlowError, RuntimeError, TypeError):  # TypeError: the device has no float64
+        return False
+    return True

@@ -140,7 +140,14 @@ class JobLines:
     def __post_init__(self) -> None:
         console = Console(file=self.stream, force_terminal=self.stream.isatty())  # whatever FORCE_COLOR says
         running = self._describe_running
-        self._live = Live(get_renderable=running, console=console, refresh_per_second=1, transient=True)
+        self._live = Live(
+            get_renderable=running,
+            console=console,
+            refresh_per_second=1,
+            transient=True,
+            redirect_stdout=False,  # where --dag and --summary write
+            redirect_stderr=False,
+        )
 
     def notice_interrupts(self, previous: Callable[..., Any], leave: Callable[[], None]) -> None:
         """Notice Ctrl-C, after which failures of jobs and of the call are not reported as errors.

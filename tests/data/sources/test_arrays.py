@@ -42,7 +42,7 @@ def test_vectors_are_the_same_from_each_kind_of_file(tmp_path: Path, ending: str
 
 def test_folder_has_a_file_for_each_split(tmp_path: Path) -> None:
     write(tmp_path / "data/train.csv")
-    write(tmp_path / "data/test.npz", VECTORS[:3], KINDS[1:4])
+    write(tmp_path / "data/test.parquet", VECTORS[:3], KINDS[1:4])
     source = read(tmp_path / "data")
     assert {split: len(labels) for split, (_, labels) in source.splits.items()} == {"train": 40, "test": 3}
     assert source.splits["test"][1].tolist() == [0, 1, 0]
@@ -66,10 +66,11 @@ def test_prepared_vectors_are_standardised_by_the_training_split(tmp_path: Path)
         ({"other.csv": (VECTORS, KINDS)}, "a folder with train.npz, .csv or .parquet, received neither"),
         (
             {"train.csv": (VECTORS, KINDS), "test.csv": (VECTORS[:, :1], KINDS)},
-            "test.csv: expected 2 columns, received 1",
+            "test.csv: expected the columns x0, x1, received x0",
         ),
         ({"train.csv": (VECTORS, KINDS), "test.csv": (VECTORS, KINDS + "dish")}, "expected the classes of .*bluedish"),
         ({"train.csv": (np.where(VECTORS > 5, np.nan, VECTORS), KINDS)}, "finite numbers"),
+        ({"train.csv": (VECTORS, np.where(VECTORS[:, 0] > 5, "", KINDS))}, "a row without a class"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, files, message) -> None:

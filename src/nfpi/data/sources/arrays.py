@@ -30,13 +30,12 @@ def load_arrays(config: DatasetConfig, download_folder: Path) -> SourceImages:
     read = {split: _read(file, config.label) for split, file in files.items()}
     classes = np.unique(read["train"][1])
     splits = {}
-    for split, (vectors, names) in read.items():
+    for split, (vectors, names, columns) in read.items():
         if unknown := set(names) - set(classes):
             raise DataError(f"{files[split]}: expected the classes of {files['train']}, received {min(unknown)!r}")
-        if vectors.shape[1] != read["train"][0].shape[1]:
-            raise DataError(
-                f"{files[split]}: expected {read['train'][0].shape[1]} columns, received {vectors.shape[1]}"
-            )
+        if columns != read["train"][2]:
+            expected, received = (", ".join(map(str, names)) for names in (read["train"][2], columns))
+            raise DataError(f"{files[split]}: expected the columns {expected}, received {received}")
         splits[split] = vectors[:, None, None], np.searchsorted(classes, names)
     return SourceImages([str(name) for name in classes], splits)
 
@@ -53,25 +52,25 @@ def _find_files(folder: Path) -> dict[Split, Path]:
     return found
 
 
-def _read(file: Path, label: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return vectors (N, D), float32, and the names of their classes (N,)."""
+def _read(file: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str | int]]:
+    """Return vectors (N, D), float32, the names of their classes (N,), and the names of the columns, or numbers."""
     import pandas as pd
 
     try:
         if file.suffix == ".npz":
             with np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
+            names = arrays.pop(label)
+            (vectors,) = arrays.values()
+            table = pd.DataFrame(vectors)
         else:
             table = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
-            arrays = {label: table.pop(label).to_numpy(), "columns": table.to_numpy(np.float32)}
-        names = arrays.pop(label)
-        (vectors,) = arrays.values()
-        vectors = vectors.astype(np.float32)
+            names = table.pop(label).to_numpy()
+        values = table.to_numpy(np.float32)
     except Exception as error:  # each reader has its own, for a damaged file or a missing column
         expected = f"numbers (N, D) and classes '{label}' (N,)"
         raise DataError(f"{file}: expected {expected}, received others ({format_error(error, 200)})") from None
-    if vectors.ndim != 2 or names.shape != vectors.shape[:1] or not np.isfinite(vectors).all():
-        raise DataError(
-            f"{file}: expected finite numbers (N, D) with N classes, received {vectors.shape}, {names.shape}"
-        )
-    return vectors, names.astype(str)
+    if names.shape != values.shape[:1] or pd.isna(names).any() or not np.isfinite(values).all():
+        received = f"{values.shape}, {names.shape}, with NaN, infinity or a row without a class"
+        raise DataError(f"{file}: expected finite numbers (N, D) and N classes, received {received}")
+    return values, names.astype(str), list(table.columns)
