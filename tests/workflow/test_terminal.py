@@ -282,6 +282,16 @@ def test_ctrl_c_on_a_terminal_is_no_error(fresh_project: Project, monkeypatch: p
         assert word not in text
 
 
+def test_what_snakemake_prints_goes_to_its_file_also_beside_a_terminal(fresh_project: Project) -> None:
+    master, slave = pty.openpty()
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": slave}
+    process = start_snakemake(fresh_project, "table2", "--dag", **streams)
+    os.close(slave)
+    graph, _ = process.communicate(timeout=120)
+    os.close(master)
+    assert "digraph" in graph
+
+
 @pytest.mark.parametrize("moment", ["reads settings", "has locked"])
 def test_ctrl_c_before_the_jobs_is_one_line(fresh_project: Project, moment: str) -> None:
     """Afterwards nothing is locked."""
