@@ -22,5 +22,6 @@ from nfpi.config.flows import MatrixExponentialSettings as MatrixExponentialSett
 from nfpi.config.flows import NfaConfig as NfaConfig
 from nfpi.config.flows import TrainingConfig as TrainingConfig
 from nfpi.config.flows import TransformerSettings as TransformerSettings
+from nfpi.config.flows import ZukoSettings as ZukoSettings
 from nfpi.config.resolution import resolve as resolve
 from nfpi.config.settings import Config as Config
