@@ -181,15 +181,14 @@ class KeepEvidence(Command):
         """Write the evidence, and log what was written."""
         from nfpi.evidence.keeping import gather_evidence
 
-        done = gather_evidence(
+        config = gather_evidence(
             self.results,
             self.output,
             read_settings(self.results),
             SettingsKeys(),
             with_other_settings=self.with_other_settings,
         )
-        counts = f"{done.runs} runs ({done.added} new, {done.replaced} replaced)"
-        logger.info("%s: %s, seeds %s", self.output, counts, ", ".join(map(str, done.seeds)))
+        logger.info("%s: seeds %s", self.output, ", ".join(map(str, config.seeds)))
 
 
 class RebuildTables(Command):
