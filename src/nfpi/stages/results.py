@@ -65,8 +65,8 @@ class WritePage(Command):
 class ShowCosts(Command):
     """Print the time and memory of the jobs behind tables, and write them as costs.csv and costs.md.
 
-    Wall-clock and CPU hours and memory are those of the records in the folder of results, by table, stage and device.
-    Runs nothing.
+    Wall-clock and CPU hours and memory are those of the records in the folder of results, by table and stage. Runs
+    nothing.
     """
 
     command = "costs"
