@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
-from nfpi.config.base import UNIQUE, Name, NonNegativeFloat, PositiveFloat, PositiveInt
-from nfpi.config.experiments import FigureSettings, Refit
+from nfpi.config.base import UNIQUE, NonNegativeFloat, PositiveFloat, PositiveInt
+from nfpi.config.experiments import Refit
 from nfpi.config.settings import Config
-from nfpi.figures.drawn import Drawn, FigureInputs, list_split_files, register_figure
+from nfpi.figures.drawn import Drawn, FigureInputs, RunFigure, list_split_files, register_figure
 from nfpi.figures.figure1 import embed_images
 from nfpi.figures.image_grid import draw_image_grid, to_pixels
 from nfpi.figures.samples import sample_grid
@@ -36,7 +36,7 @@ _COLUMNS = 10
 """number of columns of samples that are filled"""
 
 
-class SamplesByWeightFigure(FigureSettings):
+class SamplesByWeightFigure(RunFigure):
     """Class-conditional samples and latents of the flows of several λ, trained with the first seed."""
 
     title = "samples and latents by λ"
@@ -49,9 +49,6 @@ class SamplesByWeightFigure(FigureSettings):
     pictures = ("samples_by_weight", "latents_by_weight")
     uses_gpu = True
 
-    dataset: Name
-    flow: Name = "mef"
-    prior: Name = "fpi"
     lambdas: Annotated[list[NonNegativeFloat], UNIQUE] = []
     relative_weights: Annotated[list[NonNegativeFloat], UNIQUE] = []
     """s₀ in place of `lambdas`, see `relative_weights` of experiments"""
