@@ -295,7 +295,7 @@ STAGES_WITH_MISSING_FILES = {
     "collect": ("--name", "t", "--runs", json.dumps([RUN]), "--root", "missing"),
     "table": (
         *("--name", "t", "--table", "{}", "--rows", json.dumps(ROWS)),
-        *("--metrics", "missing", "--reference", "missing"),
+        *("--metrics", "missing", "--reference", "missing", "--root", "missing"),
     ),
     "claims": (
         *("--claims", "{}", "--tables", "{}", "--rows", "{}", "--seeds", "[0]"),
