@@ -211,13 +211,12 @@ class RebuildTables(Command):
     def run(self) -> None:
         """Write the tables, claims and figures, and update the blocks of Markdown files."""
         from nfpi.evidence.keeping import EvidenceError
-        from nfpi.evidence.rebuilding import RebuiltResults, draw_following, fill_blocks, find_evidence, find_reference
+        from nfpi.evidence.rebuilding import RebuiltResults, draw_following, fill_blocks, find_evidence
 
         if self.output is None and not self.update:
             raise ConfigError("tables: expected --output or --update, received neither")
-        reference = find_reference()
         folders = {folder.resolve().name: folder for folder in find_evidence(self.evidence)}
-        results = {preset: RebuiltResults.read(folder, reference) for preset, folder in folders.items()}
+        results = {preset: RebuiltResults.read(folder) for preset, folder in folders.items()}
 
         def get_results(preset: str) -> RebuiltResults:
             if preset not in results:
