@@ -130,7 +130,7 @@ def measure_inference(subject: Subject, repeats: int) -> Iterator[Measurement]:
             F.conv2d(image, weight, bias, padding=padding)
 
     def evaluate() -> None:
-        evaluate_flow(flow, prior, images, batch_size=batch, seed=0, domain=PixelDomain(0.0), device=device)
+        evaluate_flow(flow, prior, images, batch_size=batch, seed=0, domain=PixelDomain(0.0))
 
     uses: dict[str, Callable[[], object]] = {
         "evaluate": evaluate,

@@ -57,7 +57,7 @@ def _time_evaluation(images: int, device: torch.device) -> float:
     prior = GaussianPrior(torch.zeros(10, pixels[0].size), torch.ones(10, pixels[0].size))
 
     def evaluate() -> object:
-        return evaluate_flow(flow, prior, image_set, batch_size=_BATCH, seed=0, domain=PixelDomain(0.0), device=device)
+        return evaluate_flow(flow, prior, image_set, batch_size=_BATCH, seed=0, domain=PixelDomain(0.0))
 
     return measure_medians(_REPEATS, evaluate)[0]
 

@@ -193,7 +193,6 @@ def variants_of(
         config,
         seed=seed,
         domain=pixels(images),
-        device=CPU,
         indices=np.array(chosen),
         displacement=displacement,
     )
@@ -329,7 +328,7 @@ def test_the_share_of_the_way_follows_its_beta_law(concentration):
 
 def test_every_image_comes_once_with_variants_of_its_own(flow, images):
     config = NfaConfig(axes=4, variants=3, batch_size=5)
-    parts = list(augment_images(flow, images, config, seed=3, domain=pixels(images), device=CPU))
+    parts = list(augment_images(flow, images, config, seed=3, domain=pixels(images)))
     indices = np.concatenate([some for some, _ in parts])
     assert sorted(indices.tolist()) == list(range(36))
     assert {len(set(images.labels[some])) for some, _ in parts} == {1}

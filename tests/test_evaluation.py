@@ -42,7 +42,7 @@ def prior(images: ImageSet, flow: MatrixExponentialFlow) -> GaussianPrior:
 
 
 def score(flow: MatrixExponentialFlow, prior: GaussianPrior, images: ImageSet, **changes) -> FlowScores:
-    settings = {"batch_size": 32, "seed": 4, "domain": PixelDomain(0.05), "device": CPU} | changes
+    settings = {"batch_size": 32, "seed": 4, "domain": PixelDomain(0.05)} | changes
     return evaluate_flow(flow, prior, images, **settings)
 
 

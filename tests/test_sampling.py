@@ -38,12 +38,12 @@ def prior(flow: MatrixExponentialFlow) -> GaussianPrior:
 
 def test_nothing_is_drawn_after_the_last_batch(flow, prior):
     """A process may have been stopped after its last batch was written."""
-    settings = {"temperature": 1.0, "seed": 3, "batch_size": 2, "domain": PixelDomain(0.05), "device": CPU}
+    settings = {"temperature": 1.0, "seed": 3, "batch_size": 2, "domain": PixelDomain(0.05)}
     assert list(sample_images(flow, prior, balanced_labels(3, 2), **settings, start_batch=3)) == []
 
 
 def sample(flow: nn.Module, prior: GaussianPrior, labels: torch.Tensor, **changes) -> tuple[torch.Tensor, torch.Tensor]:
-    settings = {"temperature": 1.0, "seed": 3, "batch_size": 16, "domain": PixelDomain(0.05), "device": CPU} | changes
+    settings = {"temperature": 1.0, "seed": 3, "batch_size": 16, "domain": PixelDomain(0.05)} | changes
     parts = list(sample_images(flow, prior, labels, **settings))
     return torch.cat([images for images, _ in parts]), torch.cat([classes for _, classes in parts])
 

@@ -32,7 +32,7 @@ from nfpi.config.datasets import DataError
 from nfpi.config.flows import Displacement, NfaConfig
 from nfpi.data.domain import Domain
 from nfpi.data.store import ImageSet
-from nfpi.flows.bijection import ImageFlow
+from nfpi.flows.bijection import ImageFlow, device_of
 from nfpi.linalg import precise_dtype
 from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import derive_seed, make_generator
@@ -117,7 +117,6 @@ def augment_images(
     *,
     seed: int,
     domain: Domain,
-    device: torch.device,
     indices: np.ndarray | None = None,
     displacement: Displacement = "mix",
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
@@ -127,12 +126,11 @@ def augment_images(
     latent whose inverse overflows gets another partner and share, and with `noise` another direction.
 
     Args:
-        flow: f, on `device`.
+        flow: f; latents are computed and inverted on its device.
         image_set: images of the flow's shape.
         config: axes, strength, number of variants.
         seed: seed of all random numbers, which also depend on the batch size and on the size of the class.
         domain: domain of the images that the flow was trained on.
-        device: device on which latents are computed and inverted.
         indices: images to augment; None: all.
         displacement: `mix`: towards the partner within the span of the axes; `noise`: as far in a random direction.
 
@@ -149,7 +147,7 @@ def augment_images(
     wanted = np.zeros(len(image_set), bool)
     wanted[slice(None) if indices is None else indices] = True
     for label in np.unique(image_set.labels[wanted]).tolist():
-        class_images = _ClassImages(flow, image_set, label, config, seed, domain, device, displacement)
+        class_images = _ClassImages(flow, image_set, label, config, seed, domain, displacement)
         yield from class_images.yield_variants(wanted)
         del class_images  # before those of the next class are computed
 
@@ -166,7 +164,6 @@ class _ClassImages:
         config: NfaConfig,
         seed: int,
         domain: Domain,
-        device: torch.device,
         displacement: Displacement,
     ) -> None:
         members = np.flatnonzero(image_set.labels == label)
@@ -174,7 +171,7 @@ class _ClassImages:
         if len(members) < 2:
             raise DataError(f"{self._name}: expected two images or more to mix, received {len(members)}")
         self._flow, self._image_set, self._config, self._domain = flow, image_set, config, domain
-        self._key, self._device, self._displacement = (seed, "augment", label), device, displacement
+        self._key, self._device, self._displacement = (seed, "augment", label), device_of(flow), displacement
         self._blocks = np.split(members, range(config.batch_size, len(members), config.batch_size))
         self._latents = torch.cat(
             [flow(self._load_block(block)[1])[0].flatten(1) for block in range(len(self._blocks))]

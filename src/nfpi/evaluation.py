@@ -12,7 +12,7 @@ from torch import Tensor
 from nfpi.data.batches import load_batches
 from nfpi.data.domain import Domain
 from nfpi.data.store import ImageSet
-from nfpi.flows.bijection import ImageFlow
+from nfpi.flows.bijection import ImageFlow, device_of
 from nfpi.linalg import precise_device, precise_dtype
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.statistics import ClassStatistics
@@ -68,7 +68,6 @@ def evaluate_flow(
     batch_size: int,
     seed: int,
     domain: Domain,
-    device: torch.device,
 ) -> FlowScores:
     """Evaluate a flow on images with the dequantisation noise of their domain, without augmentation.
 
@@ -78,9 +77,7 @@ def evaluate_flow(
         ValueError: flow, prior and images do not fit together, or there are no images.
         FloatingPointError: the images' mean likelihood in their own classes is not finite, or one in another is NaN.
     """
-    (scores,) = evaluate_priors(
-        flow, [prior], image_set, batch_size=batch_size, seed=seed, domain=domain, device=device
-    )
+    (scores,) = evaluate_priors(flow, [prior], image_set, batch_size=batch_size, seed=seed, domain=domain)
     return scores
 
 
@@ -94,15 +91,15 @@ def evaluate_priors(
     batch_size: int,
     seed: int,
     domain: Domain,
-    device: torch.device,
 ) -> list[FlowScores]:
     """Evaluate a flow under each of several priors as :func:`evaluate_flow` does, in one pass over the images."""
     for prior in priors:
         check_shapes(flow, prior, image_set)
     if not len(image_set):
         raise ValueError("images: expected at least one to evaluate the flow on, received none")
+    device = device_of(flow)
     tallies = [_Tally(prior.to(dtype=precise_dtype(device)).to(device)) for prior in priors]
-    for z, log_abs_det, labels in _encode(flow, image_set, batch_size, seed, domain, device):
+    for z, log_abs_det, labels in _encode(flow, image_set, batch_size, seed, domain):
         for tally in tallies:
             tally.add(z, log_abs_det, labels)
     dimensions = torch.Size(image_set.shape).numel()
@@ -165,7 +162,6 @@ def collect_statistics(
     batch_size: int,
     seed: int,
     domain: Domain,
-    device: torch.device,
     covariance: bool = False,
 ) -> ClassStatistics:
     """Collect the statistics of the latents of images, with the noise of :func:`evaluate_flow`, in float64.
@@ -174,8 +170,8 @@ def collect_statistics(
         covariance: whether they include full covariances.
     """
     dimensions = torch.Size(image_set.shape).numel()
-    statistics = ClassStatistics.empty(image_set.num_classes, dimensions, covariance, precise_device(device))
-    for z, _, labels in _encode(flow, image_set, batch_size, seed, domain, device):
+    statistics = ClassStatistics.empty(image_set.num_classes, dimensions, covariance, precise_device(device_of(flow)))
+    for z, _, labels in _encode(flow, image_set, batch_size, seed, domain):
         statistics.update(z, labels)
     return statistics
 
@@ -190,16 +186,15 @@ def measure_unknown(
     batch_size: int,
     seed: int,
     domain: Domain,
-    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """Compute log p(x | y), (N, K), and the distance to the nearest class, (N,), as in :class:`FlowScores`.
 
     For images unlike those that the flow has learned, they may not be finite: −1e300 and 1e300, which rank such images
     last, replace them.
     """
-    prior = prior.to(dtype=precise_dtype(device)).to(device)
-    log_probs, distances = [], []
-    for z, log_abs_det, _ in _encode(flow, image_set, batch_size, seed, domain, device):
+    device = device_of(flow)
+    prior, log_probs, distances = prior.to(dtype=precise_dtype(device)).to(device), [], []
+    for z, log_abs_det, _ in _encode(flow, image_set, batch_size, seed, domain):
         log_prob = prior.log_prob(z)
         log_probs.append((log_prob + log_abs_det[:, None]).cpu().double())
         distances.append(prior.compute_distances(log_prob).amin(1).cpu().double())
@@ -211,10 +206,10 @@ def _replace_infinite(values: Tensor, value: float) -> Tensor:
 
 
 def _encode(
-    flow: ImageFlow, image_set: ImageSet, batch_size: int, seed: int, domain: Domain, device: torch.device
+    flow: ImageFlow, image_set: ImageSet, batch_size: int, seed: int, domain: Domain
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield latents, log |det ∂z/∂x| and labels of all images, batch by batch, on the device, in evaluation mode."""
-    was_training = flow.training
+    """Yield latents, log |det ∂z/∂x| and labels of all images, batch by batch, on its device, in evaluation mode."""
+    device, was_training = device_of(flow), flow.training
     flow.eval()
     for index, (images, labels) in enumerate(load_batches(image_set, batch_size, seed=seed)):
         generator = make_generator(device, seed, "evaluate", index)

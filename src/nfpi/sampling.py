@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nfpi.data.domain import Domain
-from nfpi.flows.bijection import ImageFlow
+from nfpi.flows.bijection import ImageFlow, device_of
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import make_generator
@@ -30,7 +30,6 @@ def sample_images(
     seed: int,
     batch_size: int,
     domain: Domain,
-    device: torch.device,
     start_batch: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Draw z ~ N(μ_y, T² Σ_y) and yield f⁻¹(z) in the stored dtype: 8-bit images, or latents of an autoencoder.
@@ -38,14 +37,13 @@ def sample_images(
     The inverse of a flow may overflow for an outlying latent, which is then drawn again.
 
     Args:
-        flow: f, on `device`.
+        flow: f; latents are drawn and inverted on its device.
         prior: μ_y and Σ_y of each class y.
         labels: (N,), class of each image.
         temperature: T.
         seed: seed of all random numbers, which also depend on the batch size.
         batch_size: number of latents drawn and inverted at a time.
         domain: domain of the images that the flow was trained on.
-        device: device on which latents are drawn and inverted.
         start_batch: number of batches to skip; the remaining ones do not depend on it.
 
     Yields:
@@ -55,6 +53,7 @@ def sample_images(
         FloatingPointError: images are still infinite or NaN after several draws of their latents.
     """
     flow.eval()
+    device = device_of(flow)
     prior = prior.to(dtype=torch.float32).to(device)
     missing = labels[start_batch * batch_size :]
     for index, chunk in enumerate(missing.split(batch_size) if len(missing) else (), start_batch):

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from nfpi.evidence.rebuilding import BLOCK, RebuiltResults, fill_blocks, find_evidence, find_reference
+from nfpi.evidence.rebuilding import BLOCK, RebuiltResults, fill_blocks, find_evidence
 from nfpi.results.metrics import compute_metrics
 from nfpi.results.recorded.csv_files import write_csv
 from nfpi.results.statistics.significance import Comparison, paired_t
@@ -30,7 +30,7 @@ FOLDERS = find_evidence(EVIDENCE) if EVIDENCE.is_dir() else []
 
 @functools.cache
 def read(preset: str) -> RebuiltResults:
-    return RebuiltResults.read(EVIDENCE / preset, find_reference())
+    return RebuiltResults.read(EVIDENCE / preset)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

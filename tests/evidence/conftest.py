@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nfpi.config.settings import Config
-from nfpi.evidence.keeping import GatheringSummary, gather_evidence, replace_seeds
+from nfpi.evidence.keeping import gather_evidence, replace_seeds
 from nfpi.results.recorded.calls import StoredSettings
 from nfpi.results.recorded.predictions import write_predictions
 from nfpi.results.recorded.records import write_metrics
@@ -76,7 +76,7 @@ class Results:
         log_prob[torch.arange(N), predicted] += 20
         write_predictions(self.root / run.folder / "predictions.npz", labels, log_prob)
 
-    def gather(self, **options: Any) -> GatheringSummary:
+    def gather(self, **options: Any) -> Config:
         """Gather the evidence."""
         return gather_evidence(self.root, self.evidence, self.stored, **options)
 

@@ -25,7 +25,7 @@ REFERENCE = Path(__file__).parents[2] / "workflow/reference/paper.csv"
 
 
 def read(results: Results) -> RebuiltResults:
-    return RebuiltResults.read(results.evidence, REFERENCE)
+    return RebuiltResults.read(results.evidence)
 
 
 def record_checksum(folder: Path, name: str) -> None:

@@ -134,7 +134,7 @@ def use_flow(use: Callable[[MatrixExponentialFlow, GaussianPrior, ImageSet], obj
 
 def evaluate(flow: MatrixExponentialFlow, prior: GaussianPrior, image_set: ImageSet) -> object:
     """Measure NF-Acc and bits/dim."""
-    return evaluate_flow(flow, prior, image_set, batch_size=BATCH, seed=0, domain=DOMAIN, device=CUDA)
+    return evaluate_flow(flow, prior, image_set, batch_size=BATCH, seed=0, domain=DOMAIN)
 
 
 def compute_statistics(flow: MatrixExponentialFlow, prior: GaussianPrior, image_set: ImageSet) -> object:
@@ -146,14 +146,14 @@ def compute_statistics(flow: MatrixExponentialFlow, prior: GaussianPrior, image_
 def sample(flow: MatrixExponentialFlow, prior: GaussianPrior, image_set: ImageSet) -> object:
     """Draw images of all classes."""
     labels = torch.from_numpy(np.array(image_set.labels))
-    options: dict[str, Any] = {"temperature": 0.9, "seed": 0, "batch_size": BATCH, "domain": DOMAIN, "device": CUDA}
+    options: dict[str, Any] = {"temperature": 0.9, "seed": 0, "batch_size": BATCH, "domain": DOMAIN}
     return list(sample_images(flow, prior, labels, **options))
 
 
 def augment(flow: MatrixExponentialFlow, prior: GaussianPrior, image_set: ImageSet) -> object:
     """Make variants of images in latent space."""
     config = NfaConfig(axes=4, variants=2, batch_size=BATCH)
-    return list(augment_images(flow, image_set, config, seed=0, domain=DOMAIN, device=CUDA))
+    return list(augment_images(flow, image_set, config, seed=0, domain=DOMAIN))
 
 
 def train_classifier(config: dict[str, Any], size: int = 32, precision: str = "32-true") -> dict[str, Any]:

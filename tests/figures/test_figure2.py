@@ -2,7 +2,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from nfpi.config.flows import NfaConfig
 from nfpi.data import DataError
@@ -16,7 +15,6 @@ from nfpi.figures.figure2 import (
 )
 from nfpi.figures.style import render_figure
 
-CPU = torch.device("cpu")
 NFA = NfaConfig(axes=4, strength=1.0)
 
 
@@ -26,7 +24,7 @@ def settings(classes: list[str], **changes: Any) -> AugmentationFigure:
 
 def test_originals_come_first_and_are_of_the_classes_asked_for(model, images):
     shown = settings(["class2", "0"], images_per_class=2, variants=4)
-    grid, names = augment_random_images(model, images, shown, NFA, CPU)
+    grid, names = augment_random_images(model, images, shown, NFA)
     assert grid.shape == (4, 5, 4, 4, 1)
     assert names == ["class2", "class2", "class0", "class0"]
     for row, name in zip(grid, names, strict=True):
@@ -36,7 +34,7 @@ def test_originals_come_first_and_are_of_the_classes_asked_for(model, images):
 
 
 def test_no_strength_gives_the_originals_back(model, images):
-    grid, _ = augment_random_images(model, images, settings(["class1"]), NfaConfig(axes=4, strength=0.0), CPU)
+    grid, _ = augment_random_images(model, images, settings(["class1"]), NfaConfig(axes=4, strength=0.0))
     assert np.abs(grid[:, 1:].astype(int) - grid[:, :1]).max() <= 1
 
 
@@ -52,7 +50,7 @@ def test_a_change_is_a_root_mean_square():
 )
 def test_classes_without_enough_images_are_named(model, images, name, count, named):
     with pytest.raises(DataError, match=named):
-        augment_random_images(model, images, settings([name], images_per_class=count), NFA, CPU)
+        augment_random_images(model, images, settings([name], images_per_class=count), NFA)
 
 
 def test_names_of_classes_are_no_formulas():

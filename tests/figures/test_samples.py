@@ -12,13 +12,11 @@ from nfpi.figures.style import render_figure
 from nfpi.flows.dequantization import quantize
 from nfpi.model import ClassConditionalFlow
 
-CPU = torch.device("cpu")
-
 
 def sample(
     model: ClassConditionalFlow, temperatures: Sequence[float] = (1e-6, 0.5, 1.0), classes: int = 10, noises: int = 1
 ) -> np.ndarray:
-    return sample_grid(model, temperatures, classes, noises, CPU)
+    return sample_grid(model, temperatures, classes, noises)
 
 
 @pytest.fixture(scope="module")

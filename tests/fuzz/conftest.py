@@ -87,6 +87,7 @@ def make_table_options(run: SmallRun, folder: Path, output: Path) -> list[str]:
         rows=[run.row],
         metrics=folder / "metrics/table2.csv",
         reference=ROOT / "workflow/reference/paper.csv",
+        root=run.root,
         output=output,
     )
 

@@ -79,7 +79,7 @@ def test_bits_per_dim_are_those_of_the_classes_or_of_their_mixture(fitted, image
 
 def test_fixed_noise_does_not_bias_bits_per_dim(fitted, images):
     """Against the evaluation with random noise; the middle of the noise's range would be far off."""
-    arguments = {"batch_size": 60, "domain": fitted.domain, "device": fitted.device}
+    arguments = {"batch_size": 60, "domain": fitted.domain}
     random = [
         evaluate_flow(fitted.flow, fitted.prior, images, seed=seed, **arguments).bits_per_dim for seed in range(9)
     ]

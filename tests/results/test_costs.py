@@ -1,4 +1,4 @@
-"""Times and memory of jobs, by table, stage and device."""
+"""Times and memory of jobs, by table and stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from nfpi.cli import main
 from nfpi.config.settings import Config
 from nfpi.results.costs import lay_out_costs, read_jobs, sum_costs
 from nfpi.results.recorded.calls import StoredSettings, write_settings
-from nfpi.results.recorded.records import write_metrics
 from nfpi.runs import Run
 
 FLOW = Run(dataset="digits", seed=0, flow="mef", prior="fpi", weight=1e4)
@@ -36,12 +35,6 @@ def note(root: Path, folder: str, stage: str, seconds: float | str, memory: floa
     path.write_text(f"s\tmax_rss\tcpu_time\n{seconds}\t{memory}\t1800\n")
 
 
-def measure(root: Path, run: Run, seconds: float = 36.0) -> None:
-    values, settings = {"nf_acc": 90.0}, {"training": {}}
-    path = root / run.folder / "metrics.json"
-    write_metrics(path, values, run=run, n=60, seed=0, settings=settings, device="a GPU", seconds=seconds)
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     root = tmp_path / "results/demo"
@@ -51,7 +44,6 @@ def root(tmp_path: Path) -> Path:
     for run in (FLOW, OTHER):
         note(root, run.folder, "train_flow", 3600, 2048)
         note(root, run.folder, "evaluate", 36)
-        measure(root, run)
     note(root, f"{FLOW.folder}/generated/temperature=1", "generate", 72)
     note(root, f"{TAUGHT.folder}/temperature=1", "train_classifier", 720)
     note(root, f"{ALONE.folder}/trained", "train_classifier", 1440)
@@ -74,22 +66,9 @@ def test_a_job_counts_in_each_table_that_depends_on_it_and_once_in_all(root):
     assert row_of(frame, "all")["cpu_hours"] == pytest.approx(10 * 0.5)
 
 
-def test_rows_have_the_device_of_their_run_and_the_largest_memory(root):
-    frame = sum_costs(read_jobs(root), TABLES)
-    training = row_of(frame, "flows", "train_flow")
-    assert (training["device"], training["jobs"], training["memory"]) == ("a GPU", 2, 2.0)
-    assert row_of(frame, "flows", "prepare_data")["device"] == ""
-
-
-def test_training_and_test_on_real_images_have_devices_of_their_own(root):
-    note(root, ALONE.folder, "test_classifier", 36)
-    for folder, device in (("trained", "a GPU"), ("", "a CPU")):
-        path = root / ALONE.folder / folder / "metrics.json"
-        settings = {"training": {}}
-        write_metrics(path, {"top1": 1.0}, run=ALONE, n=1, seed=0, settings=settings, device=device, seconds=1.0)
-    jobs = read_jobs(root)
-    devices = jobs[jobs["folder"].str.startswith(ALONE.folder)].set_index("stage")["device"].to_dict()
-    assert devices == {"train_classifier": "a GPU", "test_classifier": "a CPU"}
+def test_rows_have_the_largest_memory_of_their_jobs(root):
+    training = row_of(sum_costs(read_jobs(root), TABLES), "flows", "train_flow")
+    assert (training["jobs"], training["memory"]) == (2, 2.0)
 
 
 def test_a_job_whose_time_is_not_known_is_counted_as_such(root):
@@ -103,7 +82,7 @@ def test_a_job_whose_time_is_not_known_is_counted_as_such(root):
 def test_no_time_is_rounded_to_zero(root):
     note(root, FLOW.folder, "fit_prior", 1)
     costs = lay_out_costs(sum_costs(read_jobs(root), {}))
-    assert {row[0]: row[3] for row in costs.rows}["fit_prior"] == "1 s"
+    assert {row[0]: row[2] for row in costs.rows}["fit_prior"] == "1 s"
 
 
 def test_a_table_may_depend_on_no_job(root):
@@ -127,8 +106,8 @@ def test_the_command_prints_and_writes_them(root, capsys):
 
 
 def test_the_parent_of_results_stands_for_all_in_it(root, capsys):
-    (root / "logs").mkdir()
-    (root.parent / "other/logs").mkdir(parents=True)
+    for name in ("demo", "other"):
+        write_settings(root.parent / name, StoredSettings.of(name, Config()))
     for command in ("costs", "page"):
         assert main([command, str(root.parent)]) == 0
     assert all((folder / "index.html").is_file() for folder in root.parent.iterdir())

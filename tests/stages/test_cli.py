@@ -78,7 +78,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
 DIGITS = ("--name", "digits", "--dataset", json.dumps({"source": "digits", "test_fraction": 0.2}))
 START = ("start-flow", "--data", "d", "--output", "o")
 FIT = ("fit-prior", "--initial", "i", "--output", "o")
-TABLE = ("table", "--name", "t", "--metrics", "m", "--reference", "r", "--output", "o", "--rows", "[]")
+TABLE = ("table", "--name", "t", "--metrics", "m", "--reference", "r", "--root", ".", "--output", "o", "--rows", "[]")
 RUN = {"dataset": "digits", "flow": "mef", "prior": "fpi", "lambda": 1, "seed": 0}
 
 
@@ -295,7 +295,7 @@ STAGES_WITH_MISSING_FILES = {
     "collect": ("--name", "t", "--runs", json.dumps([RUN]), "--root", "missing"),
     "table": (
         *("--name", "t", "--table", "{}", "--rows", json.dumps(ROWS)),
-        *("--metrics", "missing", "--reference", "missing"),
+        *("--metrics", "missing", "--reference", "missing", "--root", "missing"),
     ),
     "claims": (
         *("--claims", "{}", "--tables", "{}", "--rows", "{}", "--seeds", "[0]"),

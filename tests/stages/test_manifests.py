@@ -76,7 +76,13 @@ def test_a_cut_table_of_metrics_is_refused(copy, tmp_path, capsys):
     text = (metrics / "t.csv").read_text()
     (metrics / "t.csv").write_text(text[: text.rindex("\n", 0, len(text) // 2) + 1])
     options = format_options(
-        name="t", metrics=metrics / "t.csv", reference="none", table={}, rows=[], output=tmp_path / "new"
+        name="t",
+        metrics=metrics / "t.csv",
+        reference="none",
+        table={},
+        rows=[],
+        root=copy.root,
+        output=tmp_path / "new",
     )
     assert call("table", *options) == 1
     assert f"{metrics}/t.csv: " in read_error_line(capsys)

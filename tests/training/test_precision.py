@@ -19,7 +19,7 @@ from nfpi.sampling import balanced_labels, sample_images
 from nfpi.training.batches import TrainingData, latent_statistics
 from nfpi.training.flow import InitialState, continue_training
 
-from .conftest import CPU, LEARNED, SEED, start
+from .conftest import LEARNED, SEED, start
 
 STEP, NO_STEP = (True, torch.bfloat16), (False, torch.float32)
 """whether a gradient follows, and what the network of a coupling gives"""
@@ -82,7 +82,7 @@ def test_only_steps_of_a_training_are_bfloat16(data, mixed, seen, learned):
     prior = initial.prior if state.learner is None else state.learner.prior
     scores = evaluate_flow(
         *(state.averaged_flow, prior, data.validation),
-        **{"batch_size": data.config.batch_size, "seed": SEED, "domain": data.domain, "device": CPU},
+        **{"batch_size": data.config.batch_size, "seed": SEED, "domain": data.domain},
     )
     assert last["validation_nf_acc"] == scores.nf_acc
     assert last["validation_bits_per_dim"] == pytest.approx(scores.bits_per_dim, rel=1e-6)  # Gaussians were float32
@@ -104,19 +104,19 @@ def test_steps_in_bfloat16_differ_from_those_in_float32(data, mixed, initial):
 def evaluated(initial: InitialState, data: TrainingData) -> tuple[Tensor, ...]:
     scores = evaluate_flow(
         *(initial.state.flow, initial.prior, data.train),
-        **{"batch_size": 16, "seed": SEED, "domain": data.domain, "device": CPU},
+        **{"batch_size": 16, "seed": SEED, "domain": data.domain},
     )
     return scores.log_prob, torch.tensor([scores.nf_acc, scores.bits_per_dim])
 
 
 def sampled(initial: InitialState, data: TrainingData) -> tuple[Tensor, ...]:
     labels = balanced_labels(3, 10)
-    settings = {"temperature": 1.0, "seed": SEED, "batch_size": 16, "domain": data.domain, "device": CPU}
+    settings = {"temperature": 1.0, "seed": SEED, "batch_size": 16, "domain": data.domain}
     return tuple(images for images, _ in sample_images(initial.state.flow, initial.prior, labels, **settings))
 
 
 def augmented(initial: InitialState, data: TrainingData) -> tuple[Tensor, ...]:
-    settings = {"seed": SEED, "domain": data.domain, "device": CPU}
+    settings = {"seed": SEED, "domain": data.domain}
     made = augment_images(initial.state.flow, data.train, NfaConfig(axes=4, variants=2), **settings)
     return tuple(variants for _, variants in made)
 

@@ -21,7 +21,6 @@ from nfpi.training import tracking
 from nfpi.training.flow import continue_training, start_training
 
 from .conftest import (
-    CPU,
     SEED,
     Cut,
     assert_equal_states,
@@ -120,7 +119,7 @@ def test_a_grid_has_a_class_a_row_of_what_the_averaged_flow_draws(make_data, dev
     state = continue_training(begun.state, begun.prior, data, device, tracked=tmp_path)
     assert [path.name for path in (tmp_path / "samples").iterdir()] == ["epoch=0003.png"]
     labels = balanced_labels(3, 10)
-    settings = {"temperature": 1.0, "seed": SEED, "batch_size": 30, "domain": data.domain, "device": CPU}
+    settings = {"temperature": 1.0, "seed": SEED, "batch_size": 30, "domain": data.domain}
     ((images, _),) = sample_images(state.averaged_flow, begun.prior, labels, **settings)
     grid = np.asarray(Image.open(tmp_path / "samples/epoch=0003.png"))
     assert grid.shape == (3 * 10 + 2, 10 * 10 + 2, 3)

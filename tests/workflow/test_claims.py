@@ -85,7 +85,7 @@ def test_claims_of_the_workflow_and_of_its_evidence_are_the_same(tmp_path: Path,
     declared = JudgeClaims.plan(Planned(plan.config), {}).declaration
     JudgeClaims(settings=declared, root=root, reference=REFERENCE, output=tmp_path / "judged").run()
     gather_evidence(root, tmp_path / "evidence", StoredSettings.of("mine", plan.config))
-    rebuilt = RebuiltResults.read(tmp_path / "evidence", REFERENCE)
+    rebuilt = RebuiltResults.read(tmp_path / "evidence")
     write_claims(rebuilt.judge_claims(), tmp_path / "rebuilt")
     for name in ("claims.csv", "claims.md", "claims.tex", "claims.html"):
         assert (tmp_path / "judged" / name).read_bytes() == (tmp_path / "rebuilt" / name).read_bytes()

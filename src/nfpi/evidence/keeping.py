@@ -69,23 +69,6 @@ class Kept:
     predictions: Mapping[Run, Predictions] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class GatheringSummary:
-    """Summary of a call of :func:`gather_evidence`.
-
-    Attributes:
-        runs: number of copied runs.
-        added: number of these that are new in the evidence.
-        replaced: number of those whose metrics.json differs from that in the earlier evidence.
-        seeds: seeds of the evidence after the call: those of its runs that a table shows.
-    """
-
-    runs: int
-    added: int
-    replaced: int
-    seeds: list[int]
-
-
 def read_kept(folder: Path) -> Kept:
     """Read the runs and predictions in a folder of evidence, and verify all of its files.
 
@@ -122,7 +105,7 @@ def gather_evidence(
     chain: Chain | None = None,
     *,
     with_other_settings: bool = False,
-) -> GatheringSummary:
+) -> Config:
     """Keep the metrics of the runs of all tables, the predictions that these compare, and the settings.
 
     Existing evidence is extended by further seeds and tables.
@@ -134,6 +117,9 @@ def gather_evidence(
         chain: says which runs are outdated, see :func:`find_runs`.
         with_other_settings: whether to accept runs whose settings differ from those of the existing evidence, or from
             those in settings.json of `root`.
+
+    Returns:
+        The settings of the evidence, with the seeds of its runs that a table shows.
 
     Raises:
         EvidenceError: there are no runs, a run is damaged or has other settings, runs of one data set were made from
@@ -164,12 +150,7 @@ def gather_evidence(
     compared = {run: _drop_probabilities(available[run]) for run in _list_compared_runs(config) if run in available}
     compared |= {run: available[run] for run in _list_scored_runs(config) if run in available}
     _write(output, sort_runs(kept.values()), compared, replace(merged, config=config).to_text())
-    return GatheringSummary(
-        runs=len(chosen),
-        added=sum(item.run not in existing for item in chosen),
-        replaced=sum(item.run in existing and item.record != existing[item.run].record for item in chosen),
-        seeds=config.seeds,
-    )
+    return config
 
 
 def replace_seeds(config: Config, seeds: Iterable[int]) -> Config:

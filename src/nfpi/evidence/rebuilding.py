@@ -59,40 +59,33 @@ def find_evidence(folder: Path) -> list[Path]:
     return folders
 
 
-def find_reference() -> Path:
-    """Return the file of the paper's numbers; raises FileNotFoundError if there is none."""
-    return find_workflow() / _REFERENCE
-
-
 @dataclass(frozen=True)
 class RebuiltResults:
     """A verified folder of evidence, from which results are rebuilt.
 
     Args:
-        folder: folder written by :func:`nfpi.evidence.keeping.gather_evidence`.
         reference: the paper's numbers (:func:`nfpi.results.tables.building.read_reference`).
         config: the settings of the preset, with the seeds of the evidence.
         runs: runs of the evidence.
         predictions: predictions by run.
     """
 
-    folder: Path
     reference: pd.DataFrame
     config: Config
     runs: Sequence[RecordedRun]
     predictions: Mapping[Run, Predictions]
 
     @classmethod
-    def read(cls, folder: Path, reference: Path) -> RebuiltResults:
-        """Read a folder of evidence, and verify every file.
+    def read(cls, folder: Path) -> RebuiltResults:
+        """Read a folder written by :func:`nfpi.evidence.keeping.gather_evidence`, and verify every file.
 
         Raises:
             EvidenceError, CsvError, MetricsError: see :func:`nfpi.evidence.keeping.read_kept`.
             FormatError: the settings in the folder are of another version.
-            OSError: a file cannot be read.
+            OSError: a file cannot be read, or there is none of the paper's numbers.
         """
-        kept = read_kept(folder)
-        return cls(folder, read_reference(reference), read_settings(folder).config, kept.runs, kept.predictions)
+        kept, reference = read_kept(folder), read_reference(find_workflow() / _REFERENCE)
+        return cls(reference, read_settings(folder).config, kept.runs, kept.predictions)
 
     @cached_property
     def metrics(self) -> pd.DataFrame:

@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import Field
 
 from nfpi.config.base import Augmentation, Name, NonNegativeFloat
-from nfpi.config.experiments import FigureSettings, Refit
+from nfpi.config.experiments import Refit
 from nfpi.config.settings import Config
-from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
+from nfpi.figures.drawn import Drawn, FigureInputs, RunFigure, register_figure
 from nfpi.figures.style import (
     CLASS_COLOURS,
     LEGEND_HEIGHT,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _COVERAGES = np.arange(1, 101) / 100
 
 
-class DecisionsFigure(FigureSettings):
+class DecisionsFigure(RunFigure):
     """Reliability diagram and risk–coverage curve of flows, and of classifiers trained on real images."""
 
     title = "calibration and abstention"
@@ -46,9 +46,6 @@ class DecisionsFigure(FigureSettings):
     pictures = ("reliability", "risk_coverage")
     is_quick = True
 
-    dataset: Name
-    flow: Name = "mef"
-    prior: Name = "fpi"
     lambdas: Annotated[list[NonNegativeFloat], Field(min_length=1)]
     refit: Refit | None = None
     """how the Gaussians are estimated again after the training; None: they are not"""

@@ -60,6 +60,14 @@ class Drawn:
     table: pd.DataFrame | None = None
 
 
+class RunFigure(FigureSettings):
+    """Base class of figures of runs of one backbone and prior on a data set."""
+
+    dataset: Name
+    flow: Name = "mef"
+    prior: Name = "fpi"
+
+
 class TableFigure(FigureSettings):
     """Base class of figures of a table of results; they are drawn whenever this table is made."""
 

@@ -17,7 +17,6 @@ from nfpi.runs import Layout
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
     from matplotlib.figure import Figure
 
     from nfpi.data.store import ImageSet
@@ -74,11 +73,11 @@ def draw(settings: AugmentationFigure, inputs: FigureInputs) -> Drawn:
     from nfpi.model.files import require_classes
     from nfpi.runtime.device import make_device
 
-    model = ClassConditionalFlow.read(inputs.folder("model"))
+    model = ClassConditionalFlow.read(inputs.folder("model")).to(make_device().device)
     train = read_image_set(inputs.folder("train"))
     require_classes(train.classes, model.classes, inputs.folder("train"))
     nfa = NfaConfig.model_validate(inputs.settings["nfa"])
-    images, classes = augment_random_images(model, train, settings, nfa, make_device().device)
+    images, classes = augment_random_images(model, train, settings, nfa)
     changes = compute_rms_changes(images)
     return Drawn({"figure2": draw_augmentations(images, classes, changes)}, _tabulate_changes(classes, changes))
 
@@ -88,7 +87,6 @@ def augment_random_images(
     image_set: ImageSet,
     settings: AugmentationFigure,
     nfa: NfaConfig,
-    device: torch.device,
 ) -> tuple[np.ndarray, list[str]]:
     """Choose images at random and make latent-augmented variants of them.
 
@@ -97,7 +95,6 @@ def augment_random_images(
         image_set: the training images.
         settings: classes to show, number of images per class, and number of variants per image.
         nfa: settings of latent augmentation, except for the number of variants.
-        device: device of the flow.
 
     Returns:
         Images (images, 1 + variants, H, W, C), uint8, the original first; and the class of each image.
@@ -121,18 +118,17 @@ def augment_random_images(
         indices += generator.choice(members, settings.images_per_class, replace=False).tolist()
         names += [image_set.classes[label]] * settings.images_per_class
     batches = augment_images(
-        model.flow.to(device),
+        model.flow,
         image_set,
         nfa.model_copy(update={"variants": settings.variants}),
         seed=model.seed,
         domain=model.domain,
-        device=device,
         indices=np.array(indices),
     )
     made = {index: some for places, block in batches for index, some in zip(places.tolist(), block, strict=True)}
     variants = torch.stack([made[index] for index in indices])
     originals = torch.from_numpy(image_set.images[indices]).permute(0, 3, 1, 2)
-    return to_pixels(torch.cat([originals.unsqueeze(1), variants], 1), model.data, device), names
+    return to_pixels(torch.cat([originals.unsqueeze(1), variants], 1), model.data, model.device), names
 
 
 def compute_rms_changes(images: np.ndarray) -> np.ndarray:

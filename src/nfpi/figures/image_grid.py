@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from nfpi.config.base import Name, NonNegativeFloat
-from nfpi.config.experiments import FigureSettings
+from nfpi.config.base import NonNegativeFloat
 from nfpi.config.settings import Config
+from nfpi.figures.drawn import RunFigure
 from nfpi.figures.style import COLUMN_WIDTH, escape_math, new_figure
 from nfpi.runs import MODEL_FILES, Layout, format_weight
 
@@ -37,14 +37,11 @@ _LONGEST_LABEL = 30
 _BATCH_SIZE = 8
 
 
-class FlowFigure(FigureSettings):
+class FlowFigure(RunFigure):
     """Base class of figures of one flow, trained with the first seed."""
 
     uses_gpu = True
 
-    dataset: Name
-    flow: Name = "mef"
-    prior: Name = "fpi"
     weight: NonNegativeFloat = Field(0.0, alias="lambda")
     """λ of the run"""
 

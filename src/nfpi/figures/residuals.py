@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from nfpi.config.base import Name, PositiveFloat, Settings
-from nfpi.config.experiments import FigureSettings
+from nfpi.config.base import PositiveFloat, Settings
 from nfpi.config.priors import FixedPointSettings
 from nfpi.config.settings import Config
-from nfpi.figures.drawn import Drawn, FigureInputs, register_figure
+from nfpi.figures.drawn import Drawn, FigureInputs, RunFigure, register_figure
 from nfpi.figures.style import format_weight_label, new_figure, notice
 from nfpi.runs import RESIDUALS, Layout
 
@@ -30,7 +29,7 @@ _ENDS = {
 """Marker and label for each outcome of a fit."""
 
 
-class ResidualsFigure(FigureSettings):
+class ResidualsFigure(RunFigure):
     """Residual of the fixed-point iteration against the iteration."""
 
     title = "residuals of the fixed point"
@@ -42,9 +41,6 @@ class ResidualsFigure(FigureSettings):
     )
     is_quick = True
 
-    dataset: Name
-    flow: Name = "mef"
-    prior: Name = "fpi"
     lambdas: Annotated[list[PositiveFloat], Field(min_length=1)]
 
     def files(self, config: Config, layout: Layout) -> dict[str, list[str]]:

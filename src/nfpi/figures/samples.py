@@ -15,7 +15,6 @@ from nfpi.runs import Layout
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from matplotlib.figure import Figure
 
     from nfpi.model import ClassConditionalFlow
@@ -55,15 +54,13 @@ def draw(settings: SamplesFigure, inputs: FigureInputs) -> Drawn:
     from nfpi.model import ClassConditionalFlow
     from nfpi.runtime.device import make_device
 
-    model = ClassConditionalFlow.read(inputs.folder("model"))
-    images = sample_grid(model, settings.temperatures, settings.classes, settings.noises, make_device().device)
+    model = ClassConditionalFlow.read(inputs.folder("model")).to(make_device().device)
+    images = sample_grid(model, settings.temperatures, settings.classes, settings.noises)
     classes = model.classes[: images.shape[1]]
     return Drawn({"samples": draw_samples(images, settings.temperatures, classes, settings.noises)})
 
 
-def sample_grid(
-    model: ClassConditionalFlow, temperatures: Sequence[float], classes: int, noises: int, device: torch.device
-) -> np.ndarray:
+def sample_grid(model: ClassConditionalFlow, temperatures: Sequence[float], classes: int, noises: int) -> np.ndarray:
     """Sample images of each class at each temperature, with the same noise at all temperatures.
 
     Args:
@@ -71,7 +68,6 @@ def sample_grid(
         temperatures: T of each block of rows.
         classes: number of classes, from the first; all if the flow has fewer.
         noises: number of images per class and temperature.
-        device: device of the flow.
 
     Returns:
         (temperatures · noises, classes, H, W, C), uint8; rows are grouped by temperature.
@@ -82,21 +78,19 @@ def sample_grid(
 
     num_classes = min(classes, model.prior.num_classes)
     labels = torch.arange(num_classes).repeat(noises)
-    flow = model.flow.to(device)
     rows = []
     for temperature in temperatures:
         ((images, _),) = sample_images(
-            flow,
+            model.flow,
             model.prior,
             labels,
             temperature=temperature,
             seed=model.seed,
             batch_size=len(labels),
             domain=model.domain,
-            device=device,
         )
         rows.append(images.unflatten(0, (noises, num_classes)))
-    return to_pixels(torch.cat(rows), model.data, device)
+    return to_pixels(torch.cat(rows), model.data, model.device)
 
 
 def draw_samples(images: np.ndarray, temperatures: Sequence[float], classes: Sequence[str], noises: int = 1) -> Figure:

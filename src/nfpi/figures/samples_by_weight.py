@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
-from nfpi.config.base import UNIQUE, Name, NonNegativeFloat, PositiveFloat, PositiveInt
-from nfpi.config.experiments import FigureSettings, Refit
+from nfpi.config.base import UNIQUE, NonNegativeFloat, PositiveFloat, PositiveInt
+from nfpi.config.experiments import Refit
 from nfpi.config.settings import Config
-from nfpi.figures.drawn import Drawn, FigureInputs, list_split_files, register_figure
+from nfpi.figures.drawn import Drawn, FigureInputs, RunFigure, list_split_files, register_figure
 from nfpi.figures.figure1 import embed_images
 from nfpi.figures.image_grid import draw_image_grid, to_pixels
 from nfpi.figures.samples import sample_grid
@@ -36,7 +36,7 @@ _COLUMNS = 10
 """number of columns of samples that are filled"""
 
 
-class SamplesByWeightFigure(FigureSettings):
+class SamplesByWeightFigure(RunFigure):
     """Class-conditional samples and latents of the flows of several λ, trained with the first seed."""
 
     title = "samples and latents by λ"
@@ -49,9 +49,6 @@ class SamplesByWeightFigure(FigureSettings):
     pictures = ("samples_by_weight", "latents_by_weight")
     uses_gpu = True
 
-    dataset: Name
-    flow: Name = "mef"
-    prior: Name = "fpi"
     lambdas: Annotated[list[NonNegativeFloat], UNIQUE] = []
     relative_weights: Annotated[list[NonNegativeFloat], UNIQUE] = []
     """s₀ in place of `lambdas`, see `relative_weights` of experiments"""
@@ -96,12 +93,14 @@ def draw(settings: SamplesByWeightFigure, inputs: FigureInputs) -> Drawn:
     """
     from nfpi.data.store import read_image_set
     from nfpi.model import ClassConditionalFlow
+    from nfpi.runtime.device import make_device
 
+    device = make_device().device
     folders = dict.fromkeys(file.parent for file in inputs.files["models"])
     models: Models = {}
     for row, folder in zip(settings.rows, folders, strict=True):
         try:
-            models[row] = ClassConditionalFlow.read(folder)
+            models[row] = ClassConditionalFlow.read(folder).to(device)
         except Diverged as error:
             fault = error
     if not models:
@@ -124,16 +123,13 @@ def draw_samples(settings: SamplesByWeightFigure, models: Models, test: ImageSet
     import numpy as np
     import torch
 
-    from nfpi.runtime.device import make_device
-
-    device = make_device().device
     any_model = next(iter(models.values()))
     classes = any_model.classes[: settings.classes]
     fewest = np.bincount(test.labels)[: len(classes)].min()
     noises = max(1, min(_COLUMNS // len(classes), int(fewest)))
-    samples = [sample_grid(model, [settings.temperature], len(classes), noises, device) for model in models.values()]
+    samples = [sample_grid(model, [settings.temperature], len(classes), noises) for model in models.values()]
     first = np.concatenate([np.flatnonzero(test.labels == label)[:noises] for label in range(len(classes))])
-    real = to_pixels(torch.from_numpy(test.images[first]).permute(0, 3, 1, 2)[None], any_model.data, device)
+    real = to_pixels(torch.from_numpy(test.images[first]).permute(0, 3, 1, 2)[None], any_model.data, any_model.device)
     rows = np.concatenate([real, *(grid.swapaxes(0, 1).reshape(real.shape) for grid in samples)])
     labels = [f"λ = {typeset_weight(weight)}" + (", refit" if refit else "") for weight, refit in models]
     columns = [name if number == 0 else "" for name in classes for number in range(noises)]

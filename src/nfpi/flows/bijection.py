@@ -17,6 +17,12 @@ from nfpi.config.base import Settings
 _skipped = ContextVar("_skipped", default=False)
 
 
+def device_of(flow: nn.Module) -> torch.device:
+    """Return the device of a flow's weights; the CPU if it has no weights."""
+    weight = next(flow.parameters(), None)
+    return torch.device("cpu") if weight is None else weight.device
+
+
 class Bijection(nn.Module, ABC):
     """An invertible map of images with the logarithm of its Jacobian determinant.
 

@@ -18,7 +18,7 @@ from nfpi.config.flows import NfaConfig, TrainingConfig
 from nfpi.data.domain import Domain, VectorDomain
 from nfpi.data.store import ImageSet, digest_images
 from nfpi.evaluation import collect_statistics
-from nfpi.flows.bijection import ImageFlow
+from nfpi.flows.bijection import ImageFlow, device_of
 from nfpi.linalg import precise_dtype
 from nfpi.model import inference, inputs
 from nfpi.model.files import PRETRAINED, Calibration, check_classes, find_domain, read_model, write_model
@@ -334,7 +334,7 @@ class ClassConditionalFlow:
     @property
     def device(self) -> torch.device:
         """Device that the model computes on."""
-        return inference.device_of(self.flow)
+        return device_of(self.flow)
 
     def to(self, device: torch.device | str) -> Self:
         """Move the model to a device, and return it.
@@ -635,7 +635,6 @@ class ClassConditionalFlow:
                 seed=inference.draw_seed(generator),
                 batch_size=inference.choose_batch_size(self.flow),
                 domain=self.domain,
-                device=self.device,
             )
             found = np.concatenate([images.permute(0, 2, 3, 1).numpy() for images, _ in drawn])
         return self._return_images(found)
@@ -666,14 +665,8 @@ class ClassConditionalFlow:
         given = self._make_set(images, labels)
         found = np.empty((len(given), config.variants, *self.shape), given.images.dtype)
         with inference.strict_inference(self.flow):
-            for places, variants in augment_images(
-                self.flow,
-                given,
-                config,
-                seed=inference.draw_seed(generator),
-                domain=self.domain,
-                device=self.device,
-            ):
+            seed = inference.draw_seed(generator)
+            for places, variants in augment_images(self.flow, given, config, seed=seed, domain=self.domain):
                 found[places] = variants.permute(0, 1, 3, 4, 2).numpy()
         return self._return_images(found)
 
@@ -734,7 +727,6 @@ class ClassConditionalFlow:
                 batch_size=inference.choose_batch_size(self.flow),
                 seed=self.seed,
                 domain=self.domain,
-                device=self.device,
                 covariance=self.prior.is_full,
             )
         statistics.check_counts()

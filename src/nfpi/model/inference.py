@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from nfpi.data.domain import Domain
-from nfpi.flows.bijection import ImageFlow
+from nfpi.flows.bijection import ImageFlow, device_of
 from nfpi.runtime.precision import cpu_by_default, full_precision
 from nfpi.runtime.randomness import make_generator
 
@@ -42,12 +42,6 @@ def choose_batch_size(flow: ImageFlow) -> int:
     """Return the number of images per batch, which bounds memory: at most 2¹⁸ pixels and at most 1024 images."""
     _, height, width = flow.shape
     return max(1, min(_LARGEST_BATCH, _PIXELS // (height * width)))
-
-
-def device_of(flow: ImageFlow) -> torch.device:
-    """Return the device of a flow's weights; the CPU if it has no weights."""
-    weight = next(flow.parameters(), None)
-    return torch.device("cpu") if weight is None else weight.device
 
 
 @contextmanager

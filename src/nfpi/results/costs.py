@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from functools import cache
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from nfpi.results.numbers import format_duration
 from nfpi.results.recorded.calls import read_benchmark
-from nfpi.results.recorded.records import MetricsError, read_record
 from nfpi.results.tables.markup import TextTable, make_number_column, make_text_column
-from nfpi.runs import BENCHMARKS_FOLDER, METRICS_FILE
+from nfpi.runs import BENCHMARKS_FOLDER
 
 COLUMNS = {
     "table": "str",
     "stage": "str",
-    "device": "str",
     "jobs": "int64",
     "hours": "float64",
     "cpu_hours": "float64",
@@ -31,7 +28,7 @@ COLUMNS = {
 """
 
 ALL = "all"
-"""Entry in the rows that sum over all tables, stages or devices."""
+"""Entry in the rows that sum over all tables or stages."""
 
 _MIB_PER_GIB = 1024
 
@@ -41,58 +38,42 @@ def read_jobs(root: Path) -> pd.DataFrame:
 
     Returns:
         A frame with the stage, the folder that the benchmark is named after, relative to `root`, wall-clock and
-        processor time in hours, the maximum resident memory in GiB, and the device; unknown numbers are NaN, and an
-        unknown device is empty.
+        processor time in hours, and the maximum resident memory in GiB; unknown numbers are NaN.
     """
-    rows, read_device = [], cache(_read_device)
+    rows = []
     for path in (root / BENCHMARKS_FOLDER).glob("**/*.tsv"):
         folder = path.parent.relative_to(root / BENCHMARKS_FOLDER).as_posix()
         measured = read_benchmark(path)
         seconds, cpu_seconds, memory = (measured.get(name, math.nan) for name in ("s", "cpu_time", "max_rss"))
-        numbers = (seconds / 3600, cpu_seconds / 3600, memory / _MIB_PER_GIB)
-        rows.append((path.stem, folder, *numbers, _find_device(root, folder, read_device)))
-    jobs = pd.DataFrame(rows, columns=["stage", "folder", "hours", "cpu_hours", "memory", "device"])
+        rows.append((path.stem, folder, seconds / 3600, cpu_seconds / 3600, memory / _MIB_PER_GIB))
+    jobs = pd.DataFrame(rows, columns=["stage", "folder", "hours", "cpu_hours", "memory"])
     return jobs.sort_values(["folder", "stage"], ignore_index=True)
-
-
-def _find_device(root: Path, folder: str, read: Callable[[Path], str]) -> str:
-    """Return the device in the metrics that a job wrote, or else in those of its folder, its parent or grandparent."""
-    place = root / folder
-    folders = [place, *(parent for parent in list(place.parents)[:2] if parent.is_relative_to(root))]
-    return next(filter(None, map(read, folders)), "")
-
-
-def _read_device(folder: Path) -> str:
-    try:
-        return str(read_record(folder / METRICS_FILE).get("device") or "")
-    except (MetricsError, OSError):
-        return ""
 
 
 # ---- the table of costs --------------------------------------------------------------------------------------
 
 
 def sum_costs(jobs: pd.DataFrame, tables: Mapping[str, Collection[str]]) -> pd.DataFrame:
-    """Sum the costs of jobs by table, stage and device, and of all jobs, each counted once.
+    """Sum the costs of jobs by table and stage, and of all jobs, each counted once.
 
     Args:
         jobs: all jobs (:func:`read_jobs`).
         tables: the jobs that each table depends on, as `folder/stage`, by its name.
 
     Returns:
-        A frame with the columns :data:`COLUMNS`: for each table, and for `all`, one row per stage and device, and one
-        for all stages.
+        A frame with the columns :data:`COLUMNS`: for each table, and for `all`, one row per stage, and one for all
+        stages.
     """
     names, parts = jobs["folder"] + "/" + jobs["stage"], []
     for table, needed in {**tables, ALL: names}.items():
         of_table = jobs[names.isin(list(needed))]
-        by_stage = _sum(of_table, table).sort_values(["hours", "stage", "device"], ascending=[False, True, True])
-        parts += [by_stage, _sum(of_table.assign(stage=ALL, device=ALL), table)]
+        by_stage = _sum(of_table, table).sort_values(["hours", "stage"], ascending=[False, True])
+        parts += [by_stage, _sum(of_table.assign(stage=ALL), table)]
     return pd.concat([pd.DataFrame(columns=list(COLUMNS)), *parts], ignore_index=True).astype(COLUMNS)
 
 
 def _sum(jobs: pd.DataFrame, table: str) -> pd.DataFrame:
-    sums = jobs.assign(unknown=jobs["hours"].isna()).groupby(["stage", "device"], as_index=False)
+    sums = jobs.assign(unknown=jobs["hours"].isna()).groupby("stage", as_index=False)
     return sums.agg(
         jobs=("folder", "size"),
         hours=("hours", "sum"),
@@ -108,9 +89,9 @@ def lay_out_costs(frame: pd.DataFrame) -> TextTable:
     Args:
         frame: result of :func:`sum_costs`.
     """
-    names = ["table", "stage", "device"] if frame["table"].nunique() > 1 else ["stage", "device"]
+    names = ["table", "stage"] if frame["table"].nunique() > 1 else ["stage"]
     columns = [
-        *(make_text_column(name.capitalize(), frame[name].replace("", "unknown")) for name in names),
+        *(make_text_column(name.capitalize(), frame[name]) for name in names),
         make_number_column("Jobs", frame["jobs"], "{:.0f}".format),
         make_number_column("Wall clock", frame["hours"], _format_hours),
         make_number_column("Processors", frame["cpu_hours"], _format_hours),
@@ -133,5 +114,4 @@ _NOTES = (
     "A stage that was run by hand, not by snakemake, is not counted.",
     "Times and the memory of the host are those of the last attempt of each job; of a resumed training only the "
     "time since it was resumed counts.",
-    "The device is that in the metrics.json that the job wrote or, if there is none, in that of its run's folder.",
 )

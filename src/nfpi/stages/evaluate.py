@@ -20,8 +20,6 @@ from nfpi.stages.prepare_data import list_meta_files, need_splits
 from nfpi.stages.train_flow import TrainFlow, need_initial
 
 if TYPE_CHECKING:
-    import torch
-
     from nfpi.evaluation import FlowScores
     from nfpi.model import ClassConditionalFlow
     from nfpi.priors.following import Following
@@ -80,13 +78,13 @@ class Evaluate(DetectingStage):
 
         began = time.monotonic()
         model, device = ClassConditionalFlow.read(self.model), make_device().device
-        flow, batches = model.flow.to(device), self._choose_batches(model, device)
+        flow, batches = model.flow.to(device), self._choose_batches(model)
         train, images = (read_image_set(self.data / split) for split in ("train", "test"))
         of_train = collect_statistics(flow, train, covariance=model.prior.is_full, **batches)
         following = measure_following(model.prior, of_train)
         moments = [] if following.mismatch is None else [estimate_moments(of_train)]
         test, *under_moments = evaluate_priors(flow, [model.prior, *moments], images, **batches)
-        validation = self._score_validation(model, device)
+        validation = self._score_validation(model)
         temperature = fit_to_validation(validation)
         metrics = {
             **self._measure(test, temperature),
@@ -95,7 +93,7 @@ class Evaluate(DetectingStage):
             **self._measure_following(model, following, test, under_moments),
         }
         try:
-            seconds = _measure_sampling_time(model, self.evaluation.timed_samples, device)
+            seconds = _measure_sampling_time(model, self.evaluation.timed_samples)
         except FloatingPointError:  # a flow that is far from its prior still classifies
             logger.warning("samples at temperature 1 are not finite: the time of sampling is not measured")
         else:
@@ -109,12 +107,12 @@ class Evaluate(DetectingStage):
             measured = self._measure(validation, temperature)
             metrics |= {f"{VALIDATION_PREFIX}{name}": value for name, value in measured.items()}
             metrics["calibration_temperature"] = temperature
-            metrics |= self._measure_detection(model, test, validation, device)
+            metrics |= self._measure_detection(model, test, validation)
         self.write(test, validation, metrics, {"flow": flow.description, **model.config}, model.seed, device, began)
         logger.info("NF-Acc %.2f %%, %.4f bits/dim on %d test images", test.nf_acc, test.bits_per_dim, test.n)
 
     def _measure_detection(
-        self, model: ClassConditionalFlow, test: FlowScores, validation: FlowScores, device: torch.device
+        self, model: ClassConditionalFlow, test: FlowScores, validation: FlowScores
     ) -> dict[str, float]:
         """Return how well images of the other data set, if any, are told from test images by each score."""
         from nfpi.evaluation import measure_unknown
@@ -123,7 +121,7 @@ class Evaluate(DetectingStage):
 
         if (images := self.read_unknown()) is None:
             return {}
-        log_prob, distance = measure_unknown(model.flow, model.prior, images, **self._choose_batches(model, device))
+        log_prob, distance = measure_unknown(model.flow, model.prior, images, **self._choose_batches(model))
         typicality = Typicality.from_validation(validation.distance.numpy())
         return measure_detection(
             {
@@ -133,7 +131,7 @@ class Evaluate(DetectingStage):
             }
         )
 
-    def _score_validation(self, model: ClassConditionalFlow, device: torch.device) -> FlowScores | None:
+    def _score_validation(self, model: ClassConditionalFlow) -> FlowScores | None:
         """Evaluate the flow on the validation split; None: it is empty."""
         from nfpi.data.store import MAY_BE_EMPTY, read_image_set
         from nfpi.evaluation import evaluate_flow
@@ -141,16 +139,11 @@ class Evaluate(DetectingStage):
         images = read_image_set(self.data / MAY_BE_EMPTY)
         if not len(images):
             return None
-        return evaluate_flow(model.flow, model.prior, images, **self._choose_batches(model, device))
+        return evaluate_flow(model.flow, model.prior, images, **self._choose_batches(model))
 
-    def _choose_batches(self, model: ClassConditionalFlow, device: torch.device) -> dict[str, Any]:
+    def _choose_batches(self, model: ClassConditionalFlow) -> dict[str, Any]:
         """Return the arguments that determine the batches and their noise, the same for every pass over a split."""
-        return {
-            "batch_size": self.evaluation.batch_size,
-            "seed": model.seed,
-            "domain": model.domain,
-            "device": device,
-        }
+        return {"batch_size": self.evaluation.batch_size, "seed": model.seed, "domain": model.domain}
 
     def _measure_following(
         self, model: ClassConditionalFlow, found: Following, test: FlowScores, under_moments: Sequence[FlowScores]
@@ -190,7 +183,7 @@ class Evaluate(DetectingStage):
         return own | self.compute_metrics(scores, temperature)
 
 
-def _measure_sampling_time(model: ClassConditionalFlow, count: int, device: torch.device) -> float:
+def _measure_sampling_time(model: ClassConditionalFlow, count: int) -> float:
     """Return the wall-clock seconds per 1000 samples, measured on a batch of `count` after a warm-up batch."""
     from nfpi.sampling import balanced_labels, sample_images
 
@@ -199,7 +192,7 @@ def _measure_sampling_time(model: ClassConditionalFlow, count: int, device: torc
     seconds = 0.0
     for _ in range(2):
         began = time.monotonic()
-        for _ in sample_images(model.flow, model.prior, labels, domain=model.domain, device=device, **settings):
+        for _ in sample_images(model.flow, model.prior, labels, domain=model.domain, **settings):
             pass
         seconds = time.monotonic() - began
     return 1000 * seconds / len(labels)

@@ -91,21 +91,20 @@ class Generate(ImageStage):
         from nfpi.runtime.device import make_device
         from nfpi.sampling import balanced_labels, sample_images
 
-        model, device = ClassConditionalFlow.read(self.model), make_device().device
+        model = ClassConditionalFlow.read(self.model)
         labels = balanced_labels(model.prior.num_classes, self.per_class)
         about = {"temperature": self.temperature, "seed": self.seed}
         with self.open_writer(model, len(labels), model.data["name"], "generated", **about) as writer:
             done = writer.rows.first_missing // self.batch_size
             places = np.arange(len(labels))[done * self.batch_size :]
             for images, classes in sample_images(
-                model.flow.to(device),
+                model.flow.to(make_device().device),
                 model.prior,
                 labels,
                 temperature=self.temperature,
                 seed=self.seed,
                 batch_size=self.batch_size,
                 domain=model.domain,
-                device=device,
                 start_batch=done,
             ):
                 here, places = places[: len(images)], places[len(images) :]
@@ -153,7 +152,7 @@ class Augment(ImageStage):
         model = ClassConditionalFlow.read(self.model)
         train = read_image_set(self.data / "train")
         require_classes(train.classes, model.classes, self.data)
-        device, variants = make_device().device, self.nfa.variants
+        variants = self.nfa.variants
         about = self.nfa.model_dump(exclude={"batch_size"}) | {"seed": self.seed, "of": train.meta["sha256"]}
         if self.displacement != "mix":
             about["displacement"] = self.displacement
@@ -164,12 +163,11 @@ class Augment(ImageStage):
             missing = np.flatnonzero(~writer.rows.written.reshape(-1, variants).all(1))
             progress.update(len(train) - len(missing))
             for indices, images in augment_images(
-                model.flow.to(device),
+                model.flow.to(make_device().device),
                 train,
                 self.nfa,
                 seed=self.seed,
                 domain=model.domain,
-                device=device,
                 indices=missing,
                 displacement=self.displacement,
             ):

@@ -190,16 +190,15 @@ class RefitPrior(Stage):
         from nfpi.model.fitting import estimate_again
         from nfpi.runtime.device import make_device
 
-        model, device = ClassConditionalFlow.read(self.model), make_device().device
+        model = ClassConditionalFlow.read(self.model)
         train = read_image_set(self.data / "train")
         require_classes(train.classes, model.classes, self.data)
         statistics = collect_statistics(
-            model.flow.to(device),
+            model.flow.to(make_device().device),
             train,
             batch_size=self.batch_size,
             seed=model.seed,
             domain=model.domain,
-            device=device,
             covariance=model.prior.is_full,
         )
         model.flow.cpu()

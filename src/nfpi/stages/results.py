@@ -65,8 +65,8 @@ class WritePage(Command):
 class ShowCosts(Command):
     """Print the time and memory of the jobs behind tables, and write them as costs.csv and costs.md.
 
-    Wall-clock and CPU hours and memory are those of the records in the folder of results, by table, stage and device.
-    Runs nothing.
+    Wall-clock and CPU hours and memory are those of the records in the folder of results, by table and stage. Runs
+    nothing.
     """
 
     command = "costs"
@@ -181,15 +181,14 @@ class KeepEvidence(Command):
         """Write the evidence, and log what was written."""
         from nfpi.evidence.keeping import gather_evidence
 
-        done = gather_evidence(
+        config = gather_evidence(
             self.results,
             self.output,
             read_settings(self.results),
             SettingsKeys(),
             with_other_settings=self.with_other_settings,
         )
-        counts = f"{done.runs} runs ({done.added} new, {done.replaced} replaced)"
-        logger.info("%s: %s, seeds %s", self.output, counts, ", ".join(map(str, done.seeds)))
+        logger.info("%s: seeds %s", self.output, ", ".join(map(str, config.seeds)))
 
 
 class RebuildTables(Command):
@@ -212,13 +211,12 @@ class RebuildTables(Command):
     def run(self) -> None:
         """Write the tables, claims and figures, and update the blocks of Markdown files."""
         from nfpi.evidence.keeping import EvidenceError
-        from nfpi.evidence.rebuilding import RebuiltResults, draw_following, fill_blocks, find_evidence, find_reference
+        from nfpi.evidence.rebuilding import RebuiltResults, draw_following, fill_blocks, find_evidence
 
         if self.output is None and not self.update:
             raise ConfigError("tables: expected --output or --update, received neither")
-        reference = find_reference()
         folders = {folder.resolve().name: folder for folder in find_evidence(self.evidence)}
-        results = {preset: RebuiltResults.read(folder, reference) for preset, folder in folders.items()}
+        results = {preset: RebuiltResults.read(folder) for preset, folder in folders.items()}
 
         def get_results(preset: str) -> RebuiltResults:
             if preset not in results:

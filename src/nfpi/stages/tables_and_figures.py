@@ -32,7 +32,27 @@ JsonList = Annotated[list[T], NoDecode, BeforeValidator(_read_json)]
 """A list given as one JSON text, whose escapes pydantic-settings would not read."""
 
 
-class Collect(Stage):
+class ResultsStage(Stage):
+    """A stage that reads the results of many runs."""
+
+    many_runs = True
+
+    root: Path
+    """folder of the runs, results/{preset}"""
+    seeds: list[Seed] = []
+    """seeds of all runs; if given, they replace those that the runs name"""
+
+    @classmethod
+    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
+        """Return the options of a job except its inputs."""
+        return super().select_options(planned, wildcards) | {"root": planned.root}
+
+    def list_path_options(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
+        """Return the words of the command line that name the inputs, and the folder of the runs."""
+        return [*super().list_path_options(needs), "--root", self.root.as_posix()]
+
+
+class Collect(ResultsStage):
     """Collect the metrics of many runs into one table.
 
     The table has one row per value.
@@ -43,24 +63,19 @@ class Collect(Stage):
     outputs = {"metrics": "{name}.csv"}
     product = "collected metrics"
     label = "{name}"
-    many_runs = True
     blocks = {"name": "table"}
 
     name: Name
     """name of the file"""
     runs: JsonList[RunIdentity]
     """identities of the runs"""
-    seeds: list[Seed] = []
-    """seeds of all runs; if given, each run is collected at each of these seeds"""
-    root: Path
-    """folder of the runs, results/{preset}"""
 
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
         """Return the options of a job except paths."""
         runs = dict.fromkeys(run for row in list_table_rows(planned.config, wildcards["table"]) for run in row.runs)
         of_first_seed = [run for run in runs if run.seed == planned.config.seeds[0]]
-        return super().select_options(planned, wildcards) | {"runs": of_first_seed, "root": planned.root}
+        return super().select_options(planned, wildcards) | {"runs": of_first_seed}
 
     def list_inputs(self) -> dict[str, list[Path]]:
         """Return the metrics files of the runs."""
@@ -69,10 +84,6 @@ class Collect(Stage):
     def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
         """Return the metrics of the runs."""
         return {"runs": [need_metrics(run) for run in self.list_runs()]}
-
-    def list_path_options(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
-        """Return the words of the command line that name the folder of the runs."""
-        return ["--root", self.root.as_posix()]
 
     def list_runs(self) -> list[Run]:
         """Return all runs."""
@@ -86,7 +97,7 @@ class Collect(Stage):
         write_csv(collect(self.list_runs(), self.root), self.get_path("metrics"))
 
 
-class MakeTable(Stage):
+class MakeTable(ResultsStage):
     """Make a table of metrics beside the paper's numbers.
 
     Writes csv, Markdown, LaTeX and HTML.
@@ -99,7 +110,6 @@ class MakeTable(Stage):
     label = "{name}"
     version = 2
     inputs = {"metrics": (), "reference": ()}
-    many_runs = True
     blocks = {"name": "table", "table": "tables.{table}"}
 
     name: Name
@@ -108,14 +118,10 @@ class MakeTable(Stage):
     """title, metrics and cited work of the table"""
     rows: JsonList[TableRow]
     """rows of the table, each with its runs"""
-    seeds: list[Seed] = []
-    """seeds of all runs; if given, they replace those in `rows`"""
     metrics: Path
     """output of `collect`"""
     reference: Path
     """the paper's numbers (csv)"""
-    root: Path | None = None
-    """folder of the runs, results/{preset}; a table whose runs have a single seed compares their predictions"""
 
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
@@ -125,13 +131,11 @@ class MakeTable(Stage):
             "table": table.model_dump(mode="json", exclude={"experiments"}),
             "rows": keep_first_seed(list_table_rows(planned.config, wildcards["table"])),
             "code": planned.list_digests(wildcards, metrics=list_metrics(table)),
-            "root": planned.root,
         }
 
     def list_inputs(self) -> dict[str, list[Path]]:
         """Return the metrics, the paper's numbers, and the predictions that exist."""
-        runs = self.list_runs_to_compare() if self.root is not None else []
-        predictions = [Path(self.root or "") / run.folder / PREDICTIONS_FILE for run in runs]
+        predictions = [self.root / run.folder / PREDICTIONS_FILE for run in self.list_runs_to_compare()]
         return super().list_inputs() | {"predictions": [path for path in predictions if path.is_file()]}
 
     def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
@@ -139,10 +143,6 @@ class MakeTable(Stage):
         predictions = [need_metrics(run, PREDICTIONS_FILE) for run in self.list_runs_to_compare()]
         metrics = Need(Job.of(Collect, wildcards), f"{self.name}.csv")
         return {"metrics": [metrics], "reference": [planned.reference], "predictions": [*predictions]}
-
-    def list_path_options(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
-        """Return the words of the command line that name the inputs, and the folder of the runs."""
-        return [*super().list_path_options(needs), "--root", Path(self.root or "").as_posix()]
 
     def list_runs_to_compare(self) -> list[Run]:
         """Return the runs whose predictions are compared image by image."""
@@ -160,9 +160,8 @@ class MakeTable(Stage):
         from nfpi.results.tables.layout import write_table
 
         table = TableSettings.model_validate(self.table)
-        reference, rows = read_reference(self.reference), self.list_rows()
-        found = {} if self.root is None else {"read": partial(find_predictions, self.root)}
-        frame = accuracy_table(read_collected(self.metrics), table, reference, rows, **found)
+        reference, find = read_reference(self.reference), partial(find_predictions, self.root)
+        frame = accuracy_table(read_collected(self.metrics), table, reference, self.list_rows(), find)
         write_table(frame, self.output, self.name, table.title)
 
 
@@ -232,7 +231,7 @@ _IGNORED = {"experiments", "title", "best_only", "metrics", "literature"}
 """settings of a table that claims do not depend on, besides the rows that they compare"""
 
 
-class JudgeClaims(Stage):
+class JudgeClaims(ResultsStage):
     """Judge the claims of a preset by its runs' metrics.
 
     Writes csv, Markdown, LaTeX and HTML, and a figure.
@@ -246,7 +245,6 @@ class JudgeClaims(Stage):
     places = ("",)
     product = "claims"
     inputs = {"reference": ()}
-    many_runs = True
 
     claims: dict[str, Claim]
     """claims, as in a preset"""
@@ -255,9 +253,7 @@ class JudgeClaims(Stage):
     rows: dict[str, list[TableRow]]
     """rows of these tables, each with the runs of one seed"""
     seeds: list[Seed]
-    """seeds of all runs"""
-    root: Path
-    """folder of the runs, results/{preset}; runs that do not exist count as missing"""
+    """seeds of all runs; those that do not exist count as missing"""
     reference: Path
     """the paper's numbers (csv)"""
 
@@ -271,7 +267,6 @@ class JudgeClaims(Stage):
             "tables": {name: tables[name].model_dump(mode="json", exclude=_IGNORED) for name in rows},
             "rows": {name: keep_first_seed(of_table) for name, of_table in rows.items()},
             "code": planned.list_digests(wildcards, metrics=sorted(metrics)),
-            "root": planned.root,
         }
 
     def list_inputs(self) -> dict[str, list[Path]]:
@@ -282,10 +277,6 @@ class JudgeClaims(Stage):
     def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
         """Return the paper's numbers, and the metrics of the runs."""
         return {"reference": [planned.reference], "runs": [need_metrics(run) for run in self.list_runs()]}
-
-    def list_path_options(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
-        """Return the words of the command line that name the inputs, and the folder of the runs."""
-        return [*super().list_path_options(needs), "--root", self.root.as_posix()]
 
     def list_runs(self) -> list[Run]:
         """Return all runs of the claims, existing or not."""

@@ -172,7 +172,6 @@ class FlowTraining(Training):
                     batch_size=config.batch_size,
                     seed=state.seed,
                     domain=data.domain,
-                    device=data.device,
                 )
             row |= {"validation_bits_per_dim": scores.bits_per_dim, "validation_nf_acc": scores.nf_acc}
             line += f"; validation {scores.bits_per_dim:.4f} bits/dim, NF-Acc {scores.nf_acc:.2f} %"

@@ -108,7 +108,6 @@ def _write_samples(path: Path, state: TrainingState, prior: GaussianPrior, data:
             seed=state.seed,
             batch_size=len(labels),
             domain=data.domain,
-            device=data.device,
         )
     except NOT_FINITE as error:  # the inverse may overflow even if the flow is trained well
         logger.warning("epoch %d: no samples (%s)", len(state.log), error)

@@ -24,7 +24,7 @@ from rich.live import Live
 from rich.text import Text
 
 from nfpi.results.numbers import format_duration
-from nfpi.results.recorded.calls import describe_epoch, read_seconds, read_times
+from nfpi.results.recorded.calls import describe_epoch, read_benchmark, read_times
 from nfpi.runtime.job_log import STATE_SUFFIX, read_last_lines, read_state
 
 Record = logging.LogRecord
@@ -285,8 +285,8 @@ class JobLines:
         if job is None:
             return
         self._done += 1
-        seconds = read_seconds(Path(job.benchmark)) if job.benchmark else None  # without the time in a cluster's queue
-        seconds = self.clock() - job.began if seconds is None else seconds
+        measured = read_benchmark(Path(job.benchmark)) if job.benchmark else {}  # without the time in a cluster's queue
+        seconds = measured.get("s", self.clock() - job.began)
         self._forecast.record_end(job.rule_name, seconds)
         self._print_job(job, ", ".join(filter(None, (format_duration(seconds), self._format_time_left()))))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nfpi.results.numbers import format_duration
-from nfpi.results.recorded.calls import read_benchmark, read_seconds, read_times
+from nfpi.results.recorded.calls import read_benchmark, read_times
 
 HEADER = "s\th:m:s\tmax_rss\tcpu_time\n"
 
@@ -19,7 +19,6 @@ def write(path, content):
 def test_the_last_run_of_a_job_counts(tmp_path):
     path = write(tmp_path / "train_flow.tsv", HEADER + "12.5\t0:00:12\t210.0\t9.0\n31.25\t0:00:31\t300.5\t20.0\n")
     assert read_benchmark(path) == {"s": 31.25, "max_rss": 300.5, "cpu_time": 20.0}
-    assert read_seconds(path) == 31.25
 
 
 def test_what_was_too_short_to_measure_is_missing(tmp_path):
@@ -29,7 +28,7 @@ def test_what_was_too_short_to_measure_is_missing(tmp_path):
 
 @pytest.mark.parametrize("content", ["", HEADER, "nothing", b"\xff\xfe\x00", HEADER + "NA\tNA\tNA\tNA\n"])
 def test_a_damaged_file_has_no_time(tmp_path, content):
-    assert read_seconds(write(tmp_path / "evaluate.tsv", content)) is None
+    assert read_benchmark(write(tmp_path / "evaluate.tsv", content)) == {}
 
 
 def test_times_are_found_by_stage(tmp_path):

@@ -143,15 +143,10 @@ def read_times(root: Path) -> dict[str, list[float]]:
     """
     times: dict[str, list[float]] = {}
     for path in sorted((root / BENCHMARKS_FOLDER).glob("**/*.tsv")):
-        seconds = read_seconds(path)
+        seconds = read_benchmark(path).get("s")
         if seconds is not None:
             times.setdefault(path.stem, []).append(seconds)
     return times
-
-
-def read_seconds(path: Path) -> float | None:
-    """Return the seconds of the last execution of a job; None if unknown."""
-    return read_benchmark(path).get("s")
 
 
 def read_benchmark(path: Path) -> dict[str, float]:
@@ -241,7 +236,7 @@ def _name_job(state: Path) -> str:
 
 def _determine_progress(root: Path, run: Run, recorded: RecordedRun | None) -> Progress:
     folders = _list_folders(root / BENCHMARKS_FOLDER / run.folder, run)
-    seconds = sum(read_seconds(path) or 0.0 for folder in folders for path in folder.glob("*.tsv"))
+    seconds = sum(read_benchmark(path).get("s", 0.0) for folder in folders for path in folder.glob("*.tsv"))
     state, detail = _find_state(root, run, recorded)
     metrics = recorded.metrics if recorded is not None and state == "done" else {}
     return Progress(run, state, detail, metrics, seconds)
