@@ -137,7 +137,7 @@ def test_a_file_is_not_replaced_by_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"images": np.zeros((3, 8, 8, 3), np.float32)}, "uint8 or float16, received float32"),
+        ({"images": np.zeros((3, 8, 8, 3))}, "uint8 or float16 or float32, received float64"),
         ({"images": np.zeros((3, 8, 8), np.uint8)}, r"\(N, H, W, C\).* received \(3, 8, 8\)"),
         ({"images": np.zeros((2, 8, 8, 3), np.uint8)}, "3"),
         ({"images": np.full((3, 8, 8, 3), np.nan, np.float16)}, "NaN"),
@@ -215,7 +215,7 @@ def test_a_meta_that_says_otherwise_is_refused(folder):
         *(({key: None}, key) for key in ("classes", "counts", "shape", "dtype", "sha256", "extra")),
         ({"classes": ["ant", "bee", 3]}, "classes.2"),
         ({"shape": [60, 8, 8]}, "shape"),
-        ({"dtype": "float32"}, "dtype"),
+        ({"dtype": "float64"}, "dtype"),
         ({"sha256": {"images.npy": 3}}, "sha256"),
         ({"extra": {"flip": "no"}}, "extra.flip"),
     ],

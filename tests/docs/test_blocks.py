@@ -23,7 +23,7 @@ from workflow.conftest import Project, clone_project
 
 from nfpi.cli import main
 from nfpi.config.resolution import resolve
-from nfpi.results.recorded.calls import write_planned
+from nfpi.results.recorded.calls import StoredSettings, write_planned, write_settings
 
 ROOT = Path(__file__).parents[2]
 FILES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
@@ -105,6 +105,8 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     run.begin()
     run.train()
     write_planned(run.root, [run.identity])
+    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo"}).config
+    write_settings(run.root, StoredSettings.of("demo", config))
     return run
 
 

@@ -24,12 +24,16 @@ from typing import Any
 import pytest
 from stages.conftest import SmallRun, call, format_options
 
-from nfpi.results.recorded.calls import write_planned
+from nfpi.config.resolution import resolve
+from nfpi.results.recorded.calls import StoredSettings, write_planned, write_settings
 from nfpi.runs import CANDIDATE, GENERATED
 from nfpi.runtime.manifests import SUFFIX
 
 from .conftest import SEED, TimeLimit, at_most, count_inputs, make_table_options
 from .damage import damage
+
+ROOT = Path(__file__).parents[2]
+DEMO = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo"}).config
 
 _SECONDS = 60
 """that a stage may take for a damaged file"""
@@ -150,6 +154,7 @@ def test_a_page_says_what_is_damaged_or_shows_the_same(run, table, tmp_path):
     for name in ("metrics", "tables"):
         shutil.copytree(table / name, root / name)
     write_planned(root, [run.identity])
+    write_settings(root, StoredSettings.of("demo", DEMO))
     page, command = root / "index.html", ("page", root)
     assert carried_out(command)[0] == 0
     expected = page.read_bytes()

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from nfpi.config.resolution import resolve
 from nfpi.data import read_image_set
 from nfpi.figures.curves import write_curves
-from nfpi.results.recorded.calls import write_planned
+from nfpi.results.recorded.calls import StoredSettings, write_planned, write_settings
 from nfpi.results.recorded.csv_files import read_csv
 
 from .conftest import SmallRun, call, check_call, read_error_line, read_json
+
+ROOT = Path(__file__).parents[2]
+DEMO = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo"}).config
 
 REFIT = {"train_per_class": 20, "test_per_class": 8, "flip": False, "refit": True}
 
@@ -41,6 +46,7 @@ def test_the_log_has_no_validation_and_its_curves_are_drawn(refit):
     assert read_csv(log, dict.fromkeys(columns, "float64")).count()[list(columns)].tolist() == [3, 0, 0]
     assert write_curves(refit.folder)
     write_planned(refit.root, [refit.identity])
+    write_settings(refit.root, StoredSettings.of("demo", DEMO))
     check_call("page", refit.root)
     assert (refit.root / "index.html").is_file()
 

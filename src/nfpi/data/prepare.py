@@ -11,7 +11,6 @@ import numpy as np
 
 from nfpi.config.base import Split, suggest
 from nfpi.config.datasets import SOURCES, DataError, DatasetConfig
-from nfpi.data.domain import describe_elements
 from nfpi.data.store import MAY_BE_EMPTY, check_labels
 from nfpi.data.writer import replace_folder, write_image_set
 
@@ -157,6 +156,8 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
     settings = make_extra(config, assigned)
     origin, chosen = assigned["train"]
     if source.splits[origin][0].dtype == np.float32:
+        from nfpi.data.domain import describe_elements  # imports torch
+
         settings |= describe_elements(source.splits[origin][0][chosen])
     with replace_folder(output, OUTPUTS, kept=SEED_FOLDERS) as partial:
         for split, (origin, chosen) in assigned.items():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nfpi.config.flows import EvaluationConfig
 from nfpi.config.metrics import VALIDATION_PREFIX
-from nfpi.results.recorded.csv_files import read_csv
+from nfpi.results.recorded.csv_files import read_column
 from nfpi.runs import FLOW_RUN, INITIAL_FILES, LOG_FILE, MODEL_FILES, Run
 from nfpi.stages.common import UNKNOWN, DetectingStage, fit_to_validation
 from nfpi.stages.jobs import Job, Need, Needs, Planned, Wildcards
@@ -201,5 +201,5 @@ def _measure_sampling_time(model: ClassConditionalFlow, count: int) -> float:
 def _read_training_time(history: Path | None) -> dict[str, float]:
     """Return the hours of the training and the median time per epoch, if its log is given."""
     # the cells of epochs of the initial state are empty
-    seconds = [] if history is None else read_csv(history, {"seconds": "float64"})["seconds"].dropna().tolist()
+    seconds = [] if history is None else read_column(history, "seconds")
     return {"hours": sum(seconds) / 3600, "seconds_per_epoch": statistics.median(seconds)} if seconds else {}

@@ -16,6 +16,7 @@ from nfpi.runs import (
     LOG_FILE,
     METRICS_FILE,
     TRAINED_CLASSIFIER,
+    VARIANTS,
     Run,
     get_variants_folder,
 )
@@ -221,6 +222,11 @@ def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[Classifier
     variants = None
     if stage.augmented is not None:
         stored, digest = read_image_set(stage.augmented), combined.image_set.meta["sha256"]
+        displacement = stored.meta["extra"].get("displacement", "mix")
+        if (displacement == "noise") != (get_variants_folder(stage.augmentation) == VARIANTS["noise"]):
+            raise ValueError(
+                f"{stage.augmented}: expected variants for '{stage.augmentation}', received those of '{displacement}'"
+            )
         if stored.images.dtype == "uint8":
             pixels = resize_images(Pixels(stored), config.image_size, preprocessing)
             variants = Variants.from_image_set(pixels, train, None, digest)

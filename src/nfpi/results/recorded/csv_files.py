@@ -76,6 +76,17 @@ def read_csv(
     return pd.DataFrame({name: pd.Series(values, dtype=columns.get(name, "str")) for name, values in cells.items()})
 
 
+def read_column(path: str | os.PathLike[str], column: str) -> list[float]:
+    """Read the finite numbers of one column of a table, without pandas; empty cells are skipped.
+
+    Raises:
+        CsvError: the file is not a table, the column is missing, or a cell is not a finite number.
+        OSError: the file cannot be read.
+    """
+    cells = _read_cells(path, {column: "float64"}, infinite=False)[column]
+    return [number for number in cells if number is not None]
+
+
 def read_header(path: str | os.PathLike[str]) -> list[str]:
     """Return the names of a table's columns.
 
