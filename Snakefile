@@ -27,7 +27,7 @@ from nfpi.runtime.locks import LockedError
 from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.generate import Augment, Generate
 from nfpi.stages.models import ImportModel, RefitPrior
-from nfpi.stages.prepare_data import DownloadWeights, EncodeData, PrepareData
+from nfpi.stages.prepare_data import DownloadWeights, EncodeData, ExtractFeatures, PrepareData
 from nfpi.stages.tables_and_figures import Collect, JudgeClaims, MakeFigure, MakeTable
 from nfpi.stages.test_classifier import MeasureSamples, TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier

@@ -34,7 +34,7 @@ def test_noise_is_told_from_digits(complete_run, noise, tmp_path):
     assert found["auroc_density"] > 95
     model, splits = ClassConditionalFlow.from_pretrained(complete_run.model), complete_run.splits
     test, validation = (read_image_set(splits / split) for split in ("test", "validation"))
-    converted = convert_images(read_image_set(noise / "test"), test)
+    converted = convert_images(read_image_set(noise / "test"), test.shape)
     assert (converted.shape, converted.classes, set(converted.labels)) == ((1, 8, 8), test.classes, {0})
     typicality = Typicality.from_validation(model.measure(validation.images)[1])
     scores = [typicality.measure(model.measure(images.images)[1]) for images in (test, converted)]

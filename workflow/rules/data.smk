@@ -51,6 +51,32 @@ rule encode_data:
         "exec nfpi --log {log:q} encode-data {params.settings:q} {params.execution:q} --workers {threads} {params.paths:q}"
 
 
+rule extract_features:
+    """Write the features that a trained classifier computes of the images of another data set."""
+    input:
+        unpack(planning.inputs(ExtractFeatures)),
+    output:
+        **plan.outputs(ExtractFeatures, SPLITS),
+    log:
+        jobs.log("extract_features", SPLITS),
+    benchmark:
+        jobs.benchmark("extract_features", SPLITS)
+    wildcard_constraints:
+        dataset=patterns.made_by(ExtractFeatures, "dataset"),
+    priority: jobs.priority("extract_features")
+    conda:
+        ENVIRONMENT
+    threads: jobs.threads("extract_features")
+    resources:
+        **jobs.resources("extract_features"),
+    params:
+        **planning.params(ExtractFeatures),
+    message:
+        "Compute the features of {wildcards.dataset}/{wildcards.splits}{params.changed}"
+    shell:
+        "exec nfpi --log {log:q} extract-features {params.settings:q} {params.execution:q} {params.paths:q}"
+
+
 rule download_weights:
     """Download published weights, since the machines that train may have no internet access."""
     input:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from math import ceil
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ class ResizedImages:
     channels: int
     size: int
     preprocessing: Preprocessing
+    dtype: ClassVar[np.dtype[np.uint8]] = np.dtype(np.uint8)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -184,10 +185,10 @@ class ClassifierBatches:
         return rows.take(request.indices)
 
     def read(self, request: Request) -> Batch:
-        """Make a batch: images (B, C, H, W), uint8, and labels (B,)."""
+        """Make a batch: images (B, C, H, W), uint8, or vectors, float32, and labels (B,)."""
         image_indices, rows = request.indices % len(self.train), self.draw_rows(request)
         replaced = rows >= 0
-        pixels = np.empty((len(image_indices), *self.train.images.shape[1:]), np.uint8)
+        pixels = np.empty((len(image_indices), *self.train.images.shape[1:]), self.train.images.dtype)
         if not replaced.all():
             pixels[~replaced] = self.train.images[image_indices[~replaced]]
         if request.given is not None:
@@ -205,7 +206,7 @@ class ClassifierData:
     """Training and validation images, as batches for the classifier.
 
     Args:
-        train, validation: 8-bit images of one size.
+        train, validation: 8-bit images of one size, or vectors.
         config: batch size, passes over the images per epoch, share of variants.
         preprocessing: how images are resized and normalised for the classifier.
         standard: settings of the standard augmentations; None: they are not applied.

@@ -1,4 +1,4 @@
-"""Class Gaussians of the pixels, fitted in closed form by scikit-learn: what a flow must do better.
+"""Classifiers of pixels or vectors that scikit-learn fits: what a flow must do better.
 
 They are fitted before any training: their configuration has `epochs: 0`.
 """
@@ -6,6 +6,7 @@ They are fitted before any training: their configuration has `epochs: 0`.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,11 +30,14 @@ class LinearDiscriminant(nn.Module):
         super().__init__()
         self.linear = nn.Linear(in_channels * image_size**2, num_classes)
 
-    def fit(self, images: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor) -> None:
-        """Fit to normalised images (N, C, S, S) and their labels (N,); held-out images have no part in it."""
+    def _make_estimator(self) -> Any:
         from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-        found = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+        return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+
+    def fit(self, images: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor) -> None:
+        """Fit to normalised images (N, C, S, S) and their labels (N,); held-out images have no part in it."""
+        found = self._make_estimator()
         found.fit(images.flatten(1).double().numpy(), labels.numpy())
         # of two classes, scikit-learn has the difference of their logits
         nn.init.zeros_(self.linear.weight)
@@ -46,6 +50,15 @@ class LinearDiscriminant(nn.Module):
         """Compute the logits."""
         logits: Tensor = self.linear(images.flatten(1))
         return logits
+
+
+class LogisticRegression(LinearDiscriminant):
+    """Multinomial logistic regression: the softmax of linear logits, with scikit-learn's default L2 penalty."""
+
+    def _make_estimator(self) -> Any:
+        from sklearn.linear_model import LogisticRegression
+
+        return LogisticRegression(max_iter=1000)
 
 
 class QuadraticDiscriminant(nn.Module):

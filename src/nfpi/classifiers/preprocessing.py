@@ -1,4 +1,4 @@
-"""Deterministic conversion of 8-bit images of any size to inputs of a classifier."""
+"""Deterministic conversion of 8-bit images of any size, or of vectors, to inputs of a classifier."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nfpi.config.flows import LATENT_NOISE
 from nfpi.data.store import ImageSet
 
 RGB = tuple[float, ...]
@@ -28,10 +30,11 @@ _IMAGES_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Normalisation x = (image/255 − mean) / std, and resizing.
+    """Normalisation x = (image/scale − mean) / std, and resizing.
 
     Args:
-        mean, std: mean and standard deviation of each RGB channel; grey images use averages over the channels.
+        mean, std: mean and standard deviation of each RGB channel; grey images use averages over the channels. Of
+            vectors (B, D, 1, 1), those of each element.
         squash: whether images that are not square are squashed to a square; otherwise they are cropped to their central
             square.
     """
@@ -39,6 +42,8 @@ class Preprocessing:
     mean: RGB = (0.5, 0.5, 0.5)
     std: RGB = (0.5, 0.5, 0.5)
     squash: bool = False
+    scale: Literal[1, 255] = 255
+    """largest value of a pixel; 1: for vectors"""
 
     def make_normalizer(self, channels: int, device: torch.device) -> Callable[[Tensor], Tensor]:
         """Return a function from 8-bit images on a device to inputs of the network, (B, C, H, W), float32.
@@ -47,12 +52,27 @@ class Preprocessing:
         """
         rows = [values if len(values) == channels else (fmean(values),) * channels for values in (self.mean, self.std)]
         mean, std = torch.tensor(rows, dtype=torch.float32, device=device)[:, :, None, None]
-        divisor, shift = 255 * std, mean / std
+        divisor, shift = self.scale * std, mean / std
         return lambda images: images.float() / divisor - shift
 
+    def add_noise(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return images or vectors with the noise whose density a model of continuous values has.
+
+        It is that of :mod:`nfpi.data.domain`: uniform in [0, 1) for 8-bit images, Gaussian for vectors.
+        """
+        if self.scale == 255:
+            return images + torch.rand(images.shape, generator=generator)
+        std = LATENT_NOISE * torch.tensor(self.std)[:, None, None]
+        return images + std * torch.randn(images.shape, generator=generator)
+
     def compute_log_scale(self, shape: tuple[int, int, int]) -> float:
-        """Compute log |det ∂x/∂image| of the normalisation, for images (C, H, W)."""
+        """Compute log |det ∂x/∂image| of the normalisation, for images (C, H, W).
+
+        0 for vectors, whose densities are those of the standardised vectors.
+        """
         channels, height, width = shape
+        if self.scale == 1:
+            return 0.0
         std = self.std if len(self.std) == channels else (fmean(self.std),) * channels
         return -height * width * sum(math.log(255 * value) for value in std)
 

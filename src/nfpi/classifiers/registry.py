@@ -7,15 +7,15 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, FiniteFloat, ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nfpi.classifiers.preprocessing import PUBLISHED, RGB, Preprocessing
-from nfpi.config.base import PositiveFloat, PositiveInt, Seed, Settings, Share, explain
+from nfpi.config.base import PositiveFloat, PositiveInt, Seed, Settings, explain
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.registry import Variant
 from nfpi.runtime.faults import describe_exhausted_memory, format_error
@@ -156,8 +156,9 @@ def build_classifier(config: ClassifierConfig, num_classes: int, in_channels: in
 
 
 class _Statistics(Record):
-    mean: Annotated[list[Share], Field(min_length=1)]
+    mean: Annotated[list[FiniteFloat], Field(min_length=1)]
     std: Annotated[list[PositiveFloat], Field(min_length=1)]
+    scale: Literal[1, 255] = 255
 
 
 class _Size(Record):
@@ -188,7 +189,7 @@ def build_trained(
     Args:
         weights: state_dict of the classifier.
         header: `seed`, `classifier` (settings), `size` (num_classes, in_channels, image_size), `temperature` and, for
-            `normalization: dataset`, `normalization` (mean and std of the training images).
+            `normalization: dataset` and for vectors, `normalization` (mean and std of the training images).
         path: path of the file, named in errors.
 
     Returns:
@@ -219,8 +220,11 @@ def build_trained(
         model = _build(variant, size, config.settings)
     load_weights(model, weights, path)
     statistics = found.normalization
-    known = None if statistics is None else (tuple(statistics.mean), tuple(statistics.std))
-    return config, model, get_preprocessing(config, known)
+    preprocessing = get_preprocessing(config)
+    if statistics is not None:
+        mean, std = tuple(statistics.mean), tuple(statistics.std)
+        preprocessing = replace(preprocessing, mean=mean, std=std, scale=statistics.scale)
+    return config, model, preprocessing
 
 
 def published_weights(model: str) -> dict[str, Tensor]:

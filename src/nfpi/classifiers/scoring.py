@@ -17,7 +17,7 @@ from nfpi.classifiers.preprocessing import Preprocessing
 from nfpi.classifiers.registry import build_trained
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.data.batches import load_batches
-from nfpi.data.store import ImageSet, Pixels
+from nfpi.data.store import ImageSet, Pixels, convert_images
 from nfpi.runtime.randomness import make_generator
 from nfpi.runtime.tensors import load_tensors
 
@@ -64,8 +64,8 @@ def score_classifier(
 
     Args:
         model: normalised images (B, C, H, W) → (B, K) logits or, with `is_density`, log p(x | y), on `device`.
-        image_set: 8-bit images of one size.
-        preprocessing: how images are normalised.
+        image_set: 8-bit images of one size, or vectors.
+        preprocessing: how they are normalised.
         device: device of the model.
         real_labels: ReaL labels of these images, in their order; None: not scored on them.
         workers: number of processes that read images.
@@ -80,7 +80,7 @@ def score_classifier(
     correct, among_five = 0, 0
     log_prob, all_labels = [], []
     for images, labels in batches:
-        inputs = add_noise(images, noise) if is_density else images
+        inputs = preprocessing.add_noise(images, noise) if is_density else images
         logits = model(normalize(inputs.to(device, non_blocking=True))).cpu()
         correct += int((logits.argmax(1) == labels).sum())
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices
@@ -100,11 +100,6 @@ def score_classifier(
         real_top5=None if real_labels is None else real_labels.accuracy(5),
         bits_per_dim=nats / (math.log(2) * channels * height * width) if is_density else None,
     )
-
-
-def add_noise(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return 8-bit images with uniform noise in [0, 1), whose density is that of a model of continuous values."""
-    return images + torch.rand(images.shape, generator=generator)
 
 
 @dataclass(frozen=True)
@@ -158,6 +153,9 @@ class LoadedClassifier:
 
     def extract_features(self, image_set: ImageSet) -> Tensor:
         """Return the inputs of the last linear layer for images of any size, (N, F), float32, on the CPU."""
+        if self.config.image_size is None:
+            size = self.header["size"]
+            image_set = convert_images(image_set, (size["in_channels"], size["image_size"], size["image_size"]))
         found: list[Tensor] = []
         hook = self._last_layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].float().cpu()))
         try:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from nfpi.classifiers.data import ClassifierData
-from nfpi.classifiers.scoring import add_noise, score_classifier
+from nfpi.classifiers.scoring import score_classifier
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import Device
@@ -177,7 +177,7 @@ def _fit_in_closed_form(model: Any, data: ClassifierData, seed: int) -> None:
     for split in (data.train, data.validation):
         images = torch.from_numpy(split.images[np.arange(len(split))]).permute(0, 3, 1, 2)
         normalize = data.preprocessing.make_normalizer(images.shape[1], torch.device("cpu"))
-        noisy = add_noise(images, generator) if getattr(model, "is_density", False) else images
+        noisy = data.preprocessing.add_noise(images, generator) if getattr(model, "is_density", False) else images
         given += [normalize(noisy), torch.from_numpy(np.array(split.labels))]
     model.fit(*given)
 

@@ -90,6 +90,7 @@ class QuadraticDiscriminantSettings(Settings):
 
 CLASSIFIERS.register("resnet18", ResNet18Settings, "nfpi.classifiers.models:resnet18")
 CLASSIFIERS.register("lda", Settings, "nfpi.classifiers.discriminants:LinearDiscriminant")
+CLASSIFIERS.register("softmax", Settings, "nfpi.classifiers.discriminants:LogisticRegression")
 CLASSIFIERS.register("qda", QuadraticDiscriminantSettings, "nfpi.classifiers.discriminants:QuadraticDiscriminant")
 CLASSIFIERS.register("swin", SwinSettings, "nfpi.classifiers.models:swin")
 CLASSIFIERS.register(
@@ -131,7 +132,7 @@ class ClassifierConfig(Settings):
     """Training of a classifier on generated images, real images, or both."""
 
     model: Annotated[str, AfterValidator(lambda name: CLASSIFIERS[name].name)] = "resnet18"
-    """resnet18, swin, eva02, lda, qda, or a model registered by the user"""
+    """resnet18, swin, eva02, lda, qda, softmax, or a model registered by the user"""
     architecture: dict[str, Any] = {}
     """settings of the model"""
     weights: Annotated[LocalPath | None, EXECUTION] = None

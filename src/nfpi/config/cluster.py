@@ -11,6 +11,7 @@ from nfpi.config.base import ExpandedText, Name, NonNegativeInt, PositiveInt, Se
 JobName = Literal[
     "prepare_data",
     "encode_data",
+    "extract_features",
     "import_model",
     "start_flow",
     "fit_prior",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from nfpi.config.base import EXECUTION, UNIQUE, LocalPath, PositiveInt, Settings
+from nfpi.config.base import EXECUTION, UNIQUE, Augmentation, LocalPath, Name, PositiveInt, Settings
 from nfpi.config.registry import Registry
 
 
@@ -34,6 +34,19 @@ class ArchiveLimits(Settings):
     """size of its files in GiB; None: a hundred times that of the archive, but at least 1"""
 
 
+class FeaturesSettings(Settings):
+    """A data set of features: the inputs of the last linear layer of a trained classifier."""
+
+    dataset: Name
+    """data set of the images, whose splits are kept"""
+    classifier: Name
+    """a classifier with train_on: real, trained on the training images, with `split_seed` as its seed"""
+    trained_on: Name | None = None
+    """data set of the images that it is trained on, for features of unknown images; None: the same"""
+    augmentation: Augmentation = "none"
+    """augmentation with which it is trained"""
+
+
 _IF_GIVEN = Field(exclude_if=lambda value: value is None)
 """Left out of what is written if it is null: data sets without the setting are declared as if it did not exist."""
 
@@ -42,13 +55,15 @@ class DatasetBlock(Settings):
     """A block of `datasets:`: the source of a data set, its splits, and settings specific to it."""
 
     source: Annotated[str, AfterValidator(lambda name: SOURCES[name].name)] = "digits"
-    """digits, fashion_mnist, cifar10, cifar100, imagefolder, arrays, or a source registered by the user"""
+    """digits, fashion_mnist, cifar10, cifar100, imagefolder, arrays, features, or a source registered by the user"""
     folder: Annotated[LocalPath | None, EXECUTION] = None
     """folder of the files in torchvision's layout; for imagefolder, a folder or archive that contains split/class/image
     or class/image; for arrays, a file of vectors (npz, csv or parquet), or a folder with train and test files; None:
     the files are downloaded (imagefolder and arrays need a folder)"""
     archive: Annotated[ArchiveLimits, EXECUTION] = ArchiveLimits()
     """limits of an archive in `folder`"""
+    features: Annotated[FeaturesSettings | None, _IF_GIVEN] = None
+    """features: what they are features of"""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """share of the training images held out for model selection, stratified"""
     refit: bool = False
@@ -109,6 +124,12 @@ class DatasetBlock(Settings):
         return self
 
     @model_validator(mode="after")
+    def _check_features(self) -> DatasetBlock:
+        if (self.source == "features") != (self.features is not None):
+            raise ValueError(f"features: expected them with source features and no other, received {self.source}")
+        return self
+
+    @model_validator(mode="after")
     def _check_image_size(self) -> DatasetBlock:
         size = SOURCES[self.source].traits.get("size")
         if self.image_size is not None and size is not None:
@@ -148,5 +169,6 @@ SOURCES.register("digits", DatasetConfig, f"{_PUBLISHED}:load_digits", **_DIGITS
 SOURCES.register("fashion_mnist", DatasetConfig, f"{_PUBLISHED}:load_fashion_mnist", **_FASHION_MNIST)
 SOURCES.register("cifar10", DatasetConfig, f"{_PUBLISHED}:load_cifar10", classes=10, **_CIFAR)
 SOURCES.register("cifar100", DatasetConfig, f"{_PUBLISHED}:load_cifar100", classes=100, **_CIFAR)
+SOURCES.register("features", DatasetConfig)
 SOURCES.register("arrays", DatasetConfig, "nfpi.data.sources.arrays:load_arrays")
 SOURCES.register("imagefolder", DatasetConfig, "nfpi.data.sources.imagefolder:load_imagefolder")

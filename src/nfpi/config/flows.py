@@ -23,6 +23,9 @@ from nfpi.config.base import (
 )
 from nfpi.config.registry import BlockRegistry
 
+LATENT_NOISE = 0.05
+"""default of `latent_noise`, which class Gaussians of vectors have, too"""
+
 
 class FlowBlock(Settings):
     """Settings common to all blocks of `flows:`."""
@@ -201,7 +204,7 @@ class TrainingConfig(Settings):
     ±12°, crop; shift: pad and crop, for digits"""
     grey_noise: NonNegativeFloat = 0.05
     """noise U[0, grey_noise), as a share of the value range, added to grey images on top of the dequantisation noise"""
-    latent_noise: NonNegativeFloat = 0.05
+    latent_noise: NonNegativeFloat = LATENT_NOISE
     """standard deviation of the Gaussian noise that is added to an autoencoder's latents and to vectors instead of
     dequantisation noise, relative to the standard deviation of each element"""
     evaluate_every: Annotated[PositiveInt, EXECUTION] = 5

@@ -264,6 +264,7 @@ class Config(Settings):
         self._check_names()
         self._resolve_weights()
         check_start_from(self.classifiers)
+        self._check_features()
         for table, experiment in self.iterate_experiments():
             check_experiment(f"tables.{table}", experiment, self.priors, self.classifiers)
         check_claims(self.claims, self.tables)
@@ -291,6 +292,25 @@ class Config(Settings):
             for name in getattr(self, group):
                 if name in reserved or (group == "priors" and split_refitted(name)[1]):
                     raise ConfigError(f"{group}.{name}: this name is reserved: choose another one")
+
+    def _check_features(self) -> None:
+        """Raise ConfigError if features are those of a data set or a classifier that cannot have them."""
+        for name, block in self.datasets.items():
+            if block.features is None:
+                continue
+            pixels: list[str | None] = [
+                other for other, of in self.datasets.items() if of.vae is None and of.features is None
+            ]
+            known: dict[str, list[str | None]] = {
+                "dataset": pixels,
+                "trained_on": [*pixels, None],
+                "classifier": [other for other, of in self.classifiers.items() if of.train_on == "real" and of.keep],
+            }
+            for kind, names in known.items():
+                if (received := getattr(block.features, kind)) not in names:
+                    expected = "classifier with train_on: real, kept" if kind == "classifier" else "data set of pixels"
+                    where, hint = f"datasets.{name}.features.{kind}", suggest(received, filter(None, names))
+                    raise ConfigError(f"{where}: expected a {expected}, received '{received}'{hint}")
 
     def _resolve_weights(self) -> None:
         """Replace the relative weights of experiments and figures by λ; those of trained models have the model's λ."""

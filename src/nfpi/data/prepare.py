@@ -150,7 +150,11 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
     Raises:
         DataError: the source cannot be read, or a class has too few images in a split.
     """
-    source = load_source(config, download_folder)
+    write_splits(name, config, load_source(config, download_folder), output)
+
+
+def write_splits(name: str, config: DatasetConfig, source: SourceImages, output: Path) -> None:
+    """Write the three sets of images that are in memory, see :func:`prepare_dataset`."""
     _check_expected(name, config, source)
     assigned = assign_splits(name, config, {split: y for split, (_, y) in source.splits.items()}, source.classes)
     settings = make_extra(config, assigned)

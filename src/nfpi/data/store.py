@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from mmap import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -131,14 +131,22 @@ def digest_images(images: np.ndarray) -> np.ndarray:
     return np.frombuffer(b"".join(digests), "<i8")
 
 
-def convert_images(image_set: ImageSet, like: ImageSet) -> ImageSet:
-    """Convert 8-bit images of another data set to the size and colour of `like`, with its classes; all labels are 0."""
-    channels, height, width = like.shape
+def convert_images(image_set: ImageSet, shape: tuple[int, int, int]) -> ImageSet:
+    """Convert 8-bit images to another size and colour (C, H, W); those that have it, and vectors, are kept.
+
+    Raises:
+        DataError: vectors of another length.
+    """
+    if image_set.shape == shape:
+        return image_set
+    if image_set.images.dtype == np.float32:
+        raise DataError(f"{image_set.meta.get('name')}: expected {shape[0]} columns, received {image_set.shape[0]}")
+    channels, height, width = shape
     colour = np.broadcast_to(image_set.images, (*image_set.images.shape[:3], 3))
     found = [
         convert_image(np.ascontiguousarray(image), height, width, channels == 1)[..., :channels] for image in colour
     ]
-    return ImageSet(np.stack(found), np.zeros(len(found), np.int64), like.meta)
+    return replace(image_set, images=np.stack(found))
 
 
 def _restore(images: np.ndarray | Path, labels: np.ndarray, meta: dict[str, Any]) -> ImageSet:
@@ -240,10 +248,8 @@ def open_pixels(folder: Path) -> Pixels:
         DataError: a file of the set is missing or damaged, or a set of latents does not list the image files.
     """
     image_set = read_image_set(folder)
-    if image_set.images.dtype == np.uint8:
+    if image_set.images.dtype != np.float16:  # pixels, or vectors
         return Pixels(image_set)
-    if image_set.images.dtype == np.float32:
-        raise DataError(f"{folder}: expected images, received vectors, for which only flows are trained")
     names = read_file_names(folder, image_set)
     if names is None:
         raise DataError(f"{folder}: expected latents with the names of their image files ({ORIGINALS}), received none")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +163,9 @@ class DetectingStage(MeasuringStage):
 
         if self.unknown is None:
             return None
-        return convert_images(read_image_set(self.unknown / "test"), read_image_set(self.data / "test"))
+        like = read_image_set(self.data / "test")
+        converted = convert_images(read_image_set(self.unknown / "test"), like.shape)
+        return replace(converted, labels=0 * converted.labels, meta=like.meta)
 
 
 def fit_to_validation(validation: FlowScores | Scores | None) -> float | None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from nfpi.config.base import EXECUTION, ConfigError, Name, PositiveInt
+from nfpi.config.base import EXECUTION, ConfigError, Name, PositiveInt, Split
 from nfpi.config.datasets import SOURCES, DatasetConfig
-from nfpi.runs import IMAGE_SET_FILES, SPLITS
+from nfpi.runs import IMAGE_SET_FILES, SPLITS, Run
+from nfpi.runtime.chains import Chain
 from nfpi.runtime.files import write_atomically
+from nfpi.runtime.manifests import read_inputs
 from nfpi.stages.base import Stage
-from nfpi.stages.jobs import Job, Need, Planned, Wildcards
+from nfpi.stages.jobs import Job, Need, Needs, Planned, Wildcards
 
 META = IMAGE_SET_FILES["meta"]
 """file of an image set with the digests of its other files"""
-_SPLITS = ("train", "validation", "test")
+_SPLITS: tuple[Split, ...] = get_args(Split)
 _SPLIT_OUTPUTS = {f"{split}_{name}": f"{split}/{file}" for split in _SPLITS for name, file in IMAGE_SET_FILES.items()}
 
 
@@ -53,7 +55,7 @@ class PrepareData(Stage):
 
     @classmethod
     def makes(cls, planned: Planned, wildcards: Wildcards) -> bool:
-        """Return whether the images are not encoded."""
+        """Return whether the splits of this data set are made in this way."""
         return job_of_splits(planned, wildcards["dataset"], wildcards["splits"]).stage is cls
 
     def list_path_options(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
@@ -105,10 +107,66 @@ class EncodeData(PrepareData):
         encode_dataset(self.name, self.dataset, self.output, self.download_folder, device, self.workers)
 
 
+class ExtractFeatures(PrepareData):
+    """Make a data set of vectors: the features of a trained classifier for the images of another data set.
+
+    For data sets with `features`. The splits are those of the images, of which the classifier has seen the same ones.
+    """
+
+    command = "extract-features"
+    inputs = {"data": list_meta_files(*_SPLITS), "classifier": ("model.safetensors",)}
+    apart = ("data", "classifier")  # what is made of features is not compared with the images
+
+    data: Path
+    """folder of the splits of the images"""
+    classifier: Path
+    """folder of the trained classifier"""
+
+    def list_sources(self) -> dict[str, Path]:
+        """Return no folder: the images are those of other outputs."""
+        return {}
+
+    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return the splits of the images, and the classifier."""
+        from nfpi.stages.train_classifier import TrainClassifier  # which needs this module
+
+        of, seed = self.dataset.features, self.dataset.split_seed
+        assert of is not None
+        run = Run(
+            dataset=of.trained_on or of.dataset, seed=seed, classifier=of.classifier, augmentation=of.augmentation
+        )
+        data = need_splits(planned, of.dataset, str(seed))
+        return {"data": [data], "classifier": [Need(Job.of(TrainClassifier, run.wildcards))]}
+
+    def list_path_options(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
+        """Return the words of the command line that name the inputs."""
+        return Stage.list_path_options(self, needs)
+
+    def run(self) -> None:
+        """Compute the features of the three splits, and write them.
+
+        Raises:
+            ManifestError: the classifier was trained on other splits of these images.
+        """
+        from nfpi.classifiers.scoring import LoadedClassifier
+        from nfpi.data.prepare import SourceImages, write_splits
+        from nfpi.data.store import read_image_set
+        from nfpi.runtime.device import make_device
+
+        if self.dataset.features is None or self.dataset.features.trained_on is None:
+            Chain().check_together(read_inputs(self.list_inputs(), self.output), self.output)
+        classifier = LoadedClassifier.read(self.classifier / "model.safetensors", make_device().device)
+        images = {split: read_image_set(self.data / split) for split in _SPLITS}
+        found = {split: (classifier.extract_features(some).numpy(), some.labels) for split, some in images.items()}
+        vectors = {split: (features[:, None, None], labels) for split, (features, labels) in found.items()}
+        write_splits(self.name, self.dataset, SourceImages(images["train"].classes, vectors), self.output)
+
+
 def job_of_splits(planned: Planned, dataset: str, splits: str) -> Job:
     """Return the job that makes the splits of a data set."""
-    is_encoded = planned.config.datasets[dataset].vae is not None
-    return Job.of(EncodeData if is_encoded else PrepareData, {"dataset": dataset, "splits": splits})
+    settings = planned.config.datasets[dataset]
+    stage = EncodeData if settings.vae is not None else PrepareData if settings.features is None else ExtractFeatures
+    return Job.of(stage, {"dataset": dataset, "splits": splits})
 
 
 def need_splits(planned: Planned, dataset: str, seed: str) -> Need:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,8 +167,8 @@ class TrainClassifier(TrainingStage):
         }
         if self.images_per_class is not None:
             settings["images_per_class"] = self.images_per_class
-        if config.normalization == "dataset":
-            settings["normalization"] = {"mean": list(data.preprocessing.mean), "std": list(data.preprocessing.std)}
+        if config.normalization == "dataset" or data.preprocessing.scale == 1:
+            settings["normalization"] = {name: getattr(data.preprocessing, name) for name in ("mean", "std", "scale")}
         save_tensors(self.get_path("model"), trained.state.module.state_dict(), {"seed": self.seed, **settings})
         write_log(self.get_path("history"), trained.state.log)
         write_metrics(
@@ -217,6 +218,10 @@ def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[Classifier
         temperature = generated.meta["extra"].get("temperature")
         parts.append(Pixels(generated))
     combined = parts[0] if len(parts) == 1 else Pixels(concatenate(parts[0].image_set, parts[1].image_set))
+    is_vector = combined.image_set.images.dtype == "float32"
+    if is_vector and (stage.augmentation, config.image_size) != ("none", None):
+        received = f"'{stage.augmentation}' and {config.image_size}"
+        raise ValueError(f"vectors: expected augmentation 'none' and no image_size, received {received}")
     train = resize_images(combined, config.image_size, preprocessing)
     validation = resize_images(open_pixels(stage.data / "validation"), config.image_size, preprocessing)
     variants = None
@@ -232,7 +237,10 @@ def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[Classifier
             variants = Variants.from_image_set(pixels, train, None, digest)
         else:
             variants = Variants.from_image_set(stored, train, load_decoder(stored.meta, device), digest)
-    if config.normalization == "dataset":
+    if is_vector:
+        extra = train.meta["extra"]
+        preprocessing = replace(preprocessing, mean=tuple(extra["mean"]), std=tuple(extra["std"]), scale=1)
+    elif config.normalization == "dataset":
         preprocessing = get_preprocessing(config, channel_statistics(train))
     standard = config.standard if "standard" in stage.augmentation else None
     drawn = None if stage.images_per_class is None else config.repeats * stage.images_per_class * train.num_classes
