@@ -16,6 +16,7 @@ from nfpi.config.flows import QualityConfig
 from nfpi.runtime.formats import FormatError
 from nfpi.runtime.randomness import make_generator
 
+HEADER = {"size": {"num_classes": 3, "in_channels": 1, "image_size": 8}}
 CPU = torch.device("cpu")
 SETTINGS = QualityConfig(neighbors=2, kid_subsets=3, kid_subset_size=20)
 
@@ -35,7 +36,7 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
 def classifier() -> LoadedClassifier:
     torch.manual_seed(0)
     model = build_classifier(ClassifierConfig(), num_classes=3, in_channels=1, image_size=8)
-    return LoadedClassifier(model, ClassifierConfig(), Preprocessing(), {}, CPU)
+    return LoadedClassifier(model, ClassifierConfig(), Preprocessing(), HEADER, CPU)
 
 
 # ---- distances ----------------------------------------------------------------------------------------------

@@ -250,6 +250,13 @@ class SmallRun:
                 "identity": self.tested.to_json(),
                 "output": self.root / self.tested.folder,
             },
+            "extract-features": {
+                "name": "features",
+                "dataset": {"source": "features", "features": {"dataset": "digits", "classifier": "resnet18_real"}},
+                "data": self.splits,
+                "classifier": self.reference,
+                "output": self.root / SPLITS.format(dataset="features", splits=COMMON_SPLITS),
+            },
             "measure-samples": {
                 "data": self.splits,
                 "reference": self.reference,

@@ -20,9 +20,9 @@ from .conftest import ROOT, STAGE, call, check_call, format_options, list_files,
 
 OF_A_RUN = (
     *("prepare-data", "start-flow", "fit-prior", "train-flow", "refit-prior", "evaluate", "generate", "augment"),
-    *("train-classifier", "test-classifier", "measure-samples"),
+    *("train-classifier", "test-classifier", "measure-samples", "extract-features"),
 )
-AFTER_THE_FIT = OF_A_RUN[3:]
+AFTER_THE_FIT = OF_A_RUN[3:-1]
 OF_TABLES = ("collect", "table", "claims")
 DECLARE_NONE = {"export"}
 """Its files depend on the images."""

@@ -145,14 +145,21 @@ class VectorDomain(Domain):
         return nll / (num_dimensions * math.log(2))
 
 
-def describe_elements(vectors: np.ndarray) -> dict[str, list[float]]:
+def describe_elements(vectors: np.ndarray, *, may_be_constant: bool = False) -> dict[str, list[float]]:
     """Return mean and standard deviation of each element of training vectors (N, 1, 1, D), for `extra`.
+
+    Args:
+        vectors: the training vectors.
+        may_be_constant: whether elements may be constant, such as units of a network that are never active; their
+            standard deviation counts as 1.
 
     Raises:
         DataError: an element is constant, or so far from 0 that float32 does not resolve how it varies.
     """
     mean, std = vectors.mean((0, 1, 2), np.float64), vectors.std((0, 1, 2), np.float64)
-    if (constant := np.flatnonzero(std <= _SMALLEST_SPREAD * abs(mean))).size:
+    if may_be_constant:
+        std[std <= _SMALLEST_SPREAD * abs(mean)] = 1
+    elif (constant := np.flatnonzero(std <= _SMALLEST_SPREAD * abs(mean))).size:
         first = constant[0]
         raise DataError(
             f"vectors: expected columns that vary, received {mean[first]:g} ± {std[first]:g} in column {first} "
