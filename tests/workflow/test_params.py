@@ -136,6 +136,21 @@ def test_settings_of_a_data_set_override_the_common_ones() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "λ = 1000 (s₀ = 0.28)"),  # 2 λ exp(−1/α) / (α K D), with α = 10, K = 10 and D = 64
+        ({"weight": "0"}, "λ = 0"),
+        ({"prior": "random"}, "λ = 1000"),
+        ({"prior": "own"}, "λ = 1000"),
+        ({"dataset": "photos"}, "λ = 1000"),
+    ],
+)
+def test_messages_have_the_relative_weight_where_it_is_known(changes: dict[str, str], text: str) -> None:
+    planning = make_planning(datasets={"photos": {"source": "imagefolder", "folder": "photos"}})
+    assert planning.params(TrainFlow)["weight"](RUN | changes) == text
+
+
+@pytest.mark.parametrize(
     ("before", "now", "changes"),
     [
         ({"epochs": 40, "batch_size": 128}, {"epochs": 12, "batch_size": 128}, ["epochs: 40 → 12"]),

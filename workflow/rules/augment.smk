@@ -19,6 +19,6 @@ rule augment:
         **planning.params(Augment),
     message:
         "Augment the latents of {wildcards.dataset} ({wildcards.variants}): {wildcards.flow}, {wildcards.prior},"
-        " λ = {wildcards.weight}, seed {wildcards.seed}{params.changed}"
+        " {params.weight}, seed {wildcards.seed}{params.changed}"
     shell:
         "exec nfpi --log {log:q} augment {params.settings:q} {params.execution:q} {params.paths:q}"

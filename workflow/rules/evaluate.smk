@@ -16,7 +16,7 @@ rule evaluate:
     params:
         **planning.params(Evaluate),
     message:
-        "Evaluate {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight},"
+        "Evaluate {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, {params.weight},"
         " seed {wildcards.seed}{params.changed}"
     shell:
         "exec nfpi --log {log:q} evaluate {params.settings:q} {params.execution:q} {params.paths:q}"

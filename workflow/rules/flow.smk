@@ -20,7 +20,7 @@ rule import_model:
     params:
         **planning.params(ImportModel),
     message:
-        "Import {wildcards.flow} for {wildcards.dataset}: λ = {wildcards.weight}, seed {wildcards.seed}{params.changed}"
+        "Import {wildcards.flow} for {wildcards.dataset}: {params.weight}, seed {wildcards.seed}{params.changed}"
     shell:
         "exec nfpi --log {log:q} import-model {params.settings:q} {params.execution:q} {params.paths:q}"
 
@@ -74,7 +74,7 @@ rule train_flow:
         **planning.params(TrainFlow),
         devices=jobs.devices("train_flow"),
     message:
-        "Train {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight}, seed {wildcards.seed}"
+        "Train {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, {params.weight}, seed {wildcards.seed}"
         "{params.changed}"
     shell:
         "exec nfpi --log {log:q} train-flow {params.settings:q} {params.execution:q}"

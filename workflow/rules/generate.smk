@@ -17,7 +17,7 @@ rule generate:
     params:
         **planning.params(Generate),
     message:
-        "Generate images like {wildcards.dataset}: {wildcards.flow}, {wildcards.prior}, λ = {wildcards.weight},"
+        "Generate images like {wildcards.dataset}: {wildcards.flow}, {wildcards.prior}, {params.weight},"
         " seed {wildcards.seed}, temperature {wildcards.temperature}{params.changed}"
     shell:
         "exec nfpi --log {log:q} generate {params.settings:q} {params.execution:q} {params.paths:q}"

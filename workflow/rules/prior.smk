@@ -19,7 +19,7 @@ rule fit_prior:
     params:
         **planning.params(FitPrior),
     message:
-        "Fit the Gaussians of {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight},"
+        "Fit the Gaussians of {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, {params.weight},"
         " seed {wildcards.seed}{params.changed}"
     shell:
         "exec nfpi --log {log:q} fit-prior {params.settings:q} {params.execution:q} {params.paths:q}"
@@ -47,6 +47,6 @@ rule refit_prior:
         **planning.params(RefitPrior),
     message:
         "Estimate the Gaussians of {wildcards.flow} on {wildcards.dataset} again: {wildcards.prior},"
-        " λ = {wildcards.weight}, seed {wildcards.seed}{params.changed}"
+        " {params.weight}, seed {wildcards.seed}{params.changed}"
     shell:
         "exec nfpi --log {log:q} refit-prior {params.settings:q} {params.execution:q} {params.paths:q}"

@@ -26,7 +26,14 @@ from nfpi.config.flows import (
     TrainedSettings,
     TrainingConfig,
 )
-from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig, compute_weight, get_alpha
+from nfpi.config.priors import (
+    PRIORS,
+    FixedPointSettings,
+    PriorConfig,
+    compute_relative_weight,
+    compute_weight,
+    get_alpha,
+)
 from nfpi.config.registry import BlockRegistry, Registry
 from nfpi.runs import (
     BASELINE,
@@ -335,6 +342,14 @@ class Config(Settings):
         where, relative_weights = f"{where}.relative_weights", experiment.relative_weights
         weights = self._compute_weights(where, experiment, relative_weights)
         return experiment.model_copy(update={"lambdas": weights, "relative_weights": []})
+
+    def find_relative_weight(self, dataset: str, prior: str, weight: float) -> float | None:
+        """Return s₀ of λ for a data set and a prior in paths; None: the prior has no α, or K or D is unknown."""
+        size, block = self.datasets[dataset], self.priors.get(split_refitted(prior)[0])
+        alpha = None if block is None else get_alpha(block)
+        if alpha is None or size.num_classes is None or size.num_dimensions is None:
+            return None
+        return compute_relative_weight(weight, alpha, size.num_classes, size.num_dimensions)
 
     def _compute_weights(self, where: str, settings: Any, relative_weights: list[float]) -> list[float]:
         """Compute λ of relative weights (s₀) of an experiment or a figure, for its data set and prior.

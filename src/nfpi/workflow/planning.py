@@ -19,6 +19,7 @@ from typing import Any
 
 from nfpi.config.base import ConfigError
 from nfpi.results.recorded.calls import read_keys
+from nfpi.runs import OWN
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.files import locate_below
 from nfpi.runtime.manifests import Manifest, ManifestError
@@ -97,6 +98,7 @@ class Planning:
         settings: options of the command with all that the result depends on apart from the inputs, and the key.
         execution: options of the command that do not affect the result.
         paths: options of the command that name inputs and output.
+        weight: λ in the message of the rule, and s₀ where it is known.
         changed: further lines of the message of the rule: what has changed since the output was made.
 
         Args:
@@ -114,8 +116,17 @@ class Planning:
             "settings": lambda wildcards: self._get_command(find_job(wildcards))["settings"],
             "execution": lambda wildcards: self._get_command(find_job(wildcards))["execution"],
             "paths": lambda wildcards: self._get_command(find_job(wildcards))["paths"],
+            "weight": self._describe_weight,
             "changed": changed,
         }
+
+    def _describe_weight(self, wildcards: Wildcards) -> str:
+        values = {**wildcards}
+        if "weight" not in values:
+            return ""
+        weight, prior = values["weight"], values.get("prior", OWN)
+        relative = self.plan.config.find_relative_weight(values["dataset"], prior, float(weight))
+        return f"λ = {weight}" + (f" (s₀ = {relative:.2g})" if relative else "")
 
     def check(self) -> None:
         """Check that the user's data sets are well-formed, and that all inputs could be listed.
