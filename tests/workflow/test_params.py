@@ -140,7 +140,6 @@ def test_settings_of_a_data_set_override_the_common_ones() -> None:
     [
         ({}, "λ = 1000 (s₀ = 0.28)"),  # 2 λ exp(−1/α) / (α K D), with α = 10, K = 10 and D = 64
         ({"weight": "0"}, "λ = 0"),
-        ({"prior": "gmm_means"}, "λ = 1000"),
         ({"prior": "own"}, "λ = 1000"),
         ({"dataset": "photos"}, "λ = 1000"),
     ],
