@@ -16,7 +16,7 @@ from nfpi.runs import BASELINE, NO_FLOW, OWN, Run, split_refitted
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.formats import FormatError
-from nfpi.runtime.manifests import Manifest, ManifestError, describe_damage, read_inputs
+from nfpi.runtime.manifests import Manifest, ManifestError, find_faults, read_inputs
 from nfpi.stages.base import Stage
 from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.generate import Augment, Generate
@@ -227,7 +227,7 @@ class SettingsKeys(Chain):
             changed = "" if fault or keys is None or job is None else keys.find_changed_input(job)
             return fault or (changed and f"{path}: expected the present inputs, received others: {changed}")
         if path.is_file():
-            return describe_damage(path)
+            return "".join(find_faults(path)[1][:1])  # a damaged manifest
         if keys is None or job is None:
             return ""
         files = (keys.planned.root / file for file in job.outputs.values())
