@@ -28,7 +28,7 @@ from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.generate import Augment, Generate
 from nfpi.stages.models import ImportModel, RefitPrior
 from nfpi.stages.prepare_data import DownloadWeights, EncodeData, PrepareData
-from nfpi.stages.tables_and_figures import Collect, JudgeClaims, MakeFigure, MakeTable
+from nfpi.stages.tables_and_figures import JudgeClaims, MakeFigure, MakeTable
 from nfpi.stages.test_classifier import MeasureSamples, TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import FitPrior, StartFlow, TrainFlow

@@ -60,7 +60,7 @@ def test_jobs_of_the_longest_chain_come_first() -> None:
     jobs = make_jobs()
     chains: list[list[JobName]] = [
         ["prepare_data", "start_flow", "fit_prior", "train_flow", "generate", "train_classifier", "test_classifier"],
-        ["test_classifier", "collect", "table", "figure"],
+        ["test_classifier", "table", "figure"],
     ]
     for chain in chains:
         priorities = [jobs.priority(name) for name in chain]

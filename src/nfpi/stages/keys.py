@@ -23,14 +23,14 @@ from nfpi.stages.generate import Augment, Generate
 from nfpi.stages.jobs import Job, Need, Planned, match_place
 from nfpi.stages.models import ImportModel, RefitPrior
 from nfpi.stages.prepare_data import DownloadWeights, EncodeData, PrepareData
-from nfpi.stages.tables_and_figures import Collect, JudgeClaims, MakeFigure, MakeTable
+from nfpi.stages.tables_and_figures import JudgeClaims, MakeFigure, MakeTable
 from nfpi.stages.test_classifier import MeasureSamples, TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import FitPrior, StartFlow, TrainFlow
 
 PLACED: tuple[type[Stage], ...] = (
     *(PrepareData, EncodeData, DownloadWeights, StartFlow, FitPrior, TrainFlow, ImportModel, RefitPrior, Evaluate),
-    *(Generate, Augment, TrainClassifier, TestClassifier, MeasureSamples, Collect, MakeTable, MakeFigure, JudgeClaims),
+    *(Generate, Augment, TrainClassifier, TestClassifier, MeasureSamples, MakeTable, MakeFigure, JudgeClaims),
 )
 """The stages that the jobs of the workflow execute."""
 _UNREADABLE = "unreadable"
