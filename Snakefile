@@ -102,7 +102,6 @@ include: "workflow/rules/claims.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/check.smk"
-include: "workflow/rules/costs.smk"
 
 
 try:
@@ -161,7 +160,7 @@ for name in targets.names:
 rule unknown_target:
     """Raise an error that lists the known targets if an unknown one is requested."""
     input:
-        targets.reject_unknown(["benchmark", "check_device", "costs"]),
+        targets.reject_unknown(["benchmark", "check_device"]),
     output:
         "{target}",
     wildcard_constraints:

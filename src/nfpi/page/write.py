@@ -25,7 +25,7 @@ from nfpi.page.runs import (
     show_runs,
 )
 from nfpi.results.claims.layout import CLAIMS, lay_out_claims, read_claims
-from nfpi.results.costs import lay_out_costs, read_jobs, sum_costs
+from nfpi.results.costs import lay_out_costs, read_jobs
 from nfpi.results.numbers import format_duration
 from nfpi.results.recorded.calls import read_settings
 from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
@@ -107,7 +107,7 @@ def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
         "figures": [figure for figure in figures if figure.files],
         "runs": runs,
         "explanations": explain_metrics(name for item in recorded for name in item.metrics),
-        "costs": None if jobs.empty else lay_out_costs(sum_costs(jobs, {})),
+        "costs": None if jobs.empty else lay_out_costs(jobs),
     }
 
 

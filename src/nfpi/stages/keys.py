@@ -55,19 +55,6 @@ def find_need(planned: Planned, path: Path) -> Need | Path:
     return path if job is None else Need(job, posixpath.relpath(file, job.place or "."))
 
 
-def list_needed_jobs(planned: Planned, job: Job) -> set[Job]:
-    """Return the jobs that a job needs, directly or not."""
-    found: set[Job] = set()
-    waiting = [job]
-    while waiting:
-        needing = waiting.pop()
-        needs = planned.plan(needing).list_needs(planned, needing.wildcards)
-        jobs = {need.job for items in needs.values() for need in items if isinstance(need, Need)} - found
-        found |= jobs
-        waiting += jobs
-    return found
-
-
 class Keys:
     """Computes the keys of jobs from settings.
 

@@ -1,4 +1,4 @@
-"""Commands on a folder of results: its page, its costs, its integrity, and the evidence that is kept of it."""
+"""Commands on a folder of results: its page, its integrity, and the evidence that is kept of it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import ConfigError
-from nfpi.results.recorded.calls import SETTINGS_FILE, find_roots, read_settings
+from nfpi.results.recorded.calls import find_roots, read_settings
 from nfpi.runtime.faults import escape_controls
-from nfpi.runtime.files import write_atomically, written_together
+from nfpi.runtime.files import write_atomically
 from nfpi.runtime.manifests import SUFFIX, ManifestError, find_faults, find_manifests
 from nfpi.stages.base import Command
-from nfpi.stages.jobs import Job, Planned
-from nfpi.stages.keys import SettingsKeys, find_job, list_needed_jobs
-from nfpi.stages.tables_and_figures import MakeTable
+from nfpi.stages.keys import SettingsKeys, find_job
 
 if TYPE_CHECKING:
     from nfpi.evidence.rebuilding import RebuiltResults
@@ -47,54 +45,6 @@ class WritePage(Command):
 
         for root in find_roots(self.results):
             logger.info("%s", write_page(root, SettingsKeys()))
-
-
-class ShowCosts(Command):
-    """Print the time and memory of the jobs behind tables, and write them as costs.csv and costs.md.
-
-    Wall-clock and CPU hours and memory are those of the records in the folder of results, by table and stage. Runs
-    nothing.
-    """
-
-    command = "costs"
-    group = "look at results"
-
-    results: CliPositionalArg[Path]
-    """results/{preset}, or the folder that contains the results of several presets"""
-
-    def run(self) -> None:
-        """Print the costs of each preset, and write them to its folder.
-
-        Raises:
-            FileNotFoundError: the folder has no results.
-            FormatError: a settings.json is damaged.
-        """
-        from nfpi.results.costs import lay_out_costs, read_jobs, sum_costs
-        from nfpi.results.recorded.csv_files import write_csv
-        from nfpi.results.tables.markup import tables_to_markdown
-
-        for root in find_roots(self.results):
-            jobs = read_jobs(root)
-            if jobs.empty:
-                print(f"{root}: no job has ended yet, so there are no costs to show")
-                continue
-            frame = sum_costs(jobs, find_needed_jobs(root))
-            text = tables_to_markdown([(f"Costs of {root.resolve().name}", lay_out_costs(frame))])
-            print(text, end="")
-            with written_together():
-                write_csv(frame, root / "costs.csv")
-                write_atomically(root / "costs.md", text)
-
-
-def find_needed_jobs(root: Path) -> dict[str, set[str]]:
-    """Return the jobs that each table of the preset depends on, as `folder/stage`; empty without settings."""
-    if not (root / SETTINGS_FILE).is_file():
-        return {}
-    planned, found = Planned(read_settings(root).config, root), {}
-    for name in planned.config.tables:
-        jobs = list_needed_jobs(planned, Job.of(MakeTable, {"table": name}))
-        found[name] = {job.locate(job.stage.command.replace("-", "_")) for job in jobs}
-    return found
 
 
 class Verify(Command):

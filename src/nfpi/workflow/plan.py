@@ -39,8 +39,6 @@ from nfpi.stages.tables_and_figures import JudgeClaims, MakeFigure, MakeTable
 
 CLAIMS = JudgeClaims.command
 """Name of the target of the claims."""
-COSTS = "costs"
-"""Name of the target of the table of hours and memory."""
 
 
 def shorten_path(file: Path) -> str:
@@ -205,13 +203,12 @@ class Targets:
         """
         root = self.plan.layout.root
         chosen = [name for name in self.names if not requested or name in requested or "all" in requested]
-        costs = [f"{root.as_posix()}/{COSTS}.md"] if COSTS in requested else []
-        made = [path for path in map(Path, [*costs, *self.files(*chosen)]) if path.is_file()]
+        made = [path for path in map(Path, self.files(*chosen)) if path.is_file()]
         lines, paths = [], []
         for path in (path for path in made if path.suffix == ".md"):
             kind = path.stem if path.parent == root else "table"
             lines += ["", *path.read_text(encoding="utf-8").rstrip().splitlines()]
-            paths.append(f"{kind + ':':8}{path} (and {'.csv' if kind == COSTS else '.csv, .tex, .html'})")
+            paths.append(f"{kind + ':':8}{path} (and .csv, .tex, .html)")
         paths += [f"figure: {path}" for path in made if path.suffix == ".png"]
         paths += self._suggest(path for path in made if path.suffix == ".md" and path.parent != root)
         return "\n".join([*lines, "", *paths]) if paths else ""
