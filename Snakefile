@@ -127,10 +127,8 @@ onstart:
     except (LockedError, ConfigError, OSError) as error:
         raise WorkflowError(str(error)) from None
     record_preset_file(plan)
-    requested, stages = list_requested_targets(workflow), find_rules_with_jobs(workflow)
-    record_call(plan, requested, planning.keys.known)
-    together = jobs.count_together(workflow.resource_settings.cores or 1)
-    announce(logger, plan.layout.root, stages, together)
+    record_call(plan, list_requested_targets(workflow), planning.keys.known)
+    announce(logger, find_rules_with_jobs(workflow))
 
 
 onsuccess:

@@ -103,7 +103,3 @@ def test_a_mac_with_apples_processor_has_a_gpu_unless_it_is_not_wanted(
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     monkeypatch.setenv("NFPI_DEVICE", device)
     assert has_gpu() is (device == "")
-
-
-def test_trainings_share_the_cores():
-    assert [make_jobs().count_together(cores) for cores in (1, 2, 5)] == [1, 2, 5]  # of one thread each
