@@ -13,7 +13,6 @@ from .recorded.predictions import Predictions as Predictions
 from .recorded.predictions import read_predictions as read_predictions
 from .recorded.predictions import write_predictions as write_predictions
 from .recorded.records import MetricsError as MetricsError
-from .recorded.records import config_hash as config_hash
 from .recorded.records import read_record as read_record
 from .recorded.records import write_metrics as write_metrics
 from .tables.building import accuracy_table as accuracy_table
@@ -34,7 +33,6 @@ __all__ = [
     "TableRow",
     "accuracy_table",
     "compute_metrics",
-    "config_hash",
     "expected_calibration_error",
     "metric",
     "per_class_accuracy",
