@@ -32,14 +32,17 @@ JsonList = Annotated[list[T], NoDecode, BeforeValidator(_read_json)]
 
 
 class ResultsStage(Stage):
-    """A stage that reads the results of many runs."""
+    """A stage that compares the metrics of many runs with the paper's numbers; runs without metrics are missing."""
 
+    inputs = {"reference": ()}
     many_runs = True
 
     root: Path
     """folder of the runs, results/{preset}"""
     seeds: list[Seed] = []
     """seeds of all runs; if given, they replace those that the runs name"""
+    reference: Path
+    """the paper's numbers (csv)"""
 
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
@@ -49,6 +52,22 @@ class ResultsStage(Stage):
     def list_path_options(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
         """Return the words of the command line that name the inputs, and the folder of the runs."""
         return [*super().list_path_options(needs), "--root", self.root.as_posix()]
+
+    def list_runs(self) -> list[Run]:
+        """Return all runs, existing or not."""
+        raise NotImplementedError
+
+    def find_runs(self) -> list[Run]:
+        """Return the runs that have metrics."""
+        return [run for run in self.list_runs() if (self.root / run.folder / METRICS_FILE).is_file()]
+
+    def list_inputs(self) -> dict[str, list[Path]]:
+        """Return the paper's numbers, and the metrics of the runs that have some."""
+        return super().list_inputs() | {"runs": [self.root / run.folder / METRICS_FILE for run in self.find_runs()]}
+
+    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
+        """Return the paper's numbers, and the metrics of the runs."""
+        return {"reference": [planned.reference], "runs": [need_metrics(run) for run in self.list_runs()]}
 
 
 class MakeTable(ResultsStage):
@@ -63,7 +82,6 @@ class MakeTable(ResultsStage):
     product = "table"
     label = "{name}"
     version = 2
-    inputs = {"reference": ()}
     blocks = {"name": "table", "table": "tables.{table}"}
 
     name: Name
@@ -72,8 +90,6 @@ class MakeTable(ResultsStage):
     """title, metrics and cited work of the table"""
     rows: JsonList[TableRow]
     """rows of the table, each with its runs"""
-    reference: Path
-    """the paper's numbers (csv)"""
 
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
@@ -86,17 +102,14 @@ class MakeTable(ResultsStage):
         }
 
     def list_inputs(self) -> dict[str, list[Path]]:
-        """Return the paper's numbers, the metrics of the runs, and the predictions that exist."""
-        metrics = [self.root / run.folder / METRICS_FILE for run in self.list_runs()]
+        """Return the paper's numbers, and the metrics and predictions that exist."""
         predictions = [self.root / run.folder / PREDICTIONS_FILE for run in self.list_runs_to_compare()]
-        found = [path for path in predictions if path.is_file()]
-        return super().list_inputs() | {"runs": metrics, "predictions": found}
+        return super().list_inputs() | {"predictions": [path for path in predictions if path.is_file()]}
 
     def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
         """Return the paper's numbers, the metrics of the runs, and the predictions."""
-        metrics = [need_metrics(run) for run in self.list_runs()]
         predictions = [need_metrics(run, PREDICTIONS_FILE) for run in self.list_runs_to_compare()]
-        return {"reference": [planned.reference], "runs": [*metrics], "predictions": [*predictions]}
+        return super().list_needs(planned, wildcards) | {"predictions": [*predictions]}
 
     def list_runs(self) -> list[Run]:
         """Return all runs of the table."""
@@ -119,7 +132,7 @@ class MakeTable(ResultsStage):
 
         table = TableSettings.model_validate(self.table)
         reference, find = read_reference(self.reference), partial(find_predictions, self.root)
-        frame = accuracy_table(collect(self.list_runs(), self.root), table, reference, self.list_rows(), find)
+        frame = accuracy_table(collect(self.find_runs(), self.root), table, reference, self.list_rows(), find)
         write_table(frame, self.output, self.name, table.title)
 
 
@@ -202,7 +215,6 @@ class JudgeClaims(ResultsStage):
     }
     places = ("",)
     product = "claims"
-    inputs = {"reference": ()}
 
     claims: dict[str, Claim]
     """claims, as in a preset"""
@@ -211,9 +223,7 @@ class JudgeClaims(ResultsStage):
     rows: dict[str, list[TableRow]]
     """rows of these tables, each with the runs of one seed"""
     seeds: list[Seed]
-    """seeds of all runs; those that do not exist count as missing"""
-    reference: Path
-    """the paper's numbers (csv)"""
+    """seeds of all runs"""
 
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
@@ -227,17 +237,8 @@ class JudgeClaims(ResultsStage):
             "code": planned.list_digests(wildcards, metrics=sorted(metrics)),
         }
 
-    def list_inputs(self) -> dict[str, list[Path]]:
-        """Return the paper's numbers, and the metrics of the runs that exist."""
-        metrics = [self.root / run.folder / METRICS_FILE for run in self.list_runs()]
-        return super().list_inputs() | {"runs": [path for path in metrics if path.is_file()]}
-
-    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
-        """Return the paper's numbers, and the metrics of the runs."""
-        return {"reference": [planned.reference], "runs": [need_metrics(run) for run in self.list_runs()]}
-
     def list_runs(self) -> list[Run]:
-        """Return all runs of the claims, existing or not."""
+        """Return all runs of the claims."""
         return list(dict.fromkeys(run for rows in self.list_rows().values() for row in rows for run in row.runs))
 
     def list_rows(self) -> dict[str, list[TableRow]]:
@@ -255,9 +256,8 @@ class JudgeClaims(ResultsStage):
         from nfpi.results.recorded.runs import collect
         from nfpi.results.tables.building import read_reference
 
-        runs = [run for run in self.list_runs() if (self.root / run.folder / METRICS_FILE).is_file()]
         data = ClaimData(
-            metrics=collect(runs, self.root),
+            metrics=collect(self.find_runs(), self.root),
             tables={name: TableSettings.model_validate(table) for name, table in self.tables.items()},
             rows=self.list_rows(),
             reference=read_reference(self.reference),
