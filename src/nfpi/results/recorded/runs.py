@@ -84,14 +84,6 @@ class RecordedRun:
         """All settings, by dotted names; values as JSON."""
         return dict(_flatten(self.record.get("settings", {})))
 
-    @property
-    def software(self) -> dict[str, str]:
-        """Commit, device, and versions of packages, where known."""
-        versions = self.record.get("versions")
-        known = {"commit": self.record.get("git_commit"), "device": self.record.get("device")}
-        known |= versions if isinstance(versions, Mapping) else {}
-        return {str(name): str(value) for name, value in known.items() if value is not None}
-
 
 def find_runs(root: Path, chain: Chain | None = None) -> list[RecordedRun]:
     """Find all runs in a folder results/{preset}; in each data set, those without a flow come last.
