@@ -142,9 +142,7 @@ def test_a_stage_refuses_damaged_files_in_one_line_or_makes_the_same(steps, tmp_
 
 def test_a_page_says_what_is_damaged_or_shows_the_same(run, table, tmp_path):
     root = tmp_path / "results"
-    shutil.copytree(run.root, root, ignore=shutil.ignore_patterns("tables"))
-    for name in ("metrics", "tables"):
-        shutil.copytree(table / name, root / name)
+    shutil.copytree(run.root, root)
     write_planned(root, [run.identity])
     write_settings(root, StoredSettings.of("demo", DEMO))
     page, command = root / "index.html", ("page", root)
