@@ -28,7 +28,7 @@ from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.generate import Augment, Generate
 from nfpi.stages.models import ImportModel, RefitPrior
 from nfpi.stages.prepare_data import DownloadWeights, EncodeData, ExtractFeatures, PrepareData
-from nfpi.stages.tables_and_figures import Collect, JudgeClaims, MakeFigure, MakeTable
+from nfpi.stages.tables_and_figures import JudgeClaims, MakeFigure, MakeTable
 from nfpi.stages.test_classifier import MeasureSamples, TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import FitPrior, StartFlow, TrainFlow
@@ -102,7 +102,6 @@ include: "workflow/rules/claims.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/check.smk"
-include: "workflow/rules/costs.smk"
 
 
 try:
@@ -128,10 +127,8 @@ onstart:
     except (LockedError, ConfigError, OSError) as error:
         raise WorkflowError(str(error)) from None
     record_preset_file(plan)
-    requested, stages = list_requested_targets(workflow), find_rules_with_jobs(workflow)
-    record_call(plan, requested, planning.keys.known)
-    together = jobs.count_together(workflow.resource_settings.cores or 1)
-    announce(logger, plan.layout.root, stages, together)
+    record_call(plan, list_requested_targets(workflow), planning.keys.known)
+    announce(logger, find_rules_with_jobs(workflow))
 
 
 onsuccess:
@@ -161,7 +158,7 @@ for name in targets.names:
 rule unknown_target:
     """Raise an error that lists the known targets if an unknown one is requested."""
     input:
-        targets.reject_unknown(["benchmark", "check_device", "costs"]),
+        targets.reject_unknown(["benchmark", "check_device"]),
     output:
         "{target}",
     wildcard_constraints:

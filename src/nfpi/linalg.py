@@ -7,8 +7,7 @@ b. The pixels come last, (B, C, C, P), so that each product runs over contiguous
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from torch.autograd.function import once_differentiable
 _SQUARINGS = 8
 _TAYLOR_DEGREE = 9
 _LARGEST_NORM = 1e4
-_as_accelerator = False
 
 
 def precise_dtype(device: torch.device) -> torch.dtype:
@@ -33,18 +31,7 @@ def precise_device(device: torch.device) -> torch.device:
 
 def has_launch_overhead(device: torch.device) -> bool:
     """Return whether launching an operation is costly on a device (not on a CPU), so that few large ones are faster."""
-    return device.type != "cpu" or _as_accelerator
-
-
-@contextmanager
-def as_accelerator() -> Iterator[None]:
-    """Choose operations as on an accelerator within the `with` block, to count them on a machine without one."""
-    global _as_accelerator
-    _as_accelerator, before = True, _as_accelerator
-    try:
-        yield
-    finally:
-        _as_accelerator = before
+    return device.type != "cpu"
 
 
 def is_symmetric(matrices: Tensor, tolerance: float) -> bool:

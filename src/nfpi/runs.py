@@ -85,8 +85,8 @@ IMAGE_SET_FILES = {"images": "images.npy", "labels": "labels.npy", "meta": "meta
 LOGS_FOLDER: Final = "logs"
 BENCHMARKS_FOLDER: Final = "benchmarks"
 """Folders of what jobs print, and of their time and memory; their subfolders are named as those of the results."""
-COLLECTED_FOLDER, TABLES_FOLDER, FIGURES_FOLDER = "metrics", "tables", "figures"
-"""Folders of the metrics collected for each table, and of what is made from them."""
+TABLES_FOLDER, FIGURES_FOLDER = "tables", "figures"
+"""Folders of what is made from the metrics of runs."""
 
 RESIDUALS = {"iteration": "int64", "mean_residual": "float64", "variance_residual": "float64"}
 """Columns of fixed_point.csv, the residuals of a fit, and their types."""

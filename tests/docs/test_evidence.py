@@ -49,7 +49,6 @@ def test_csv_files_have_the_values_of_the_evidence(folder: Path, tmp_path: Path)
     made = {f"tables/{name}.csv": evidence.make_table(name) for name in evidence.config.tables}
     if evidence.config.claims:
         made["claims.csv"] = evidence.judge_claims()
-    made["versions.csv"] = evidence.software
     assert {path.relative_to(kept).as_posix() for path in kept.rglob("*.csv")} == set(made), REMAKE
     for name, frame in made.items():
         write_csv(frame, tmp_path / "made.csv")
@@ -59,7 +58,7 @@ def test_csv_files_have_the_values_of_the_evidence(folder: Path, tmp_path: Path)
 def test_tables_links_to_every_csv_file():
     links = re.findall(r"\]\((tables/\S+\.csv)\)", (ROOT / "docs/tables.md").read_text(encoding="utf-8"))
     files = {path.relative_to(ROOT / "docs").as_posix() for path in TABLES.rglob("*.csv")}
-    assert set(links) == {name for name in files if not name.endswith("/versions.csv")}
+    assert set(links) == files
 
 
 def read_table_of_readme() -> pd.DataFrame:

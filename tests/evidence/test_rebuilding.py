@@ -69,8 +69,7 @@ def test_all_is_written_without_the_results(kept: Results, tmp_path):
     names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     tables = {f"tables/table2.{suffix}" for suffix in ("csv", "md", "tex", "html")}
     figures = {f"figures/accuracy_against_weight.{suffix}" for suffix in ("png", "pdf")}
-    assert names == {*tables, *figures, "versions.csv"}
-    assert "device,a machine,8" in (tmp_path / "out/versions.csv").read_text()
+    assert names == tables | figures
 
 
 def test_runs_that_are_not_made_are_missing_in_the_table(results: Results):

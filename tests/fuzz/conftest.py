@@ -71,21 +71,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
 
 @pytest.fixture(scope="session")
 def table(run: SmallRun) -> Path:
-    """The folder of a collected table, and of the table made from it."""
+    """The folder of a table."""
     folder = run.root / "tables"
-    identities = [run.identity.to_json(), run.tested.to_json()]
-    check_call("collect", *format_options(name="table2", runs=identities, root=run.root, output=folder / "metrics"))
-    check_call("table", *make_table_options(run, folder, folder / "tables"))
+    check_call("table", *make_table_options(run, folder))
     return folder
 
 
-def make_table_options(run: SmallRun, folder: Path, output: Path) -> list[str]:
-    """Make the options of the stage that writes the table from `folder`/metrics."""
+def make_table_options(run: SmallRun, output: Path) -> list[str]:
+    """Make the options of the stage that writes the table."""
     return format_options(
         name="table2",
         table={"title": "Small", "metrics": ["nf_acc", "bits_per_dim", "cnn_acc"]},
         rows=[run.row],
-        metrics=folder / "metrics/table2.csv",
         reference=ROOT / "workflow/reference/paper.csv",
         root=run.root,
         output=output,

@@ -28,7 +28,6 @@ from stages.conftest import ROOT, SmallRun
 
 from nfpi.classifiers.registry import build_trained
 from nfpi.config.base import ConfigError
-from nfpi.config.experiments import TableSettings
 from nfpi.config.flows import TrainingConfig
 from nfpi.data.store import read_image_set
 from nfpi.model import ClassConditionalFlow
@@ -37,8 +36,8 @@ from nfpi.release import load_release_checkpoint
 from nfpi.results.recorded.csv_files import read_csv
 from nfpi.results.recorded.predictions import read_predictions
 from nfpi.results.recorded.records import read_record
-from nfpi.results.recorded.runs import collect, read_collected
-from nfpi.results.tables.building import accuracy_table, read_reference, read_table
+from nfpi.results.recorded.runs import collect
+from nfpi.results.tables.building import read_reference, read_table
 from nfpi.runs import CANDIDATE, GENERATED, RESIDUALS
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.faults import describe_fault
@@ -118,12 +117,6 @@ def readers(run: SmallRun, table: Path, checkpoint: Path, tmp_path_factory: pyte
         except ValueError as error:
             raise type(error)(str(error).replace(str(place / "metrics.json"), str(file))) from None
 
-    settings = TableSettings.model_validate({"title": "Small", "metrics": ["nf_acc", "bits_per_dim", "cnn_acc"]})
-    reference = read_reference(ROOT / "workflow/reference/paper.csv")
-
-    def of_collected(file: Path) -> Any:
-        return accuracy_table(read_collected(file), settings, reference, [])
-
     marked = tmp_path_factory.mktemp("diverged")
     fault = Diverged(3, 1, "variance", 1e6)
     fault.context = {"seed": 3}
@@ -156,8 +149,7 @@ def readers(run: SmallRun, table: Path, checkpoint: Path, tmp_path_factory: pyte
         Reader(candidate / "model.safetensors", of_classifier),
         Reader(candidate / "metrics.json", read_record),
         Reader(run.root / run.tested.folder / "metrics.json", read_record),
-        Reader(table / "metrics/table2.csv", of_collected),
-        Reader(table / "tables/table2.csv", read_table),
+        Reader(table / "table2.csv", read_table),
         Reader(ROOT / "workflow/reference/paper.csv", read_reference),
         Reader(checkpoint, of_release),
         Reader(marked / "prior.safetensors", of_prior),

@@ -64,8 +64,6 @@ def steps(run: SmallRun, table: Path, checkpoint: Path, tmp_path_factory: pytest
     shutil.copytree(run.root, root)
     run = replace(run, root=root)
     generated, candidate = run.locate_folder(GENERATED, 1), run.locate_folder(CANDIDATE, 1)
-    identities = [identity.to_json() for identity in (run.identity, run.tested)]
-    tables = root / "tables"
 
     def of_run(stage: str, *files: Path) -> Step:
         return Step(stage, lambda output: run.make_command(stage, output=output), files)
@@ -87,8 +85,7 @@ def steps(run: SmallRun, table: Path, checkpoint: Path, tmp_path_factory: pytest
     metrics += within(root / run.tested.folder, "metrics.json", f"metrics{SUFFIX}")
     images = within(generated, *_IMAGES, f"generated-images{SUFFIX}")
     classifier = within(candidate, "model.safetensors", "metrics.json", f"classifier{SUFFIX}")
-    collected = within(tables / "metrics", "table2.csv", f"table2{SUFFIX}")
-    tabulated = within(tables / "tables", "table2.csv", f"table2{SUFFIX}")
+    tabulated = within(root / "tables", "table2.csv", f"table2{SUFFIX}")
     residuals = within(run.folder / "fit", "fixed_point.csv", f"prior{SUFFIX}")
     return [
         of_run("start-flow", *splits("train", "validation")),
@@ -109,12 +106,7 @@ def steps(run: SmallRun, table: Path, checkpoint: Path, tmp_path_factory: pytest
             lambda output: ("export", *format_options(images=generated, output=output / "images")),
             tuple(images),
         ),
-        Step(
-            "collect",
-            lambda output: ("collect", *format_options(name="table2", runs=identities, root=root, output=output)),
-            tuple(metrics),
-        ),
-        Step("table", lambda output: ("table", *make_table_options(run, tables, output)), tuple(collected)),
+        Step("table", lambda output: ("table", *make_table_options(run, output)), tuple(metrics)),
         figure("samples", {"dataset": "digits", "lambda": 100, "temperatures": [1.0]}, {}, "model", *model),
         figure("residuals", {"dataset": "digits", "lambdas": [100]}, {"prior": {}}, "iterations", *residuals),
         figure("accuracy_against_weight", {}, {}, "table", *tabulated),
@@ -150,9 +142,7 @@ def test_a_stage_refuses_damaged_files_in_one_line_or_makes_the_same(steps, tmp_
 
 def test_a_page_says_what_is_damaged_or_shows_the_same(run, table, tmp_path):
     root = tmp_path / "results"
-    shutil.copytree(run.root, root, ignore=shutil.ignore_patterns("tables"))
-    for name in ("metrics", "tables"):
-        shutil.copytree(table / name, root / name)
+    shutil.copytree(run.root, root)
     write_planned(root, [run.identity])
     write_settings(root, StoredSettings.of("demo", DEMO))
     page, command = root / "index.html", ("page", root)

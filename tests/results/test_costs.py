@@ -1,32 +1,19 @@
-"""Times and memory of jobs, by table and stage."""
+"""Times and memory of jobs, by stage."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nfpi.cli import main
-from nfpi.config.settings import Config
-from nfpi.results.costs import lay_out_costs, read_jobs, sum_costs
-from nfpi.results.recorded.calls import StoredSettings, write_settings
+from nfpi.results.costs import lay_out_costs, read_jobs
 from nfpi.runs import Run
 
 FLOW = Run(dataset="digits", seed=0, flow="mef", prior="fpi", weight=1e4)
 OTHER = replace(FLOW, weight=1e5)
 TAUGHT = replace(FLOW, classifier="resnet18")
 ALONE = Run(dataset="digits", seed=0, classifier="swin", augmentation="none")
-COMMON = {"digits/splits/prepare_data", "digits/mef/initial/data/seed=0/start_flow"}
-TABLES = {
-    "flows": COMMON | {f"{run.folder}/{stage}" for run in (FLOW, OTHER) for stage in ("train_flow", "evaluate")},
-    "taught": COMMON
-    | {f"{FLOW.folder}/{stage}" for stage in ("train_flow", "evaluate", "generated/temperature=1/generate")}
-    | {f"{TAUGHT.folder}/temperature=1/train_classifier"},
-    "real": {"digits/splits/prepare_data", f"{ALONE.folder}/trained/train_classifier"},
-}
-"""The jobs that tables depend on."""
 
 
 def note(root: Path, folder: str, stage: str, seconds: float | str, memory: float | str = 1024) -> None:
@@ -50,67 +37,24 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def row_of(frame, table, stage="all"):
-    (row,) = frame[(frame["table"] == table) & (frame["stage"] == stage)].to_dict("records")
-    return row
+def show(root: Path) -> dict[str, tuple[str, ...]]:
+    """Return the cells of each stage."""
+    return {stage: cells for stage, *cells in lay_out_costs(read_jobs(root)).rows}
 
 
-def test_a_job_counts_in_each_table_that_depends_on_it_and_once_in_all(root):
-    frame = sum_costs(read_jobs(root), TABLES)
-    hours = {table: row_of(frame, table)["hours"] for table in (*TABLES, "all")}
-    assert hours["flows"] == pytest.approx(0.1 + 0.1 + 2 * 1.01)
-    assert hours["taught"] == pytest.approx(0.1 + 0.1 + 1.01 + 0.02 + 0.2)
-    assert hours["real"] == pytest.approx(0.1 + 0.4)
-    assert hours["all"] == pytest.approx(0.1 + 0.1 + 2 + 2 * 1.01 + 0.02 + 0.2 + 0.4)
-    assert row_of(frame, "all")["jobs"] == 10
-    assert row_of(frame, "all")["cpu_hours"] == pytest.approx(10 * 0.5)
-
-
-def test_rows_have_the_largest_memory_of_their_jobs(root):
-    training = row_of(sum_costs(read_jobs(root), TABLES), "flows", "train_flow")
-    assert (training["jobs"], training["memory"]) == (2, 2.0)
+def test_the_jobs_of_a_stage_are_added_up_with_their_largest_memory(root):
+    shown = show(root)
+    assert shown["train_flow"] == ["2", "2 h", "1 h", "2.0"]
+    assert shown["train_classifier"] == ["2", "36 min", "1 h", "1.0"]
+    assert next(iter(shown)) == "start_flow", "the longest comes first"
+    assert shown["all"][:1] == ["10"]
 
 
 def test_a_job_whose_time_is_not_known_is_counted_as_such(root):
     note(root, FLOW.folder, "train_flow", "NA", "NA")
-    frame = sum_costs(read_jobs(root), {})
-    training = row_of(frame, "all", "train_flow")
-    assert (training["jobs"], training["unknown"], training["hours"]) == (2, 1, pytest.approx(1.0))
-    assert not any(math.isnan(value) for value in frame["hours"])
+    assert show(root)["train_flow"] == ["2", "1 h", "1 h", "2.0", "1"]
 
 
 def test_no_time_is_rounded_to_zero(root):
     note(root, FLOW.folder, "fit_prior", 1)
-    costs = lay_out_costs(sum_costs(read_jobs(root), {}))
-    assert {row[0]: row[2] for row in costs.rows}["fit_prior"] == "1 s"
-
-
-def test_a_table_may_depend_on_no_job(root):
-    assert set(sum_costs(read_jobs(root), {"t": {"other/splits/prepare_data"}})["table"]) == {"all"}
-
-
-def test_the_command_prints_and_writes_them(root, capsys):
-    experiment = {"dataset": "digits", "lambdas": [1e4, 1e5], "classifier": None}
-    config = Config.model_validate(
-        {
-            **{"seeds": [0], "datasets": {"digits": {}}, "flows": {"mef": {}}, "priors": {"fpi": {}}},
-            "tables": {"table2": {"metrics": ["nf_acc"], "experiments": [experiment]}},
-        }
-    )
-    write_settings(root, StoredSettings.of("demo", config))
-    assert main(["costs", str(root)]) == 0
-    printed = capsys.readouterr().out
-    assert "table2" in printed
-    assert (root / "costs.md").read_text() == printed
-    assert (root / "costs.csv").is_file()
-
-
-def test_the_parent_of_results_stands_for_all_in_it(root, capsys):
-    for name in ("demo", "other"):
-        write_settings(root.parent / name, StoredSettings.of(name, Config()))
-    for command in ("costs", "page"):
-        assert main([command, str(root.parent)]) == 0
-    assert all((folder / "index.html").is_file() for folder in root.parent.iterdir())
-    assert (root / "costs.md").is_file()
-    assert not (root.parent / "other/costs.md").exists()  # no job has ended there
-    assert main(["costs", str(root.parent / "none")]) == 1
+    assert show(root)["fit_prior"][1] == "1 s"

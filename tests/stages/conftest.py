@@ -323,15 +323,10 @@ def tables(complete_run: SmallRun, diverged_run: SmallRun, tmp_path_factory: pyt
     """A folder with table2 of a complete run and of one that diverged."""
     folder = tmp_path_factory.mktemp("tables")
     runs = (complete_run, diverged_run)
-    identities = [identity.to_json() for run in runs for identity in (run.identity, run.tested)]
-    check_call(
-        "collect", *format_options(name="table2", runs=identities, root=complete_run.root, output=folder / "metrics")
-    )
     options: dict[str, Any] = {
         "name": "table2",
         "table": {"title": "Small", "metrics": ["nf_acc", "bits_per_dim", "cnn_acc"]},
         "rows": [run.row for run in runs],
-        "metrics": folder / "metrics/table2.csv",
         "reference": ROOT / "workflow/reference/paper.csv",
         "root": complete_run.root,
         "output": folder / "tables",

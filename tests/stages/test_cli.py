@@ -78,7 +78,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
 DIGITS = ("--name", "digits", "--dataset", json.dumps({"source": "digits", "test_fraction": 0.2}))
 START = ("start-flow", "--data", "d", "--output", "o")
 FIT = ("fit-prior", "--initial", "i", "--output", "o")
-TABLE = ("table", "--name", "t", "--metrics", "m", "--reference", "r", "--root", ".", "--output", "o", "--rows", "[]")
+TABLE = ("table", "--name", "t", "--reference", "r", "--root", ".", "--output", "o", "--rows", "[]")
 RUN = {"dataset": "digits", "flow": "mef", "prior": "fpi", "lambda": 1, "seed": 0}
 
 
@@ -189,7 +189,7 @@ def test_rows_are_read_as_json(parsed, ascii_only):
         ((*TABLE, "--table", '{"titel": "T"}'), "titel' (did you mean 'title'?)"),
         (("start-flow", "--output", "o"), "start-flow.data: "),
         (("figure", "--name", "figure7", "--files", "{}", "--output", "o"), "unknown figure 'figure7'"),
-        (("collect", "--name", "../t", "--runs", "[]", "--root", ".", "--output", "o"), "name: "),
+        ((*TABLE[:2], "../t", *TABLE[3:]), "name: "),
         (("generate", "--extensions", "none.py", "--model", "m", "--output", "o"), "none.py"),
     ],
 )
@@ -292,10 +292,9 @@ ROWS = [{"experiment": 0, "dataset": "digits", "label": "row", "flow_runs": [RUN
 STAGES_WITH_MISSING_FILES = {
     "encode-data": ("--name", "n", "--dataset", '{"source": "imagefolder", "folder": "missing", "vae": "v"}'),
     "import-model": ("missing", "--data", "missing"),
-    "collect": ("--name", "t", "--runs", json.dumps([RUN]), "--root", "missing"),
     "table": (
         *("--name", "t", "--table", "{}", "--rows", json.dumps(ROWS)),
-        *("--metrics", "missing", "--reference", "missing", "--root", "missing"),
+        *("--reference", "missing", "--root", "missing"),
     ),
     "claims": (
         *("--claims", "{}", "--tables", "{}", "--rows", "{}", "--seeds", "[0]"),

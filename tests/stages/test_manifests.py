@@ -61,31 +61,13 @@ def test_renamed_classes_are_not_exported(copy, tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
-def test_an_edited_digit_is_not_collected(copy, tmp_path, capsys):
+def test_an_edited_digit_gets_into_no_table(copy, tmp_path, capsys):
     path = copy.folder / "metrics.json"
     text = path.read_text()
     path.write_text(text.replace('"nf_acc": ', '"nf_acc": 1', 1))
-    options = format_options(name="t", runs=[copy.identity.to_json()], root=copy.root, output=tmp_path / "new")
-    assert call("collect", *options) == 1
+    paths = {"reference": "none", "root": copy.root, "output": tmp_path / "new"}
+    assert call("table", *format_options(name="t", table={}, rows=[copy.row], **paths)) == 1
     assert str(path) in read_error_line(capsys)
-
-
-def test_a_cut_table_of_metrics_is_refused(copy, tmp_path, capsys):
-    metrics = tmp_path / "metrics"
-    check_call("collect", *format_options(name="t", runs=[copy.identity.to_json()], root=copy.root, output=metrics))
-    text = (metrics / "t.csv").read_text()
-    (metrics / "t.csv").write_text(text[: text.rindex("\n", 0, len(text) // 2) + 1])
-    options = format_options(
-        name="t",
-        metrics=metrics / "t.csv",
-        reference="none",
-        table={},
-        rows=[],
-        root=copy.root,
-        output=tmp_path / "new",
-    )
-    assert call("table", *options) == 1
-    assert f"{metrics}/t.csv: " in read_error_line(capsys)
 
 
 def test_the_prior_of_another_initial_state_is_refused(copy, tmp_path, capsys):

@@ -23,7 +23,7 @@ OF_A_RUN = (
     *("train-classifier", "test-classifier", "measure-samples", "extract-features"),
 )
 AFTER_THE_FIT = OF_A_RUN[3:-1]
-OF_TABLES = ("collect", "table", "claims")
+OF_TABLES = ("table", "claims")
 DECLARE_NONE = {"export"}
 """Its files depend on the images."""
 TESTED_ELSEWHERE = {"encode-data", "import-model", "figure"}
@@ -41,7 +41,6 @@ def test_a_stage_of_a_run_leaves_exactly_what_it_declares(complete_run, stage, t
 
 
 def test_stages_of_tables_leave_exactly_what_they_declare(complete_run, tables, tmp_path):
-    assert list_files(tables.parent / "metrics") == declared("collect", name="table2")
     assert list_files(tables) == declared("table", name="table2")
     rows = [complete_run.row, complete_run.row | {"label": "other", "experiment": 1}]
     sides = {side: {"table": "t", "row": label} for side, label in (("first", "FPI"), ("second", "other"))}

@@ -176,7 +176,7 @@ def write_stub(folder: Path) -> None:
 def parse_job(stage: str, *arguments: str) -> Job:
     """Return (stage, output below results/{preset}) of a call of nfpi."""
     output = arguments[arguments.index("--output") + 1]
-    if stage in ("collect", "table", "figure"):  # many of them fill one folder
+    if stage in ("table", "figure"):  # many of them fill one folder
         output += "/" + read_settings(arguments)["name"]
     return stage, re.sub(r"^results/[^/]+/", "", output)
 
@@ -211,7 +211,7 @@ CLAIMED = {"table1", "table3", "table4", "table5"}
 def list_collection_jobs(*tables: str) -> set[Job]:
     """List the jobs that follow changed values of tables of the demo, without figures."""
     claims = {("claims", "results/demo")} if CLAIMED.intersection(tables) else set()
-    return claims | {job for name in tables for job in (("collect", f"metrics/{name}"), ("table", f"tables/{name}"))}
+    return claims | {("table", f"tables/{name}") for name in tables}
 
 
 COLLECTION: set[Job] = list_collection_jobs("table2") | {("figure", "figures/accuracy_against_weight")}

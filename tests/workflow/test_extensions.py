@@ -170,11 +170,10 @@ def test_files_that_are_moved_make_nothing_again(extended: Project, tmp_path: Pa
 
 
 def test_every_command_loads_the_files(fresh_project: Project) -> None:
-    """Rules that no target needs are requested by name."""
     fresh_project.write("mine.yaml", PRESET)
     for name, content in FILES.items():
         fresh_project.write(name, content)
-    call = ("all", "costs", "--dry-run", "--printshellcmds", "--config", "preset=mine.yaml")
+    call = ("all", "--dry-run", "--printshellcmds", "--config", "preset=mine.yaml")
     printed = fresh_project.run_snakemake(*call).stdout
     stages = set()
     for command in re.findall(r"^Shell command: exec nfpi --log \S+ (.+)$", printed, re.MULTILINE):
@@ -182,7 +181,7 @@ def test_every_command_loads_the_files(fresh_project: Project) -> None:
         loaded = [value for name, value in itertools.pairwise(arguments) if name == "--extensions"]
         assert loaded == [str(fresh_project.folder / name) for name in FILES], command
         stages.add(stage)
-    assert stages >= {"evaluate", "table", "claims", "figure", "costs"}
+    assert stages >= {"evaluate", "table", "claims", "figure"}
 
 
 def test_an_error_in_a_file_is_one_line(fresh_project: Project) -> None:

@@ -60,7 +60,7 @@ def test_jobs_of_the_longest_chain_come_first() -> None:
     jobs = make_jobs()
     chains: list[list[JobName]] = [
         ["prepare_data", "start_flow", "fit_prior", "train_flow", "generate", "train_classifier", "test_classifier"],
-        ["test_classifier", "collect", "table", "figure"],
+        ["test_classifier", "table", "figure"],
     ]
     for chain in chains:
         priorities = [jobs.priority(name) for name in chain]
@@ -103,7 +103,3 @@ def test_a_mac_with_apples_processor_has_a_gpu_unless_it_is_not_wanted(
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     monkeypatch.setenv("NFPI_DEVICE", device)
     assert has_gpu() is (device == "")
-
-
-def test_trainings_share_the_cores():
-    assert [make_jobs().count_together(cores) for cores in (1, 2, 5)] == [1, 2, 5]  # of one thread each

@@ -26,7 +26,7 @@ SETTINGS = KILLED | {
     "tables": {"table2": {"experiments": [{"dataset": "digits", "lambdas": [0, 100], "classifier": None}]}},
     "figures": {"accuracy_against_weight": None},
 }
-EVERYTHING_AFTER_THE_TRAINING = {"train_flow", "evaluate", "collect", "table"}
+EVERYTHING_AFTER_THE_TRAINING = {"train_flow", "evaluate", "table"}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.generate import Augment, Generate
 from nfpi.stages.jobs import Job
 from nfpi.stages.prepare_data import PrepareData
-from nfpi.stages.tables_and_figures import Collect, JudgeClaims, MakeFigure, MakeTable
+from nfpi.stages.tables_and_figures import JudgeClaims, MakeFigure, MakeTable
 from nfpi.stages.test_classifier import TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import FitPrior, StartFlow, TrainFlow
@@ -40,7 +40,6 @@ JOBS: list[tuple[type[Stage], dict[str, str]]] = [
     (TrainClassifier, REAL),
     (TestClassifier, RUN | {"classifier": "resnet18"}),
     (TestClassifier, REAL),
-    (Collect, {"table": "table2"}),
     (MakeTable, {"table": "table2"}),
     (JudgeClaims, {}),
     (MakeFigure, {"name": "residuals"}),

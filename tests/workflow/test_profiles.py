@@ -74,7 +74,7 @@ def test_any_other_cluster_is_asked_for_resources_alone(fresh_project: Project) 
     assert asked["Train mef"] == gpu | {"runtime=1200", "mem_mb=32000", "slurm_extra=--signal=TERM@120"}
     assert asked["Evaluate mef"] == gpu | {"runtime=60", "mem_mb=16000"}
     assert asked["Fit the"] == {"cpus_per_task=4", "runtime=60", "mem_mb=8000"}
-    assert not {"Prepare cifar100", "Collect the", "Write table2", "Draw accuracy"} & asked.keys()  # on the login node
+    assert not {"Prepare cifar100", "Write table2", "Draw accuracy"} & asked.keys()  # on the login node
 
 
 def test_an_account_that_is_missing_is_named(fresh_project: Project) -> None:

@@ -26,7 +26,7 @@ ALL = {
     ("prepare-data", "mine/splits"),
     ("start-flow", "mine/mef/initial/data/seed=0"),
     *(("train-flow", MINE), ("evaluate", MINE)),
-    *(("collect", "metrics/own"), ("table", "tables/own")),
+    ("table", "tables/own"),
 }
 
 

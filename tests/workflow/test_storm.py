@@ -45,7 +45,7 @@ SETTINGS = KILLED | {
     },
 }
 RULES = (
-    *("table", "draw_residuals", "collect", "test_classifier", "test_classifier_on_real", "train_classifier"),
+    *("table", "draw_residuals", "test_classifier", "test_classifier_on_real", "train_classifier"),
     *("train_classifier_on_real", "generate", "augment", "evaluate", "train_flow", "fit_prior", "start_flow"),
     "prepare_data",
 )

@@ -87,4 +87,4 @@ def test_another_content_is_noticed(fresh_project: Project) -> None:
     assert project.plan_jobs("mine", overlay=overlay) == set()
     fit(project.folder / "theirs", seed=1)
     planned = {stage for stage, _ in project.plan_jobs("mine", overlay=overlay)}
-    assert planned == {"import-model", "evaluate", "collect", "table"}
+    assert planned == {"import-model", "evaluate", "table"}

@@ -1,27 +1,3 @@
-rule collect:
-    """Collect the metrics of the runs of a table."""
-    input:
-        unpack(planning.inputs(Collect)),
-    output:
-        **plan.outputs(Collect, "metrics", name="{table}"),
-    log:
-        jobs.log("collect", "metrics/{table}"),
-    benchmark:
-        jobs.benchmark("collect", "metrics/{table}")
-    localrule: True
-    conda:
-        ENVIRONMENT
-    threads: jobs.threads("collect")
-    resources:
-        **jobs.resources("collect"),
-    params:
-        **planning.params(Collect),
-    message:
-        "Collect the metrics of {wildcards.table}{params.changed}"
-    shell:
-        "exec nfpi --log {log:q} collect {params.settings:q} {params.execution:q} {params.paths:q}"
-
-
 rule table:
     """Write a table of metrics beside the paper's numbers."""
     input:

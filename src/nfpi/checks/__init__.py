@@ -1,1 +1,1 @@
-"""Five questions about a device, answered in minutes before trainings of many hours are submitted to it."""
+"""Four questions about a device, answered in minutes before trainings of many hours are submitted to it."""

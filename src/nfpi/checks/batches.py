@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,9 +32,6 @@ from nfpi.training.flow_training import FlowTraining
 from nfpi.training.loop import Training
 from nfpi.training.state import TrainingState
 
-if TYPE_CHECKING:
-    from nfpi.classifiers.training import ClassifierTraining
-
 SEED = 0
 _SECONDS = 0.5
 """shortest time over which a batch is timed"""
@@ -44,11 +41,8 @@ _BATCH_ON_CPU, _SHORT_STEP = 4, 0.5
 """On a CPU, this batch is measured first, and larger ones as long as a step takes less than these seconds."""
 
 
-SomeTraining = TypeVar("SomeTraining", bound=Training)
-
-
 @dataclass(frozen=True)
-class Trial(Generic[SomeTraining]):
+class Trial:
     """A training that makes steps on one random batch.
 
     Attributes:
@@ -56,7 +50,7 @@ class Trial(Generic[SomeTraining]):
         x, labels: the batch, (B, C, H, W) and (B,).
     """
 
-    training: SomeTraining
+    training: Training
     x: Tensor
     labels: Tensor
 
@@ -68,7 +62,7 @@ class Trial(Generic[SomeTraining]):
         return state.epoch_loss / len(self.x)
 
 
-def make_flow_trial(config: Config, work: Work) -> Trial[FlowTraining]:
+def make_flow_trial(config: Config, work: Work) -> Trial:
     """Make a trial of a flow initialised on the batch, under Gaussians around random means."""
     training = config.resolve_training(work.dataset, work.subject)
     changes = {"batch_size": work.batch, "compile": False, "epochs": training.warmup_steps + _EPOCHS}
@@ -90,7 +84,7 @@ def make_flow_trial(config: Config, work: Work) -> Trial[FlowTraining]:
     return Trial(steps, x, labels)
 
 
-def make_classifier_trial(config: Config, work: Work) -> Trial[ClassifierTraining]:
+def make_classifier_trial(config: Config, work: Work) -> Trial:
     """Make a trial of a classifier with random weights."""
     from nfpi.classifiers.data import ClassifierData
     from nfpi.classifiers.registry import build_classifier, get_preprocessing
@@ -141,7 +135,7 @@ def measure_step(config: Config, work: Work, device: torch.device) -> Measured:
     release_memory()
     is_flow = work.stage == "train_flow"
     try:
-        trial: Trial[Any] = make_flow_trial(config, work) if is_flow else make_classifier_trial(config, work)
+        trial = make_flow_trial(config, work) if is_flow else make_classifier_trial(config, work)
         if not trial.step().isfinite():
             raise ArithmeticError("the loss is not finite; set a smaller learning_rate")
         # processor time is that on a core of its own, also beside other programs
@@ -217,18 +211,9 @@ class Subject:
             distinct.setdefault((work.label, work.dataset), work)
         yield from distinct.values()
 
-    @property
-    def main(self) -> Work:
-        """Training steps of the first flow."""
-        return next(work for work in self.work if work.stage == "train_flow")
-
-    def limit_batch(self, work: Work) -> Work:
-        """Return the work, on a CPU with a small batch."""
-        return work if self.on_gpu else replace(work, batch=min(work.batch, _BATCH_ON_CPU))
-
     def measure(self, work: Work) -> Measured:
         """Measure a step; on a CPU, where it may take long, its time is projected from that of a smaller batch."""
-        small = self.limit_batch(work)
+        small = work if self.on_gpu else replace(work, batch=min(work.batch, _BATCH_ON_CPU))
         found = self._measure_once(small)
         while small.batch < work.batch and found.seconds < _SHORT_STEP:
             small = replace(small, batch=min(work.batch, 4 * small.batch))

@@ -1,8 +1,7 @@
-"""The five questions of `nfpi check-device`, each answered by a function."""
+"""The four questions of `nfpi check-device`, each answered by a function."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -10,19 +9,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from nfpi.checks.batches import Subject, make_flow_trial, release_memory
+from nfpi.checks.batches import Subject, release_memory
 from nfpi.config.resolution import Resolved
-from nfpi.flows.bijection import ImageFlow
 from nfpi.runtime.allocation import DeviceError, uses_cpu_on_purpose
 from nfpi.runtime.device import count_visible_gpus, describe_device, make_device
 from nfpi.runtime.faults import describe_fault, format_error
 from nfpi.runtime.signals import Interrupted
 
-_FLOW_TOLERANCE = 1e-4
-"""largest accepted relative error of a flow in float32"""
-_COMPARED_IMAGES = 4
 _FULL_MEMORY = 0.9
 """fraction of a card's memory above which a training may run out of memory"""
 
@@ -74,39 +68,6 @@ def are_images_known(subject: Subject) -> Iterator[Line]:
             yield Line("data", "missing", text)
 
 
-def does_it_invert(subject: Subject) -> Iterator[Line]:
-    """Compare the first flow on the device with float64 on the CPU: z, log-determinant and inverse."""
-    trial = make_flow_trial(subject.config, subject.limit_batch(subject.main))
-    for _ in range(2):
-        trial.step()
-    errors = compute_flow_errors(trial.training.state.flow, trial.x[:_COMPARED_IMAGES])
-    described = ", ".join(f"{name} {error:.1g}" for name, error in errors.items())
-    is_ok = all(error <= _FLOW_TOLERANCE for error in errors.values())  # false for NaN
-    text = f"{subject.main.subject} in float32 against float64 on the CPU: {described}"
-    remedy = f"expected at most {_FLOW_TOLERANCE:g}: try another version of torch or of the driver"
-    yield judge("inverse", is_ok, text, remedy)
-
-
-def compute_flow_errors(flow: ImageFlow, x: Tensor) -> dict[str, float]:
-    """Compute errors of a flow in float32 on its device, relative to the largest absolute value or 1, the larger one.
-
-    Args:
-        flow: flow on its device.
-        x: (B, C, H, W), on that device.
-
-    Returns:
-        The errors of z and the log-determinant, compared with float64 on the CPU, and of inverse(z), compared with x.
-    """
-    flow.eval()
-    exact = copy.deepcopy(flow).cpu().double()
-    with torch.no_grad():
-        found, (z, log_abs_det) = flow(x), exact(x.cpu().double())
-        back, _ = flow.inverse(found[0])
-    pairs = {"z": (found[0], z), "log-determinant": (found[1], log_abs_det), "inverse": (back, x)}
-    doubles = {name: (a.cpu().double(), b.cpu().double()) for name, (a, b) in pairs.items()}
-    return {name: ((a - b).abs().max() / b.abs().max().clamp(min=1)).item() for name, (a, b) in doubles.items()}
-
-
 def does_it_fit(subject: Subject) -> Iterator[Line]:
     """Report the time of a step of each training, and compare its peak memory with that of the card."""
     for work in subject.list_distinct():
@@ -144,7 +105,6 @@ Question = Callable[[Subject], Iterator[Line]]
 QUESTIONS: tuple[Question, ...] = (
     which_gpus,
     are_images_known,
-    does_it_invert,
     does_it_fit,
     how_many_hours,
 )

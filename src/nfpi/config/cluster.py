@@ -22,7 +22,6 @@ JobName = Literal[
     "train_classifier",
     "test_classifier",
     "evaluate",
-    "collect",
     "table",
     "figure",
     "benchmark",

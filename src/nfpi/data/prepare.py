@@ -16,8 +16,8 @@ from nfpi.data.writer import replace_folder, write_image_set
 
 FEWEST_PER_CLASS: dict[Split, int] = {"train": 2, "validation": 1, "test": 1}
 """minimum number of images per class in each split; a variance needs two"""
-OUTPUTS = (*get_args(Split), "sources.npz")
-"""contents of the folder of the splits; the last by earlier versions"""
+OUTPUTS = get_args(Split)
+"""contents of the folder of the splits"""
 SEED_FOLDERS = "seed=*"
 """pattern of the subfolders with the splits of single seeds (`split_seed: per_seed`)"""
 

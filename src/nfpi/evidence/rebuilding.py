@@ -7,7 +7,6 @@ ends with the line `<!-- end -->`. TABLE is a table of the preset or `claims`.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,6 @@ from nfpi.results.claims.judging import judge_claims
 from nfpi.results.claims.layout import CLAIMS, lay_out_claims, write_claims
 from nfpi.results.claims.sides import ClaimData
 from nfpi.results.recorded.calls import read_settings
-from nfpi.results.recorded.csv_files import write_csv
 from nfpi.results.recorded.predictions import Predictions
 from nfpi.results.recorded.runs import RecordedRun, make_frame
 from nfpi.results.tables.building import accuracy_table, read_reference
@@ -104,15 +102,8 @@ class RebuiltResults:
         data = ClaimData(self.metrics, config.tables, rows, self.reference, self.predictions.__getitem__)
         return judge_claims(config.claims, data)
 
-    @cached_property
-    def software(self) -> pd.DataFrame:
-        """Commits, devices and versions of packages, with their numbers of runs."""
-        counts = Counter(pair for item in self.runs for pair in item.software.items())
-        rows = [{"name": name, "value": value, "runs": runs} for (name, value), runs in sorted(counts.items())]
-        return pd.DataFrame(rows, columns=["name", "value", "runs"])
-
     def write(self, output: Path) -> None:
-        """Write all tables, the claims, the figures that only need tables, and versions.csv.
+        """Write all tables, the claims and the figures that only need tables.
 
         Args:
             output: folder in which files have the same paths as in results/{preset}.
@@ -129,7 +120,6 @@ class RebuiltResults:
             if all(file.is_file() for paths in files.values() for file in paths):
                 reads = {key: value.model_dump(mode="json") for key, value in figure.reads(config).items()}
                 save_drawn(draw_figure(name, figure, FigureInputs(files, reads)), output / FIGURES_FOLDER, name)
-        write_csv(self.software, output / "versions.csv")
 
 
 def draw_following(results: Mapping[str, RebuiltResults], output: Path) -> None:

@@ -5,7 +5,6 @@ Titles and captions are those of the settings in settings.json.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,10 +24,9 @@ from nfpi.page.runs import (
     show_runs,
 )
 from nfpi.results.claims.layout import CLAIMS, lay_out_claims, read_claims
-from nfpi.results.costs import lay_out_costs, read_jobs, sum_costs
-from nfpi.results.numbers import format_duration
+from nfpi.results.costs import lay_out_costs, read_jobs
 from nfpi.results.recorded.calls import read_settings
-from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
+from nfpi.results.recorded.runs import OUTDATED, find_runs
 from nfpi.results.tables.building import read_table
 from nfpi.results.tables.layout import lay_out
 from nfpi.results.tables.markup import TextTable, load_templates
@@ -99,7 +97,6 @@ def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
         "samples": _choose_samples(best, figures),
         "own": own,
         "command": compose_classify_command(root, own.recorded.run) if own is not None else "",
-        "facts": _list_facts(recorded, 3600 * jobs["hours"].sum()),
         "problems": [problem.replace(f"{root}/", "") for problem in problems],
         "title_of_problems": "Missing, damaged or outdated" if outdated else "Missing or damaged",
         "claims": claims,
@@ -107,7 +104,7 @@ def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
         "figures": [figure for figure in figures if figure.files],
         "runs": runs,
         "explanations": explain_metrics(name for item in recorded for name in item.metrics),
-        "costs": None if jobs.empty else lay_out_costs(sum_costs(jobs, {})),
+        "costs": None if jobs.empty else lay_out_costs(jobs),
     }
 
 
@@ -119,23 +116,6 @@ def _choose_samples(best: ShownRun | None, figures: Sequence[ShownResult]) -> Pi
         )
     shown = (figure.pictures for figure in figures if figure.name in ("samples", "samples_by_weight"))
     return next((replace(pictures[0], caption="") for pictures in shown if pictures), None)
-
-
-def _list_facts(recorded: Sequence[RecordedRun], seconds: float) -> list[tuple[str, str]]:
-    """Summarise data sets, seeds, runs, times and commits."""
-    runs = Counter("classifier" if item.run.classifier else "flow" for item in recorded)
-    diverged = sum(bool(item.divergence) for item in recorded)
-    commits = [item.software.get("commit", "") for item in recorded]
-    seeds = sorted({item.run.seed for item in recorded})
-    facts = [
-        ("Data", ", ".join(dict.fromkeys(item.run.dataset for item in recorded))),
-        ("Seeds" if len(seeds) > 1 else "Seed", ", ".join(map(str, seeds))),
-        ("Runs", ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in runs.items())),
-        ("Diverged", str(diverged) if diverged else ""),
-        ("Time of all jobs", format_duration(seconds) if seconds else ""),
-        ("Commit", ", ".join(filter(None, dict.fromkeys(commit[:7] + commit[40:] for commit in commits)))),
-    ]
-    return [(name, value) for name, value in facts if value]
 
 
 # ---- tables, figures and claims ------------------------------------------------------------------------------
@@ -199,7 +179,7 @@ def _read_table(root: Path, name: str, title: str) -> ShownResult:
         shown.files = _list_files(root, TABLES_FOLDER, [name]) if path.is_file() else []
         if find_product(path) is not None or shown.files:  # a file that differs from its manifest is a fault
             shown.frame = read_table(path)
-            shown.tables = [(shown.title, lay_out(shown.frame, in_grey=True))]
+            shown.tables = [(shown.title, lay_out(shown.frame))]
     except (ValueError, OSError) as error:
         shown.faults.append(format_error(error))
     return shown

@@ -13,10 +13,8 @@ from .recorded.predictions import Predictions as Predictions
 from .recorded.predictions import read_predictions as read_predictions
 from .recorded.predictions import write_predictions as write_predictions
 from .recorded.records import MetricsError as MetricsError
-from .recorded.records import config_hash as config_hash
 from .recorded.records import read_record as read_record
 from .recorded.records import write_metrics as write_metrics
-from .recorded.runs import read_collected as read_collected
 from .tables.building import accuracy_table as accuracy_table
 from .tables.building import read_reference as read_reference
 from .tables.building import read_table as read_table
@@ -35,11 +33,9 @@ __all__ = [
     "TableRow",
     "accuracy_table",
     "compute_metrics",
-    "config_hash",
     "expected_calibration_error",
     "metric",
     "per_class_accuracy",
-    "read_collected",
     "read_csv",
     "read_predictions",
     "read_record",

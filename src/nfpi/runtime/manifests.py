@@ -134,7 +134,6 @@ def write_manifest(
     *,
     key: str,
     timed: Collection[Path] = (),
-    digests: Mapping[Path, str] | None = None,
     temporary: Collection[Path] = (),
     settings: Mapping[str, Any] | None = None,
     inputs: Iterable[Input] = (),
@@ -148,7 +147,6 @@ def write_manifest(
         outputs: all files that the stage wrote, below the folder of the manifest.
         key: digest of all that the outputs depend on.
         timed: outputs that hold times, which differ between equal results.
-        digests: known SHA-256 of outputs, which may be removed by now, by absolute path.
         temporary: outputs that are removed once the stage that reads them has ended.
         settings: all that the outputs depend on apart from the inputs.
         inputs: what the stage read.
@@ -156,7 +154,7 @@ def write_manifest(
     files, content = {}, {}
     for file in outputs:
         name = file.relative_to(path.parent).as_posix()
-        files[name] = (digests or {}).get(file.absolute()) or file_digest(file)
+        files[name] = file_digest(file)
         if file not in timed:
             content[name] = files[name]
     record = {
@@ -197,15 +195,6 @@ def read_manifest(path: Path) -> Manifest:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ManifestError(f"{path}: expected a manifest, received a damaged one ({reason})") from None
-
-
-def describe_damage(path: Path) -> str:
-    """Describe why a manifest cannot be read; empty: it can."""
-    try:
-        read_manifest(path)
-    except (ManifestError, OSError) as error:
-        return str(error)
-    return ""
 
 
 def find_manifests(folder: Path) -> list[Path]:

@@ -25,7 +25,6 @@ from nfpi.stages.keys import SettingsKeys
 _TARGET_HEADING = ("target", "content")
 _OTHERS = {
     "all": "all tables and figures, and the claims",
-    "costs": "hours and memory of the jobs behind the tables",
     "check_device": "check of a machine for the trainings",
     "benchmark": "speed of steps and fits",
 }

@@ -16,22 +16,22 @@ from nfpi.runs import BASELINE, NO_FLOW, OWN, Run, split_refitted
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.formats import FormatError
-from nfpi.runtime.manifests import Manifest, ManifestError, describe_damage, read_inputs
+from nfpi.runtime.manifests import Manifest, ManifestError, find_faults, read_inputs
 from nfpi.stages.base import Stage
 from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.generate import Augment, Generate
 from nfpi.stages.jobs import Job, Need, Planned, match_place
 from nfpi.stages.models import ImportModel, RefitPrior
 from nfpi.stages.prepare_data import DownloadWeights, EncodeData, ExtractFeatures, PrepareData
-from nfpi.stages.tables_and_figures import Collect, JudgeClaims, MakeFigure, MakeTable
+from nfpi.stages.tables_and_figures import JudgeClaims, MakeFigure, MakeTable
 from nfpi.stages.test_classifier import MeasureSamples, TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import FitPrior, StartFlow, TrainFlow
 
 PLACED: tuple[type[Stage], ...] = (
     *(PrepareData, EncodeData, ExtractFeatures, DownloadWeights, StartFlow, FitPrior, TrainFlow, ImportModel),
-    *(RefitPrior, Evaluate, Generate, Augment, TrainClassifier, TestClassifier, MeasureSamples, Collect, MakeTable),
-    *(MakeFigure, JudgeClaims),
+    *(RefitPrior, Evaluate, Generate, Augment, TrainClassifier, TestClassifier, MeasureSamples, MakeTable, MakeFigure),
+    JudgeClaims,
 )
 """The stages that the jobs of the workflow execute."""
 _UNREADABLE = "unreadable"
@@ -54,19 +54,6 @@ def find_need(planned: Planned, path: Path) -> Need | Path:
     file = Path(os.path.relpath(path, planned.root)).as_posix()
     job = find_job(planned, file)
     return path if job is None else Need(job, posixpath.relpath(file, job.place or "."))
-
-
-def list_needed_jobs(planned: Planned, job: Job) -> set[Job]:
-    """Return the jobs that a job needs, directly or not."""
-    found: set[Job] = set()
-    waiting = [job]
-    while waiting:
-        needing = waiting.pop()
-        needs = planned.plan(needing).list_needs(planned, needing.wildcards)
-        jobs = {need.job for items in needs.values() for need in items if isinstance(need, Need)} - found
-        found |= jobs
-        waiting += jobs
-    return found
 
 
 class Keys:
@@ -228,7 +215,7 @@ class SettingsKeys(Chain):
             changed = "" if fault or keys is None or job is None else keys.find_changed_input(job)
             return fault or (changed and f"{path}: expected the present inputs, received others: {changed}")
         if path.is_file():
-            return describe_damage(path)
+            return "".join(find_faults(path)[1][:1])  # a damaged manifest
         if keys is None or job is None:
             return ""
         files = (keys.planned.root / file for file in job.outputs.values())

@@ -1,35 +1,20 @@
-"""Commands on a folder of results: its page, its costs, its integrity, and the evidence that is kept of it."""
+"""Commands on a folder of results: its page, its integrity, and the evidence that is kept of it."""
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config.base import ConfigError, strip_folders
-from nfpi.results.recorded.calls import SETTINGS_FILE, find_roots, read_settings
+from nfpi.config.base import ConfigError
+from nfpi.results.recorded.calls import find_roots, read_settings
 from nfpi.runtime.faults import escape_controls
-from nfpi.runtime.files import write_atomically, written_together
-from nfpi.runtime.manifests import (
-    SUFFIX,
-    Input,
-    ManifestError,
-    compute_digest,
-    describe_damage,
-    find_faults,
-    find_manifests,
-    read_manifest,
-    write_manifest,
-)
+from nfpi.runtime.files import write_atomically
+from nfpi.runtime.manifests import SUFFIX, ManifestError, find_faults, find_manifests
 from nfpi.stages.base import Command
-from nfpi.stages.jobs import Job, Need, Planned
-from nfpi.stages.keys import SettingsKeys, find_job, list_needed_jobs
-from nfpi.stages.tables_and_figures import MakeTable
+from nfpi.stages.keys import SettingsKeys, find_job
 
 if TYPE_CHECKING:
     from nfpi.evidence.rebuilding import RebuiltResults
@@ -60,54 +45,6 @@ class WritePage(Command):
 
         for root in find_roots(self.results):
             logger.info("%s", write_page(root, SettingsKeys()))
-
-
-class ShowCosts(Command):
-    """Print the time and memory of the jobs behind tables, and write them as costs.csv and costs.md.
-
-    Wall-clock and CPU hours and memory are those of the records in the folder of results, by table and stage. Runs
-    nothing.
-    """
-
-    command = "costs"
-    group = "look at results"
-
-    results: CliPositionalArg[Path]
-    """results/{preset}, or the folder that contains the results of several presets"""
-
-    def run(self) -> None:
-        """Print the costs of each preset, and write them to its folder.
-
-        Raises:
-            FileNotFoundError: the folder has no results.
-            FormatError: a settings.json is damaged.
-        """
-        from nfpi.results.costs import lay_out_costs, read_jobs, sum_costs
-        from nfpi.results.recorded.csv_files import write_csv
-        from nfpi.results.tables.markup import tables_to_markdown
-
-        for root in find_roots(self.results):
-            jobs = read_jobs(root)
-            if jobs.empty:
-                print(f"{root}: no job has ended yet, so there are no costs to show")
-                continue
-            frame = sum_costs(jobs, find_needed_jobs(root))
-            text = tables_to_markdown([(f"Costs of {root.resolve().name}", lay_out_costs(frame))])
-            print(text, end="")
-            with written_together():
-                write_csv(frame, root / "costs.csv")
-                write_atomically(root / "costs.md", text)
-
-
-def find_needed_jobs(root: Path) -> dict[str, set[str]]:
-    """Return the jobs that each table of the preset depends on, as `folder/stage`; empty without settings."""
-    if not (root / SETTINGS_FILE).is_file():
-        return {}
-    planned, found = Planned(read_settings(root).config, root), {}
-    for name in planned.config.tables:
-        jobs = list_needed_jobs(planned, Job.of(MakeTable, {"table": name}))
-        found[name] = {job.locate(job.stage.command.replace("-", "_")) for job in jobs}
-    return found
 
 
 class Verify(Command):
@@ -237,75 +174,3 @@ class RebuildTables(Command):
         for path, (text, blocks) in filled.items():
             write_atomically(path, text)
             logger.info("filled %d blocks of %s", blocks, path)
-
-
-class Adopt(Command):
-    """Give keys to results of an earlier version.
-
-    Results made with the settings in settings.json, and from the inputs that are there, are not made again. Tables,
-    figures and claims are, and so is what was made from files of your own.
-    """
-
-    command = "adopt"
-    group = "look at results"
-
-    results: CliPositionalArg[Path]
-    """results/{preset}"""
-
-    def run(self) -> None:
-        """Write the manifests in today's format, and print how many have a key."""
-        planned = Planned(read_settings(self.results).config, self.results)
-        old: dict[Path, dict[str, Any]] = {}
-        for path in find_manifests(self.results):
-            with suppress(ValueError, OSError):  # a damaged one: its product is made again
-                old[path] = json.loads(path.read_text(encoding="utf-8"))
-        old = {path: record for path, record in old.items() if record.get("format") == 1}
-        adopted = [path for path in old if _adopt(path, old, planned)]
-        print(f"{self.results}: {len(adopted)} of {len(old)} products have a key; `snakemake` makes the others again")
-
-
-def _adopt(path: Path, old: dict[Path, dict[str, Any]], planned: Planned) -> bool:
-    """Write a manifest in today's format if its seal and its inputs are those of the settings; return whether it is."""
-    if path not in old:  # adopted before, downloaded, or made by this version
-        return not describe_damage(path)
-    record, job = old[path], find_job(planned, path.relative_to(planned.root).as_posix())
-    stage = planned.plan(job) if job is not None else None
-    if job is None or stage is None or stage.command != record["stage"] or stage.list_sources():
-        return False
-    if not describe_damage(path):  # adopted for another product
-        return True
-    if record["seal"] != compute_digest([stage.command, stage.version, strip_folders(stage.declaration)])[:16]:
-        return False
-    inputs: list[Input] = []
-    for name, needs in stage.list_needs(planned, job.wildcards).items():
-        for need in needs:
-            made = planned.root / need.job.manifest if isinstance(need, Need) else Path()
-            place = Path(os.path.relpath(made, path.parent)).as_posix()
-            if not isinstance(need, Need) or not _adopt(made, old, planned) or place not in record["inputs"]:
-                return False
-            product, content = read_manifest(made), record["inputs"][place]
-            known = old.get(made, {"content": product.content, "files": product.files})
-            if content not in (known["content"], compute_digest(known["files"])):
-                return False
-            inputs.append(Input(name=name, product=product.product, path=place, key=product.key, content=content))
-    keys: dict[str, list[str]] = {}
-    for item in dict.fromkeys(inputs):
-        keys.setdefault(item.name, []).append(item.key)
-    files = [path.parent / file for file in record["files"] if file != "sources.npz"]
-    timed = [path.parent / stage.outputs[name].format(**job.wildcards) for name in stage.timed]
-    about: dict[str, Any] = {
-        "settings": record["settings"],
-        "temporary": [path.parent / file for file in record["temporary"]],
-    }
-    write_manifest(
-        path,
-        stage.command,
-        record["product"],
-        files,
-        key=stage.compute_key(keys),
-        timed=timed,
-        digests={(path.parent / name).absolute(): digest for name, digest in record["files"].items()},
-        inputs=list(dict.fromkeys(inputs)),
-        **about,
-    )
-    return True

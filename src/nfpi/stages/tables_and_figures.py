@@ -1,10 +1,9 @@
-"""The stages that collect the metrics of runs, make tables and figures, and judge claims."""
+"""The stages that make tables and figures, and judge claims."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
@@ -15,11 +14,11 @@ from pydantic_settings import NoDecode
 from nfpi.config.base import Name, Seed
 from nfpi.config.claims import Claim
 from nfpi.config.experiments import FIGURES, FigureSettings, TableSettings
-from nfpi.results.tables.rows import RunIdentity, TableRow, list_runs_to_compare, list_table_rows, select_claimed_rows
-from nfpi.runs import COLLECTED_FOLDER, FIGURES_FOLDER, METRICS_FILE, PREDICTIONS_FILE, TABLES_FOLDER, Layout, Run
+from nfpi.results.tables.rows import TableRow, list_runs_to_compare, list_table_rows, select_claimed_rows
+from nfpi.runs import FIGURES_FOLDER, METRICS_FILE, PREDICTIONS_FILE, TABLES_FOLDER, Layout, Run
 from nfpi.runtime.divergence import Diverged
 from nfpi.stages.base import Stage
-from nfpi.stages.jobs import Job, Need, Needs, Planned, Wildcards, keep_first_seed, list_metrics
+from nfpi.stages.jobs import Needs, Planned, Wildcards, keep_first_seed, list_metrics
 from nfpi.stages.test_classifier import need_metrics
 
 
@@ -33,14 +32,17 @@ JsonList = Annotated[list[T], NoDecode, BeforeValidator(_read_json)]
 
 
 class ResultsStage(Stage):
-    """A stage that reads the results of many runs."""
+    """A stage that compares the metrics of many runs with the paper's numbers; runs without metrics are missing."""
 
+    inputs = {"reference": ()}
     many_runs = True
 
     root: Path
     """folder of the runs, results/{preset}"""
     seeds: list[Seed] = []
     """seeds of all runs; if given, they replace those that the runs name"""
+    reference: Path
+    """the paper's numbers (csv)"""
 
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
@@ -51,50 +53,21 @@ class ResultsStage(Stage):
         """Return the words of the command line that name the inputs, and the folder of the runs."""
         return [*super().list_path_options(needs), "--root", self.root.as_posix()]
 
+    def list_runs(self) -> list[Run]:
+        """Return all runs, existing or not."""
+        raise NotImplementedError
 
-class Collect(ResultsStage):
-    """Collect the metrics of many runs into one table.
-
-    The table has one row per value.
-    """
-
-    command = "collect"
-    places = (COLLECTED_FOLDER,)
-    outputs = {"metrics": "{name}.csv"}
-    product = "collected metrics"
-    label = "{name}"
-    blocks = {"name": "table"}
-
-    name: Name
-    """name of the file"""
-    runs: JsonList[RunIdentity]
-    """identities of the runs"""
-
-    @classmethod
-    def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
-        """Return the options of a job except paths."""
-        runs = dict.fromkeys(run for row in list_table_rows(planned.config, wildcards["table"]) for run in row.runs)
-        of_first_seed = [run for run in runs if run.seed == planned.config.seeds[0]]
-        return super().select_options(planned, wildcards) | {"runs": of_first_seed}
+    def find_runs(self) -> list[Run]:
+        """Return the runs that have metrics."""
+        return [run for run in self.list_runs() if (self.root / run.folder / METRICS_FILE).is_file()]
 
     def list_inputs(self) -> dict[str, list[Path]]:
-        """Return the metrics files of the runs."""
-        return {"runs": [self.root / run.folder / METRICS_FILE for run in self.list_runs()]}
+        """Return the paper's numbers, and the metrics of the runs that have some."""
+        return super().list_inputs() | {"runs": [self.root / run.folder / METRICS_FILE for run in self.find_runs()]}
 
     def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
-        """Return the metrics of the runs."""
-        return {"runs": [need_metrics(run) for run in self.list_runs()]}
-
-    def list_runs(self) -> list[Run]:
-        """Return all runs."""
-        return [replace(run, seed=seed) for run in self.runs for seed in self.seeds or [run.seed]]
-
-    def run(self) -> None:
-        """Collect the metrics of all runs in one csv file."""
-        from nfpi.results.recorded.csv_files import write_csv
-        from nfpi.results.recorded.runs import collect
-
-        write_csv(collect(self.list_runs(), self.root), self.get_path("metrics"))
+        """Return the paper's numbers, and the metrics of the runs."""
+        return {"reference": [planned.reference], "runs": [need_metrics(run) for run in self.list_runs()]}
 
 
 class MakeTable(ResultsStage):
@@ -109,7 +82,6 @@ class MakeTable(ResultsStage):
     product = "table"
     label = "{name}"
     version = 2
-    inputs = {"metrics": (), "reference": ()}
     blocks = {"name": "table", "table": "tables.{table}"}
 
     name: Name
@@ -118,10 +90,6 @@ class MakeTable(ResultsStage):
     """title, metrics and cited work of the table"""
     rows: JsonList[TableRow]
     """rows of the table, each with its runs"""
-    metrics: Path
-    """output of `collect`"""
-    reference: Path
-    """the paper's numbers (csv)"""
 
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
@@ -134,15 +102,18 @@ class MakeTable(ResultsStage):
         }
 
     def list_inputs(self) -> dict[str, list[Path]]:
-        """Return the metrics, the paper's numbers, and the predictions that exist."""
+        """Return the paper's numbers, and the metrics and predictions that exist."""
         predictions = [self.root / run.folder / PREDICTIONS_FILE for run in self.list_runs_to_compare()]
         return super().list_inputs() | {"predictions": [path for path in predictions if path.is_file()]}
 
     def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
-        """Return the metrics, the paper's numbers, and the predictions."""
+        """Return the paper's numbers, the metrics of the runs, and the predictions."""
         predictions = [need_metrics(run, PREDICTIONS_FILE) for run in self.list_runs_to_compare()]
-        metrics = Need(Job.of(Collect, wildcards), f"{self.name}.csv")
-        return {"metrics": [metrics], "reference": [planned.reference], "predictions": [*predictions]}
+        return super().list_needs(planned, wildcards) | {"predictions": [*predictions]}
+
+    def list_runs(self) -> list[Run]:
+        """Return all runs of the table."""
+        return list(dict.fromkeys(run for row in self.list_rows() for run in row.runs))
 
     def list_runs_to_compare(self) -> list[Run]:
         """Return the runs whose predictions are compared image by image."""
@@ -155,13 +126,13 @@ class MakeTable(ResultsStage):
     def run(self) -> None:
         """Write a table in all its formats."""
         from nfpi.results.recorded.predictions import find_predictions
-        from nfpi.results.recorded.runs import read_collected
+        from nfpi.results.recorded.runs import collect
         from nfpi.results.tables.building import accuracy_table, read_reference
         from nfpi.results.tables.layout import write_table
 
         table = TableSettings.model_validate(self.table)
         reference, find = read_reference(self.reference), partial(find_predictions, self.root)
-        frame = accuracy_table(read_collected(self.metrics), table, reference, self.list_rows(), find)
+        frame = accuracy_table(collect(self.find_runs(), self.root), table, reference, self.list_rows(), find)
         write_table(frame, self.output, self.name, table.title)
 
 
@@ -244,7 +215,6 @@ class JudgeClaims(ResultsStage):
     }
     places = ("",)
     product = "claims"
-    inputs = {"reference": ()}
 
     claims: dict[str, Claim]
     """claims, as in a preset"""
@@ -253,9 +223,7 @@ class JudgeClaims(ResultsStage):
     rows: dict[str, list[TableRow]]
     """rows of these tables, each with the runs of one seed"""
     seeds: list[Seed]
-    """seeds of all runs; those that do not exist count as missing"""
-    reference: Path
-    """the paper's numbers (csv)"""
+    """seeds of all runs"""
 
     @classmethod
     def select_options(cls, planned: Planned, wildcards: Wildcards) -> dict[str, Any]:
@@ -269,17 +237,8 @@ class JudgeClaims(ResultsStage):
             "code": planned.list_digests(wildcards, metrics=sorted(metrics)),
         }
 
-    def list_inputs(self) -> dict[str, list[Path]]:
-        """Return the paper's numbers, and the metrics of the runs that exist."""
-        metrics = [self.root / run.folder / METRICS_FILE for run in self.list_runs()]
-        return super().list_inputs() | {"runs": [path for path in metrics if path.is_file()]}
-
-    def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
-        """Return the paper's numbers, and the metrics of the runs."""
-        return {"reference": [planned.reference], "runs": [need_metrics(run) for run in self.list_runs()]}
-
     def list_runs(self) -> list[Run]:
-        """Return all runs of the claims, existing or not."""
+        """Return all runs of the claims."""
         return list(dict.fromkeys(run for rows in self.list_rows().values() for row in rows for run in row.runs))
 
     def list_rows(self) -> dict[str, list[TableRow]]:
@@ -297,9 +256,8 @@ class JudgeClaims(ResultsStage):
         from nfpi.results.recorded.runs import collect
         from nfpi.results.tables.building import read_reference
 
-        runs = [run for run in self.list_runs() if (self.root / run.folder / METRICS_FILE).is_file()]
         data = ClaimData(
-            metrics=collect(runs, self.root),
+            metrics=collect(self.find_runs(), self.root),
             tables={name: TableSettings.model_validate(table) for name, table in self.tables.items()},
             rows=self.list_rows(),
             reference=read_reference(self.reference),

@@ -68,16 +68,12 @@ def unlock(workflow: Any) -> None:
         Path(path).unlink(missing_ok=True)
 
 
-def find_rules_with_jobs(workflow: Any) -> dict[str, str]:
-    """Return, for each rule that runs a command, the stem of its benchmark files, or its name if it has none.
+def find_rules_with_jobs(workflow: Any) -> set[str]:
+    """Return the rules that run a command.
 
     The events of Snakemake's log count the jobs of a call by rule, targets without a command among them.
     """
-    return {
-        rule.name: Path(str(rule.benchmark)).stem if rule.benchmark else rule.name
-        for rule in workflow.rules
-        if rule.message
-    }
+    return {rule.name for rule in workflow.rules if rule.message}
 
 
 def list_requested_targets(workflow: Any) -> set[str]:

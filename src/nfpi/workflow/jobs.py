@@ -46,10 +46,6 @@ class Jobs:
         """Return a params function for a job's number of devices; with the argument `threads`, it is not compared."""
         return lambda wildcards, threads: max(1, self._get_resources(name).gpu)
 
-    def count_together(self, cores: int) -> int:
-        """Return how many trainings run at the same time on this machine."""
-        return max(1, cores // min(self.threads("train_flow"), cores))
-
     def resources(self, name: JobName, **changes: int) -> dict[str, Callable[[Wildcards, int], int | str]]:
         """Return the resources of a job except threads, as functions of the attempt.
 

@@ -12,10 +12,9 @@ import logging
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from threading import Event
 from typing import Any, TextIO
 
@@ -24,7 +23,7 @@ from rich.live import Live
 from rich.text import Text
 
 from nfpi.results.numbers import format_duration
-from nfpi.results.recorded.calls import describe_epoch, read_benchmark, read_times
+from nfpi.results.recorded.calls import describe_epoch, read_benchmark
 from nfpi.runtime.job_log import STATE_SUFFIX, read_last_lines, read_state
 
 Record = logging.LogRecord
@@ -44,69 +43,15 @@ _SHOWN_RUNNING = 10
 """Number of running jobs that a terminal shows."""
 
 
-def announce(logger: logging.Logger, results: Path, stages: Mapping[str, str], together: int) -> None:
-    """Send the folder of results and the rules with jobs to the output, before the first job.
-
-    Args:
-        logger: Snakemake's logger.
-        results: folder results/{preset}.
-        stages: for each rule with jobs, the name under which their times are recorded.
-        together: number of trainings that run at the same time.
-    """
-    logger.info("", extra={"nfpi": (results, dict(stages), together)})
+def announce(logger: logging.Logger, rules: Collection[str]) -> None:
+    """Send the rules with jobs to the output, before the first job."""
+    logger.info("", extra={"nfpi": frozenset(rules)})
     JOBS_MAY_RUN.set()
 
 
 def show_at_end(logger: logging.Logger, describe: Callable[[], str]) -> None:
     """Let the output end with the description of results that are up to date, if there are no jobs."""
     logger.info("", extra={"nfpi": describe})
-
-
-@dataclass
-class Forecast:
-    """Estimate of the time left from the times of jobs of the same rules.
-
-    Args:
-        unfinished: number of jobs of each rule that have not ended.
-        earlier: seconds that jobs of earlier calls took, by rule.
-    """
-
-    unfinished: Counter[str] = field(default_factory=Counter)
-    earlier: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    _durations: dict[str, list[float]] = field(default_factory=dict)
-
-    def record_end(self, rule: str, seconds: float | None) -> None:
-        """Record that a job has ended; `seconds` is None if it failed."""
-        self.unfinished[rule] -= 1
-        if seconds is not None:
-            self._durations.setdefault(rule, []).append(seconds)
-
-    def compute_mean_seconds(self, rule: str) -> float | None:
-        """Compute the mean time of a rule's jobs in this call, or else in earlier calls; None: not known.
-
-        Jobs that took less than a tenth of the longest, such as trainings that diverged at once, are left out.
-        """
-        times = self._durations.get(rule) or self.earlier.get(rule)
-        if not times:
-            return None
-        shortest = max(times) / 10
-        return fmean(seconds for seconds in times if seconds >= shortest)
-
-    def estimate_seconds_left(self, *running: tuple[str, float], together: int | None = None) -> tuple[float, bool]:
-        """Estimate the seconds until all jobs have ended.
-
-        Args:
-            running: rule of each running job, and the seconds since it began.
-            together: number of jobs that run at the same time; None: one more than now.
-
-        Returns:
-            The seconds, and whether the times of all rules are known; if not, the jobs of the others are left out.
-        """
-        means = {rule: self.compute_mean_seconds(rule) for rule, count in self.unfinished.items() if count > 0}
-        known = {rule: mean for rule, mean in means.items() if mean is not None}
-        seconds = sum(self.unfinished[rule] * mean for rule, mean in known.items())
-        seconds -= sum(min(passed, known[rule]) for rule, passed in running if rule in known)
-        return seconds / (together or len(running) + 1), len(known) == len(means)
 
 
 @dataclass
@@ -123,7 +68,6 @@ class JobLines:
     is_dry_run: bool = False
     clock: Callable[[], float] = time.monotonic
     _stats: Counter[str] = field(default_factory=Counter)
-    _forecast: Forecast = field(default_factory=Forecast)
     _running: dict[int, Any] = field(default_factory=dict)  # records of the starts of jobs
     _failed: dict[int, Any] = field(default_factory=dict)
     _planned: dict[str, list[Any]] = field(default_factory=dict)  # those of a dry run, by rule
@@ -201,8 +145,9 @@ class JobLines:
                 self._handle_failure(record)
             case _ if callable(ours):
                 self._describe_results = ours
-            case _ if isinstance(ours, tuple):
-                self._handle_announcement(*ours)
+            case _ if isinstance(ours, frozenset):
+                self._total = sum(count for rule, count in self._stats.items() if rule in ours)
+                self._print(_format_count(self._total, "job"))
             case _ if ours is not None or record.levelno >= logging.WARNING:
                 self._handle_message(record, format_record)
             case "":
@@ -254,16 +199,6 @@ class JobLines:
                 lines = read_last_lines(Path(path), _SHOWN_LOG_LINES)
                 self._print("".join(f"    {line}\n" for line in lines) + f"  log: {path}")
 
-    def _handle_announcement(self, results: Path, stages: Mapping[str, str], together: int) -> None:
-        jobs = Counter({rule: count for rule, count in self._stats.items() if rule in stages})
-        times = read_times(results)
-        self._total = jobs.total()
-        self._forecast = Forecast(jobs, {rule: times.get(stages[rule], []) for rule in jobs})
-        seconds, known = self._forecast.estimate_seconds_left(together=together)
-        at_once = "one at a time" if together == 1 else f"{together} at a time"
-        time_left = f", about {format_duration(seconds)} if run {at_once}" if known and self._total else ""
-        self._print(f"{_format_count(self._total, 'job')}{time_left}")
-
     def _handle_start(self, job: Any) -> None:
         if not job.rule_msg:
             return  # a target without a command
@@ -271,7 +206,6 @@ class JobLines:
         self._running[job.jobid] = job
         remarks = [] if job.local else ["submitted"]
         if self._failed.pop(job.jobid, None) is not None:
-            self._forecast.unfinished[job.rule_name] += 1
             remarks.append("trying again")
         if remarks:
             self._print_job(job, f"{', '.join(remarks)}; log: {', '.join(map(str, job.log))}")
@@ -287,8 +221,7 @@ class JobLines:
         self._done += 1
         measured = read_benchmark(Path(job.benchmark)) if job.benchmark else {}  # without the time in a cluster's queue
         seconds = measured.get("s", self.clock() - job.began)
-        self._forecast.record_end(job.rule_name, seconds)
-        self._print_job(job, ", ".join(filter(None, (format_duration(seconds), self._format_time_left()))))
+        self._print_job(job, format_duration(seconds))
 
     def _handle_failure(self, record: Any) -> None:
         job = self._running.pop(record.jobid, None)
@@ -296,7 +229,6 @@ class JobLines:
             return
         job.log = [path for path in record.log if Path(path).exists()] or job.log
         self._failed[record.jobid] = job
-        self._forecast.record_end(job.rule_name, None)
         since = "" if job.local else " since its submission"
         self._print_job(job, f"FAILED after {format_duration(self.clock() - job.began)}{since}")
         if record.rule_msg:  # by the cluster's executor
@@ -314,15 +246,6 @@ class JobLines:
         width = len(str(self._total))
         place = f"{self._done:{width}}/{self._total}  " if self._total else ""
         self._print(f"{place}{_get_title(job)} ({remark})")
-
-    def _format_time_left(self) -> str:
-        if self._done >= self._total:
-            return ""
-        running = [(job.rule_name, self.clock() - job.began) for job in self._running.values()]
-        seconds, known = self._forecast.estimate_seconds_left(*running)
-        if seconds < 1:
-            return ""
-        return f"{'about' if known else 'at least'} {format_duration(seconds)} left"
 
     def _print(self, text: str) -> None:
         if text:
@@ -347,9 +270,6 @@ class JobLines:
         """Return the epoch of a running job and its time left, as far as they are known, in brackets."""
         state = read_state(Path(f"{job.log[0]}{STATE_SUFFIX}"))
         text = describe_epoch(state) if state is not None and state.state == "running" else ""
-        mean = self._forecast.compute_mean_seconds(job.rule_name)
-        if not text and mean and (left := mean - (self.clock() - job.began)) >= 1:
-            text = f"about {format_duration(left)} left"
         return text and f" ({text})"
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from nfpi.results.recorded.csv_files import write_csv
 from nfpi.results.recorded.records import MetricsError, write_metrics
-from nfpi.results.recorded.runs import COLLECTED_COLUMNS, collect, read_collected
+from nfpi.results.recorded.runs import COLLECTED_COLUMNS, collect
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 
@@ -76,13 +75,6 @@ def test_the_order_of_the_runs_does_not_matter(runs, tmp_path):
     expected = collect(runs, tmp_path)
     for order in itertools.islice(itertools.permutations(runs), 0, None, 50):
         pd.testing.assert_frame_equal(collect([*order, order[0]], tmp_path), expected)
-
-
-def test_csv_gives_back_the_same_table(runs, tmp_path):
-    frame = collect(runs, tmp_path)
-    write_csv(frame, tmp_path / "metrics.csv")
-    assert "nan" not in (tmp_path / "metrics.csv").read_text().lower()
-    pd.testing.assert_frame_equal(read_collected(tmp_path / "metrics.csv"), frame, check_exact=True)
 
 
 def test_metrics_of_another_run_are_refused(tmp_path):

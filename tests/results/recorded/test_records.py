@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nfpi.config.extensions import load_extensions
-from nfpi.results.recorded.records import MetricsError, config_hash, read_record, write_metrics
+from nfpi.results.recorded.records import MetricsError, read_record, write_metrics
 from nfpi.runs import Run
 from nfpi.runtime.files import write_atomically
 
@@ -70,12 +70,6 @@ def test_the_accuracy_of_each_class_may_be_unknown(tmp_path):
     accuracies = torch.tensor([50.0, math.nan, 100.0], dtype=torch.float64)
     record = write(tmp_path / "metrics.json", {"nf_acc": 75.0}, per_class_accuracy=accuracies)
     assert record["per_class_accuracy"] == [50.0, None, 100.0]
-
-
-def test_equal_settings_have_equal_hashes():
-    assert config_hash({"a": 1, "b": {"c": [1, 2], "d": None}}) == config_hash({"b": {"d": None, "c": (1, 2)}, "a": 1})
-    assert config_hash({"a": 1}) != config_hash({"a": 2})
-    assert config_hash({"folder": Path("x")}) == config_hash({"folder": "x"})
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nfpi.results.numbers import format_duration
-from nfpi.results.recorded.calls import read_benchmark, read_times
+from nfpi.results.recorded.calls import read_benchmark
 
 HEADER = "s\th:m:s\tmax_rss\tcpu_time\n"
 
@@ -29,14 +29,6 @@ def test_what_was_too_short_to_measure_is_missing(tmp_path):
 @pytest.mark.parametrize("content", ["", HEADER, "nothing", b"\xff\xfe\x00", HEADER + "NA\tNA\tNA\tNA\n"])
 def test_a_damaged_file_has_no_time(tmp_path, content):
     assert read_benchmark(write(tmp_path / "evaluate.tsv", content)) == {}
-
-
-def test_times_are_found_by_stage(tmp_path):
-    for seed, seconds in enumerate((10.0, 20.0)):
-        write(tmp_path / f"benchmarks/digits/mef/seed={seed}/train_flow.tsv", f"{HEADER}{seconds}\t0\t1\t1\n")
-    write(tmp_path / "benchmarks/tables/table2/table.tsv", f"{HEADER}3\t0\t1\t1\n")
-    write(tmp_path / "benchmarks/damaged/fit_prior.tsv", "")
-    assert read_times(tmp_path) == {"train_flow": [10.0, 20.0], "table": [3.0]}
 
 
 @pytest.mark.parametrize(

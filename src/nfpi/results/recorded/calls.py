@@ -136,19 +136,6 @@ def _restore_config(settings: Mapping[str, Any]) -> Config:
 _MEASURED = ("s", "cpu_time", "max_rss")
 
 
-def read_times(root: Path) -> dict[str, list[float]]:
-    """Return the seconds of the last execution of every job in a folder results/{preset}, by the stem of its file.
-
-    Damaged files are skipped.
-    """
-    times: dict[str, list[float]] = {}
-    for path in sorted((root / BENCHMARKS_FOLDER).glob("**/*.tsv")):
-        seconds = read_benchmark(path).get("s")
-        if seconds is not None:
-            times.setdefault(path.stem, []).append(seconds)
-    return times
-
-
 def read_benchmark(path: Path) -> dict[str, float]:
     """Read seconds (`s`, `cpu_time`) and MB (`max_rss`) of the last execution of a job, by Snakemake's columns.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import math
 import os
@@ -90,12 +89,11 @@ def write_metrics(
     record |= {
         "n": int(n),
         "seed": int(seed),
-        "settings": json.loads(_serialize(settings)),
+        "settings": _convert_settings(settings),
         "versions": _read_versions() | get_loaded_versions(),
         "git_commit": _read_git_commit(),
         "device": str(device),
         "seconds": to_finite_float(seconds, f"{path}: seconds"),
-        "config_hash": config_hash(settings),
     }
     write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -132,15 +130,6 @@ def describe_divergence(diverged: Mapping[str, Any]) -> str:
     return f"diverged: {diverged['quantity']}{of_class} at {unit} {diverged['iteration']}"
 
 
-def config_hash(settings: Mapping[str, Any]) -> str:
-    """Return the SHA-256 digest (hexadecimal) of settings as canonical JSON: sorted keys, no whitespace, UTF-8.
-
-    Raises:
-        MetricsError: the settings are not JSON, e.g. NaN or infinity.
-    """
-    return hashlib.sha256(_serialize(settings).encode()).hexdigest()
-
-
 def to_finite_float(value: Any, what: str) -> float:
     """Convert `value` to a float.
 
@@ -156,17 +145,10 @@ def to_finite_float(value: Any, what: str) -> float:
     return number
 
 
-def _serialize(settings: Mapping[str, Any]) -> str:
-    """Serialise settings such that equal settings have equal text."""
+def _convert_settings(settings: Mapping[str, Any]) -> Any:
+    """Return settings as JSON values."""
     try:
-        return json.dumps(
-            dict(settings),
-            sort_keys=True,
-            separators=(",", ":"),
-            ensure_ascii=False,
-            allow_nan=False,
-            default=os.fspath,
-        )
+        return json.loads(json.dumps(dict(settings), allow_nan=False, default=os.fspath))
     except (TypeError, ValueError) as error:
         raise MetricsError(f"settings: expected JSON values, {error}") from None
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nfpi.config.metrics import MISMATCH_LIMIT, VALIDATION_PREFIX
-from nfpi.results.recorded.csv_files import CsvError, read_csv
 from nfpi.results.recorded.records import MetricsError, describe_divergence, read_record
 from nfpi.runs import COMMON_SPLITS, METRICS_FILE, SPLITS, SPLITS_OF_SEED, Run, parse_run_folder
 from nfpi.runtime.chains import Chain
@@ -84,14 +83,6 @@ class RecordedRun:
     def settings(self) -> dict[str, str]:
         """All settings, by dotted names; values as JSON."""
         return dict(_flatten(self.record.get("settings", {})))
-
-    @property
-    def software(self) -> dict[str, str]:
-        """Commit, device, and versions of packages, where known."""
-        versions = self.record.get("versions")
-        known = {"commit": self.record.get("git_commit"), "device": self.record.get("device")}
-        known |= versions if isinstance(versions, Mapping) else {}
-        return {str(name): str(value) for name, value in known.items() if value is not None}
 
 
 def find_runs(root: Path, chain: Chain | None = None) -> list[RecordedRun]:
@@ -200,20 +191,6 @@ def make_frame(records: Mapping[Run, Mapping[str, Any]]) -> pd.DataFrame:
     rows = [row for run, record in records.items() for row in make_rows(run, record)]
     frame = pd.DataFrame(rows, columns=list(COLLECTED_COLUMNS)).astype(COLLECTED_COLUMNS)
     return frame.sort_values([*IDENTITY, "metric"], ignore_index=True)
-
-
-def read_collected(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read the csv file of a table made by :func:`collect`.
-
-    Raises:
-        CsvError: a column is missing or of another type, a value is missing or not finite.
-    """
-    frame = read_csv(path, COLLECTED_COLUMNS)
-    invalid = frame[(frame["status"] == "ok") & ~frame["value"].abs().lt(math.inf)]
-    if len(invalid):
-        run, metric = invalid.iloc[0]["run"], invalid.iloc[0]["metric"]
-        raise CsvError(f"{path}: expected a finite number as {metric} of {run}, received {invalid.iloc[0]['value']}")
-    return frame
 
 
 def _read_record(run: Run, path: Path) -> dict[str, Any]:

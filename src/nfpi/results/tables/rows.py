@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 
 from nfpi.config.claims import ComparedRow
 from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock
@@ -78,15 +78,6 @@ class TableRow(BaseModel):
         if not self.runs:
             raise ValueError("row of a table: expected at least one run, received none")
         return self
-
-    @model_serializer(mode="wrap")
-    def _leave_out_missing(self, serialize: Any) -> dict[str, Any]:
-        optional = ("reference_runs", "sample_runs")
-        return {
-            name: value
-            for name, value in serialize(self).items()
-            if value is not None and (value or name not in optional)
-        }
 
     @property
     def runs(self) -> tuple[Run, ...]:
