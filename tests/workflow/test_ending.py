@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nfpi.results.tables.rows import list_table_rows
 from nfpi.workflow import Targets
 
 from .conftest import make_plan
@@ -55,3 +56,23 @@ def test_what_was_not_made_is_not_named(shown, unmade) -> None:
     lines = shown(unmade=unmade)
     assert lines
     assert not [line for line in lines if f"/{unmade}." in line or line == f"| table {unmade} |"]
+
+
+@pytest.mark.parametrize("name", ["table1", "table2"])  # rows of table1 that are not the best are hidden
+def test_a_preset_of_the_user_ends_with_the_command_that_uses_its_best_flow(tmp_path: Path, name: str) -> None:
+    preset = tmp_path / "mine.yaml"
+    preset.write_text("extends: demo\n", encoding="utf-8")
+    targets = Targets(make_plan(str(preset), results=str(tmp_path)))
+    table = Path(targets.table(name)["csv"])
+    table.parent.mkdir(parents=True)
+    rows = list_table_rows(targets.plan.config, name)
+    lines = [f"{row.experiment},{row.weight},{row.weight}" for row in rows] + [",,"]
+    table.write_text("\n".join(["experiment,lambda,validation", *lines]), encoding="utf-8")
+    table.with_suffix(".md").write_text("| table |\n", encoding="utf-8")
+    assert "use it" not in targets.describe([name])  # no model is there
+    best = max((row for row in rows if row.flow_runs), key=lambda row: row.weight or 0)
+    for row in rows:
+        for run in row.flow_runs:
+            Path(targets.plan.layout.of(run), "model").mkdir(parents=True, exist_ok=True)
+    *_, last = targets.describe([name]).splitlines()
+    assert last == f"use it: nfpi classify {targets.plan.layout.of(best.flow_runs[0])}/model photo.jpg --resize"

@@ -6,7 +6,7 @@ Functions that Snakemake calls receive its wildcards, a mapping of strings. This
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from nfpi.config.classifiers import CLASSIFIERS
 from nfpi.config.experiments import FIGURES
 from nfpi.config.resolution import Resolved
 from nfpi.config.settings import Config
+from nfpi.results.tables.rows import compose_classify_command, find_best_flow
 from nfpi.runs import (
     BASELINE,
     FIGURES_FOLDER,
@@ -209,7 +210,22 @@ class Targets:
             lines += ["", *path.read_text(encoding="utf-8").rstrip().splitlines()]
             paths.append(f"{kind + ':':8}{path} (and .csv, .tex, .html)")
         paths += [f"figure: {path}" for path in made if path.suffix == ".png"]
+        paths += self._suggest(path for path in made if path.suffix == ".md" and path.parent != root)
         return "\n".join([*lines, "", *paths]) if paths else ""
+
+    def _suggest(self, tables: Iterable[Path]) -> list[str]:
+        """Return the command that classifies a photo by the flow that is best on the validation split.
+
+        It is empty for a preset of the project, and without such a flow.
+        """
+        if self.plan.resolved.file is None:
+            return []
+        import pandas as pd
+
+        root = self.plan.layout.root
+        frames = {path.stem: pd.read_csv(path.with_suffix(".csv")) for path in tables}
+        best = find_best_flow(root, self.plan.config, frames)
+        return [] if best is None else [f"use it: {compose_classify_command(root, best)}"]
 
     def reject_unknown(self, rules: list[str]) -> Callable[[Wildcards], list[str]]:
         """Make the input function of the rule for unknown targets; it raises ConfigError and names the nearest target.
