@@ -179,7 +179,7 @@ def _read_table(root: Path, name: str, title: str) -> ShownResult:
         shown.files = _list_files(root, TABLES_FOLDER, [name]) if path.is_file() else []
         if find_product(path) is not None or shown.files:  # a file that differs from its manifest is a fault
             shown.frame = read_table(path)
-            shown.tables = [(shown.title, lay_out(shown.frame))]
+            shown.tables = [(shown.title, lay_out(shown.frame, in_grey=True))]
     except (ValueError, OSError) as error:
         shown.faults.append(format_error(error))
     return shown

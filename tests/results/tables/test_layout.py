@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -183,7 +184,17 @@ def test_what_does_not_differ_from_the_best_has_a_dagger():
     lines = grid_of(to_markdown(frame, ""))[2:]
     assert ["†" in line for line in lines] == [False, True, False]
     assert to_latex(frame, "").count(r"94.0{\dag}") == 1
-    assert to_html(frame, "").count("94.0†") == 1
+
+
+def test_html_has_in_grey_what_is_worse_than_the_best(tmp_path):
+    write_table(compared([math.nan, 0.05, 0.0499]), tmp_path, "table", "")
+    html = (tmp_path / "table.html").read_text(encoding="utf-8")
+    assert "†" not in html
+    cells = re.findall(r'<td class="number worse"[^>]*>([\d.]+) .*?<', html)
+    assert cells == ["93.0"]
+    assert "Grey: worse than the best of its column at the 5 % level" in html
+    assert "†" in (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "No value is worse" in " ".join(lay_out(compared([math.nan, 0.05]), in_grey=True).notes)
 
 
 def test_without_predictions_no_row_is_marked():

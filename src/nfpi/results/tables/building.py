@@ -270,3 +270,8 @@ def is_compared(frame: pd.DataFrame, name: str) -> pd.Series:
 def is_equal_to_best(frame: pd.DataFrame, name: str) -> pd.Series:
     """Return which rows of a table do not differ significantly from the best one in a metric."""
     return is_compared(frame, name) & (frame[f"{name}_p"] >= SIGNIFICANCE_LEVEL)
+
+
+def is_worse_than_best(frame: pd.DataFrame, name: str) -> pd.Series:
+    """Return which rows of a table are significantly worse than the best one in a metric."""
+    return is_compared(frame, name) & (frame[f"{name}_p"] < SIGNIFICANCE_LEVEL)

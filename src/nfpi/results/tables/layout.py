@@ -13,7 +13,7 @@ from nfpi.config.metrics import MISMATCH_LIMIT, Metric, find_metric, find_networ
 from nfpi.results.numbers import count_decimals, format_number
 from nfpi.results.recorded.runs import MISMATCH_ADVICE
 from nfpi.results.statistics.intervals import SIGNIFICANCE_LEVEL, describe_few_images
-from nfpi.results.tables.building import NO_PREDICTIONS, is_compared, is_equal_to_best
+from nfpi.results.tables.building import NO_PREDICTIONS, is_compared, is_equal_to_best, is_worse_than_best
 from nfpi.results.tables.columns import (
     DRAWS,
     MISMATCH,
@@ -42,7 +42,7 @@ _FLOW_METRICS = {"nf_acc", "cnn_acc"}
 _TESTS = {"paired t": "paired t test over seeds", "McNemar": "McNemar's exact test on the test images"}
 
 
-def lay_out(frame: pd.DataFrame) -> TextTable:
+def lay_out(frame: pd.DataFrame, *, in_grey: bool = False) -> TextTable:
     """Lay out a table of results.
 
     Empty columns are left out, and so are properties other than λ that all rows share; of these, the notes state the
@@ -51,6 +51,8 @@ def lay_out(frame: pd.DataFrame) -> TextTable:
 
     Args:
         frame: result of :func:`nfpi.results.tables.building.accuracy_table`.
+        in_grey: for HTML: whether values that are significantly worse than the best of their column are grey, instead
+            of a † at those that are not.
 
     Raises:
         TableError: a column is missing.
@@ -60,9 +62,9 @@ def lay_out(frame: pd.DataFrame) -> TextTable:
     with_direction = len({entry.higher_is_better for entry in shown}) > 1
     for entry in shown:
         arrow = _ARROWS.get(entry.higher_is_better, "") if with_direction else ""
-        columns += _make_metric_columns(frame, entry, arrow)
+        columns += _make_metric_columns(frame, entry, arrow, in_grey)
     columns.append(make_text_column("Status", frame["status"].replace(["ok", "cited"], "")))
-    return TextTable(columns, is_best_of_several(frame).tolist(), list(_compose_notes(frame, shown)))
+    return TextTable(columns, is_best_of_several(frame).tolist(), list(_compose_notes(frame, shown, in_grey)))
 
 
 def write_table(frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, title: str) -> None:
@@ -71,7 +73,7 @@ def write_table(frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, 
     Raises:
         TableError: a column is missing.
     """
-    write_tables(frame, folder, name, [(title, lay_out(frame))])
+    write_tables(frame, folder, name, [(title, lay_out(frame))], [(title, lay_out(frame, in_grey=True))])
 
 
 def to_markdown(frame: pd.DataFrame, title: str) -> str:
@@ -127,7 +129,7 @@ def _make_validation_column(frame: pd.DataFrame) -> Iterator[Column]:
     yield make_number_column("Validation", frame["validation"], cells, unit=units.pop() if len(units) == 1 else "")
 
 
-def _make_metric_columns(frame: pd.DataFrame, entry: Metric, arrow: str) -> Iterator[Column]:
+def _make_metric_columns(frame: pd.DataFrame, entry: Metric, arrow: str, in_grey: bool) -> Iterator[Column]:
     """Yield the columns of a metric: our values, the paper's, and the differences."""
     name = entry.name
     with_count = count_shared_seeds(frame) is None
@@ -139,7 +141,7 @@ def _make_metric_columns(frame: pd.DataFrame, entry: Metric, arrow: str) -> Iter
         decimals = count_decimals(entry, images)
         low, high = (format_number(row[f"{name}_{bound}"], decimals) for bound in ("low", "high"))
         parts = [
-            format_number(row[name], decimals) + ("†" if is_equal else ""),
+            format_number(row[name], decimals) + ("†" if is_equal and not in_grey else ""),
             "" if is_constant or pd.isna(row[f"{name}_std"]) else f"± {row[f'{name}_std']:.{decimals}f}",
             f"[{low}, {high}]" if low and not is_constant else "",
             f"(n = {seeds})" if with_count and not pd.isna(seeds) else "",
@@ -147,7 +149,7 @@ def _make_metric_columns(frame: pd.DataFrame, entry: Metric, arrow: str) -> Iter
         ours.append(" ".join(filter(None, parts)))
         differences.append(format_number(row[f"{name}_difference"], decimals, signed=True))
     make_column = partial(make_number_column, group=entry.label, unit=entry.unit, arrow=arrow)
-    yield make_column("ours", frame[name], ours)
+    yield make_column("ours", frame[name], ours, is_worse=is_worse_than_best(frame, name).tolist() if in_grey else ())
     yield make_column("paper", frame[f"paper_{name}"], lambda value: f"{value:.10g}".replace("-", "−"))
     yield make_column("difference", frame[f"{name}_difference"], differences)
 
@@ -155,7 +157,7 @@ def _make_metric_columns(frame: pd.DataFrame, entry: Metric, arrow: str) -> Iter
 # ---- notes --------------------------------------------------------------------------------------------------
 
 
-def _compose_notes(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[str]:
+def _compose_notes(frame: pd.DataFrame, shown: list[Metric], in_grey: bool) -> Iterator[str]:
     """Yield the notes that explain a table of results."""
     names = [entry.name for entry in shown]
     yield _describe_runs(frame, names)
@@ -163,7 +165,7 @@ def _compose_notes(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[str]:
         yield f"Accuracies on {int(frame['images'].dropna().iloc[0])} test images."
     yield from _describe_intervals(frame, names)
     yield from _describe_choice(frame)
-    yield from _describe_comparisons(frame, shown)
+    yield from _describe_comparisons(frame, shown, in_grey)
     measured = frame[frame["status"] == "ok"]
     distances = [entry.label for entry in shown if find_network(entry.name) and measured[entry.name].isna().any()]
     if distances:
@@ -271,7 +273,7 @@ def _describe_choice(frame: pd.DataFrame) -> Iterator[str]:
         yield f"{describe_few_images(frame[VALIDATION_IMAGES].min())}."
 
 
-def _describe_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[str]:
+def _describe_comparisons(frame: pd.DataFrame, shown: list[Metric], in_grey: bool) -> Iterator[str]:
     """Yield notes on how rows were compared with the best one of each metric, and on metrics not compared."""
     compared = [entry for entry in shown if is_compared(frame, entry.name).any()]
     if any((frame[f"{entry.name}_test"] == NO_PREDICTIONS).any() for entry in shown):
@@ -283,8 +285,13 @@ def _describe_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[
     level = f"at the {100 * SIGNIFICANCE_LEVEL:g} % level"
     how = f"{' or '.join(_TESTS.get(test, test) for test in tests)}, Holm over all pairs of rows and all metrics"
     has_equal = any(is_equal_to_best(frame, entry.name).any() for entry in compared)
-    differs = "†: does not differ" if has_equal else "Each other value differs"
-    yield f"{differs} from the best of its column{where} {level} ({how})."
+    if in_grey:
+        has_worse = any(is_worse_than_best(frame, entry.name).any() for entry in compared)
+        differs = "Grey: worse than" if has_worse else "No value is worse than"
+        yield f"{differs} the best of its column{where} {level}; tests and p-values are in the csv."
+    else:
+        differs = "†: does not differ" if has_equal else "Each other value differs"
+        yield f"{differs} from the best of its column{where} {level} ({how})."
     others = [entry for entry in shown if _has_uncompared_rows(frame, entry)]
     for where, is_in_part in (("", False), (" in some rows", True)):
         labels = [entry.label for entry in others if (entry in compared) == is_in_part]

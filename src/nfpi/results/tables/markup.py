@@ -35,6 +35,7 @@ class Column:
         is_numeric: whether the cells are numbers, in which brackets are intervals.
         group: heading shared by this and neighbouring columns, such as a metric; empty: no group.
         unit: unit in parentheses, and the arrow of the better direction.
+        is_worse: whether HTML shows each cell in grey; empty: none.
     """
 
     heading: str
@@ -43,6 +44,7 @@ class Column:
     is_numeric: bool = False
     group: str = ""
     unit: str = ""
+    is_worse: Sequence[bool] = ()
 
     @property
     def name(self) -> str:
@@ -103,6 +105,7 @@ def make_number_column(
     group: str = "",
     unit: str = "",
     arrow: str = "",
+    is_worse: Sequence[bool] = (),
 ) -> Column:
     """Make a column of numbers; None and NaN are empty cells.
 
@@ -113,11 +116,12 @@ def make_number_column(
         group: group of the column.
         unit: unit, without parentheses.
         arrow: `↑` or `↓`, the better direction.
+        is_worse: whether HTML shows each cell in grey.
     """
     keys = [None if value is None or value != value else float(value) for value in values]
     cells = ["" if key is None else form(key) for key in keys] if callable(form) else list(form)
     unit = " ".join(filter(None, [f"({unit})" if unit else "", arrow]))
-    return Column(heading, cells, keys, is_numeric=True, group=group, unit=unit)
+    return Column(heading, cells, keys, is_numeric=True, group=group, unit=unit, is_worse=is_worse)
 
 
 # ---- Markdown -----------------------------------------------------------------------------------------------
@@ -303,6 +307,7 @@ def write_tables(
     folder: str | os.PathLike[str],
     name: str,
     tables: Sequence[tuple[str, TextTable]],
+    html_tables: Sequence[tuple[str, TextTable]] | None = None,
 ) -> None:
     """Write a frame as csv, and laid-out tables of it in the other formats, either all files or none.
 
@@ -311,8 +316,10 @@ def write_tables(
         folder: folder of the files.
         name: name of the files, without suffix.
         tables: titles and laid-out tables.
+        html_tables: those of the HTML file; None: the same.
     """
-    texts = {"md": tables_to_markdown(tables), "tex": tables_to_latex(tables), "html": tables_to_html(tables)}
+    html_text = tables_to_html(html_tables or tables)
+    texts = {"md": tables_to_markdown(tables), "tex": tables_to_latex(tables), "html": html_text}
     with written_together():
         write_csv(frame, Path(folder) / f"{name}.csv")
         for suffix, text in texts.items():
