@@ -174,6 +174,12 @@ def beside_fpi(name: str, **block: Any) -> dict[str, Any]:
     return {"priors": {"fpi": {}, name: block}}
 
 
+def make_features(**changes: str) -> dict[str, Any]:
+    """Return a data set of features with some of its settings changed."""
+    features = {"dataset": "digits", "classifier": "real"} | changes
+    return {"classifiers": {"real": REAL}, "datasets": {"f": {"source": "features", "features": features}}}
+
+
 REAL = {"train_on": "real"}
 WITHOUT_PRIOR: dict[str, Any] = {"prior": None, "lambdas": [], "classifier": "swin"}
 FAULTS = [
@@ -213,6 +219,16 @@ FAULTS = [
     ({"flows": {"mef": {"num_flows": [8]}}}, "flows.mef: num_flows, num_blocks, hidden_channels: "),
     ({"datasets": {"digits": {"image_size": 16}}}, "datasets.digits: image_size: "),
     ({"classifiers": {"resnet18": {}, "a": {"model": "eva02", "pretrained": True}}}, "classifiers.a: start_from and "),
+    (
+        make_features(dataset="digitz"),
+        r"datasets.f.features.dataset: expected a data set of pixels, received 'digitz'",
+    ),
+    (
+        make_features(classifier="resnet18"),
+        r"datasets.f.features.classifier: expected a classifier with train_on: real",
+    ),
+    (make_features(trained_on="f"), "datasets.f.features.trained_on: expected a data set of pixels, received 'f'"),
+    ({"datasets": {"f": {"source": "features"}}}, "features: expected them with source features and no other"),
     ({"classifiers": {"a": REAL | {"model": "swin", "pretrained": True}}}, "classifiers.a: pretrained: "),
     ({"classifiers": {"a": REAL | {"start_from": "a"}}}, "classifiers.a.start_from: "),
     ({"classifiers": {"a": REAL | {"start_from": "b"}, "b": {"train_on": "both"}}}, "classifiers.a.start_from: "),

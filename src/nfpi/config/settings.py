@@ -302,21 +302,14 @@ class Config(Settings):
 
     def _check_features(self) -> None:
         """Raise ConfigError if features are those of a data set or a classifier that cannot have them."""
+        pixels = {name: None for name, block in self.datasets.items() if block.vae is None and block.features is None}
+        trained = [name for name, block in self.classifiers.items() if block.train_on == "real" and block.keep]
+        known: dict[str, Any] = {"dataset": pixels, "trained_on": {**pixels, None: None}, "classifier": trained}
         for name, block in self.datasets.items():
-            if block.features is None:
-                continue
-            pixels: list[str | None] = [
-                other for other, of in self.datasets.items() if of.vae is None and of.features is None
-            ]
-            known: dict[str, list[str | None]] = {
-                "dataset": pixels,
-                "trained_on": [*pixels, None],
-                "classifier": [other for other, of in self.classifiers.items() if of.train_on == "real" and of.keep],
-            }
-            for kind, names in known.items():
-                if (received := getattr(block.features, kind)) not in names:
+            for kind, received in block.features or ():
+                if received not in known.get(kind, [received]):
                     expected = "classifier with train_on: real, kept" if kind == "classifier" else "data set of pixels"
-                    where, hint = f"datasets.{name}.features.{kind}", suggest(received, filter(None, names))
+                    where, hint = f"datasets.{name}.features.{kind}", suggest(received, filter(None, known[kind]))
                     raise ConfigError(f"{where}: expected a {expected}, received '{received}'{hint}")
 
     def _resolve_weights(self) -> None:
