@@ -153,9 +153,12 @@ class BatchLoader:
                 if batches is None:
                     batches = self._begin_epoch(seed, epoch, start_batch)
                 batch = next(batches)
-            except BaseException:
+            except BaseException as fault:
                 self.close()
-                raise
+                original = _extract_original_error(fault)
+                if original is None:
+                    raise
+                raise original from None
             yield batch
 
     def _begin_epoch(self, seed: int, epoch: int, start_batch: int) -> Iterator[Batch]:
@@ -273,6 +276,20 @@ class _RequestedBatches(Dataset[Batch]):
 
     def __getitems__(self, request: Request) -> Batch:
         return self.source.read(request)
+
+
+def _extract_original_error(fault: BaseException) -> Exception | None:
+    """Return the error that a worker raised, without the traceback that torch adds; None if no worker raised it.
+
+    torch puts the traceback into the message, of which the last line is the class and the message of the original.
+    The result is also None for an error of a class that does not stand for bad input, since its traceback is of use.
+    """
+    text = str(fault)
+    if not isinstance(fault, (ValueError, ArithmeticError, OSError)) or "in DataLoader worker process" not in text:
+        return None
+    kind = type(fault)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return kind(text.splitlines()[-1].removeprefix(f"{name}: "))
 
 
 def _draw_permutation(length: int, passes: int, seed: int, epoch: int) -> np.ndarray:
