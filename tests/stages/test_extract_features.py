@@ -85,7 +85,7 @@ def test_classifiers_of_vectors_are_fitted_to_standardised_ones(features, tmp_pa
 def test_images_augmentations_are_refused_for_vectors(features, tmp_path, capsys):
     options = {"data": features, "classifier": {"train_on": "real"}, "name": "resnet18", "seed": 0}
     assert call("train-classifier", *format_options(**options, augmentation="standard", output=tmp_path / "new")) == 1
-    assert "augmentation 'none'" in read_error_line(capsys)
+    assert "augmentation none and image_size null, received standard" in read_error_line(capsys)
 
 
 def test_vectors_of_another_length_are_no_unknown_images_of_these(features, tmp_path, capsys):

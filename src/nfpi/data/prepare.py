@@ -162,8 +162,7 @@ def write_splits(name: str, config: DatasetConfig, source: SourceImages, output:
     if source.splits[origin][0].dtype == np.float32:
         from nfpi.data.domain import describe_elements  # imports torch
 
-        vectors, of_network = source.splits[origin][0][chosen], config.features is not None
-        settings |= describe_elements(vectors, may_be_constant=of_network)
+        settings |= describe_elements(source.splits[origin][0][chosen], may_be_constant=bool(config.features))
     with replace_folder(output, OUTPUTS, kept=SEED_FOLDERS) as partial:
         for split, (origin, chosen) in assigned.items():
             images, labels = (array[chosen] for array in source.splits[origin])

@@ -59,8 +59,8 @@ class PrepareData(Stage):
         return job_of_splits(planned, wildcards["dataset"], wildcards["splits"]).stage is cls
 
     def list_path_options(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
-        """Return the words of the command line that name the folder of downloads."""
-        return ["--download-folder", self.download_folder.as_posix()]
+        """Return the words of the command line that name the inputs, if any, and the folder of downloads."""
+        return [*super().list_path_options(needs), "--download-folder", self.download_folder.as_posix()]
 
     def list_sources(self) -> dict[str, Path]:
         """Return the folder or archive of images, unless published digests verify it, and that of the autoencoder."""
@@ -122,25 +122,15 @@ class ExtractFeatures(PrepareData):
     classifier: Path
     """folder of the trained classifier"""
 
-    def list_sources(self) -> dict[str, Path]:
-        """Return no folder: the images are those of other outputs."""
-        return {}
-
     def list_needs(self, planned: Planned, wildcards: Wildcards) -> Needs:
         """Return the splits of the images, and the classifier."""
         from nfpi.stages.train_classifier import TrainClassifier  # which needs this module
 
         of, seed = self.dataset.features, self.dataset.split_seed
         assert of is not None
-        run = Run(
-            dataset=of.trained_on or of.dataset, seed=seed, classifier=of.classifier, augmentation=of.augmentation
-        )
-        data = need_splits(planned, of.dataset, str(seed))
+        data, trained_on = need_splits(planned, of.dataset, str(seed)), of.trained_on or of.dataset
+        run = Run(dataset=trained_on, seed=seed, classifier=of.classifier, augmentation=of.augmentation)
         return {"data": [data], "classifier": [Need(Job.of(TrainClassifier, run.wildcards))]}
-
-    def list_path_options(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
-        """Return the words of the command line that name the inputs."""
-        return Stage.list_path_options(self, needs)
 
     def run(self) -> None:
         """Compute the features of the three splits, and write them.

@@ -220,8 +220,8 @@ def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[Classifier
     combined = parts[0] if len(parts) == 1 else Pixels(concatenate(parts[0].image_set, parts[1].image_set))
     is_vector = combined.image_set.images.dtype == "float32"
     if is_vector and (stage.augmentation, config.image_size) != ("none", None):
-        received = f"'{stage.augmentation}' and {config.image_size}"
-        raise ValueError(f"vectors: expected augmentation 'none' and no image_size, received {received}")
+        received = f"{stage.augmentation} and {config.image_size}"
+        raise ValueError(f"vectors: expected augmentation none and image_size null, received {received}")
     train = resize_images(combined, config.image_size, preprocessing)
     validation = resize_images(open_pixels(stage.data / "validation"), config.image_size, preprocessing)
     variants = None

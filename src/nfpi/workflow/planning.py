@@ -124,8 +124,8 @@ class Planning:
         values = {**wildcards}
         if "weight" not in values:
             return ""
-        weight, prior = values["weight"], values.get("prior", OWN)
-        relative = self.plan.config.find_relative_weight(values["dataset"], prior, float(weight))
+        dataset, prior, weight = values["dataset"], values.get("prior", OWN), values["weight"]
+        relative = self.plan.config.find_relative_weight(dataset, prior, float(weight))
         return f"λ = {weight}" + (f" (s₀ = {relative:.2g})" if relative else "")
 
     def check(self) -> None:
