@@ -366,7 +366,11 @@ def test_images_of_a_trained_classifier_are_normalised_as_in_its_training(tmp_pa
     known = {"normalization": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}
     *_, preprocessing = build_trained(weights, header | known, tmp_path / "model.safetensors")
     assert preprocessing == Preprocessing((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    for wrong in ({}, {"normalization": {"mean": [0.1], "std": [0.0]}}):
+    for wrong in (
+        {},
+        {"normalization": {"mean": [0.1], "std": [0.0]}},
+        {"normalization": {"mean": [1.1], "std": [0.1]}},
+    ):
         with pytest.raises(FormatError, match=r"model\.safetensors: "):
             build_trained(weights, header | wrong, tmp_path / "model.safetensors")
 

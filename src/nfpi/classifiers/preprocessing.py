@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nfpi.config.flows import LATENT_NOISE
+from nfpi.data.domain import Standardisation
 from nfpi.data.store import ImageSet
 
 RGB = tuple[float, ...]
@@ -45,6 +46,10 @@ class Preprocessing:
     scale: Literal[1, 255] = 255
     """largest value of a pixel; 1: for vectors"""
 
+    def for_vectors(self, elements: Standardisation) -> Preprocessing:
+        """Return the standardisation of vectors by mean and standard deviation of each element."""
+        return replace(self, mean=tuple(elements.mean), std=tuple(elements.std), scale=1)
+
     def make_normalizer(self, channels: int, device: torch.device) -> Callable[[Tensor], Tensor]:
         """Return a function from 8-bit images on a device to inputs of the network, (B, C, H, W), float32.
 
@@ -71,10 +76,8 @@ class Preprocessing:
         0 for vectors, whose densities are those of the standardised vectors.
         """
         channels, height, width = shape
-        if self.scale == 1:
-            return 0.0
         std = self.std if len(self.std) == channels else (fmean(self.std),) * channels
-        return -height * width * sum(math.log(255 * value) for value in std)
+        return 0.0 if self.scale == 1 else -height * width * sum(math.log(255 * value) for value in std)
 
     def resize(self, images: Tensor, size: int) -> Tensor:
         """Resize 8-bit images (..., C, H, W) to (..., C, S, S), bicubic: squashed, or resized and centre-cropped."""

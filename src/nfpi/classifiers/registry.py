@@ -7,17 +7,18 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
-from pydantic import Field, FiniteFloat, ValidationError
+from pydantic import Field, ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nfpi.classifiers.preprocessing import PUBLISHED, RGB, Preprocessing
-from nfpi.config.base import PositiveFloat, PositiveInt, Seed, Settings, explain
+from nfpi.config.base import PositiveFloat, PositiveInt, Seed, Settings, Share, explain
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.registry import Variant
+from nfpi.data.domain import Standardisation
 from nfpi.runtime.faults import describe_exhausted_memory, format_error
 from nfpi.runtime.formats import FormatError, Record, check_record
 from nfpi.runtime.tensors import load_state, require_finite, verify_archive
@@ -156,9 +157,8 @@ def build_classifier(config: ClassifierConfig, num_classes: int, in_channels: in
 
 
 class _Statistics(Record):
-    mean: Annotated[list[FiniteFloat], Field(min_length=1)]
+    mean: Annotated[list[Share], Field(min_length=1)]
     std: Annotated[list[PositiveFloat], Field(min_length=1)]
-    scale: Literal[1, 255] = 255
 
 
 class _Size(Record):
@@ -175,6 +175,7 @@ class _Header(Record):
     size: _Size
     temperature: PositiveFloat | None
     normalization: _Statistics | None = None
+    elements: Standardisation | None = None
 
 
 _INITIAL_WEIGHTS = ("weights", "pretrained", "start_from")
@@ -189,7 +190,8 @@ def build_trained(
     Args:
         weights: state_dict of the classifier.
         header: `seed`, `classifier` (settings), `size` (num_classes, in_channels, image_size), `temperature` and, for
-            `normalization: dataset` and for vectors, `normalization` (mean and std of the training images).
+            `normalization: dataset`, `normalization` (mean and std of the training images); for vectors, `elements`
+            (mean and std of each element of the training vectors).
         path: path of the file, named in errors.
 
     Returns:
@@ -220,11 +222,9 @@ def build_trained(
         model = _build(variant, size, config.settings)
     load_weights(model, weights, path)
     statistics = found.normalization
-    preprocessing = get_preprocessing(config)
-    if statistics is not None:
-        mean, std = tuple(statistics.mean), tuple(statistics.std)
-        preprocessing = replace(preprocessing, mean=mean, std=std, scale=statistics.scale)
-    return config, model, preprocessing
+    known = None if statistics is None else (tuple(statistics.mean), tuple(statistics.std))
+    preprocessing = get_preprocessing(config, known)
+    return config, model, preprocessing if found.elements is None else preprocessing.for_vectors(found.elements)
 
 
 def published_weights(model: str) -> dict[str, Tensor]:

@@ -175,7 +175,7 @@ class _Scaling(Record):
     scale: PositiveFloat | None = None
 
 
-class _Standardisation(Record):
+class Standardisation(Record):
     """What the `extra` of vectors says of their elements."""
 
     mean: list[FiniteFloat]
@@ -199,7 +199,7 @@ def choose_domain(meta: Mapping[str, Any], *, grey_noise: float, latent_noise: f
         return PixelDomain(grey_noise)
     try:
         if dtype == VectorDomain.dtype:
-            standard = check_record(_Standardisation, meta.get("extra"), None, "extra with mean and std of vectors")
+            standard = check_record(Standardisation, meta.get("extra"), None, "extra with mean and std of vectors")
             mean, std = (torch.tensor(values)[:, None, None] for values in (standard.mean, standard.std))
             return VectorDomain(latent_noise, mean, std)
         found = check_record(_Scaling, meta.get("extra"), None, "extra with spread and scale of latents")

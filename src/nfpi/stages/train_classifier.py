@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,7 +167,8 @@ class TrainClassifier(TrainingStage):
         if self.images_per_class is not None:
             settings["images_per_class"] = self.images_per_class
         if config.normalization == "dataset" or data.preprocessing.scale == 1:
-            settings["normalization"] = {name: getattr(data.preprocessing, name) for name in ("mean", "std", "scale")}
+            kind = "elements" if data.preprocessing.scale == 1 else "normalization"
+            settings[kind] = {"mean": list(data.preprocessing.mean), "std": list(data.preprocessing.std)}
         save_tensors(self.get_path("model"), trained.state.module.state_dict(), {"seed": self.seed, **settings})
         write_log(self.get_path("history"), trained.state.log)
         write_metrics(
@@ -205,6 +205,7 @@ def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[Classifier
     from nfpi.classifiers.preprocessing import channel_statistics
     from nfpi.classifiers.registry import get_preprocessing
     from nfpi.data.autoencoder import load_decoder
+    from nfpi.data.domain import Standardisation
     from nfpi.data.store import Pixels, open_pixels, read_image_set
 
     config, preprocessing = stage.classifier, get_preprocessing(stage.classifier)
@@ -238,8 +239,7 @@ def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[Classifier
         else:
             variants = Variants.from_image_set(stored, train, load_decoder(stored.meta, device), digest)
     if is_vector:
-        extra = train.meta["extra"]
-        preprocessing = replace(preprocessing, mean=tuple(extra["mean"]), std=tuple(extra["std"]), scale=1)
+        preprocessing = preprocessing.for_vectors(Standardisation.model_validate(train.meta["extra"]))
     elif config.normalization == "dataset":
         preprocessing = get_preprocessing(config, channel_statistics(train))
     standard = config.standard if "standard" in stage.augmentation else None

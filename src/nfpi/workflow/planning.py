@@ -116,12 +116,11 @@ class Planning:
             "settings": lambda wildcards: self._get_command(find_job(wildcards))["settings"],
             "execution": lambda wildcards: self._get_command(find_job(wildcards))["execution"],
             "paths": lambda wildcards: self._get_command(find_job(wildcards))["paths"],
-            "weight": self._describe_weight,
+            "weight": lambda wildcards: self._describe_weight({**wildcards}),
             "changed": changed,
         }
 
-    def _describe_weight(self, wildcards: Wildcards) -> str:
-        values = {**wildcards}
+    def _describe_weight(self, values: Mapping[str, str]) -> str:
         if "weight" not in values:
             return ""
         dataset, prior, weight = values["dataset"], values.get("prior", OWN), values["weight"]
