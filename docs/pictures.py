@@ -23,6 +23,7 @@ KEY = "made from"
 """Name of the text in a PNG file."""
 
 EVIDENCE = "nfpi tables docs/evidence --output results/pictures"
+SEEN = "python docs/images_seen.py"
 EXAMPLE = "python examples/unknown_images.py --output results/pictures"
 PAGE = (
     "snakemake table2 && chromium --headless --no-sandbox --hide-scrollbars --window-size=1280,960"
@@ -43,6 +44,7 @@ PICTURES = {
         "results/pictures/fashion_mnist_small_following/figures/frontier.png",
         "src/nfpi/figures/frontier.py",
     ),
+    "images_seen": (SEEN, "results/pictures/images_seen.png", "docs/images_seen.py"),
     "unknown_images": (EXAMPLE, "results/pictures/unknown_images.png", "examples/unknown_images.py"),
     "walk": (EXAMPLE, "results/pictures/walk.png", "examples/unknown_images.py"),
     "page": (PAGE, "results/pictures/page.png", "src/nfpi/page/templates/page.*"),
@@ -70,7 +72,7 @@ def compute_digest(name: str) -> str:
         text = path.read_text(encoding="utf-8")
         modules = re.findall(r"^ *from nfpi\.figures\.((?!drawn)\w+) import", text, re.MULTILINE)
         parts += [text, *((ROOT / f"src/nfpi/figures/{module}.py").read_text(encoding="utf-8") for module in modules)]
-    if command == EVIDENCE:
+    if command in (EVIDENCE, SEEN):
         parts += [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("docs/evidence/*/SHA256SUMS"))]
     if drawn := re.match(r"snakemake (\w+)(?: --config preset=(\w+))?", command):
         preset = yaml.safe_load((ROOT / f"presets/{drawn[2] or 'demo'}.yaml").read_text(encoding="utf-8"))
