@@ -29,13 +29,10 @@ PAGE = (
     "snakemake table2 && chromium --headless --no-sandbox --hide-scrollbars --window-size=1280,960"
     " --screenshot=results/pictures/page.png results/demo/index.html"
 )
-FASHION = (
-    "snakemake samples_by_weight --config preset=fashion_mnist_small seeds=1 'training={precision: bf16-mixed}'"
-    " 'figures={samples_by_weight: {lambdas: [0, 3e4]}}'"
-)
-OF_FASHION = "results/fashion_mnist_small/figures"
+FASHION = "snakemake samples_by_weight --config preset=fashion_mnist"
+OF_FASHION = "results/fashion_mnist/figures"
 FRONT = "snakemake table2 --config preset=fashion_mnist && python docs/front.py"
-CIFAR10 = "snakemake figure2 --config preset=cifar10_small seeds=1 'training={precision: bf16-mixed}'"
+CIFAR10 = "snakemake figure2 --config preset=cifar10"
 PICTURES = {
     "claims": (EVIDENCE, "results/pictures/digits/claims.png", "src/nfpi/figures/claims.py"),
     "following": (EVIDENCE, "results/pictures/following.png", "src/nfpi/figures/following.py"),
@@ -52,7 +49,7 @@ PICTURES = {
     "latents_by_weight": (FASHION, f"{OF_FASHION}/latents_by_weight.png", "src/nfpi/figures/samples_by_weight.py"),
     "front_light": (FRONT, "results/pictures/front_light.png", "docs/front.py"),
     "front_dark": (FRONT, "results/pictures/front_dark.png", "docs/front.py"),
-    "nfa_cifar10": (CIFAR10, "results/cifar10_small/figures/figure2.png", "src/nfpi/figures/figure2.py"),
+    "nfa_cifar10": (CIFAR10, "results/cifar10/figures/figure2.png", "src/nfpi/figures/figure2.py"),
 }
 DEMO = yaml.safe_load((ROOT / "presets/demo.yaml").read_text(encoding="utf-8"))["figures"]
 SHOWN = re.findall(r"images/(\w+)\.png", (ROOT / "docs/gallery.md").read_text(encoding="utf-8"))
