@@ -13,10 +13,12 @@ from nfpi.config.metrics import ACCURACIES
 from nfpi.config.metrics import metric as find_metric
 from nfpi.runs import OWN, format_weight, name_refitted
 
-Choice = Literal["best", "inner_best", "min", "max"]
+Choice = Literal["best", "inner_best", "min", "max", "equal_density"]
 """Choice among the λ of an experiment. best: the one that its table selects on the validation split; inner_best: the
 one, among all but the smallest and the largest, with the best value of the comparison's metric on the validation split
-or, if it is not measured there, of the metric by which the table selects; min, max: smallest, largest."""
+or, if it is not measured there, of the metric by which the table selects; min, max: smallest, largest; equal_density,
+of `first` only: none, but the metric is interpolated linearly between neighbouring λ where their bits/dim of the test
+images enclose those of `second`, with the same seed; of several such places, the best counts."""
 
 Direction = Literal["greater", "less", "not_less"]
 """Claim about first − second: above zero, below zero, or above −`smallest_effect` (non-inferiority)."""
@@ -37,7 +39,7 @@ class ComparedRow(Settings):
     dataset: Name | None = None
     """data set; needed only if `row` alone matches experiments on several data sets"""
     weight: Choice | NonNegativeFloat = Field("best", alias="lambda")
-    """λ: a number of the experiment's list, `best`, `inner_best`, `min` or `max`"""
+    """λ: a number of the experiment's list, `best`, `inner_best`, `min`, `max` or `equal_density`"""
     value: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """a constant in the metric's unit, instead of a row"""
 
@@ -105,15 +107,24 @@ class ClaimComparison(Settings):
             raise ValueError("first: expected a row of a table, received a constant")
         if self.metric == DIVERGENCE and self.second.table is None:
             raise ValueError(f"second: expected a row of a table for {DIVERGENCE}, received a constant")
+        if self.second.weight == "equal_density":
+            raise ValueError("second: lambda: equal_density is for `first` only")
+        if self.first.weight == "equal_density" and (self.second.table is None or self.metric == DIVERGENCE):
+            raise ValueError("first: lambda: equal_density needs a metric of flows, and a row as `second`")
         known: tuple[Test, ...] = ("auto", "paired_t")
         if self.metric == DIVERGENCE:
             known = ("auto", "mcnemar")
-        elif self.metric in ACCURACIES and self.second.table is not None:
+        elif self._has_predictions:
             known = ("auto", "paired_t", "mcnemar")
         if self.test not in known:
             compared = self.metric if self.second.table is not None else f"{self.metric} and a constant"
             raise ValueError(f"test: expected {' or '.join(known)} for {compared}, received {self.test}")
         return self
+
+    @property
+    def _has_predictions(self) -> bool:
+        """Whether each side is one run a seed that classifies images."""
+        return self.metric in ACCURACIES and self.second.table is not None and self.first.weight != "equal_density"
 
     def choose_test(self, seeds: int) -> Test:
         """Return the test for this number of seeds; with `auto`, the same as in tables.
@@ -123,7 +134,7 @@ class ClaimComparison(Settings):
         """
         if self.test != "auto":
             return self.test
-        of_images = seeds == 1 and self.metric in ACCURACIES and self.second.table is not None
+        of_images = seeds == 1 and self._has_predictions
         return "mcnemar" if of_images or self.metric == DIVERGENCE else "paired_t"
 
     def needs_predictions(self, seeds: int) -> bool:
@@ -261,8 +272,9 @@ def has_rows(raw: Any, tables: Mapping[str, Any]) -> bool:
 
 def _check_weight(row: ComparedRow, weights: list[float]) -> None:
     if isinstance(row.weight, str):
-        if row.weight == "inner_best" and len(weights) < 3:
-            raise ValueError(f"lambda: inner_best needs at least three λ, the experiment has {len(weights)}")
+        needed = {"inner_best": 3, "equal_density": 2}.get(row.weight, 0)
+        if len(weights) < needed:
+            raise ValueError(f"lambda: {row.weight} needs at least {needed} λ, the experiment has {len(weights)}")
     elif row.weight not in weights:
         known = ", ".join(map(format_weight, weights)) or "none"
         raise ValueError(f"lambda: expected a λ of the experiment ({known}), received {format_weight(row.weight)}")

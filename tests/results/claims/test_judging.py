@@ -388,6 +388,29 @@ def test_without_validation_values_of_the_metric_the_inner_best_lambda_is_that_o
     assert row["first_lambda"] == 10
 
 
+@pytest.mark.parametrize(("density", "expected"), [(1.5, 65.0), (2.5, 90.0), (4.0, 82.5)])
+def test_at_equal_density_the_metric_is_interpolated(choose, density, expected):
+    """2.5 bits/dim lie between λ = 10 and 100 (75 %), and between 100 and 1000 (90 %): the better counts."""
+    ours = {1: (1.0, 60.0), 10: (2.0, 70.0), 100: (3.0, 80.0), 1000: (2.0, 100.0)}
+    ours_of_4_bits = {1: (1.0, 60.0), 10: (2.0, 70.0), 100: (3.0, 80.0), 1000: (5.0, 85.0)}
+
+    def measure(run: Run) -> dict[str, float]:
+        if run.prior == "gmm":
+            return {"bits_per_dim": density if run.seed else 0.5, "nf_acc": 75.0 + run.seed}
+        bits, accuracy = (ours_of_4_bits if density == 4 else ours)[run.weight]
+        return {"bits_per_dim": bits, "nf_acc": accuracy}
+
+    row = choose(measure, "equal_density")
+    assert (row["first_value"], row["second_value"]) == (expected, 80.0)
+    assert (row["seeds"], row["test"]) == (9, "paired t")  # seed 0 has fewer bits/dim than any λ
+    assert pd.isna(row["first_lambda"])
+
+
+def test_where_no_density_is_equal_the_comparison_is_inconclusive(choose):
+    row = choose(lambda run: {"bits_per_dim": float(run.prior == "gmm"), "nf_acc": 90.0}, "equal_density")
+    assert (row["verdict"], row["seeds"]) == ("inconclusive", 0)
+
+
 def test_without_a_validation_split_no_lambda_is_chosen(choose):
     row = choose(lambda run: {"nf_acc": 90.0})
     assert row["verdict"] == "not run"

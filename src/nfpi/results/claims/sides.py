@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -83,8 +84,11 @@ def find_sides(comparison: ClaimComparison, data: ClaimData) -> tuple[Side, Side
     Raises:
         ValueError: there is no such row, a cell has two values, or a run lacks the metric that selects λ.
     """
-    first = _find_side(comparison.first, comparison.metric, data)
     constant = comparison.second.value
+    if comparison.first.weight == "equal_density":
+        second = _find_side(comparison.second, comparison.metric, data)
+        return _interpolate_side(comparison, second.row, data), second
+    first = _find_side(comparison.first, comparison.metric, data)
     if constant is None:
         return first, _find_side(comparison.second, comparison.metric, data)
     values = dict.fromkeys(first.values, constant)
@@ -109,6 +113,20 @@ def _find_side(compared: ComparedRow, name: str, data: ClaimData) -> Side:
     paper = find_reference_value(data.reference.to_dict("records"), row, name)
     weight = row.weight if row.weight is not None and row.has_other_weights else math.nan
     return Side(row, label, weight, values, diverged | values.keys(), diverged, paper)
+
+
+def _interpolate_side(comparison: ClaimComparison, other: TableRow, data: ClaimData) -> Side:
+    """Return the first side at the bits/dim of the other, by seed, where two neighbouring λ enclose them."""
+    candidates = find_compared_rows(comparison.first, data.rows[str(comparison.first.table)])
+    bits, value = "bits_per_dim", comparison.metric
+    measured = [measure_row(data.metrics, row, [bits, value], None).summaries for row in candidates]
+    values, ran = {}, {seed for summaries in measured for seed in summaries[value].values}
+    for seed, density in measure_row(data.metrics, other, [bits], None).summaries[bits].values.items():
+        points = [(of[bits].values[seed], of[value].values[seed]) for of in measured if seed in of[value].values]
+        enclosing = [sorted(pair) for pair in pairwise(points) if min(pair)[0] <= density <= max(pair)[0]]
+        if enclosing:
+            values[seed] = max(float(np.interp(density, *np.transpose(pair))) for pair in enclosing)
+    return Side(candidates[0], name_of(candidates[0]), values=values, ran=frozenset(ran))
 
 
 def _choose_row(

@@ -210,7 +210,7 @@ def find_compared_rows(compared: ComparedRow, rows: Sequence[TableRow]) -> list[
 
 def select_at_weight(rows: Sequence[TableRow], weight: str | float) -> Sequence[TableRow]:
     """Return the rows of an experiment among which a claim chooses λ (:class:`nfpi.config.claims.ComparedRow`)."""
-    among = {"best": rows, "inner_best": rows[1:-1], "min": rows[:1], "max": rows[-1:]}
+    among = {"best": rows, "inner_best": rows[1:-1], "min": rows[:1], "max": rows[-1:], "equal_density": rows}
     return among[weight] if isinstance(weight, str) else [row for row in rows if (row.weight or 0.0) == weight]
 
 
