@@ -21,7 +21,7 @@ SERIES = {
 """By prior: its label and colour."""
 MARKERS = {
     "all images, batches of 32": "s",
-    "500 images a class, batches of 32 or 64": "^",
+    "500 images a class, batches of 16 to 64": "^",
     "500 images a class, batches of 128": "o",
 }
 
@@ -60,6 +60,11 @@ if __name__ == "__main__":
                 axes.plot(
                     "seen", "accuracy", MARKERS[size], data=points, color=colour, markerfacecolor=face, markersize=4
                 )
+            of_pixels = pd.read_csv(EVIDENCE / f"{data}_small/runs.csv").query(
+                "classifier == 'qda' and metric == 'top1'"
+            )
+            level = of_pixels["value"].mean()
+            axes.axhline(level, color="0.6", linestyle=":", linewidth=1, zorder=0)
             axes.set(title=title, xscale="log", xlabel="images seen", ylabel="NF-Acc (%)", xlim=(3.5e4, 7e5))
             axes.set_xticks([], minor=True)
             axes.set_xticks([5e4, 1e5, 2e5, 5e5], ["50 000", "100 000", "200 000", "500 000"])
