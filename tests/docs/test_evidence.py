@@ -129,6 +129,16 @@ def test_the_report_has_the_differences_of_claims_1_to_5(column, preset):
     ]
 
 
+def test_the_report_has_the_differences_at_the_same_density():
+    claims = read(FASHION).judge_claims().query("number >= 15").dropna(subset="difference")
+    expected = []
+    for _, comparison in claims.iterrows():
+        difference, *significance = write_difference(comparison).split(" ")
+        interval = f"[{comparison['low']:.1f}, {comparison['high']:.1f}]".replace("-0.0", "0.0").replace("-", "−")
+        expected.append(" ".join([difference, interval, *significance]))
+    assert list(read_table("docs/replication.md", "FPI at the same bits/dim, less")["NF-Acc"])[1:] == expected
+
+
 def test_readme_has_numbers_of_runs_in_its_table_only():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = text.partition("## Does the paper replicate?")[2].partition("\n## ")[0]
