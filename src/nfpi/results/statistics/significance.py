@@ -3,8 +3,7 @@
 All comparisons are paired: both sides have the same seeds (with the same split, initial weights and order of images)
 and the same test images. Differences are first − second, in the metric's unit. If the seeds draw their splits from the
 same images, their differences are correlated, for which the paired t test is corrected (Nadeau and Bengio, 2003). scipy
-and statsmodels are imported where they are used, since their import takes longer than making a table without
-comparisons.
+is imported where it is used, since its import takes longer than making a table without comparisons.
 """
 
 from __future__ import annotations
@@ -100,21 +99,20 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> Comparison:
         received = f"{first.dtype} {first.shape} and {second.dtype} {second.shape}"
         raise ValueError(f"expected two bool arrays of the same length, received {received}")
     plus, minus = int(np.count_nonzero(first & ~second)), int(np.count_nonzero(second & ~first))
-    from statsmodels.stats.contingency_tables import mcnemar as exact_test
+    from scipy.stats import binom
 
-    p_value = float(exact_test([[0, plus], [minus, 0]], exact=True).pvalue) if plus + minus else 1.0
+    p_value = min(2 * float(binom.cdf(min(plus, minus), plus + minus, 0.5)), 1.0)
     z, total = NormalDist().inv_cdf((1 + LEVEL) / 2), first.size + 2
     centre, discordant = (plus - minus) / total, plus + minus + 1
     half_width = z * math.sqrt(discordant - (plus - minus) ** 2 / total) / total
     low, high = max(100 * (centre - half_width), -100.0), min(100 * (centre + half_width), 100.0)
-    return Comparison(100 * (plus - minus) / first.size, low, high, min(p_value, 1.0), "McNemar", 1, math.nan)
+    return Comparison(100 * (plus - minus) / first.size, low, high, p_value, "McNemar", 1, math.nan)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values by Holm's step-down method, and return them in the given order; NaN is ignored and stays NaN."""
     adjusted = np.array(p_values, dtype=np.float64)
     known = ~np.isnan(adjusted)
-    # statsmodels' multipletests is not used, as it runs the garbage collector at each call.
     order = np.flatnonzero(known)[np.argsort(adjusted[known], kind="stable")]
     steps = np.maximum.accumulate(adjusted[order] * np.arange(len(order), 0, -1))
     adjusted[order] = np.minimum(steps, 1.0)
@@ -172,7 +170,7 @@ def _compute_power(shift: float, freedom: int, level: float) -> float:
     """Compute the power of a two-sided t test, P(|T| > t) for T = (Z + δ) / √(V / ν), as the mean over Z of P given Z.
 
     Given the normal variable Z, |T| > t if the χ² variable V is less than ν (Z + δ)² / t². The noncentral t
-    distributions of scipy.stats and statsmodels are not used, as they are NaN for many δ.
+    distribution of scipy.stats is not used, as it is NaN for many δ.
 
     Args:
         shift: δ, the true mean divided by its standard error.
