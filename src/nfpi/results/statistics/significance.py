@@ -19,6 +19,8 @@ import numpy as np
 
 from nfpi.results.statistics.intervals import LEVEL, SIGNIFICANCE_LEVEL, UNKNOWN, t_interval
 
+_POWER = 0.8
+"""Probability with which an effect is to be detected."""
 _ROUNDING = 1e-12
 """Relative differences up to this are rounding errors."""
 _MOST_SEEDS = 100_000
@@ -120,14 +122,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def compute_seeds_needed(
-    std: float,
-    effect: float,
-    *,
-    power: float = 0.8,
-    level: float = SIGNIFICANCE_LEVEL,
-    split_ratio: float = 0.0,
+    std: float, effect: float, *, level: float = SIGNIFICANCE_LEVEL, split_ratio: float = 0.0
 ) -> int | None:
-    """Compute the smallest number of seeds, at least 2, with which :func:`paired_t` detects an effect.
+    """Compute the smallest number of seeds, at least 2, with which :func:`paired_t` detects an effect in 80 % of cases.
 
     If the standard deviation is 0, the sign test detects the effect once 2^(1 − n) < `level`. With `split_ratio`, the
     standard error of the mean cannot fall below s √r, so that for small effects no number of seeds suffices.
@@ -135,7 +132,6 @@ def compute_seeds_needed(
     Args:
         std: standard deviation of the paired differences over seeds, in the metric's unit.
         effect: true mean difference to be detected, in the same unit.
-        power: probability of detecting the effect.
         level: two-sided significance level.
         split_ratio: r, see :func:`paired_t`.
 
@@ -143,17 +139,17 @@ def compute_seeds_needed(
         The number of seeds; None if `std` is unknown, the effect is unknown or zero, or no number suffices.
 
     Raises:
-        ValueError: not 0 < level < power < 1, or `std` is negative.
+        ValueError: not 0 < level < 0.8, or `std` is negative.
     """
-    if not (0 < level < power < 1) or std < 0:
-        raise ValueError(f"expected std ≥ 0 and 0 < level < power < 1, received {std}, {level} and {power}")
+    if not 0 < level < _POWER or std < 0:
+        raise ValueError(f"expected std ≥ 0 and 0 < level < {_POWER}, received {std} and {level}")
     if not (math.isfinite(std) and math.isfinite(effect)) or effect == 0:
         return None
     if std == 0:
         return next(count for count in itertools.count(2) if 2.0 ** (1 - count) < level)
     size, normal = abs(effect) / std, NormalDist()
     # With the normal distribution, size / √(1/n + r) = z has to hold for the sum z of two quantiles.
-    reduced = size / (normal.inv_cdf(1 - level / 2) + normal.inv_cdf(power))
+    reduced = size / (normal.inv_cdf(1 - level / 2) + normal.inv_cdf(_POWER))
     inverse = reduced * reduced - split_ratio  # 1/n
     if inverse <= 0:
         return None
@@ -161,7 +157,7 @@ def compute_seeds_needed(
         return math.ceil(1 / inverse)
     counts = range(2, 2 * _MOST_SEEDS)
     index = bisect_left(
-        counts, power, key=lambda count: _compute_power(size / math.sqrt(1 / count + split_ratio), count - 1, level)
+        counts, _POWER, key=lambda count: _compute_power(size / math.sqrt(1 / count + split_ratio), count - 1, level)
     )
     return counts[index] if index < len(counts) else None
 
