@@ -183,16 +183,9 @@ class Run:
     @property
     def wildcards(self) -> dict[str, str]:
         """Values of the wildcards of the templates."""
-        values = {
-            "dataset": self.dataset,
-            "flow": self.flow,
-            "prior": self.prior,
-            "weight": None if self.weight is None else format_weight(self.weight),
-            "seed": str(self.seed),
-            "classifier": self.classifier,
-            "augmentation": self.augmentation,
-        }
-        known = {name: value for name, value in values.items() if value is not None}
+        known = {name: str(value) for name, value in vars(self).items() if value is not None}
+        if self.weight is not None:
+            known["weight"] = format_weight(self.weight)
         return known | {"source": NO_FLOW if self.flow is None else SOURCE.format(**known)}
 
     @classmethod
@@ -255,15 +248,7 @@ class Run:
 
     def row(self) -> dict[str, Any]:
         """Return the cells of the run in a table of results; missing values are empty."""
-        return {
-            "dataset": self.dataset,
-            "flow": self.flow or "",
-            "prior": self.prior or "",
-            "lambda": math.nan if self.weight is None else self.weight,
-            "seed": self.seed,
-            "classifier": self.classifier or "",
-            "augmentation": self.augmentation or "",
-        }
+        return {"flow": "", "prior": "", "lambda": math.nan, "classifier": "", "augmentation": ""} | self.to_json()
 
 
 def parse_run_folder(folder: str) -> Run | None:
