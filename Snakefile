@@ -32,7 +32,7 @@ from nfpi.stages.tables_and_figures import JudgeClaims, MakeFigure, MakeTable
 from nfpi.stages.test_classifier import MeasureSamples, TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.stages.train_flow import FitPrior, StartFlow, TrainFlow
-from nfpi.workflow import Jobs, Patterns, Plan, Planning, Targets
+from nfpi.workflow import Jobs, Patterns, Planning, Targets
 from nfpi.workflow.internals import (
     find_rules_with_jobs,
     force,
@@ -42,7 +42,7 @@ from nfpi.workflow.internals import (
     unlock,
     use_this_machine,
 )
-from nfpi.workflow.plan import shorten_path
+from nfpi.workflow.targets import shorten_path
 from nfpi.workflow.records import (
     check_preset_file,
     describe_present_results,
@@ -59,20 +59,20 @@ BEFORE_LEAVING.append(lambda: unlock(workflow))
 # Without the directive `configfile`, `config` contains only what the user gave by --config and --configfile, which
 # overrides config.yaml and the preset.
 try:
-    plan = Plan(resolve(ROOT / "config.yaml", ROOT / "presets", config))
-    check_tables(plan.config)
+    resolved = resolve(ROOT / "config.yaml", ROOT / "presets", config)
+    check_tables(resolved.config)
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
 
 if workflow.is_main_process:
     try:
-        check_preset_file(plan)
+        check_preset_file(resolved)
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
 
-patterns, jobs, targets = Patterns(plan.config), Jobs(plan), Targets(plan)
+patterns, jobs, targets = Patterns(resolved.config), Jobs(resolved), Targets(resolved)
 planning = Planning(
-    plan,
+    resolved,
     reference=Path(shorten_path(ROOT / "workflow/reference/paper.csv")),
     force=(lambda path: force(workflow, path)) if workflow.is_main_process else None,
 )
@@ -121,23 +121,23 @@ if workflow.is_main_process:
 
 onstart:
     try:
-        lock_results(plan.layout.root)
-        check_preset_file(plan)  # again, as another call may have begun meanwhile
+        lock_results(resolved.layout.root)
+        check_preset_file(resolved)  # again, as another call may have begun meanwhile
         planning.check()
     except (LockedError, ConfigError, OSError) as error:
         raise WorkflowError(str(error)) from None
-    record_preset_file(plan)
-    record_call(plan, list_requested_targets(workflow), planning.keys.known)
+    record_preset_file(resolved)
+    record_call(resolved, list_requested_targets(workflow), planning.keys.known)
     announce(logger, find_rules_with_jobs(workflow))
 
 
 onsuccess:
     logger.info(targets.describe(list_requested_targets(workflow)), extra=OURS)
-    write_page_at_end(logger, plan)
+    write_page_at_end(logger, resolved)
 
 
 onerror:
-    write_page_at_end(logger, plan)
+    write_page_at_end(logger, resolved)
 
 
 rule all:

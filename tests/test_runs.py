@@ -81,13 +81,6 @@ def test_what_is_no_identity_is_refused_in_one_line(record):
     assert "\n" not in str(error.value)
 
 
-def test_logs_lie_beside_results():
-    layout = Layout(Path("results/demo"))
-    assert layout.mirror_path(layout.of(FLOW), "logs", "evaluate.log") == (
-        "results/demo/logs/digits/mef/fpi/lambda=30000/seed=1/evaluate.log"
-    )
-
-
 # ---- λ in paths ---------------------------------------------------------------------------------------------
 
 WEIGHTS = st.floats(min_value=0, allow_infinity=False)

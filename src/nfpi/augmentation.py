@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
@@ -152,29 +153,28 @@ def augment_images(
         del class_images  # before those of the next class are computed
 
 
+@dataclass(eq=False)
 class _ClassImages:
     """The images of one class in blocks of the batch size, with their latents and principal axes."""
 
+    flow: ImageFlow
+    image_set: ImageSet
+    label: int
+    config: NfaConfig
+    seed: int
+    domain: Domain
+    displacement: Displacement
+
     @full_precision()
-    def __init__(
-        self,
-        flow: ImageFlow,
-        image_set: ImageSet,
-        label: int,
-        config: NfaConfig,
-        seed: int,
-        domain: Domain,
-        displacement: Displacement,
-    ) -> None:
-        members = np.flatnonzero(image_set.labels == label)
-        self._name = f"class '{image_set.classes[label]}'"
+    def __post_init__(self) -> None:
+        config, members = self.config, np.flatnonzero(self.image_set.labels == self.label)
+        self._name = f"class '{self.image_set.classes[self.label]}'"
         if len(members) < 2:
             raise DataError(f"{self._name}: expected two images or more to mix, received {len(members)}")
-        self._flow, self._image_set, self._config, self._domain = flow, image_set, config, domain
-        self._key, self._device, self._displacement = (seed, "augment", label), device_of(flow), displacement
+        self._key, self._device = (self.seed, "augment", self.label), device_of(self.flow)
         self._blocks = np.split(members, range(config.batch_size, len(members), config.batch_size))
         self._latents = torch.cat(
-            [flow(self._load_block(block)[1])[0].flatten(1) for block in range(len(self._blocks))]
+            [self.flow(self._load_block(block)[1])[0].flatten(1) for block in range(len(self._blocks))]
         )
         if not torch.isfinite(self._latents).all():
             raise FloatingPointError(f"{self._name}: expected finite latents, received NaN or infinity")
@@ -192,25 +192,25 @@ class _ClassImages:
             if not len(chosen):
                 continue
             clean, noisy = (images[chosen] for images in self._load_block(block))
-            mixed = (self._invert(block, chosen, variant, noisy) for variant in range(self._config.variants))
-            yield members[chosen], torch.stack([self._domain.to_images(clean + x - noisy).cpu() for x in mixed], 1)
+            mixed = (self._invert(block, chosen, variant, noisy) for variant in range(self.config.variants))
+            yield members[chosen], torch.stack([self.domain.to_images(clean + x - noisy).cpu() for x in mixed], 1)
 
     def _load_block(self, block: int) -> tuple[Tensor, Tensor]:
         """Load the flow inputs of a block, without and with noise; the noise is the same at every call."""
-        stored = torch.from_numpy(np.asarray(self._image_set.images[self._blocks[block]]))
+        stored = torch.from_numpy(np.asarray(self.image_set.images[self._blocks[block]]))
         images = stored.permute(0, 3, 1, 2).contiguous().to(self._device)
-        clean = self._domain.to_flow(images, None).add_(self._domain.half_level)
-        return clean, self._domain.to_flow(images, make_generator(self._device, *self._key, "noise", block))
+        clean = self.domain.to_flow(images, None).add_(self.domain.half_level)
+        return clean, self.domain.to_flow(images, make_generator(self._device, *self._key, "noise", block))
 
     @full_precision()
     def _invert(self, block: int, chosen: np.ndarray, variant: int, images: Tensor) -> Tensor:
         """Compute f⁻¹(z') of the latents at the chosen places (B,) of a block; each keeps its first finite result."""
-        rows = torch.from_numpy(block * self._config.batch_size + chosen)
+        rows = torch.from_numpy(block * self.config.batch_size + chosen)
         mixed = torch.empty_like(images)
         left = torch.arange(len(rows))
         for attempt in range(_MAX_DRAWS):
             z = self._displace(block, chosen[left.numpy()], variant, attempt)
-            inverse = self._flow.inverse(z.view(-1, *self._flow.shape))[0]
+            inverse = self.flow.inverse(z.view(-1, *self.flow.shape))[0]
             mixed[left] = inverse
             left = left[~torch.isfinite(inverse.flatten(1)).all(1).cpu()]
             if not len(left):
@@ -222,10 +222,10 @@ class _ClassImages:
 
     def _displace(self, block: int, places: np.ndarray, variant: int, attempt: int) -> Tensor:
         """Compute z', (B, D), of the latents at these places (B,) of a block."""
-        rows = torch.from_numpy(block * self._config.batch_size + places)
+        rows = torch.from_numpy(block * self.config.batch_size + places)
         partner, share = (drawn[rows, variant] for drawn in self._draw_attempt(attempt))
         direction = None
-        if self._displacement == "noise":
+        if self.displacement == "noise":
             # drawn for the whole block, so that the noise of an image does not depend on which others are chosen
             generator = make_generator("cpu", *self._key, "direction", block, variant, attempt)
             noise = torch.randn(len(self._blocks[block]), self._latents.shape[1], generator=generator)

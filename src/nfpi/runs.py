@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 NO_FLOW = "no_flow"
 """Folder that replaces those of flow, prior and λ for classifiers trained on real images without a flow."""
@@ -82,8 +82,8 @@ MODEL_FILES = {"config": "config.json", "weights": "model.safetensors"}
 IMAGE_SET_FILES = {"images": "images.npy", "labels": "labels.npy", "meta": "meta.json"}
 """A split of a data set, or generated or augmented images."""
 
-LOGS_FOLDER: Final = "logs"
-BENCHMARKS_FOLDER: Final = "benchmarks"
+LOGS_FOLDER = "logs"
+BENCHMARKS_FOLDER = "benchmarks"
 """Folders of what jobs print, and of their time and memory; their subfolders are named as those of the results."""
 TABLES_FOLDER, FIGURES_FOLDER = "tables", "figures"
 """Folders of what is made from the metrics of runs."""
@@ -183,16 +183,9 @@ class Run:
     @property
     def wildcards(self) -> dict[str, str]:
         """Values of the wildcards of the templates."""
-        values = {
-            "dataset": self.dataset,
-            "flow": self.flow,
-            "prior": self.prior,
-            "weight": None if self.weight is None else format_weight(self.weight),
-            "seed": str(self.seed),
-            "classifier": self.classifier,
-            "augmentation": self.augmentation,
-        }
-        known = {name: value for name, value in values.items() if value is not None}
+        known = {name: str(value) for name, value in vars(self).items() if value is not None}
+        if self.weight is not None:
+            known["weight"] = format_weight(self.weight)
         return known | {"source": NO_FLOW if self.flow is None else SOURCE.format(**known)}
 
     @classmethod
@@ -255,15 +248,7 @@ class Run:
 
     def row(self) -> dict[str, Any]:
         """Return the cells of the run in a table of results; missing values are empty."""
-        return {
-            "dataset": self.dataset,
-            "flow": self.flow or "",
-            "prior": self.prior or "",
-            "lambda": math.nan if self.weight is None else self.weight,
-            "seed": self.seed,
-            "classifier": self.classifier or "",
-            "augmentation": self.augmentation or "",
-        }
+        return {"flow": "", "prior": "", "lambda": math.nan, "classifier": "", "augmentation": ""} | self.to_json()
 
 
 def parse_run_folder(folder: str) -> Run | None:
@@ -317,7 +302,6 @@ class Layout:
         """Return the folder of a run."""
         return f"{self.root.as_posix()}/{run.folder}"
 
-    def mirror_path(self, folder: str, kind: Literal["logs", "benchmarks"], file: str) -> str:
-        """Return the path of a log or benchmark file: `folder` with `kind` inserted after the root, then `file`."""
-        root = self.root.as_posix()
-        return f"{root}/{kind}{folder.removeprefix(root)}/{file}"
+    def list_files(self, template: str, files: Mapping[str, str]) -> dict[str, str]:
+        """Return the paths of files, by name, in the folder of a template, whose wildcards are kept."""
+        return {name: f"{self.path(template)}/{file}" for name, file in files.items()}

@@ -28,8 +28,8 @@ def sample_images(
     *,
     temperature: float,
     seed: int,
-    batch_size: int,
     domain: Domain,
+    batch_size: int | None = None,
     start_batch: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Draw z ~ N(μ_y, T² Σ_y) and yield f⁻¹(z) in the stored dtype: 8-bit images, or latents of an autoencoder.
@@ -42,8 +42,8 @@ def sample_images(
         labels: (N,), class of each image.
         temperature: T.
         seed: seed of all random numbers, which also depend on the batch size.
-        batch_size: number of latents drawn and inverted at a time.
         domain: domain of the images that the flow was trained on.
+        batch_size: number of latents drawn and inverted at a time; None: all.
         start_batch: number of batches to skip; the remaining ones do not depend on it.
 
     Yields:
@@ -53,6 +53,7 @@ def sample_images(
         FloatingPointError: images are still infinite or NaN after several draws of their latents.
     """
     flow.eval()
+    batch_size = batch_size or len(labels)
     device = device_of(flow)
     prior = prior.to(dtype=torch.float32).to(device)
     missing = labels[start_batch * batch_size :]

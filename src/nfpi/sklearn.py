@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -23,6 +24,7 @@ from nfpi.model.inputs import (
 )
 
 
+@dataclass(eq=False, repr=False)
 class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
     """Classify images by argmax_y log p(x | y) of a :class:`nfpi.ClassConditionalFlow`.
 
@@ -52,32 +54,18 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         ['dark', 'light']
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, int, int] | None = None,
-        *,
-        weight: float | None = None,
-        relative_weight: float | None = None,
-        epochs: int | None = None,
-        flow: str | Mapping[str, Any] | None = None,
-        training: Mapping[str, Any] | None = None,
-        prior: str | Mapping[str, Any] | None = None,
-        flip: bool = False,
-        seed: int = 0,
-        device: str | None = None,
-        progress: bool = False,
-    ) -> None:
-        self.shape = shape
-        self.weight = weight
-        self.relative_weight = relative_weight
-        self.epochs = epochs
-        self.flow = flow
-        self.training = training
-        self.prior = prior
-        self.flip = flip
-        self.seed = seed
-        self.device = device
-        self.progress = progress
+    shape: tuple[int, int, int] | None = None
+    _: KW_ONLY
+    weight: float | None = None
+    relative_weight: float | None = None
+    epochs: int | None = None
+    flow: str | Mapping[str, Any] | None = None
+    training: Mapping[str, Any] | None = None
+    prior: str | Mapping[str, Any] | None = None
+    flip: bool = False
+    seed: int = 0
+    device: str | None = None
+    progress: bool = False
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

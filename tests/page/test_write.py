@@ -31,7 +31,6 @@ from nfpi.results.recorded.runs import OUTDATED, find_runs
 from nfpi.runs import PRESET_FILE, Run
 from nfpi.runtime.formats import FormatError
 from nfpi.runtime.manifests import SUFFIX, Input, read_manifest, write_manifest
-from nfpi.workflow import Plan
 from nfpi.workflow.records import write_page_at_end
 
 from .conftest import (
@@ -413,14 +412,14 @@ def test_by_hand(results, capsys):
 
 def test_a_page_that_cannot_be_written_is_one_line_at_the_end_of_a_call(results, caplog):
     settings = {"preset": "demo", "results": str(results.root.parent)}
-    plan = Plan(resolve(ROOT / "config.yaml", ROOT / "presets", settings))
-    results.root.rename(plan.layout.root)
-    page = plan.layout.root / "index.html"
+    resolved = resolve(ROOT / "config.yaml", ROOT / "presets", settings)
+    results.root.rename(resolved.layout.root)
+    page = resolved.layout.root / "index.html"
     page.mkdir()
     with caplog.at_level(logging.INFO):
-        write_page_at_end(logging.getLogger("snakemake"), plan)
+        write_page_at_end(logging.getLogger("snakemake"), resolved)
         page.rmdir()
-        write_page_at_end(logging.getLogger("snakemake"), plan)
+        write_page_at_end(logging.getLogger("snakemake"), resolved)
     failed, written = [record.getMessage() for record in caplog.records if record.name == "snakemake"]
     assert "not written" in failed
     assert str(page) in written

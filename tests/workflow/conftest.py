@@ -24,11 +24,11 @@ import yaml
 from PIL import Image
 
 from nfpi.config.experiments import FIGURES
-from nfpi.config.resolution import resolve
+from nfpi.config.resolution import Resolved, resolve
 from nfpi.config.settings import merge
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.stages.commands import STAGES
-from nfpi.workflow import Plan, Planning
+from nfpi.workflow import Planning
 
 ROOT = Path(__file__).parents[2]
 STUBS = Path(__file__).parent / "stubs"
@@ -251,14 +251,14 @@ def make_images(folder: Path, side: int = 8, count: int = 3) -> Path:
     return folder
 
 
-def make_plan(preset: str = "demo", **overrides: Any) -> Plan:
-    """Make the plan of a call with these settings, without Snakemake."""
-    return Plan(resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": preset, **overrides}))
+def resolve_settings(preset: str = "demo", **overrides: Any) -> Resolved:
+    """Resolve the settings of a call, without Snakemake."""
+    return resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": preset, **overrides})
 
 
 def make_planning(preset: str = "demo", **overrides: Any) -> Planning:
     """Make the inputs and params of a call with these settings, as in the process of a job."""
-    return Planning(make_plan(preset, **overrides), ROOT / "workflow/reference/paper.csv")
+    return Planning(resolve_settings(preset, **overrides), ROOT / "workflow/reference/paper.csv")
 
 
 @pytest.fixture

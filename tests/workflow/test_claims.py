@@ -20,7 +20,7 @@ from nfpi.runs import Run
 from nfpi.stages.jobs import Planned
 from nfpi.stages.tables_and_figures import JudgeClaims
 
-from .conftest import Job, Project, list_flow_jobs_of_run, list_jobs_of_run, make_plan, make_planning
+from .conftest import Job, Project, list_flow_jobs_of_run, list_jobs_of_run, make_planning, resolve_settings
 
 REFERENCE = Path(__file__).parents[2] / "workflow/reference/paper.csv"
 CLAIMS: Job = ("claims", "results/mine")
@@ -41,7 +41,7 @@ def claim(first: str | float, **changes: Any) -> dict[str, Any]:
 
 
 def inputs_of(changes: dict[str, Any] | None = None, /, **claims: Any) -> list[str]:
-    only = dict.fromkeys(make_plan().config.claims)  # those of the preset are left out
+    only = dict.fromkeys(resolve_settings().config.claims)  # those of the preset are left out
     planning = make_planning(tables=MINE["tables"], claims=only | claims, **(changes or {}))
     return planning.inputs(JudgeClaims)({})["runs"]
 
@@ -57,8 +57,8 @@ def test_the_runs_of_the_rows_that_are_named_are_asked_for() -> None:
 
 
 def test_a_command_names_the_runs_of_one_seed_alone() -> None:
-    plan = make_plan("digits")
-    declared = JudgeClaims.plan(Planned(plan.config), {}).declaration
+    resolved = resolve_settings("digits")
+    declared = JudgeClaims.plan(Planned(resolved.config), {}).declaration
     assert {run["seed"] for rows in declared["rows"].values() for row in rows for run in row["flow_runs"]} == {0}
     assert declared["seeds"] == list(range(10))
     assert len(json.dumps(declared)) < 2**17  # what Linux lets one argument be: Snakemake hands a whole command to bash
@@ -76,15 +76,15 @@ def write_run(root: Path, run: Run) -> None:
 @pytest.mark.parametrize("choice", ["max", "min", 100, "best", "inner_best"])
 def test_claims_of_the_workflow_and_of_its_evidence_are_the_same(tmp_path: Path, choice: str | float) -> None:
     rows = [{**row, "classifier": None} for row in ROWS]
-    others: dict[str, Any] = dict.fromkeys(make_plan().config.claims)
+    others: dict[str, Any] = dict.fromkeys(resolve_settings().config.claims)
     tables = {"*": None, "mine": {"metrics": ["nf_acc"], "experiments": rows}}
-    plan = make_plan(tables=tables, figures={"*": None}, claims=others | {"a": claim(choice)}, seeds=[0, 1])
+    resolved = resolve_settings(tables=tables, figures={"*": None}, claims=others | {"a": claim(choice)}, seeds=[0, 1])
     root = tmp_path / "mine"
-    for run in list_tabled_runs(plan.config):
+    for run in list_tabled_runs(resolved.config):
         write_run(root, run)
-    declared = JudgeClaims.plan(Planned(plan.config), {}).declaration
+    declared = JudgeClaims.plan(Planned(resolved.config), {}).declaration
     JudgeClaims(settings=declared, root=root, reference=REFERENCE, output=tmp_path / "judged").run()
-    gather_evidence(root, tmp_path / "evidence", StoredSettings.of("mine", plan.config))
+    gather_evidence(root, tmp_path / "evidence", StoredSettings.of("mine", resolved.config))
     rebuilt = RebuiltResults.read(tmp_path / "evidence")
     write_claims(rebuilt.judge_claims(), tmp_path / "rebuilt")
     for name in ("claims.csv", "claims.md", "claims.tex", "claims.html"):
@@ -95,7 +95,7 @@ def test_claims_of_the_workflow_and_of_its_evidence_are_the_same(tmp_path: Path,
 
 def test_a_changed_claim_is_judged_again_and_nothing_else_is_made(fresh_project: Project) -> None:
     preset = {"extends": "demo", "tables": MINE["tables"]}
-    others: dict[str, Any] = dict.fromkeys(make_plan().config.claims)
+    others: dict[str, Any] = dict.fromkeys(resolve_settings().config.claims)
     fresh_project.write("mine.yaml", preset | {"claims": others | {"a": claim("max", test="mcnemar")}})
     call = ("claims", "--config", "preset=mine.yaml")
     fresh_project.run_snakemake(*call)

@@ -9,19 +9,21 @@ import pytest
 from nfpi.results.tables.rows import list_table_rows
 from nfpi.workflow import Targets
 
-from .conftest import make_plan
+from .conftest import resolve_settings
 
 
 @pytest.fixture
 def shown(tmp_path: Path):
     """Lines that are printed after a call with these targets, all of which are made; tables hold their names."""
-    targets = Targets(make_plan("fashion_mnist_small", results=str(tmp_path)))
+    targets = Targets(resolve_settings("fashion_mnist_small", results=str(tmp_path)))
 
     def show(*requested: str, unmade: str = "") -> list[str]:
         for name in targets.names:
             for path in map(Path, targets.files(name) if name != unmade else ()):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(f"| table {name} |\n" if name in targets.plan.config.tables else "", encoding="utf-8")
+                path.write_text(
+                    f"| table {name} |\n" if name in targets.resolved.config.tables else "", encoding="utf-8"
+                )
         return targets.describe(requested).replace(f"{tmp_path}/", "").splitlines()
 
     return show
@@ -62,10 +64,10 @@ def test_what_was_not_made_is_not_named(shown, unmade) -> None:
 def test_a_preset_of_the_user_ends_with_the_command_that_uses_its_best_flow(tmp_path: Path, name: str) -> None:
     preset = tmp_path / "mine.yaml"
     preset.write_text("extends: demo\n", encoding="utf-8")
-    targets = Targets(make_plan(str(preset), results=str(tmp_path)))
+    targets = Targets(resolve_settings(str(preset), results=str(tmp_path)))
     table = Path(targets.table(name)["csv"])
     table.parent.mkdir(parents=True)
-    rows = list_table_rows(targets.plan.config, name)
+    rows = list_table_rows(targets.resolved.config, name)
     lines = [f"{row.experiment},{row.weight},{row.weight}" for row in rows] + [",,"]
     table.write_text("\n".join(["experiment,lambda,validation", *lines]), encoding="utf-8")
     table.with_suffix(".md").write_text("| table |\n", encoding="utf-8")
@@ -73,6 +75,6 @@ def test_a_preset_of_the_user_ends_with_the_command_that_uses_its_best_flow(tmp_
     best = max((row for row in rows if row.flow_runs), key=lambda row: row.weight or 0)
     for row in rows:
         for run in row.flow_runs:
-            Path(targets.plan.layout.of(run), "model").mkdir(parents=True, exist_ok=True)
+            Path(targets.resolved.layout.of(run), "model").mkdir(parents=True, exist_ok=True)
     *_, last = targets.describe([name]).splitlines()
-    assert last == f"use it: nfpi classify {targets.plan.layout.of(best.flow_runs[0])}/model photo.jpg --resize"
+    assert last == f"use it: nfpi classify {targets.resolved.layout.of(best.flow_runs[0])}/model photo.jpg --resize"

@@ -38,7 +38,7 @@ def test_splits_are_those_of_the_data_set_or_of_the_seed() -> None:
             file.split("/test/")[0] for file in own.inputs(Evaluate)(RUN | {"seed": seed})["data"] if "/test/" in file
         }
         assert folder == f"results/demo/digits/splits/seed={seed}"
-        assert own.plan.config.get_dataset("digits", f"splits/seed={seed}").split_seed == int(seed)
+        assert own.resolved.config.get_dataset("digits", f"splits/seed={seed}").split_seed == int(seed)
 
 
 @pytest.mark.parametrize(

@@ -9,20 +9,27 @@ from typing import Any
 import pytest
 
 from nfpi.config.cluster import JobName
+from nfpi.runs import FLOW_RUN
 from nfpi.workflow import Jobs
 from nfpi.workflow.jobs import has_gpu
 
-from .conftest import make_plan
+from .conftest import resolve_settings
 
 LINE = {"gpu": 2, "threads": 3, "mem_mb": 400, "runtime": 50}
 
 
 def make_jobs(**overrides: Any) -> Jobs:
-    return Jobs(make_plan(**overrides))
+    return Jobs(resolve_settings(**overrides))
 
 
 def asked(jobs: Jobs, name: Any, attempt: int = 1, **changes: Any) -> dict[str, int | str]:
     return {kind: resource({}, attempt) for kind, resource in jobs.resources(name, **changes).items()}
+
+
+def test_logs_and_benchmarks_lie_beside_results() -> None:
+    jobs = make_jobs(results="elsewhere")
+    assert jobs.log("evaluate", FLOW_RUN) == f"elsewhere/demo/logs/{FLOW_RUN}/evaluate.log"
+    assert jobs.benchmark("evaluate", FLOW_RUN) == f"elsewhere/demo/benchmarks/{FLOW_RUN}/evaluate.tsv"
 
 
 def test_a_job_asks_for_what_its_line_says() -> None:

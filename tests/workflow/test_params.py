@@ -22,7 +22,7 @@ from nfpi.stages.train_flow import FitPrior, StartFlow, TrainFlow
 from nfpi.workflow import Planning
 from nfpi.workflow.planning import find_changes, list_differences
 
-from .conftest import ROOT, Project, make_plan, make_planning
+from .conftest import ROOT, Project, make_planning, resolve_settings
 
 RUN = {"dataset": "digits", "flow": "mef", "prior": "fpi", "weight": "1000", "seed": "3"}
 NFGD = RUN | {"prior": "nfgd"}
@@ -61,7 +61,7 @@ def select(params: dict[str, Any], wildcards: dict[str, str]) -> tuple[dict[str,
 
 @pytest.mark.parametrize(("stage", "wildcards"), JOBS)
 def test_a_command_has_all_settings_of_its_key(stage: type[Stage], wildcards: dict[str, str], tmp_path: Path) -> None:
-    planning = Planning(make_plan(**SETTINGS), ROOT / "workflow/reference/paper.csv", force=[].append)
+    planning = Planning(resolve_settings(**SETTINGS), ROOT / "workflow/reference/paper.csv", force=[].append)
     params = planning.params(stage)
     options = [word for name in ("settings", "execution", "paths") for word in params[name](wildcards)]
     commands = create_commands_model()(_cli_parse_args=[stage.command, *options])

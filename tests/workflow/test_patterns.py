@@ -11,11 +11,11 @@ import pytest
 from nfpi.stages.prepare_data import EncodeData, PrepareData
 from nfpi.workflow import Patterns
 
-from .conftest import make_plan
+from .conftest import resolve_settings
 
 
 def make_patterns(preset: str = "demo", **overrides: Any) -> Patterns:
-    return Patterns(make_plan(preset, **overrides).config)
+    return Patterns(resolve_settings(preset, **overrides).config)
 
 
 def fits(constraints: Mapping[str, str], wildcards: Mapping[str, str]) -> bool:

@@ -11,7 +11,7 @@ import yaml
 from nfpi.config.base import ConfigError
 from nfpi.workflow.records import check_preset_file, record_preset_file
 
-from .conftest import make_plan
+from .conftest import resolve_settings
 
 
 class Call:
@@ -30,10 +30,10 @@ class Call:
         """Do what a call with this preset does."""
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.folder)
-            plan = make_plan(name, results=self.results)
-            check_preset_file(plan)
-            plan.layout.root.mkdir(parents=True, exist_ok=True)
-            record_preset_file(plan)
+            resolved = resolve_settings(name, results=self.results)
+            check_preset_file(resolved)
+            resolved.layout.root.mkdir(parents=True, exist_ok=True)
+            record_preset_file(resolved)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from nfpi.stages.test_classifier import MeasureSamples, TestClassifier
 from nfpi.stages.train_classifier import TrainClassifier
 from nfpi.workflow import Patterns
 
-from .conftest import Job, Project, make_plan, make_planning
+from .conftest import Job, Project, make_planning, resolve_settings
 
 RUNS = ("digits/mef/baseline/lambda=0/seed=0", "digits/mef/fpi/lambda=10000/seed=0")
 ON_REAL = "digits/no_flow/seed=0/resnet18/augmentation=standard"
@@ -55,14 +55,14 @@ def test_metrics_that_are_added_make_no_finished_run_again() -> None:
 )
 def test_the_rule_of_classifiers_of_real_images_claims_no_measured_samples(source, augmentation, is_claimed) -> None:
     """Else it would call them outdated, as they have not the key of its stage."""
-    constraints = Patterns(make_plan().config).wildcard_constraints()
+    constraints = Patterns(resolve_settings().config).wildcard_constraints()
     constrained = re.sub(r"{(\w+)}", lambda name: f"{{{name[1]},{constraints[name[1]]}}}", REAL_CLASSIFIER)
     file = f"digits/{source}/seed=0/resnet18/augmentation={augmentation}/metrics.json"
     assert bool(re.match(regex_from_filepattern(f"{constrained}/metrics.json"), file)) == is_claimed
 
 
 def test_the_reference_has_the_settings_of_the_classifier_and_the_updates_on_generated_images() -> None:
-    planned = Planned(make_plan(generation={"per_class": 7}, classifiers={"resnet18": {"keep": False}}).config)
+    planned = Planned(resolve_settings(generation={"per_class": 7}, classifiers={"resnet18": {"keep": False}}).config)
     run = Run.from_wildcards({"dataset": "digits", "seed": "0", "classifier": "resnet18", "augmentation": "standard"})
     reference = TrainClassifier.plan(planned, run.wildcards)
     flow = {"flow": "mef", "prior": "fpi", "weight": "10000", "temperature": "1"}
@@ -75,7 +75,7 @@ def test_the_reference_has_the_settings_of_the_classifier_and_the_updates_on_gen
 
 def test_samples_are_measured_by_what_tables_name_of_them() -> None:
     settings = make_table("fid_resnet18", "gan_test", "real_acc")
-    planned = Planned(make_plan(**settings).config)
+    planned = Planned(resolve_settings(**settings).config)
     run = Run(
         **{"dataset": "digits", "flow": "mef", "prior": "fpi", "weight": 1e4, "seed": 0},
         **{"classifier": "resnet18", "augmentation": "standard"},

@@ -18,7 +18,7 @@ from nfpi.data.sources import files
 from nfpi.stages.prepare_data import PrepareData
 from nfpi.workflow import Planning
 
-from .conftest import Project, clone_project, make_images, make_plan, make_planning
+from .conftest import Project, clone_project, make_images, make_planning, resolve_settings
 
 MINE = "mine/mef/baseline/lambda=0/seed=0"
 SEEN = {"dataset": "mine", "splits": "splits"}
@@ -69,7 +69,7 @@ def edit(images: Path) -> None:
 
 def find_files(splits: str = "splits", **changes: Any) -> dict[str, list[str]]:
     """Return the inputs of prepare_data, as in Snakemake's main process."""
-    planning = Planning(make_plan(**changes), Path("paper.csv"), force=lambda path: None)
+    planning = Planning(resolve_settings(**changes), Path("paper.csv"), force=lambda path: None)
     return planning.inputs(PrepareData)({"dataset": "mine", "splits": splits})
 
 

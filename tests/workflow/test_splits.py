@@ -13,7 +13,7 @@ from nfpi.config.datasets import DatasetConfig
 from nfpi.data.sources.published import load_digits
 from nfpi.data.store import read_image_set
 
-from .conftest import COLLECTION, DEMO, Job, Project, make_plan
+from .conftest import COLLECTION, DEMO, Job, Project, resolve_settings
 
 PER_SEED = ("--config", "datasets={digits: {split_seed: per_seed}}", "seeds=[0, 1]")
 
@@ -51,9 +51,9 @@ def test_every_stage_reads_the_split_of_its_seed(fresh_project: Project) -> None
 
 
 def test_figures_show_the_split_of_the_first_seed() -> None:
-    plan = make_plan(datasets={"digits": {"split_seed": "per_seed"}}, seeds=[3, 4])
+    resolved = resolve_settings(datasets={"digits": {"split_seed": "per_seed"}}, seeds=[3, 4])
     for name in ("figure1", "figure2"):
-        files = plan.config.figures[name].files(plan.config, plan.layout)
+        files = resolved.config.figures[name].files(resolved.config, resolved.layout)
         assert files["train"][0] == "results/demo/digits/splits/seed=3/train/images.npy"
 
 
@@ -84,7 +84,7 @@ def images_of(folder: Path) -> np.ndarray:
 
 
 def test_a_seed_that_draws_no_split_and_the_split_of_no_seed_are_refused() -> None:
-    plan = make_plan(datasets={"digits": {"split_seed": "per_seed"}}, seeds=[0, 2**32])
+    resolved = resolve_settings(datasets={"digits": {"split_seed": "per_seed"}}, seeds=[0, 2**32])
     for splits in (f"splits/seed={2**32}", "splits"):
         with pytest.raises(ValidationError, match="split_seed"):
-            plan.config.get_dataset("digits", splits)
+            resolved.config.get_dataset("digits", splits)

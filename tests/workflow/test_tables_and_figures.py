@@ -18,8 +18,8 @@ from .conftest import (
     list_collection_jobs,
     list_jobs_of_run,
     make_images,
-    make_plan,
     make_planning,
+    resolve_settings,
 )
 
 LATENT = "digits/mef/fpi/lambda=10000/seed=0"
@@ -38,7 +38,7 @@ def plan(project: Project, **overlay: Any) -> set[tuple[str, str]]:
 
 def test_all_of_the_demo_is_made_once(complete_project: Project) -> None:
     made = [(call["stage"], call["arguments"]) for call in complete_project.read_calls()]
-    config = make_plan("demo").config
+    config = resolve_settings("demo").config
     assert all(made.count(job) == 1 for job in made)
     count = Counter(stage for stage, _ in made)
     assert count["figure"] == len(config.figures)

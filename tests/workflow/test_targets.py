@@ -9,18 +9,18 @@ import pytest
 from nfpi.config.base import ConfigError
 from nfpi.workflow import Targets
 
-from .conftest import make_plan
+from .conftest import resolve_settings
 
 TABLE = {"metrics": ["nf_acc"], "experiments": [{"dataset": "digits", "lambdas": [0], "classifier": None}]}
 
 
 def make_targets(preset: str = "demo", **overrides: Any) -> Targets:
-    return Targets(make_plan(preset, **overrides))
+    return Targets(resolve_settings(preset, **overrides))
 
 
 def test_every_table_and_figure_of_the_preset_is_a_target() -> None:
     targets = make_targets("fashion_mnist_small", tables={"mine": TABLE})
-    config = targets.plan.config
+    config = targets.resolved.config
     assert {"mine", "table2", "samples"} < set(targets.names)
     assert set(targets.names) == {*config.tables, *config.figures, "claims"}
 

@@ -4,7 +4,7 @@ rule augment:
     input:
         unpack(planning.inputs(Augment)),
     output:
-        **plan.outputs(Augment, AUGMENTED),
+        **resolved.layout.list_files(AUGMENTED, Augment.outputs),
     log:
         jobs.log("augment", AUGMENTED),
     benchmark:

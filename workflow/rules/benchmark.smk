@@ -1,4 +1,4 @@
-BENCHMARK = f"{plan.resolved.results.as_posix()}/benchmark"
+BENCHMARK = f"{resolved.results.as_posix()}/benchmark"
 
 
 rule benchmark:

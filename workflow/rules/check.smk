@@ -1,7 +1,7 @@
 rule check_device:
     """Check a machine for trainings by nfpi check-device, with the resources of train_flow for half an hour."""
     log:
-        f"{plan.resolved.results.as_posix()}/check-device/{plan.preset}.log",
+        f"{resolved.results.as_posix()}/check-device/{resolved.preset}.log",
     conda:
         ENVIRONMENT
     threads: jobs.threads("train_flow")
@@ -11,6 +11,6 @@ rule check_device:
         config_file=shorten_path(ROOT / "config.yaml"),
         config=lambda wildcards: json.dumps(config),  # in a text, Snakemake would replace `${NAME}`
     message:
-        "Check a device for the trainings of preset {plan.preset}"
+        "Check a device for the trainings of preset {resolved.preset}"
     shell:
         "exec nfpi --log {log:q} check-device --config-file {params.config_file:q} --config {params.config:q}"

@@ -1,4 +1,4 @@
-if plan.config.claims:
+if resolved.config.claims:
 
     rule judge_claims:
         """Judge the claims of the preset by the metrics of the runs that they compare."""

@@ -3,7 +3,7 @@ rule train_classifier:
     input:
         unpack(planning.inputs(TrainClassifier)),
     output:
-        **plan.outputs(TrainClassifier, CANDIDATE),
+        **resolved.layout.list_files(CANDIDATE, TrainClassifier.outputs),
     log:
         jobs.log("train_classifier", CANDIDATE),
     benchmark:
@@ -29,7 +29,7 @@ rule test_classifier:
     input:
         unpack(planning.inputs(TestClassifier)),
     output:
-        **plan.outputs(TestClassifier, GENERATED_CLASSIFIER),
+        **resolved.layout.list_files(GENERATED_CLASSIFIER, TestClassifier.outputs),
     log:
         jobs.log("test_classifier", GENERATED_CLASSIFIER),
     benchmark:
@@ -54,7 +54,7 @@ rule train_classifier_on_real:
     input:
         unpack(planning.inputs(TrainClassifier)),
     output:
-        **plan.outputs(TrainClassifier, TRAINED_CLASSIFIER),
+        **resolved.layout.list_files(TRAINED_CLASSIFIER, TrainClassifier.outputs),
     log:
         jobs.log("train_classifier", TRAINED_CLASSIFIER),
     benchmark:
@@ -79,7 +79,7 @@ rule test_classifier_on_real:
     input:
         unpack(planning.inputs(TestClassifier)),
     output:
-        **plan.outputs(TestClassifier, REAL_CLASSIFIER),
+        **resolved.layout.list_files(REAL_CLASSIFIER, TestClassifier.outputs),
     log:
         jobs.log("test_classifier", REAL_CLASSIFIER),
     benchmark:
@@ -104,7 +104,7 @@ rule measure_samples:
     input:
         unpack(planning.inputs(MeasureSamples)),
     output:
-        **plan.outputs(MeasureSamples, MEASURED_SAMPLES),
+        **resolved.layout.list_files(MEASURED_SAMPLES, MeasureSamples.outputs),
     log:
         jobs.log("measure_samples", MEASURED_SAMPLES),
     benchmark:

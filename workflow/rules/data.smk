@@ -3,7 +3,7 @@ rule prepare_data:
     input:
         unpack(planning.inputs(PrepareData)),
     output:
-        **plan.outputs(PrepareData, SPLITS),
+        **resolved.layout.list_files(SPLITS, PrepareData.outputs),
     log:
         jobs.log("prepare_data", SPLITS),
     benchmark:
@@ -30,7 +30,7 @@ rule encode_data:
     input:
         unpack(planning.inputs(EncodeData)),
     output:
-        **plan.outputs(EncodeData, SPLITS),
+        **resolved.layout.list_files(SPLITS, EncodeData.outputs),
     log:
         jobs.log("encode_data", SPLITS),
     benchmark:
@@ -56,7 +56,7 @@ rule extract_features:
     input:
         unpack(planning.inputs(ExtractFeatures)),
     output:
-        **plan.outputs(ExtractFeatures, SPLITS),
+        **resolved.layout.list_files(SPLITS, ExtractFeatures.outputs),
     log:
         jobs.log("extract_features", SPLITS),
     benchmark:
@@ -83,13 +83,13 @@ rule download_weights:
         unpack(planning.inputs(DownloadWeights)),
     output:
         **{
-            name: f"{plan.downloads}/{file}"
+            name: f"{resolved.downloads}/{file}"
             for name, file in DownloadWeights.get_output_files(model="{model}").items()
         },
     log:
-        f"{plan.downloads}/{{model}}.log",
+        f"{resolved.downloads}/{{model}}.log",
     benchmark:
-        f"{plan.downloads}/{{model}}.tsv"
+        f"{resolved.downloads}/{{model}}.tsv"
     wildcard_constraints:
         model=patterns.published_models(),
     priority: jobs.priority("prepare_data")

@@ -3,7 +3,7 @@ rule evaluate:
     input:
         unpack(planning.inputs(Evaluate)),
     output:
-        **plan.outputs(Evaluate, FLOW_RUN),
+        **resolved.layout.list_files(FLOW_RUN, Evaluate.outputs),
     log:
         jobs.log("evaluate", FLOW_RUN),
     benchmark:

@@ -1,4 +1,4 @@
-for name, figure in plan.config.figures.items():
+for name, figure in resolved.config.figures.items():
 
     rule:
         name:

@@ -3,7 +3,7 @@ rule import_model:
     input:
         unpack(planning.inputs(ImportModel)),
     output:
-        **plan.outputs(ImportModel, FLOW_RUN),
+        **resolved.layout.list_files(FLOW_RUN, ImportModel.outputs),
     log:
         jobs.log("import_model", FLOW_RUN),
     benchmark:
@@ -30,7 +30,7 @@ rule start_flow:
     input:
         unpack(planning.inputs(StartFlow)),
     output:
-        **plan.outputs(StartFlow, INITIAL),
+        **resolved.layout.list_files(INITIAL, StartFlow.outputs),
     log:
         jobs.log("start_flow", INITIAL),
     benchmark:
@@ -57,7 +57,7 @@ rule train_flow:
     input:
         unpack(planning.inputs(TrainFlow)),
     output:
-        **plan.outputs(TrainFlow, FLOW_RUN),
+        **resolved.layout.list_files(FLOW_RUN, TrainFlow.outputs),
     log:
         jobs.log("train_flow", FLOW_RUN),
     benchmark:

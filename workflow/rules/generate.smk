@@ -3,7 +3,7 @@ rule generate:
     input:
         unpack(planning.inputs(Generate)),
     output:
-        **plan.outputs(Generate, GENERATED),
+        **resolved.layout.list_files(GENERATED, Generate.outputs),
     log:
         jobs.log("generate", GENERATED),
     benchmark:

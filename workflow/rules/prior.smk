@@ -3,7 +3,7 @@ rule fit_prior:
     input:
         unpack(planning.inputs(FitPrior)),
     output:
-        **plan.outputs(FitPrior, FIT),
+        **resolved.layout.list_files(FIT, FitPrior.outputs),
     log:
         jobs.log("fit_prior", FIT),
     benchmark:
@@ -30,7 +30,7 @@ rule refit_prior:
     input:
         unpack(planning.inputs(RefitPrior)),
     output:
-        **plan.outputs(RefitPrior, FLOW_RUN),
+        **resolved.layout.list_files(FLOW_RUN, RefitPrior.outputs),
     log:
         jobs.log("refit_prior", FLOW_RUN),
     benchmark:

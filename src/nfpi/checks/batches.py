@@ -24,7 +24,7 @@ from nfpi.flows.registry import build_flow, describe_flow
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.results.tables.rows import list_tabled_runs
-from nfpi.runs import SPLITS, Layout
+from nfpi.runs import SPLITS
 from nfpi.runtime.device import make_device
 from nfpi.runtime.faults import describe_exhausted_memory, format_error
 from nfpi.training.batches import TrainingData
@@ -231,7 +231,7 @@ def _find_images(resolved: Resolved, dataset: str) -> Images | None:
     """Return the sizes of a data set: those of its prepared training images, or as known from its source."""
     config = resolved.config
     splits = config.splits_of(dataset, config.seeds[0])
-    folder = Path(Layout(resolved.results / resolved.preset).path(SPLITS, dataset=dataset, splits=splits))
+    folder = Path(resolved.layout.path(SPLITS, dataset=dataset, splits=splits))
     if not (folder / "train").is_dir():
         return Images.of(config.datasets[dataset])
     train = read_image_set(folder / "train", verify=False)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nfpi.classifiers.preprocessing import PUBLISHED, RGB, Preprocessing
-from nfpi.config.base import PositiveFloat, PositiveInt, Seed, Settings, Share, explain
+from nfpi.config.base import PositiveFloat, PositiveInt, Seed, Settings, Share
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.registry import Variant
 from nfpi.data.domain import Standardisation
@@ -203,8 +203,8 @@ def build_trained(
     """
     found = check_record(_Header, header, path, "a trained classifier")
     settings = {name: value for name, value in found.classifier.items() if name not in _INITIAL_WEIGHTS}
+    config = check_record(ClassifierConfig, settings, path, "the settings of a classifier")
     try:
-        config = ClassifierConfig.model_validate(settings)
         if config.image_size not in (None, found.size.image_size):
             raise ValueError(f"image_size: expected {found.size.image_size} as in size, received {config.image_size}")
         if config.normalization == "dataset" and found.normalization is None:
@@ -212,9 +212,6 @@ def build_trained(
         variant, size = CLASSIFIERS[config.model], tuple(found.size.model_dump().values())
         with torch.device("meta" if variant.extension is None else "cpu"):
             model = _build(variant, size, config.settings)
-    except ValidationError as error:
-        reason = explain(error)
-        raise FormatError(f"{path}: expected the settings of a classifier, received others ({reason})") from None
     except ValueError as error:
         raise FormatError(f"{path}: {error}") from None
     if variant.extension is None:  # sizes that contradict the weights are found before they could exhaust memory

@@ -72,11 +72,6 @@ class Cluster(Settings):
     options: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
     """further options of sbatch, in one line; quote values that contain special characters of a shell"""
 
-    def find_longest_runtime(self, has_gpu: bool) -> int | None:
-        """Return the maximum runtime in minutes of a job with or without GPUs; None: there is no limit."""
-        limits = [self.max_runtime] if self.max_runtime else []
-        return min([*limits, *([max(self.qos.values())] if self.qos and has_gpu else [])], default=None)
-
     def choose_qos(self, minutes: int) -> str | None:
         """Return the shortest QoS that a job of this length fits into."""
         return min((name for name in self.qos if self.qos[name] >= minutes), key=self.qos.__getitem__, default=None)
@@ -115,8 +110,8 @@ def compute_job_resources(
 def _compute_slurm_resources(
     stage: JobName, resources: Resources, cluster: Cluster, times: int
 ) -> dict[str, int | str | None]:
-    runtime = times * resources.runtime
-    runtime = min(runtime, cluster.find_longest_runtime(resources.gpu > 0) or runtime)
+    limits = (cluster.max_runtime, max(cluster.qos.values(), default=None) if resources.gpu else None)
+    runtime = min([times * resources.runtime, *filter(None, limits)])
     warning = f"--signal=TERM@{cluster.warn_seconds}" if stage in RESUMED and cluster.warn_seconds else ""
     requests: dict[str, int | str | None] = {
         "cpus_per_task": count_job_threads(resources, cluster),

@@ -167,8 +167,8 @@ _FASHION_MNIST = {"size": 28, "channels": 1, "classes": 10, "images": 60000}
 _CIFAR = {"published": True, "size": 32, "channels": 3, "images": 50000}
 SOURCES.register("digits", DatasetConfig, f"{_PUBLISHED}:load_digits", **_DIGITS)
 SOURCES.register("fashion_mnist", DatasetConfig, f"{_PUBLISHED}:load_fashion_mnist", **_FASHION_MNIST)
-SOURCES.register("cifar10", DatasetConfig, f"{_PUBLISHED}:load_cifar10", classes=10, **_CIFAR)
-SOURCES.register("cifar100", DatasetConfig, f"{_PUBLISHED}:load_cifar100", classes=100, **_CIFAR)
+SOURCES.register("cifar10", DatasetConfig, f"{_PUBLISHED}:load_cifar", classes=10, **_CIFAR)
+SOURCES.register("cifar100", DatasetConfig, f"{_PUBLISHED}:load_cifar", classes=100, **_CIFAR)
 SOURCES.register("features", DatasetConfig)
 SOURCES.register("arrays", DatasetConfig, "nfpi.data.sources.arrays:load_arrays")
 SOURCES.register("imagefolder", DatasetConfig, "nfpi.data.sources.imagefolder:load_imagefolder")

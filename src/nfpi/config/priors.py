@@ -182,21 +182,14 @@ class GradientDescentConfig(_WeightedSettings, GradientDescentSettings):
         return self.learning_rate + (self.final_learning_rate - self.learning_rate) * share
 
 
-PRIORS.register(
-    "fixed_point",
-    FixedPointSettings,
-    "nfpi.priors.fixed_point:fit_prior",
-    uses_weight=True,
-    learned=False,
-    keeps_initial_at_zero=True,
-)
+_FIXED_POINT = {"uses_weight": True, "keeps_initial_at_zero": True}
+PRIORS.register("fixed_point", FixedPointSettings, "nfpi.priors.fixed_point:fit_prior", learned=False, **_FIXED_POINT)
 PRIORS.register(
     "repeated_fixed_point",
     RepeatedFixedPointSettings,
     "nfpi.priors.repeated_fixed_point:make_learner",
-    uses_weight=True,
     learned=True,
-    keeps_initial_at_zero=True,
+    **_FIXED_POINT,
 )
 PRIORS.register(
     "gradient_descent",

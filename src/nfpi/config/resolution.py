@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from nfpi.config.claims import DIVERGENCE, has_rows
 from nfpi.config.extensions import load_extensions
 from nfpi.config.metrics import metric
 from nfpi.config.settings import ALL_INHERITED, REMOVABLE, Config, merge
+from nfpi.runs import Layout
 
 
 class _Choice(Settings):
@@ -50,7 +52,7 @@ class SettingsFile(_Choice, Config):
 
 @dataclass(frozen=True)
 class Resolved:
-    """Settings of one call of the workflow.
+    """Settings of one call of the workflow, and the paths that follow from them.
 
     Attributes:
         preset: name of the preset.
@@ -63,6 +65,16 @@ class Resolved:
     results: Path
     config: Config
     file: Path | None = None
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Paths of the results of the preset."""
+        return Layout(self.results / self.preset)
+
+    @property
+    def downloads(self) -> str:
+        """Folder of downloads, which all presets share."""
+        return f"{self.results.as_posix()}/downloads"
 
 
 def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | None = None) -> Resolved:

@@ -220,7 +220,7 @@ def assign_splits(
         if split not in splits:
             train = splits["train"][1]
             where = f"{name}: {split}_fraction"
-            kept, held_out = _hold_out(where, labels["train"][train], fraction, config.split_seed)
+            kept, held_out = hold_out(where, labels["train"][train], fraction, config.split_seed)
             splits["train"], splits[split] = ("train", train[kept]), ("train", train[held_out])
     if config.refit:
         splits[MAY_BE_EMPTY] = ("train", np.empty(0, np.int64))
@@ -237,8 +237,18 @@ def assign_splits(
     return splits
 
 
-def _hold_out(where: str, labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split indices into kept and held-out ones, both sorted; class shares are exact to within one image."""
+def hold_out(where: str, labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split indices into kept and held-out ones, both sorted; class shares are exact to within one image.
+
+    Args:
+        where: name of the setting, for the error message.
+        labels: (N,).
+        fraction: share of the images to hold out.
+        seed: below 2³².
+
+    Raises:
+        DataError: the images are too few, or the fraction is no share of them.
+    """
     from sklearn.model_selection import train_test_split  # slow to import, also where a source is registered
 
     try:
@@ -246,7 +256,7 @@ def _hold_out(where: str, labels: np.ndarray, fraction: float, seed: int) -> tup
             np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed
         )
     except ValueError as error:  # too few images
-        raise DataError(f"{where}: {error}") from None
+        raise DataError(f"{where}: expected a share of images to hold out, received {fraction:g} ({error})") from None
     return np.sort(kept), np.sort(held_out)
 
 

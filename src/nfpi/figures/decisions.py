@@ -61,10 +61,6 @@ class DecisionsFigure(RunFigure):
         folders = [layout.of(replace(run, seed=seed)) for run in runs for seed in config.seeds]
         return {"predictions": [f"{folder}/{PREDICTIONS_FILE}" for folder in folders]}
 
-    def list_labels(self) -> list[str]:
-        """Return the label of each curve."""
-        return [f"λ = {format_weight_label(weight)}" for weight in self.lambdas] + list(self.classifiers)
-
 
 @register_figure("decisions", DecisionsFigure)
 def draw(settings: DecisionsFigure, inputs: FigureInputs) -> Drawn:
@@ -75,7 +71,8 @@ def draw(settings: DecisionsFigure, inputs: FigureInputs) -> Drawn:
     """
     from nfpi.results.recorded.predictions import read_predictions
 
-    labels, paths = settings.list_labels(), inputs.files["predictions"]
+    labels = [*(f"λ = {format_weight_label(weight)}" for weight in settings.lambdas), *settings.classifiers]
+    paths = inputs.files["predictions"]
     seeds = len(paths) // len(labels)
     found = {
         label: [read_predictions(path) for path in paths[index * seeds : (index + 1) * seeds]]

@@ -81,13 +81,7 @@ def sample_grid(model: ClassConditionalFlow, temperatures: Sequence[float], clas
     rows = []
     for temperature in temperatures:
         ((images, _),) = sample_images(
-            model.flow,
-            model.prior,
-            labels,
-            temperature=temperature,
-            seed=model.seed,
-            batch_size=len(labels),
-            domain=model.domain,
+            model.flow, model.prior, labels, temperature=temperature, seed=model.seed, domain=model.domain
         )
         rows.append(images.unflatten(0, (noises, num_classes)))
     return to_pixels(torch.cat(rows), model.data, model.device)

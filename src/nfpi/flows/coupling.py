@@ -181,9 +181,7 @@ class SeriesCoupling(_BoundedCoupling):
             call, as in evaluation mode.
     """
 
-    def __init__(self, channels: int, hidden_channels: int, num_blocks: int, initialization: str = "normal") -> None:
-        super().__init__(channels, hidden_channels, num_blocks, initialization)
-        self.held_bound: float | None = None
+    held_bound: float | None = None
 
     def bound_entries(self) -> float:
         """Return a bound of |S_ij|, or of the entries of W₁ and W₂ if S is of low rank, as a Python float."""

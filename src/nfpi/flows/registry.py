@@ -7,10 +7,10 @@ from inspect import isabstract
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import Tensor
 
-from nfpi.config.base import ConfigError, PositiveInt, Settings, explain
+from nfpi.config.base import ConfigError, PositiveInt, Settings
 from nfpi.config.flows import FLOWS, FlowBlock
 from nfpi.flows.bijection import ImageFlow, skip_initialization
 from nfpi.flows.check import FlowError
@@ -105,10 +105,7 @@ def build_flow(
 @standard_defaults()
 def _build(description: Mapping[str, Any]) -> ImageFlow:
     variant = FLOWS[description["kind"]]
-    try:
-        settings = variant.settings.model_validate(description["settings"])
-    except ValidationError as error:
-        raise ValueError(explain(error)) from None
+    settings = check_record(variant.settings, description["settings"], None, "the settings of a flow")
     shape = tuple(description["shape"])
     flow: ImageFlow = variant.build(shape, settings)
     if not isinstance(flow, ImageFlow):
@@ -144,11 +141,7 @@ def check_description(description: object, path: Path | None) -> None:
             "nfpi --extensions my_flow.py …"
         )
         raise ConfigError(f"{prefix}{error}; {advice}") from None
-    try:
-        variant.settings.model_validate(found.settings)
-    except ValidationError as error:
-        reason = explain(error)
-        raise FormatError(f"{prefix}expected the settings of a flow, received others ({reason})") from None
+    check_record(variant.settings, found.settings, path, "the settings of a flow")
 
 
 def _require_possible(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
@@ -268,9 +269,11 @@ class ClassConditionalFlow:
             ValueError: the metrics are not those of :meth:`evaluate`, or :meth:`from_pretrained` would refuse the
                 model; nothing is written.
         """
-        from nfpi.model.hub import save_with_card
+        from nfpi.model.hub import make_card, write_card
 
-        save_with_card(self, Path(save_directory), metrics, license)
+        card = make_card(self, metrics, license)
+        self.write(save_directory)
+        write_card(card, Path(save_directory))
 
     def push_to_hub(
         self,
@@ -293,9 +296,14 @@ class ClassConditionalFlow:
         Returns:
             URL of the commit.
         """
-        from nfpi.model.hub import push_model
+        from huggingface_hub import HfApi
 
-        return push_model(self, repo_id, metrics, license, private, token, **options)
+        hub = HfApi(token=token)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, metrics=metrics, license=license)
+            created = hub.create_repo(repo_id, private=private, exist_ok=True)  # a name without owner gets one
+            url: str = hub.upload_folder(repo_id=created.repo_id, folder_path=folder, **options)
+            return url
 
     # ---- what the model is ----------------------------------------------------------------------------------
 

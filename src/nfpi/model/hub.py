@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import HfApi, ModelCard, ModelCardData, snapshot_download
+from huggingface_hub import ModelCard, ModelCardData, snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
 
 from nfpi.config.metrics import MISMATCH_LIMIT, metric
@@ -29,12 +28,8 @@ _METRICS_ON_CARD = ("nf_acc", "bits_per_dim", "ece", "worst_class_acc")
 logger = logging.getLogger(__name__)
 
 
-def save_with_card(
-    model: ClassConditionalFlow, folder: Path, metrics: Mapping[str, Any] | None, license: str | None
-) -> None:
-    """Write a model and its card into a folder, see :meth:`nfpi.ClassConditionalFlow.save_pretrained`."""
-    card = make_card(model, metrics, license)
-    model.write(folder)
+def write_card(card: ModelCard, folder: Path) -> None:
+    """Write the card of a model into its folder; one that is there is kept, with a warning."""
     if (folder / CARD).exists():
         logger.warning("%s: kept, as it may have been edited; delete it and save again for a new card", folder / CARD)
     else:
@@ -70,24 +65,6 @@ def make_card(model: ClassConditionalFlow, metrics: Mapping[str, Any] | None, li
         rows=[_format_metrics(split, values) for split, values in splits.items() if values],
     )
     return card
-
-
-def push_model(
-    model: ClassConditionalFlow,
-    repo_id: str,
-    metrics: Mapping[str, Any] | None,
-    license: str | None,
-    private: bool | None,
-    token: str | bool | None,
-    **options: Any,
-) -> str:
-    """Upload a model, see :meth:`nfpi.ClassConditionalFlow.push_to_hub`; returns the URL of the commit."""
-    hub = HfApi(token=token)
-    with TemporaryDirectory() as folder:
-        save_with_card(model, Path(folder), metrics, license)
-        created = hub.create_repo(repo_id, private=private, exist_ok=True)  # a name without owner gets one
-        url: str = hub.upload_folder(repo_id=created.repo_id, folder_path=folder, **options)
-        return url
 
 
 def download_model(name: str, **options: Any) -> Path:

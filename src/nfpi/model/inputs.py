@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from nfpi.data.domain import describe_elements
 from nfpi.data.image_files import GREY_MODES, convert_to_rgb, find_images, read_images, read_images_of_one_size
+from nfpi.data.prepare import hold_out
 from nfpi.data.sources.imagefolder import find_labelled_images, read_image_folder
 from nfpi.data.store import ImageSet
 
@@ -381,7 +382,7 @@ def make_sets(
         if not isinstance(validation, float | int):
             expected = "a share of the images, a folder, a data set or (images, labels)"
             raise ValueError(f"validation: expected {expected}, received {type(validation).__name__}")
-        kept, left = _split(indices, float(validation), seed)
+        kept, left = hold_out("validation", indices, float(validation), seed % 2**32)
         held_out = ImageSet(array[left], indices[left], meta)
         array, indices = array[kept], indices[kept]
     counts = np.bincount(indices, minlength=len(names))
@@ -406,15 +407,3 @@ def choose_class_names(labels: Labels) -> list[str]:
         return sorted(set(map(str, found.ravel().tolist())))
     # K classes need K images or more; larger indices are refused with the labels
     return [str(index) for index in range(min(int(found.max(initial=0)) + 1, found.size))]
-
-
-def _split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split the positions of images into kept and held-out ones, both sorted, stratified by class."""
-    from sklearn.model_selection import train_test_split
-
-    try:
-        parts = train_test_split(np.arange(len(labels)), test_size=share, stratify=labels, random_state=seed % 2**32)
-    except ValueError as error:
-        raise ValueError(f"validation: expected a share of images to hold out, received {share:g} ({error})") from None
-    kept, left = map(np.sort, parts)
-    return kept, left

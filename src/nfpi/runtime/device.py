@@ -268,11 +268,7 @@ def _find_compiler_fault(device: torch.device) -> str | None:
     The backend needs a C++ compiler for CPUs, and Triton with a C compiler for GPUs.
     """
     try:
-        torch.compile(_compute_trivially, backend=_BACKEND)(torch.ones(16, device=device))
+        torch.compile(lambda x: x.sin() + 1, backend=_BACKEND)(torch.ones(16, device=device))
     except Exception as error:
         return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return None
-
-
-def _compute_trivially(x: Tensor) -> Tensor:
-    return x.sin() + 1

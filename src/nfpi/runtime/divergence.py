@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +38,7 @@ class _Diverged(Record):
     diverged: _Divergence
 
 
+@dataclass(eq=False, repr=False)
 class Diverged(ArithmeticError):
     """A fit or a training diverged: a quantity is no longer finite, or no longer positive (definite).
 
@@ -50,17 +52,13 @@ class Diverged(ArithmeticError):
         message: error message of a training, in one line.
     """
 
-    def __init__(
-        self, iteration: int, class_index: int | None, quantity: str, weight: float | None, message: str = ""
-    ) -> None:
-        super().__init__(iteration, class_index, quantity, weight)
-        self.relative_weight: float | None = None
-        self.context: dict[str, Any] = {}
-        self.iteration = iteration
-        self.class_index = class_index
-        self.quantity = quantity
-        self.weight = weight
-        self.message = message
+    iteration: int
+    class_index: int | None
+    quantity: str
+    weight: float | None
+    message: str = ""
+    relative_weight: float | None = None
+    context: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         if self.message or self.weight is None:
@@ -112,9 +110,7 @@ def raise_divergence(content: Mapping[str, Any], path: Path) -> None:
     if "diverged" not in content:
         return
     record = check_record(_Diverged, content, path, "a divergence").diverged
-    fault = Diverged(record.iteration, record.class_index, record.quantity, record.weight, record.message)
-    fault.context, fault.relative_weight = record.context, record.relative_weight
-    raise fault
+    raise Diverged(**vars(record))
 
 
 def raise_if_marked(path: Path) -> None:

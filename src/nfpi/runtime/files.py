@@ -6,35 +6,12 @@ import glob
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 
 _waiting: ContextVar[list[tuple[Path, Path]] | None] = ContextVar("waiting", default=None)
-_afterwards: ContextVar[list[Callable[[], None]] | None] = ContextVar("afterwards", default=None)
-
-
-@contextmanager
-def committing() -> Iterator[None]:
-    """Run the actions of :func:`run_after_commit` when the block ends; after an error, they are dropped."""
-    actions: list[Callable[[], None]] = []
-    token = _afterwards.set(actions)
-    try:
-        yield
-        for action in actions:
-            action()
-    finally:
-        _afterwards.reset(token)
-
-
-def run_after_commit(action: Callable[[], None]) -> None:
-    """Run an action once the outputs of the running stage are committed; immediately if no stage runs."""
-    actions = _afterwards.get()
-    if actions is None:
-        action()
-    else:
-        actions.append(action)
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes | bytearray) -> Path:

@@ -14,8 +14,6 @@ from nfpi.results.recorded.csv_files import write_log
 from nfpi.results.recorded.records import write_metrics
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
-from nfpi.runtime.files import run_after_commit
-from nfpi.runtime.job_log import is_first_process
 from nfpi.stages.base import Stage
 from nfpi.stages.jobs import Needs, Planned, Wildcards
 from nfpi.stages.prepare_data import list_meta_files, need_splits
@@ -34,7 +32,7 @@ class TrainingStage(Stage):
 
     @contextmanager
     def resuming(self, minutes: float, weight: float | None = None, **context: Any) -> Iterator[Checkpoints]:
-        """Provide the checkpoints of a training, and remove them once the outputs of the stage are complete.
+        """Provide the checkpoints of a training; if it diverges, add properties of the run to the fault.
 
         Args:
             minutes: time between two checkpoints.
@@ -43,16 +41,17 @@ class TrainingStage(Stage):
         """
         from nfpi.runtime.checkpoints import Checkpoints
 
-        checkpoints = Checkpoints(self.output, self.resume_key, minutes)
         try:
-            yield checkpoints
+            yield Checkpoints(self.output, self.resume_key, minutes)
         except TrainingDiverged as fault:
             fault.weight, fault.context = weight, context
-            if is_first_process():
-                run_after_commit(checkpoints.clear)  # trained again, it would diverge again
             raise
-        if is_first_process():
-            run_after_commit(checkpoints.clear)
+
+    def finish(self) -> None:
+        """Remove the checkpoints, also those of a training that diverged: trained again, it would diverge again."""
+        from nfpi.runtime.checkpoints import Checkpoints
+
+        Checkpoints(self.output, self.resume_key).clear()
 
     def record_divergence(self, fault: Diverged) -> None:
         """Write the log of a training that diverged, and other outputs that record the divergence."""

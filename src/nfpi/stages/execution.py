@@ -9,7 +9,7 @@ from nfpi.config.extensions import list_loaded_digests
 from nfpi.runs import Run
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.divergence import Diverged
-from nfpi.runtime.files import committing, remove_remains, require_writable, written_together
+from nfpi.runtime.files import remove_remains, require_writable, written_together
 from nfpi.runtime.job_log import is_first_process, print_line, writes_log
 from nfpi.runtime.locks import locked
 from nfpi.runtime.manifests import ManifestError, find_faults, write_manifest
@@ -48,7 +48,7 @@ def _run_stage(stage: Stage) -> None:
         raise ConfigError("--extensions: expected the files with the digests in `code`, received changed ones")
     require_writable(stage.output)
     announce = (lambda line: print_line(f"nfpi: {line}")) if writes_log() else None
-    with locked(stage.lock, stage.command, announce) as has_waited, committing():
+    with locked(stage.lock, stage.command, announce) as has_waited:
         for path in stage.list_output_paths():
             remove_remains(path)
         if has_waited and stage.key and _is_made(stage):

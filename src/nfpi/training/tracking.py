@@ -101,13 +101,7 @@ def _write_samples(path: Path, state: TrainingState, prior: GaussianPrior, data:
     labels = balanced_labels(min(prior.num_classes, _MAX_CLASSES), _PER_CLASS)
     try:
         ((images, _),) = sample_images(
-            state.averaged_flow,
-            prior,
-            labels,
-            temperature=1.0,
-            seed=state.seed,
-            batch_size=len(labels),
-            domain=data.domain,
+            state.averaged_flow, prior, labels, temperature=1.0, seed=state.seed, domain=data.domain
         )
     except NOT_FINITE as error:  # the inverse may overflow even if the flow is trained well
         logger.warning("epoch %d: no samples (%s)", len(state.log), error)

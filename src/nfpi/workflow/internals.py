@@ -49,7 +49,7 @@ def prepare_submission(workflow: Any, jobs: Jobs) -> None:
     Raises:
         ConfigError: jobs are submitted to a cluster, and --configfile replaces the settings of the profile.
     """
-    if jobs.plan.config.cluster:
+    if jobs.resolved.config.cluster:
         make_executor_wait()
         for rule in workflow.rules:
             if rule.message and rule.name not in workflow._localrules:

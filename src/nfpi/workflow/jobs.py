@@ -10,30 +10,30 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from nfpi.config.cluster import JOB_NAMES, JobName, Resources, compute_job_resources, count_job_threads
+from nfpi.config.resolution import Resolved
 from nfpi.runs import BENCHMARKS_FOLDER, LOGS_FOLDER
 from nfpi.runtime.allocation import CHOICE, HIDING, VISIBLE
 from nfpi.runtime.job_log import LOG_SUFFIX
 from nfpi.stages.jobs import Wildcards
-from nfpi.workflow.plan import Plan
 
 
 @dataclass(frozen=True)
 class Jobs:
     """Values of the directives `log`, `benchmark`, `threads` and `resources` of the rules, and related ones."""
 
-    plan: Plan
+    resolved: Resolved
 
     def log(self, name: str, template: str) -> str:
         """Return the path of the log of the job `name` that writes the folder `template`."""
-        return self.plan.layout.mirror_path(self.plan.fill_path(template), LOGS_FOLDER, f"{name}{LOG_SUFFIX}")
+        return self.resolved.layout.path(f"{LOGS_FOLDER}/{template}/{name}{LOG_SUFFIX}")
 
     def benchmark(self, name: str, template: str) -> str:
         """Return the path where Snakemake records time and memory of the job `name` that writes `template`."""
-        return self.plan.layout.mirror_path(self.plan.fill_path(template), BENCHMARKS_FOLDER, f"{name}.tsv")
+        return self.resolved.layout.path(f"{BENCHMARKS_FOLDER}/{template}/{name}.tsv")
 
     def threads(self, name: JobName) -> int:
         """Return the threads of a job; Snakemake sets OMP_NUM_THREADS to them, or to the available cores if fewer."""
-        return count_job_threads(self._get_resources(name), self.plan.config.cluster)
+        return count_job_threads(self._get_resources(name), self.resolved.config.cluster)
 
     def priority(self, name: JobName) -> int:
         """Return the priority of a job among those that are ready: the higher, the longer the chain after it.
@@ -56,7 +56,7 @@ class Jobs:
             **changes: values that replace those in `resources:`.
         """
         resources = self._get_resources(name).model_copy(update=changes)
-        cluster = self.plan.config.cluster
+        cluster = self.resolved.config.cluster
 
         def make_resource(kind: str) -> Callable[[Wildcards, int], int | str]:
             return lambda wildcards, attempt: compute_job_resources(name, resources, cluster, attempt)[kind]
@@ -69,13 +69,13 @@ class Jobs:
         Args:
             resources: names of the rule's resources.
         """
-        cluster = self.plan.config.cluster
+        cluster = self.resolved.config.cluster
         omitted = {"local_gpu", "gpu", "tmpdir"} | (set() if cluster is not None and cluster.ask_memory else {"mem_mb"})
         kinds = [kind for kind in resources if not kind.startswith("_") and kind not in omitted]
         return " ".join(f"{kind}={{resources.{kind}}}" for kind in kinds)
 
     def _get_resources(self, name: JobName) -> Resources:
-        return self.plan.config.resources.get(name, Resources())
+        return self.resolved.config.resources.get(name, Resources())
 
 
 def has_gpu() -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nfpi.config.base import ConfigError
+from nfpi.config.resolution import Resolved
 from nfpi.results.recorded.calls import read_keys
 from nfpi.runs import OWN
 from nfpi.runtime.chains import Chain
@@ -26,7 +27,6 @@ from nfpi.runtime.manifests import Manifest, ManifestError
 from nfpi.stages.base import Stage
 from nfpi.stages.jobs import Job, Need, Planned, Wildcards
 from nfpi.stages.keys import Keys, SettingsKeys
-from nfpi.workflow.plan import Plan
 
 _LONGEST_VALUE = 100
 """characters of a value in a list of changes"""
@@ -44,7 +44,7 @@ class Planning:
         force: lets Snakemake run the job with an output of this path; None: this is the process of a job.
     """
 
-    plan: Plan
+    resolved: Resolved
     reference: Path
     force: Callable[[str], None] | None = None
     _chain: SettingsKeys = field(default_factory=SettingsKeys, repr=False)
@@ -55,21 +55,21 @@ class Planning:
     @cached_property
     def planned(self) -> Planned:
         """The settings from which stages select the options of a job."""
-        return Planned(self.plan.config, self.plan.layout.root, self.reference)
+        return Planned(self.resolved.config, self.resolved.layout.root, self.reference)
 
     @cached_property
     def keys(self) -> Keys:
         """The keys that products should have."""
-        return self._chain.plan(self.planned, Path(self.plan.downloads))
+        return self._chain.plan(self.planned, Path(self.resolved.downloads))
 
     @cached_property
     def _recorded_keys(self) -> dict[str, str]:
-        return read_keys(self.plan.layout.root)
+        return read_keys(self.resolved.layout.root)
 
     @property
     def extensions(self) -> list[str]:
         """Options that load the user's files."""
-        return [text for file in self.plan.config.extensions for text in ("--extensions", file.as_posix())]
+        return [text for file in self.resolved.config.extensions for text in ("--extensions", file.as_posix())]
 
     def inputs(self, stage: type[Stage], **values: str) -> Callable[[Wildcards], dict[str, list[str]]]:
         """Return the input function of a rule, as in `input: unpack(planning.inputs(TrainFlow))`.
@@ -124,7 +124,7 @@ class Planning:
         if "weight" not in values:
             return ""
         dataset, prior, weight = values["dataset"], values.get("prior", OWN), values["weight"]
-        relative = self.plan.config.find_relative_weight(dataset, prior, float(weight))
+        relative = self.resolved.config.find_relative_weight(dataset, prior, float(weight))
         return f"λ = {weight}" + (f" (s₀ = {relative:.2g})" if relative else "")
 
     def check(self) -> None:

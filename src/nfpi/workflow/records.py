@@ -17,6 +17,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from nfpi.config.base import ConfigError
+from nfpi.config.resolution import Resolved
 from nfpi.config.settings import Config
 from nfpi.results.recorded.calls import StoredSettings, write_keys, write_planned, write_settings
 from nfpi.results.tables.rows import list_claimed_runs, list_table_rows
@@ -25,8 +26,8 @@ from nfpi.runtime.faults import format_error
 from nfpi.runtime.files import require_writable, write_atomically
 from nfpi.runtime.locks import acquire
 from nfpi.stages.keys import SettingsKeys
-from nfpi.workflow.plan import CLAIMS, Plan, Targets, shorten_path
 from nfpi.workflow.planning import Planning
+from nfpi.workflow.targets import CLAIMS, Targets, shorten_path
 from nfpi.workflow.terminal import OURS
 
 _LOCK = ".snakemake.lock"
@@ -45,7 +46,7 @@ def lock_results(root: Path) -> None:
     atexit.register(lock.release)
 
 
-def check_preset_file(plan: Plan) -> None:
+def check_preset_file(resolved: Resolved) -> None:
     """Check that the results of a preset are not those of another file of this name.
 
     A file that is gone was moved or renamed, and one with equal text is taken for a copy, although relative paths in it
@@ -54,37 +55,37 @@ def check_preset_file(plan: Plan) -> None:
     Raises:
         ConfigError: the results are those of another file.
     """
-    file, recorded = plan.resolved.file, _read_preset_file(plan)
+    file, recorded = resolved.file, _read_preset_file(resolved)
     if file is not None and recorded is not None and recorded[1] != file.read_bytes():
         raise ConfigError(
-            f"{plan.layout.root}: expected preset {shorten_path(recorded[0])}, whose results these are, received "
+            f"{resolved.layout.root}: expected preset {shorten_path(recorded[0])}, whose results these are, received "
             f"{shorten_path(file)}: rename one of them, or set another folder by --config results=FOLDER"
         )
 
 
-def record_preset_file(plan: Plan) -> None:
+def record_preset_file(resolved: Resolved) -> None:
     """Record the file of the preset; one that is recorded and still exists is kept."""
-    root, file = plan.layout.root, plan.resolved.file
-    if file is not None and _read_preset_file(plan) is None:
+    root, file = resolved.layout.root, resolved.file
+    if file is not None and _read_preset_file(resolved) is None:
         write_atomically(root / PRESET_FILE, Path(os.path.relpath(file, root.resolve())).as_posix())
 
 
-def record_call(plan: Plan, requested: Collection[str], keys: Mapping[str, str]) -> None:
+def record_call(resolved: Resolved, requested: Collection[str], keys: Mapping[str, str]) -> None:
     """Write settings and keys of the call, and for `nfpi status` the runs behind requested tables, figures and claims.
 
     Args:
-        plan: settings and paths of the call.
+        resolved: settings and paths of the call.
         requested: targets of the call; empty: all. If none of them is a table, the figure of a table or the claims, the
             list of an earlier call is kept.
         keys: keys of the products, by the paths of their manifests below results/{preset}.
     """
-    write_keys(plan.layout.root, keys)
-    write_settings(plan.layout.root, StoredSettings.of(plan.preset, plan.config))
-    names = list_requested_tables(plan.config, requested)
-    runs = [run for name in names for row in list_table_rows(plan.config, name) for run in row.runs]
-    runs += list_claimed_runs(plan.config) if CLAIMS in requested else []
+    write_keys(resolved.layout.root, keys)
+    write_settings(resolved.layout.root, StoredSettings.of(resolved.preset, resolved.config))
+    names = list_requested_tables(resolved.config, requested)
+    runs = [run for name in names for row in list_table_rows(resolved.config, name) for run in row.runs]
+    runs += list_claimed_runs(resolved.config) if CLAIMS in requested else []
     if runs:
-        write_planned(plan.layout.root, runs)
+        write_planned(resolved.layout.root, runs)
 
 
 def describe_present_results(planning: Planning, targets: Targets, requested: Collection[str], is_dry_run: bool) -> str:
@@ -94,8 +95,8 @@ def describe_present_results(planning: Planning, targets: Targets, requested: Co
         ConfigError: see :meth:`nfpi.workflow.planning.Planning.check`.
     """
     planning.check()
-    if planning.plan.layout.root.is_dir() and not is_dry_run:
-        record_call(planning.plan, requested, planning.keys.known)
+    if planning.resolved.layout.root.is_dir() and not is_dry_run:
+        record_call(planning.resolved, requested, planning.keys.known)
     return targets.describe(requested)
 
 
@@ -108,16 +109,16 @@ def list_requested_tables(config: Config, requested: Collection[str]) -> list[st
     ]
 
 
-def write_page_at_end(logger: logging.Logger, plan: Plan) -> None:
+def write_page_at_end(logger: logging.Logger, resolved: Resolved) -> None:
     """Write the page of the preset from the present results and print its path.
 
     No job depends on the page: an error is one line, and does not change how the call ends.
 
     Args:
         logger: Snakemake's logger.
-        plan: settings and paths of the call.
+        resolved: settings and paths of the call.
     """
-    root = plan.layout.root
+    root = resolved.layout.root
     if not root.is_dir():
         return
     try:
@@ -128,11 +129,11 @@ def write_page_at_end(logger: logging.Logger, plan: Plan) -> None:
         logger.error(f"The page of results was not written: {format_error(error)}", extra=OURS)
 
 
-def _read_preset_file(plan: Plan) -> tuple[Path, bytes] | None:
+def _read_preset_file(resolved: Resolved) -> tuple[Path, bytes] | None:
     """Return the recorded file and its contents; None if it is missing, unreadable or has another name."""
-    root = plan.layout.root.resolve()
+    root = resolved.layout.root.resolve()
     try:
         file = (root / (root / PRESET_FILE).read_text(encoding="utf-8")).resolve()
-        return (file, file.read_bytes()) if file.stem == plan.preset and file.is_file() else None
+        return (file, file.read_bytes()) if file.stem == resolved.preset and file.is_file() else None
     except (OSError, ValueError):
         return None

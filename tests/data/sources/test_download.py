@@ -9,10 +9,10 @@ from torchvision.datasets import CIFAR100, FashionMNIST
 
 from nfpi.config.datasets import DatasetConfig
 from nfpi.data import DataError
-from nfpi.data.sources.published import load_cifar100, load_fashion_mnist
+from nfpi.data.sources.published import load_cifar, load_fashion_mnist
 
 CASES = {
-    CIFAR100: (load_cifar100, "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"),
+    CIFAR100: (load_cifar, "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"),
     FashionMNIST: (load_fashion_mnist, FashionMNIST.mirrors[0]),
 }
 
@@ -25,7 +25,7 @@ def test_a_failed_download_names_the_address_the_reason_and_the_setting(kind, tm
     monkeypatch.setattr(kind, "download", fail)
     load, address = CASES[kind]
     with pytest.raises(DataError) as error:
-        load(DatasetConfig(), tmp_path)
+        load(DatasetConfig(source="cifar100"), tmp_path)
     line = str(error.value)
     assert all(part in line for part in (address, "no network", "`folder:`"))
     assert "\n" not in line

@@ -266,8 +266,8 @@ def test_what_is_unknown_needs_an_unknown_number():
     assert compute_seeds_needed(NAN, 1.0) is None
     assert compute_seeds_needed(1.0, NAN) is None
     assert compute_seeds_needed(1.0, 0.0) is None
-    with pytest.raises(ValueError, match="0 < level < power < 1"):
-        compute_seeds_needed(1.0, 1.0, power=1.0)
+    with pytest.raises(ValueError, match=r"0 < level < 0\.8"):
+        compute_seeds_needed(1.0, 1.0, level=0.9)
 
 
 def test_the_interval_of_a_standard_deviation_is_that_of_tables_of_chi_squared():

@@ -6,7 +6,7 @@ import gzip
 import logging
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from nfpi.config.datasets import DataError, DatasetConfig
 from nfpi.data.prepare import SourceImages
 from nfpi.runtime.faults import format_error
 from nfpi.runtime.locks import locked
-
-if TYPE_CHECKING:
-    from torchvision.datasets import CIFAR10  # takes as long to import as torch
 
 logger = logging.getLogger(__name__)
 
@@ -56,29 +53,19 @@ def load_fashion_mnist(config: DatasetConfig, download_folder: Path) -> SourceIm
     return SourceImages(list(FashionMNIST.classes), splits)
 
 
-def load_cifar10(config: DatasetConfig, download_folder: Path) -> SourceImages:
-    """Load CIFAR10; see :func:`_load_cifar`."""
-    from torchvision.datasets import CIFAR10
+def load_cifar(config: DatasetConfig, download_folder: Path) -> SourceImages:
+    """Load CIFAR10 or CIFAR100 (its 100 fine classes), whichever the source names.
 
-    return _load_cifar(CIFAR10, config.folder, download_folder)
-
-
-def load_cifar100(config: DatasetConfig, download_folder: Path) -> SourceImages:
-    """Load CIFAR100 with its 100 fine classes; see :func:`_load_cifar`."""
-    from torchvision.datasets import CIFAR100
-
-    return _load_cifar(CIFAR100, config.folder, download_folder)
-
-
-def _load_cifar(kind: type[CIFAR10], folder: Path | None, download_folder: Path) -> SourceImages:
-    """Load the published splits (Krizhevsky, 2009): 50 000 + 10 000 colour images of 32×32 pixels.
-
-    The files are pickles; torchvision verifies their known md5 before opening them.
+    The published splits (Krizhevsky, 2009) are 50 000 + 10 000 colour images of 32×32 pixels. The files are pickles;
+    torchvision verifies their known md5 before opening them.
 
     Raises:
         DataError: a file is missing or damaged, or could not be downloaded.
     """
-    folder = folder or _download(kind, download_folder)
+    from torchvision import datasets  # takes as long to import as torch
+
+    kind = getattr(datasets, config.source.upper())
+    folder = config.folder or _download(kind, download_folder)
     try:
         train, test = kind(folder, train=True), kind(folder, train=False)
     except (OSError, RuntimeError):

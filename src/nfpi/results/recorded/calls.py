@@ -183,14 +183,12 @@ def find_roots(results: Path) -> list[Path]:
     Raises:
         FileNotFoundError: there are none.
     """
-    roots = [folder for folder in (results, *sorted(results.glob("*"))) if _is_root(folder)]
+    signs = (LOGS_FOLDER, SETTINGS_FILE, PLANNED_FILE)
+    folders = (results, *sorted(results.glob("*")))
+    roots = [folder for folder in folders if any((folder / name).exists() for name in signs)]
     if not roots:
         raise FileNotFoundError(f"{results}: expected results, or a folder of them, received none")
     return roots[:1] if roots[0] == results else roots
-
-
-def _is_root(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (LOGS_FOLDER, SETTINGS_FILE, PLANNED_FILE))
 
 
 def read_progress(root: Path, chain: Chain | None = None) -> list[Progress]:

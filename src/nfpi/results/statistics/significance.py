@@ -3,8 +3,7 @@
 All comparisons are paired: both sides have the same seeds (with the same split, initial weights and order of images)
 and the same test images. Differences are first − second, in the metric's unit. If the seeds draw their splits from the
 same images, their differences are correlated, for which the paired t test is corrected (Nadeau and Bengio, 2003). scipy
-and statsmodels are imported where they are used, since their import takes longer than making a table without
-comparisons.
+is imported where it is used, since its import takes longer than making a table without comparisons.
 """
 
 from __future__ import annotations
@@ -20,6 +19,8 @@ import numpy as np
 
 from nfpi.results.statistics.intervals import LEVEL, SIGNIFICANCE_LEVEL, UNKNOWN, t_interval
 
+_POWER = 0.8
+"""Probability with which an effect is to be detected."""
 _ROUNDING = 1e-12
 """Relative differences up to this are rounding errors."""
 _MOST_SEEDS = 100_000
@@ -100,21 +101,20 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> Comparison:
         received = f"{first.dtype} {first.shape} and {second.dtype} {second.shape}"
         raise ValueError(f"expected two bool arrays of the same length, received {received}")
     plus, minus = int(np.count_nonzero(first & ~second)), int(np.count_nonzero(second & ~first))
-    from statsmodels.stats.contingency_tables import mcnemar as exact_test
+    from scipy.stats import binom
 
-    p_value = float(exact_test([[0, plus], [minus, 0]], exact=True).pvalue) if plus + minus else 1.0
+    p_value = min(2 * float(binom.cdf(min(plus, minus), plus + minus, 0.5)), 1.0)
     z, total = NormalDist().inv_cdf((1 + LEVEL) / 2), first.size + 2
     centre, discordant = (plus - minus) / total, plus + minus + 1
     half_width = z * math.sqrt(discordant - (plus - minus) ** 2 / total) / total
     low, high = max(100 * (centre - half_width), -100.0), min(100 * (centre + half_width), 100.0)
-    return Comparison(100 * (plus - minus) / first.size, low, high, min(p_value, 1.0), "McNemar", 1, math.nan)
+    return Comparison(100 * (plus - minus) / first.size, low, high, p_value, "McNemar", 1, math.nan)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values by Holm's step-down method, and return them in the given order; NaN is ignored and stays NaN."""
     adjusted = np.array(p_values, dtype=np.float64)
     known = ~np.isnan(adjusted)
-    # statsmodels' multipletests is not used, as it runs the garbage collector at each call.
     order = np.flatnonzero(known)[np.argsort(adjusted[known], kind="stable")]
     steps = np.maximum.accumulate(adjusted[order] * np.arange(len(order), 0, -1))
     adjusted[order] = np.minimum(steps, 1.0)
@@ -122,14 +122,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def compute_seeds_needed(
-    std: float,
-    effect: float,
-    *,
-    power: float = 0.8,
-    level: float = SIGNIFICANCE_LEVEL,
-    split_ratio: float = 0.0,
+    std: float, effect: float, *, level: float = SIGNIFICANCE_LEVEL, split_ratio: float = 0.0
 ) -> int | None:
-    """Compute the smallest number of seeds, at least 2, with which :func:`paired_t` detects an effect.
+    """Compute the smallest number of seeds, at least 2, with which :func:`paired_t` detects an effect in 80 % of cases.
 
     If the standard deviation is 0, the sign test detects the effect once 2^(1 − n) < `level`. With `split_ratio`, the
     standard error of the mean cannot fall below s √r, so that for small effects no number of seeds suffices.
@@ -137,7 +132,6 @@ def compute_seeds_needed(
     Args:
         std: standard deviation of the paired differences over seeds, in the metric's unit.
         effect: true mean difference to be detected, in the same unit.
-        power: probability of detecting the effect.
         level: two-sided significance level.
         split_ratio: r, see :func:`paired_t`.
 
@@ -145,17 +139,17 @@ def compute_seeds_needed(
         The number of seeds; None if `std` is unknown, the effect is unknown or zero, or no number suffices.
 
     Raises:
-        ValueError: not 0 < level < power < 1, or `std` is negative.
+        ValueError: not 0 < level < 0.8, or `std` is negative.
     """
-    if not (0 < level < power < 1) or std < 0:
-        raise ValueError(f"expected std ≥ 0 and 0 < level < power < 1, received {std}, {level} and {power}")
+    if not 0 < level < _POWER or std < 0:
+        raise ValueError(f"expected std ≥ 0 and 0 < level < {_POWER}, received {std} and {level}")
     if not (math.isfinite(std) and math.isfinite(effect)) or effect == 0:
         return None
     if std == 0:
         return next(count for count in itertools.count(2) if 2.0 ** (1 - count) < level)
     size, normal = abs(effect) / std, NormalDist()
     # With the normal distribution, size / √(1/n + r) = z has to hold for the sum z of two quantiles.
-    reduced = size / (normal.inv_cdf(1 - level / 2) + normal.inv_cdf(power))
+    reduced = size / (normal.inv_cdf(1 - level / 2) + normal.inv_cdf(_POWER))
     inverse = reduced * reduced - split_ratio  # 1/n
     if inverse <= 0:
         return None
@@ -163,7 +157,7 @@ def compute_seeds_needed(
         return math.ceil(1 / inverse)
     counts = range(2, 2 * _MOST_SEEDS)
     index = bisect_left(
-        counts, power, key=lambda count: _compute_power(size / math.sqrt(1 / count + split_ratio), count - 1, level)
+        counts, _POWER, key=lambda count: _compute_power(size / math.sqrt(1 / count + split_ratio), count - 1, level)
     )
     return counts[index] if index < len(counts) else None
 
@@ -172,7 +166,7 @@ def _compute_power(shift: float, freedom: int, level: float) -> float:
     """Compute the power of a two-sided t test, P(|T| > t) for T = (Z + δ) / √(V / ν), as the mean over Z of P given Z.
 
     Given the normal variable Z, |T| > t if the χ² variable V is less than ν (Z + δ)² / t². The noncentral t
-    distributions of scipy.stats and statsmodels are not used, as they are NaN for many δ.
+    distribution of scipy.stats is not used, as it is NaN for many δ.
 
     Args:
         shift: δ, the true mean divided by its standard error.

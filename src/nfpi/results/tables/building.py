@@ -47,7 +47,7 @@ def accuracy_table(
     """Make a table of metrics over seeds beside the paper's numbers, followed by the cited work.
 
     A row of which no run has ended has the status `missing`. Diverged seeds are counted in `status`, and excluded from
-    means; λ is chosen by :func:`nfpi.results.tables.summaries.choose_best`.
+    means; λ is chosen by :func:`nfpi.results.tables.summaries.mark_best`.
 
     Args:
         metrics: result of :func:`nfpi.results.recorded.runs.collect`, in any order.

@@ -226,7 +226,7 @@ def _table_to_latex(table: TextTable, title: str) -> str:
         tabular = tabular.replace("\\\\\n", f"\\\\\n{_make_rules(table)}\n", 1)
     return "\n".join(
         [
-            *_format_comments(title),
+            *(f"% {line}" for line in _wrap(title)),
             r"% Needs \usepackage{booktabs,graphicx}; at most as wide as the text. Intervals beside \pm are left out.",
             r"\begingroup\setlength{\tabcolsep}{3pt}\noindent%",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
@@ -264,10 +264,6 @@ def _make_rules(table: TextTable) -> str:
         rules += [rf"\cmidrule(lr){{{first}-{last}}}"] if len(columns) > 1 else []
         first = last + 1
     return " ".join(rules)
-
-
-def _format_comments(text: str) -> list[str]:
-    return [f"% {line}" for line in _wrap(text)]
 
 
 def _wrap(text: str) -> list[str]:

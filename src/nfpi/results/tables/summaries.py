@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,8 +12,6 @@ import pandas as pd
 from nfpi.config.metrics import VALIDATION_PREFIX, metric
 from nfpi.results.statistics.intervals import FEW_IMAGES, UNKNOWN, t_interval, wilson_interval
 from nfpi.results.tables.rows import TableRow
-
-Key = TypeVar("Key", bound=Hashable)
 
 
 class TableError(ValueError):
@@ -143,6 +140,10 @@ def measure_row(metrics: pd.DataFrame, row: TableRow, names: Iterable[str], best
 def mark_best(rows: Sequence[MeasuredRow], *, must_have_values: bool) -> None:
     """Mark the row that is best on the validation split, such as the one of the best λ of an experiment.
 
+    A row of which more than half of the seeds diverged is marked only if no other row is left: the mean over its
+    remaining seeds is biased. Of equal means, the first is marked. If neither direction of the metric is better, higher
+    values are.
+
     Args:
         rows: the rows to choose from.
         must_have_values: whether, if there are several rows, each that has metrics must have the one that selects λ.
@@ -157,27 +158,11 @@ def mark_best(rows: Sequence[MeasuredRow], *, must_have_values: bool) -> None:
         if must_have_values and len(rows) > 1 and has_values and not measured.validation.count:
             folder = measured.row.runs[0].folder
             raise TableError(f"{folder}: best_by: expected {measured.chosen_by} in metrics.json, received none")
-    means = {index: measured.validation.mean for index, measured in enumerate(scored)}
-    unsteady = {index for index, measured in enumerate(scored) if 2 * len(measured.diverged) > measured.seeds}
-    best = choose_best(means, unsteady, rows[0].chosen_by) if rows else None
+    steady = [measured for measured in scored if 2 * len(measured.diverged) <= measured.seeds]
+    sign = -1 if rows and metric(rows[0].chosen_by).higher_is_better is False else 1
+    best = max(steady or scored, key=lambda measured: sign * measured.validation.mean, default=None)
     if best is not None:
-        scored[best].is_best = True
-
-
-def choose_best(means: Mapping[Key, float], unsteady: Collection[Key], name: str) -> Key | None:
-    """Choose the best of several λ; None if there are none.
-
-    A λ at which more than half of the seeds diverged is chosen only if no other λ is left: the mean over its remaining
-    seeds is biased. Of equal means, the first is chosen.
-
-    Args:
-        means: mean over the seeds that did not diverge, for each λ.
-        unsteady: the λ at which more than half of the seeds diverged.
-        name: name of the metric; if none of its directions is better, higher values are chosen.
-    """
-    sign = -1 if metric(name).higher_is_better is False else 1
-    steady = [key for key in means if key not in unsteady]
-    return max(steady or means, key=lambda key: sign * means[key], default=None)
+        best.is_best = True
 
 
 def is_best_of_several(frame: pd.DataFrame) -> pd.Series:

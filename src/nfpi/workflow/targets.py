@@ -1,4 +1,4 @@
-"""The settings of a call of Snakemake, and what follows from them: paths, values of wildcards, and targets.
+"""Targets of a call of Snakemake, their files, and the values of its wildcards.
 
 Functions that Snakemake calls receive its wildcards, a mapping of strings. This package does not import Snakemake.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
@@ -30,7 +29,6 @@ from nfpi.runs import (
     TABLES_FOLDER,
     VARIANTS,
     WEIGHT_PATTERN,
-    Layout,
     name_refitted,
 )
 from nfpi.stages.base import Stage
@@ -48,51 +46,6 @@ def shorten_path(file: Path) -> str:
     """
     file, here = file.resolve(), Path.cwd().resolve()
     return (file.relative_to(here) if file.is_relative_to(here) else file).as_posix()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The settings of one call of Snakemake, and the paths that follow from them.
-
-    Args:
-        resolved: preset, folder of results and settings.
-    """
-
-    resolved: Resolved
-
-    @property
-    def config(self) -> Config:
-        """The settings."""
-        return self.resolved.config
-
-    @property
-    def preset(self) -> str:
-        """Name of the preset."""
-        return self.resolved.preset
-
-    @cached_property
-    def layout(self) -> Layout:
-        """Paths of the results of the preset."""
-        return Layout(self.resolved.results / self.preset)
-
-    @property
-    def downloads(self) -> str:
-        """Folder of downloads, which all presets share."""
-        return f"{self.resolved.results.as_posix()}/downloads"
-
-    def fill_path(self, template: str, wildcards: Wildcards | None = None, **values: str) -> str:
-        """Fill a path template of :mod:`nfpi.runs`; wildcards without a value are kept."""
-        return self.layout.path(template, **{**(wildcards or {}), **values})
-
-    def outputs(self, stage: type[Stage], template: str, **values: str) -> dict[str, str]:
-        """Return the declared outputs of a stage, by name, in the folder of a path template.
-
-        Args:
-            stage: the stage.
-            template: path template of its folder, see :mod:`nfpi.runs`.
-            **values: values of the placeholders in the names of its files.
-        """
-        return {name: f"{self.fill_path(template)}/{file}" for name, file in stage.get_output_files(**values).items()}
 
 
 @dataclass(frozen=True)
@@ -158,36 +111,36 @@ def _make_pattern(names: object) -> str:
 class Targets:
     """Names of the targets, and the files of each, as in `targets.table(name)`."""
 
-    plan: Plan
+    resolved: Resolved
 
     @property
     def names(self) -> list[str]:
         """Names of the tables and figures of the preset, and of the target of its claims if it has any."""
-        config = self.plan.config
+        config = self.resolved.config
         return [*config.tables, *config.figures, *([CLAIMS] if config.claims else [])]
 
     def table(self, name: str) -> dict[str, str]:
         """Return the files of a table, by format."""
-        return self.plan.outputs(MakeTable, TABLES_FOLDER, name=name)
+        return self.resolved.layout.list_files(TABLES_FOLDER, MakeTable.get_output_files(name=name))
 
     def claims(self) -> dict[str, str]:
         """Return the files of the verdicts on the claims, by format, and of their figure."""
-        root = self.plan.layout.root.as_posix()
+        root = self.resolved.layout.root.as_posix()
         return {name: f"{root}/{file}" for name, file in JudgeClaims.get_output_files().items()}
 
     def figure(self, name: str) -> dict[str, str]:
         """Return the files of a figure, by name."""
-        names = self.plan.config.figures[name].output_names(name) | MakeFigure.get_output_files(name=name)
-        return {key: f"{self.plan.fill_path(FIGURES_FOLDER)}/{file}" for key, file in names.items()}
+        names = self.resolved.config.figures[name].output_names(name) | MakeFigure.get_output_files(name=name)
+        return self.resolved.layout.list_files(FIGURES_FOLDER, names)
 
     def files(self, *names: str) -> list[str]:
         """Return all files of these targets; a table includes the figures drawn from it."""
         paths: list[str] = []
         for name in names:
-            figures = [name] if name in self.plan.config.figures else []
-            if name in self.plan.config.tables:
+            figures = [name] if name in self.resolved.config.figures else []
+            if name in self.resolved.config.tables:
                 paths += self.table(name).values()
-                figures = self.plan.config.list_table_figures(name)
+                figures = self.resolved.config.list_table_figures(name)
             if name == CLAIMS:
                 paths += self.claims().values()
             paths += [file for figure in figures for file in self.figure(figure).values()]
@@ -201,7 +154,7 @@ class Targets:
         Args:
             requested: targets of the call; empty: all.
         """
-        root = self.plan.layout.root
+        root = self.resolved.layout.root
         chosen = [name for name in self.names if not requested or name in requested or "all" in requested]
         made = [path for path in map(Path, self.files(*chosen)) if path.is_file()]
         lines, paths = [], []
@@ -218,13 +171,13 @@ class Targets:
 
         It is empty for a preset of the project, and without such a flow.
         """
-        if self.plan.resolved.file is None:
+        if self.resolved.file is None:
             return []
         import pandas as pd
 
-        root = self.plan.layout.root
+        root = self.resolved.layout.root
         frames = {path.stem: pd.read_csv(path.with_suffix(".csv")) for path in tables}
-        best = find_best_flow(root, self.plan.config, frames)
+        best = find_best_flow(root, self.resolved.config, frames)
         return [] if best is None else [f"use it: {compose_classify_command(root, best)}"]
 
     def reject_unknown(self, rules: list[str]) -> Callable[[Wildcards], list[str]]:
@@ -238,7 +191,7 @@ class Targets:
         def raise_unknown(wildcards: Wildcards) -> list[str]:
             name = wildcards["target"]
             hint = ": add it under `figures:`" if name in FIGURES else suggest(name, known)
-            listed = f"nfpi targets --preset {self.plan.resolved.file or self.plan.preset}"
-            raise ConfigError(f"preset {self.plan.preset} has no target '{name}'{hint}; `{listed}` lists all")
+            listed = f"nfpi targets --preset {self.resolved.file or self.resolved.preset}"
+            raise ConfigError(f"preset {self.resolved.preset} has no target '{name}'{hint}; `{listed}` lists all")
 
         return raise_unknown
