@@ -40,6 +40,8 @@ def test_a_registered_figure_is_drawn_with_its_settings():
     assert FIGURES["line"].settings.title == "a line"
     with pytest.raises(ConfigError, match="line"):
         register_figure("line", Line)(draw)
+    with pytest.raises(ConfigError, match=r"'right': expected new names of pictures, received right of 'line'"):
+        register_figure("right", FigureSettings)(draw)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
+from nfpi.config.metrics import METRICS, register_metric
 from nfpi.data.writer import write_image_set
 from nfpi.runtime.checkpoints import Checkpoints
 
@@ -330,6 +331,16 @@ def test_a_training_that_diverged_is_a_row_of_the_table(made, tmp_path, caplog):
     paths = {"reference": ROOT / "workflow/reference/paper.csv", "root": root, "output": tmp_path}
     check_call("table", *format_options(name="t", table={}, rows=[made.row], **paths))
     assert f",diverged: loss of the flow at step {record['iteration']}," in (tmp_path / "t.csv").read_text()
+
+
+def test_a_metric_that_no_run_has_is_named(complete_run, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(METRICS, "_variants", dict(METRICS._variants))
+    register_metric("new", label="New")(lambda log_prob, labels: 0.0)
+    paths = {"reference": ROOT / "workflow/reference/paper.csv", "root": complete_run.root, "output": tmp_path}
+    table = {"title": "Small", "metrics": ["nf_acc", "new"]}
+    check_call("table", *format_options(name="t", table=table, rows=[complete_run.row], **paths))
+    assert "t: no run has new; `snakemake t -R evaluate" in caplog.text
+    assert "nf_acc" not in caplog.text
 
 
 def test_an_initial_training_that_diverged_is_that_of_every_weight(made, tmp_path):

@@ -56,7 +56,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in list_files(folder)}
 
 
-@pytest.mark.parametrize("name", FIGURE)
+@pytest.mark.parametrize("name", list(FIGURES))
 def test_a_figure_leaves_what_its_settings_promise(name, complete_run, diverged_run, tables, tmp_path):
     table = tables / "table2.csv" if "table" in settings_of(name).files(PRESET, Layout(tmp_path)) else None
     assert draw(name, complete_run, tmp_path / "folder", table) == 0

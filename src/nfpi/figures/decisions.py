@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import cycle
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -87,7 +88,7 @@ def draw_reliability(predictions: Mapping[str, Sequence[Predictions]]) -> Figure
         grid = figure.subplots(2, 1, sharex=True)
         for axes, title in zip(grid, ("without temperature", "with temperature"), strict=True):
             axes.plot([0, 1], [0, 1], color="0.4", linestyle="--", linewidth=0.8)
-            for colour, (label, of_seeds) in zip(CLASS_COLOURS, predictions.items(), strict=False):
+            for colour, (label, of_seeds) in zip(cycle(CLASS_COLOURS), predictions.items(), strict=False):
                 points = _compute_bins(of_seeds, is_calibrated=axes is grid[1])
                 axes.plot(*points, "o-", color=colour, markersize=3, linewidth=1.0, label=label)
             axes.set_ylabel("Accuracy")
@@ -114,7 +115,7 @@ def draw_risk_coverage(predictions: Mapping[str, Sequence[Predictions]]) -> Figu
     """Draw the share of errors among the images of largest margin against their share; predictions by label."""
     with new_figure(PANEL_HEIGHT + LEGEND_HEIGHT) as figure:
         axes = figure.subplots()
-        for colour, (label, of_seeds) in zip(CLASS_COLOURS, predictions.items(), strict=False):
+        for colour, (label, of_seeds) in zip(cycle(CLASS_COLOURS), predictions.items(), strict=False):
             curves = [_compute_risk_curve(found) for found in of_seeds]
             axes.plot(100 * _COVERAGES, 100 * np.mean(curves, 0), color=colour, linewidth=1.0, label=label)
         axes.set(xlabel="Coverage (%)", ylabel="Error (%)", ylim=(0, None))

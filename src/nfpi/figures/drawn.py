@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from nfpi.config.base import Name
+from nfpi.config.base import ConfigError, Name
 from nfpi.config.experiments import FIGURES, FigureSettings
 from nfpi.config.settings import Config
 from nfpi.figures.style import FigureError, notice, render_figure
@@ -94,7 +94,7 @@ def register_figure(name: str, settings: type[FigureSettings]) -> Callable[[Draw
         settings: settings class of the figure, which names its input files.
 
     Raises:
-        ConfigError: the name is taken; or the function has other arguments.
+        ConfigError: the name, or that of a picture, is taken; or the function has other arguments.
 
     Examples:
         >>> class Residual(FigureSettings):
@@ -110,6 +110,10 @@ def register_figure(name: str, settings: type[FigureSettings]) -> Callable[[Draw
     """
 
     def register(draw: Draw) -> Draw:
+        for other in FIGURES:
+            named = cast(type[FigureSettings], FIGURES[other].settings).picture_names(other)
+            for picture in set(named) & set(settings.picture_names(name)) if other != name else ():
+                raise ConfigError(f"figure '{name}': expected new names of pictures, received {picture} of '{other}'")
         FIGURES.register(name, settings, draw)
         return draw
 

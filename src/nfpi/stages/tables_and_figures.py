@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,15 @@ from pydantic_settings import NoDecode
 from nfpi.config.base import Name, Seed
 from nfpi.config.claims import Claim
 from nfpi.config.experiments import FIGURES, FigureSettings, TableSettings
+from nfpi.config.metrics import is_computed
 from nfpi.results.tables.rows import TableRow, list_runs_to_compare, list_table_rows, select_claimed_rows
 from nfpi.runs import FIGURES_FOLDER, METRICS_FILE, PREDICTIONS_FILE, TABLES_FOLDER, Layout, Run
 from nfpi.runtime.divergence import Diverged
 from nfpi.stages.base import Stage
 from nfpi.stages.jobs import Needs, Planned, Wildcards, keep_first_seed, list_metrics
 from nfpi.stages.test_classifier import need_metrics
+
+logger = logging.getLogger(__name__)
 
 
 def _read_json(value: Any) -> Any:
@@ -133,6 +137,11 @@ class MakeTable(ResultsStage):
         table = TableSettings.model_validate(self.table)
         reference, find = read_reference(self.reference), partial(find_predictions, self.root)
         frame = accuracy_table(collect(self.find_runs(), self.root), table, reference, self.list_rows(), find)
+        measured = frame[frame["status"] == "ok"]
+        for metric in table.metrics:
+            if is_computed(metric) and len(measured) and measured[metric].isna().all():
+                again = "-R evaluate test_classifier test_classifier_on_real"
+                logger.warning("%s: no run has %s; `snakemake %s %s` computes it", self.name, metric, self.name, again)
         write_table(frame, self.output, self.name, table.title)
 
 

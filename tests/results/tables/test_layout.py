@@ -120,6 +120,10 @@ def test_units_decimals_and_direction_are_those_of_the_metric():
     assert all(text in header for text in ("Parameters (M)", "NF-Acc (%) ↑", "bits/dim ↓", "CNN ECE (%) ↓"))
     assert row == ("| 1 | 7.05 (n = 1) | 92.0 (n = 1) | 3.142 ± 0.012 (n = 2) | 3.2 | −0.058 | 4.26 (n = 1) |")
     assert to_latex(frame, "").isascii()
+    without_values = frame_of_rows(
+        RUN | {"dataset": "digits"} | value("nf_acc", 92.0), metrics=("nf_acc", "bits_per_dim")
+    )
+    assert "↑" not in to_markdown(without_values, "")  # of the only column that is shown
 
 
 def test_negative_numbers_have_a_minus_sign_and_none_is_minus_zero():

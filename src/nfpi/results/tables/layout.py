@@ -59,7 +59,7 @@ def lay_out(frame: pd.DataFrame, *, in_grey: bool = False) -> TextTable:
     """
     shown = _find_metrics(frame)
     columns = [*_make_row_columns(frame), *_make_validation_column(frame)]
-    with_direction = len({entry.higher_is_better for entry in shown}) > 1
+    with_direction = len({entry.higher_is_better for entry in shown if frame[entry.name].notna().any()}) > 1
     for entry in shown:
         arrow = _ARROWS.get(entry.higher_is_better, "") if with_direction else ""
         columns += _make_metric_columns(frame, entry, arrow, in_grey)
