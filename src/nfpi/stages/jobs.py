@@ -92,7 +92,7 @@ class Planned:
         """For each run, as if of seed 0, such metrics of the tables that show it, and of claims about these."""
         found: dict[Run, set[str]] = {}
         for table, settings in self.config.tables.items():
-            names = {*list_metrics(settings), *self.config.list_claimed_metrics(table)}
+            names = {*list_table_metrics(settings), *self.config.list_claimed_metrics(table)}
             prefixed = {name for name in names if name.startswith(GENERATED_PREFIX)}
             of_generated, own = _select_own(prefixed), _select_own(names - prefixed)
             of_samples = {name for name in names if metric(name).model == "samples"}
@@ -118,7 +118,7 @@ def find_setting(config: Mapping[str, Any], wildcards: Wildcards, place: str) ->
     return found
 
 
-def list_metrics(table: TableSettings) -> list[str]:
+def list_table_metrics(table: TableSettings) -> list[str]:
     """Return the metrics of a table, and the metric that selects λ."""
     return [*table.metrics, *([f"{VALIDATION_PREFIX}{table.best_by}"] if table.best_by is not None else [])]
 

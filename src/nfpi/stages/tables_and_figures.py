@@ -20,7 +20,7 @@ from nfpi.results.tables.rows import TableRow, list_runs_to_compare, list_table_
 from nfpi.runs import FIGURES_FOLDER, METRICS_FILE, PREDICTIONS_FILE, TABLES_FOLDER, Layout, Run
 from nfpi.runtime.divergence import Diverged
 from nfpi.stages.base import Stage
-from nfpi.stages.jobs import Needs, Planned, Wildcards, keep_first_seed, list_metrics
+from nfpi.stages.jobs import Needs, Planned, Wildcards, keep_first_seed, list_table_metrics
 from nfpi.stages.test_classifier import need_metrics
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class MakeTable(ResultsStage):
         return super().select_options(planned, wildcards) | {
             "table": table.model_dump(mode="json", exclude={"experiments"}),
             "rows": keep_first_seed(list_table_rows(planned.config, wildcards["table"])),
-            "code": planned.list_digests(wildcards, metrics=list_metrics(table)),
+            "code": planned.list_digests(wildcards, metrics=list_table_metrics(table)),
         }
 
     def list_inputs(self) -> dict[str, list[Path]]:
