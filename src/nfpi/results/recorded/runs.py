@@ -26,9 +26,8 @@ OUTDATED = (
 )
 """Explanation of an outdated run."""
 MISMATCH_ADVICE = (
-    "Where a flow does not follow its prior, samples at temperature 1 are drawn where no image lies, so that CNN-Acc "
-    "measures these samples, not the flow; longer training, a smaller λ or a refit helps "
-    "(docs/equations.md#does-the-flow-follow-its-prior)."
+    "Where a flow does not follow its prior, samples at temperature 1 are drawn where no image lies; longer training, "
+    "a smaller λ or a refit helps (docs/equations.md#does-the-flow-follow-its-prior)."
 )
 """What follows for a flow that does not follow its prior, and what helps."""
 
