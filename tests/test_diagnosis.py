@@ -51,6 +51,25 @@ def test_flows_of_zuko_are_taken_in_each_form(form):
     assert found.equals(expected)
 
 
+class Normalised(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(3, affine=False, dtype=torch.float64)
+
+    def forward(self, x):
+        return self.norm(x), -self.norm.running_var.log().sum().expand(len(x)) / 2
+
+
+def test_a_module_is_measured_in_evaluation_mode_and_stays_as_it_is():
+    module, (train, test) = Normalised(), (draw(90), draw(60, seed=1))
+    module(train[0])
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    found = diagnose(module, train, test, relative_weights=[])
+    assert module.norm.training
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert found.equals(diagnose(module.eval(), train, test, relative_weights=[]))
+
+
 def test_own_gaussians_of_a_model_are_measured_as_by_the_model(make_images):
     images, held_out = make_images(), make_images(seed=1)
     small = {"num_flows": [2, 1], "num_blocks": [1, 1], "hidden_channels": [8, 8]}

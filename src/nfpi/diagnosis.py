@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,14 +41,15 @@ def diagnose(
 ) -> pd.DataFrame:
     """Compare class Gaussians on the latents of a flow that was trained anywhere: its own, moments and fixed points.
 
-    The flow stays as it is. A flow that was trained under other Gaussians has latents that do not follow a fixed point
-    (`mismatch` is large), so the rows say what its latents allow, not what a training under these Gaussians would give.
+    The flow stays as it is, and a module is measured in evaluation mode. A flow that was trained under other Gaussians
+    has latents that do not follow a fixed point (`mismatch` is large), so the rows say what its latents allow, not what
+    a training under these Gaussians would give.
 
     Args:
         flow: a :class:`nfpi.ClassConditionalFlow`; a flow, transform or lazy transform of zuko without context; or a
             function or module with flow(x) = (z, log |det ∂z/∂x|), z (B, D) or (B, C, H, W) and (B,).
         train: inputs of the flow and labels (N,), indices of classes or their names; the Gaussians are fitted to their
-            latents. Arrays become tensors, float32.
+            latents. Arrays and data frames become tensors, float32.
         test: other inputs and labels, which are measured.
         prior: Gaussians of the flow; None: those of a `ClassConditionalFlow`, otherwise none.
         relative_weights: s₀ of each fixed point, see :func:`nfpi.config.priors.compute_weight`.
@@ -70,8 +72,9 @@ def diagnose(
     else:
         own, to_bits, classes = prior, _to_bits, choose_class_names(train[1])
     transform, is_full = _as_function(flow), own is not None and own.is_full
-    z, _, labels = _encode(transform, *train, classes, "train")
-    test_z, log_abs_det, test_labels = _encode(transform, *test, classes, "test")
+    with _evaluating(flow):
+        z, _, labels = _encode(transform, *train, classes, "train")
+        test_z, log_abs_det, test_labels = _encode(transform, *test, classes, "test")
     num_classes, dimensions = len(classes), z.shape[1]
     statistics = ClassStatistics.from_latents(z, labels, num_classes, covariance=is_full)
     try:
@@ -122,6 +125,19 @@ def _to_bits(nll: Tensor, num_dimensions: int) -> Tensor:
     return nll / (num_dimensions * math.log(2))
 
 
+@contextmanager
+def _evaluating(flow: Any) -> Iterator[None]:
+    """Put all parts of a module in evaluation mode; their previous modes are restored at the end."""
+    modes = [(part, part.training) for part in flow.modules()] if isinstance(flow, torch.nn.Module) else []
+    for part, _ in modes:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
 def _as_function(flow: Any) -> Transform:
     """Return x ↦ (z, log |det ∂z/∂x|) of a flow in any form."""
     if isinstance(flow, ClassConditionalFlow):
@@ -150,6 +166,7 @@ def _encode(function: Transform, x: Any, labels: Any, classes: list[str], what: 
     Raises:
         ValueError: the labels are no indices of classes; or the flow returns something else, or no finite numbers.
     """
+    x = x.to_numpy() if hasattr(x, "to_numpy") else x  # a data frame
     if isinstance(x, np.ndarray) and x.dtype != np.uint8:
         x = torch.from_numpy(x).float()
     indices = torch.from_numpy(check_labels(labels, classes, len(x), f"{what}: labels"))

@@ -205,6 +205,8 @@ def test_a_prior_of_ones_own_without_alpha_needs_lambda_if_it_uses_it():
     try:
         assert choose_weight(3.0, None, choose_prior("flat"), 3, 64) == 3.0
         assert choose_weight(None, None, choose_prior("free"), 3, 64) == 0.0
+        with pytest.raises(ValueError, match="weight: expected none with prior 'free', received 3"):
+            choose_weight(3.0, None, choose_prior("free"), 3, 64)
         with pytest.raises(ValueError, match="weight: expected λ, since prior 'flat' has no alpha"):
             choose_weight(None, None, choose_prior("flat"), 3, 64)
     finally:

@@ -75,7 +75,7 @@ def test_identity_without_noise_has_the_density_of_class_moments():
         (lambda x: np.where(x == x[3, 1], np.inf, x), "expected finite numbers, received inf"),
         (lambda x: x[:, :2], r"expected \(N, 3\), received \(20, 2\)"),
         (lambda x: x[0], r"expected \(N, 3\), received \(3,\)"),
-        (lambda x: x.astype(str), "expected real numbers, received <U32"),
+        (lambda x: x.astype(str), "expected real numbers, none of them missing, received <U32"),
     ],
 )
 def test_other_vectors_are_refused_by_a_model(model, change, message):

@@ -544,6 +544,8 @@ class ClassConditionalFlow:
     def evaluate(self, images: Images, labels: Labels = None) -> dict[str, Any]:
         """Measure the model on labelled images, without those that it was trained on, on which it does better.
 
+        Vectors of the training data are not recognised, and are measured.
+
         Returns:
             `n`, the number of images measured, and `left_out`, that of training images among them; `nf_acc` and
             `nf_top5`, percentages of those whose class is the likeliest, or among the five likeliest;

@@ -198,12 +198,16 @@ def choose_weight(
         num_dimensions: D.
 
     Raises:
-        ValueError: both are given, or λ is not given and the prior has no α.
+        ValueError: both are given, or one although the prior has no λ; or λ is not given and the prior has no α.
     """
     if weight is not None and relative_weight is not None:
         raise ValueError("weight, relative_weight: expected one of them, received both")
-    if weight is not None or not PRIORS[prior.method].traits["uses_weight"]:
-        return weight or 0.0
+    if not PRIORS[prior.method].traits["uses_weight"]:
+        if given := weight or relative_weight:
+            raise ValueError(f"weight: expected none with prior '{prior.method}', received {given:g}")
+        return 0.0
+    if weight is not None:
+        return weight
     alpha = get_alpha(prior)
     if alpha is None:
         raise ValueError(f"weight: expected λ, since prior '{prior.method}' has no alpha, received none")

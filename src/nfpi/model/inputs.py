@@ -268,7 +268,7 @@ def check_vectors(
     try:
         array = array.astype(np.float32, casting="unsafe" if array.dtype.kind in "fiubO" else "no")
     except (TypeError, ValueError):
-        raise ValueError(f"{what}: expected real numbers, received {array.dtype}") from None
+        raise ValueError(f"{what}: expected real numbers, none of them missing, received {array.dtype}") from None
     if not np.isfinite(array).all():
         place = tuple(np.argwhere(~np.isfinite(array))[0].tolist())
         raise ValueError(f"{what}: expected finite numbers, received {array[place]} at {place}")

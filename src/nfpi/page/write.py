@@ -30,7 +30,7 @@ from nfpi.results.recorded.runs import OUTDATED, find_runs
 from nfpi.results.tables.building import read_table
 from nfpi.results.tables.layout import lay_out
 from nfpi.results.tables.markup import TextTable, load_templates
-from nfpi.results.tables.rows import compose_classify_command, find_best_flow
+from nfpi.results.tables.rows import compose_use, find_best_flow
 from nfpi.runs import FIGURES_FOLDER, PRESET_FILE, TABLES_FOLDER
 from nfpi.runtime.chains import Chain
 from nfpi.runtime.faults import format_error
@@ -96,7 +96,7 @@ def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
         ],
         "samples": _choose_samples(best, figures),
         "own": own,
-        "command": compose_classify_command(root, own.recorded.run) if own is not None else "",
+        "command": compose_use(root, own.recorded.run) if own is not None else "",
         "problems": [problem.replace(f"{root}/", "") for problem in problems],
         "title_of_problems": "Missing, damaged or outdated" if outdated else "Missing or damaged",
         "claims": claims,

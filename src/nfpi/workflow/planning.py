@@ -269,7 +269,8 @@ def list_differences(old: Mapping[Any, Any], new: Mapping[Any, Any], prefix: str
         if isinstance(before, dict) and isinstance(now, dict):
             yield from list_differences(before, now, f"{prefix}{key}.")
         elif before != now:
-            yield f"{prefix}{key}: {_format_value(before)} → {_format_value(now)}"
+            texts = _format_value(before), _format_value(now)  # which may be equal, where they are cut
+            yield f"{prefix}{key}: {' → '.join(dict.fromkeys(texts))}"
 
 
 def _format_value(value: Any) -> str:

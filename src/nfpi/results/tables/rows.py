@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -267,6 +268,10 @@ def find_best_flow(root: Path, config: Config, frames: Mapping[str, pd.DataFrame
     return max(found, key=lambda run: found[run], default=None)
 
 
-def compose_classify_command(root: Path, run: Run) -> str:
-    """Return the command that classifies a photo by the model of a run in a folder results/{preset}."""
-    return f"nfpi classify {shlex.quote(Path(root, run.folder, 'model').as_posix())} photo.jpg --resize"
+def compose_use(root: Path, run: Run) -> str:
+    """Return the command that classifies a photo, or for vectors the Python call, by the model in results/{preset}."""
+    model = Path(root, run.folder, "model")
+    _, height, width = json.loads((model / "config.json").read_text(encoding="utf-8"))["flow"]["shape"]
+    if height == width == 1:
+        return f'ClassConditionalFlow.from_pretrained("{model.as_posix()}").predict(vectors)'
+    return f"nfpi classify {shlex.quote(model.as_posix())} photo.jpg --resize"
