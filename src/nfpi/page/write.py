@@ -96,7 +96,7 @@ def read_page(root: Path, chain: Chain | None = None) -> dict[str, Any]:
         ],
         "samples": _choose_samples(best, figures),
         "own": own,
-        "command": compose_use(root, own.recorded.run) if own is not None else "",
+        "command": compose_use(config, root, own.recorded.run) if own is not None else "",
         "problems": [problem.replace(f"{root}/", "") for problem in problems],
         "title_of_problems": "Missing, damaged or outdated" if outdated else "Missing or damaged",
         "claims": claims,

@@ -178,7 +178,7 @@ class Targets:
         root = self.resolved.layout.root
         frames = {path.stem: pd.read_csv(path.with_suffix(".csv")) for path in tables}
         best = find_best_flow(root, self.resolved.config, frames)
-        return [] if best is None else [f"use it: {compose_use(root, best)}"]
+        return [] if best is None else [f"use it: {compose_use(self.resolved.config, root, best)}"]
 
     def reject_unknown(self, rules: list[str]) -> Callable[[Wildcards], list[str]]:
         """Make the input function of the rule for unknown targets; it raises ConfigError and names the nearest target.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -268,10 +267,9 @@ def find_best_flow(root: Path, config: Config, frames: Mapping[str, pd.DataFrame
     return max(found, key=lambda run: found[run], default=None)
 
 
-def compose_use(root: Path, run: Run) -> str:
+def compose_use(config: Config, root: Path, run: Run) -> str:
     """Return the command that classifies a photo, or for vectors the Python call, by the model in results/{preset}."""
     model = Path(root, run.folder, "model")
-    _, height, width = json.loads((model / "config.json").read_text(encoding="utf-8"))["flow"]["shape"]
-    if height == width == 1:
+    if config.datasets[run.dataset].source in ("arrays", "features"):
         return f'ClassConditionalFlow.from_pretrained("{model.as_posix()}").predict(vectors)'
     return f"nfpi classify {shlex.quote(model.as_posix())} photo.jpg --resize"
