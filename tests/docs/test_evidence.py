@@ -87,7 +87,7 @@ def test_readme_compares_table_3_with_the_paper():
 
 @pytest.mark.parametrize(
     ("column", "preset", "weight"),
-    [("Fashion-MNIST, 57 000", "fashion_mnist", 3e4)],
+    [("Fashion-MNIST, 57 000", "fashion_mnist", 3e4), ("CIFAR-10, 47 500", "cifar10", 3e5)],
 )
 def test_readme_has_the_runs_on_all_images(column, preset, weight):
     table = read(preset).make_table("table2")
