@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from nfpi import linalg
 from nfpi.config.flows import GlowSettings
 from nfpi.flows import GlowFlow, MatrixExponentialFlow
 from nfpi.flows.bijection import skip_initialization
@@ -43,6 +45,35 @@ def grow(flow: MatrixExponentialFlow, factor: float, index: int | None = None) -
 @pytest.fixture
 def flow() -> MatrixExponentialFlow:
     return make_flow()
+
+
+def test_series_are_as_long_as_the_matrices_of_a_batch_ask(flow, monkeypatch):
+    """S = r tanh(s x + b) + u with ten times r and a tenth of s is about the same for small x, its bound is not."""
+    plans, plan = [], linalg.series_plan
+    monkeypatch.setattr(linalg, "series_plan", lambda *norm_and_dtype: plans.append(plan(*norm_and_dtype)) or plans[-1])
+    grow(flow, 10.0)
+    for coupling in couplings_of(flow):
+        coupling.scale.data /= 10.0
+        coupling.shift.data.zero_()
+        coupling.reshift.data.zero_()
+    x = torch.randn(3, *SHAPE)
+    with torch.no_grad(), skip_initialization():
+        z, log_abs_det = flow.eval()(x)
+        measured, plans[:] = [math.prod(p) for p in plans], []
+        SeriesBounds(flow).choose()
+        by_bound = flow.train()(x)
+    assert sum(measured) < sum(math.prod(p) for p in plans) / 2
+    torch.testing.assert_close((z, log_abs_det), by_bound, rtol=1e-5, atol=1e-5)
+
+
+def test_an_image_that_is_not_a_number_leaves_the_others(flow):
+    x = torch.randn(3, *SHAPE)
+    broken = x.index_fill(0, torch.tensor([1]), math.nan)
+    flow.eval()
+    with torch.no_grad(), skip_initialization():
+        (z, _), (others, _) = flow(broken), flow(x)
+    assert z[1].isnan().any()
+    torch.testing.assert_close(z[[0, 2]], others[[0, 2]], rtol=1e-5, atol=1e-5)
 
 
 def test_bounds_are_above_the_weights_and_few(flow):

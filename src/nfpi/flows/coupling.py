@@ -171,27 +171,35 @@ class AffineCoupling(_BoundedCoupling):
 
 
 class SeriesCoupling(_BoundedCoupling):
-    """Base class of couplings that sum the exponential series, up to a length that follows from :meth:`bound_entries`.
+    """Base class of couplings that sum the exponential series, up to a length that follows from :meth:`limit_norm`.
 
-    Reading the bound from a GPU synchronises with it at every coupling. Training may therefore keep the bound over many
+    Reading the norm from a GPU synchronises with it at every coupling. Training may therefore hold a bound over many
     steps (:class:`nfpi.flows.series.SeriesBounds`), which also makes the length a constant of a compiled graph.
 
     Attributes:
-        held_bound: result of :meth:`bound_entries` in training mode; None: it is computed from the weights at every
-            call, as in evaluation mode.
+        held_bound: bound of |S_ij|, or of the entries of W₁ and W₂ if S is of low rank, in training mode; None: the
+            norm is measured at every call, as in evaluation mode.
     """
 
     held_bound: float | None = None
 
-    def bound_entries(self) -> float:
-        """Return a bound of |S_ij|, or of the entries of W₁ and W₂ if S is of low rank, as a Python float."""
+    def limit_norm(self, matrices: Tensor) -> float:
+        """Return the largest ‖·‖_∞ of the matrices (B, C, C, P), column by column, or a bound of it that is held.
+
+        A norm that is not a number, as of images that overflow, is replaced by the bound that the weights give.
+        """
         if self.training and self.held_bound is not None:
-            return self.held_bound
-        return (self.rescale.abs() + self.reshift.abs()).detach().item()
+            return self.bound_norm(self.held_bound)
+        norm = matrices.detach().abs().sum(1).amax().item()  # vector_norm takes 60 times as long
+        return self.bound_norm((self.rescale.abs() + self.reshift.abs()).item()) if math.isnan(norm) else norm
+
+    def bound_norm(self, entry_bound: float) -> float:
+        """Return a bound of the norm of the matrices of :meth:`limit_norm`."""
+        raise NotImplementedError
 
     def bound_series_norm(self, entry_bound: float) -> float:
         """Return a bound of the norm of the matrix whose exponential is summed as a series."""
-        raise NotImplementedError
+        return self.bound_norm(entry_bound)
 
 
 class MatrixExponentialCoupling(SeriesCoupling):
@@ -205,8 +213,8 @@ class MatrixExponentialCoupling(SeriesCoupling):
         """Return C₂ + C₂², for b and S."""
         return channels + channels**2
 
-    def bound_series_norm(self, entry_bound: float) -> float:
-        """Return C₂ max |S_ij| ≥ ‖S‖₁."""
+    def bound_norm(self, entry_bound: float) -> float:
+        """Return C₂ max |S_ij| ≥ ‖S‖_∞."""
         return self.split[1] * entry_bound
 
     def _unpack(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
@@ -214,7 +222,7 @@ class MatrixExponentialCoupling(SeriesCoupling):
         bias, out = parameters.split([channels, channels**2], 1)
         field = self.exponent(out).unflatten(1, (channels, channels))
         trace = field.diagonal(dim1=1, dim2=2).flatten(1).sum(1)
-        return bias, field, trace, self.bound_series_norm(self.bound_entries())
+        return bias, field, trace, self.limit_norm(field)
 
     def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
         """Apply e^S, then the shift."""
@@ -239,11 +247,11 @@ class LowRankMatrixExponentialCoupling(SeriesCoupling):
         return channels + 2 * RANK * channels
 
     def bound_series_norm(self, entry_bound: float) -> float:
-        """Return a bound of ‖M‖₁ + 1, from which :func:`nfpi.linalg.phi_action` determines the length of the series."""
-        return self._bound_core_norm(entry_bound) + 1.0
+        """Return a bound of ‖M‖_∞ + 1, from which :func:`nfpi.linalg.phi_action` determines the length of the series."""
+        return self.bound_norm(entry_bound) + 1.0
 
-    def _bound_core_norm(self, entry_bound: float) -> float:
-        """Return k C₂ max |W|² ≥ ‖M‖₁."""
+    def bound_norm(self, entry_bound: float) -> float:
+        """Return k C₂ max |W|² ≥ ‖M‖_∞."""
         return RANK * self.split[1] * (entry_bound + _LOW_RANK_OFFSET) ** 2
 
     def _unpack(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, float]:
@@ -253,7 +261,7 @@ class LowRankMatrixExponentialCoupling(SeriesCoupling):
         # (B, k, C, P) both; M_ab = Σ_c W₁[a, c] W₂[c, b] is kept column by column, [b, a]
         core = (rows.unsqueeze(1) * columns.unsqueeze(2)).sum(3)
         trace = core.diagonal(dim1=1, dim2=2).flatten(1).sum(1)
-        return bias, rows, columns, core, trace, self._bound_core_norm(self.bound_entries())
+        return bias, rows, columns, core, trace, self.limit_norm(core)
 
     def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
         """Compute x₂ + W₂ φ(M) W₁ x₂ + b."""

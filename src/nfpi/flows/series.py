@@ -126,7 +126,10 @@ class SeriesBounds:
             coupling.held_bound = None
 
     def count_products(self) -> list[int]:
-        """Count the matrix-vector products of each coupling's series; empty if the weights have diverged."""
+        """Count the matrix-vector products of each coupling's series by its bound; empty if the weights have diverged.
+
+        Without held bounds, the bounds are those of the current weights, and the series are shorter.
+        """
         bounds = self.held if self.held is not None else (self._compute_bounds().tolist() if self._couplings else [])
         try:
             return [
