@@ -247,7 +247,7 @@ class LowRankMatrixExponentialCoupling(SeriesCoupling):
         return channels + 2 * RANK * channels
 
     def bound_series_norm(self, entry_bound: float) -> float:
-        """Return a bound of ‖M‖_∞ + 1, from which :func:`nfpi.linalg.phi_action` determines the length of the series."""
+        """Return a bound of ‖M‖_∞ + 1, which :func:`nfpi.linalg.phi_action` gives its series."""
         return self.bound_norm(entry_bound) + 1.0
 
     def bound_norm(self, entry_bound: float) -> float:
