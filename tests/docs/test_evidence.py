@@ -70,32 +70,36 @@ def read_table(path: str, beginning: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=heading).set_index(heading[0])
 
 
-def read_table_of_readme() -> pd.DataFrame:
-    return read_table("README.md", "repulsion of")
+ALL_IMAGES = {"ours, CIFAR-10": ("cifar10", 3e5), "ours, Fashion-MNIST": ("fashion_mnist", 3e4)}
+"""Columns of README's table with presets on all images, and the λ of the repulsion."""
+MEANS, QDA = "means by gradient, Σ = I", "Gaussians of the pixels (QDA)"
 
 
-def test_readme_compares_table_3_with_the_paper():
-    printed = read_table_of_readme().iloc[:4]
-    assert list(printed.index) == ["nothing (λ = 0)", "means", "covariances", "means and covariances"]
+def read_readme(column: str) -> pd.Series:
+    return read_table("README.md", "Gaussians of the classes").filter(like=column).squeeze()
+
+
+@pytest.mark.parametrize("column", ALL_IMAGES)
+def test_readme_has_the_runs_on_all_images(column):
+    """Of flows as trained → refitted."""
+    preset, weight = ALL_IMAGES[column]
+    table = read(preset).make_table("table2").astype({"lambda": float}).set_index(["row", "lambda"])
+    flows = [("as trained", "refitted", 0), (MEANS, f"{MEANS}, refitted", 0), ("as trained", "refitted", weight)]
+    expected = []
+    for *rows, of in flows:
+        values = [table.loc[(row, of), "nf_acc"] for row in rows if (row, of) in table.index]
+        expected.append(" → ".join(f"{value:.1f}" for value in values))
+    assert list(read_readme(column)) == [*expected, f"{table.loc[QDA, 'top1'].item():.1f}"]
+
+
+def test_readme_has_the_runs_of_digits_and_the_paper():
+    tables = {name: read("digits").make_table(name).set_index("row") for name in ("table2", "table3", "table4")}
+    repelled = tables["table3"]["nf_acc"].sort_index()
+    expected = [repelled.iloc[0], tables["table4"]["nf_acc"][MEANS], repelled.iloc[3], tables["table2"]["top1"][QDA]]
+    assert list(read_readme("ours, digits")) == [f"{value:.1f}" for value in expected]
     paper = pd.read_csv(ROOT / "workflow/reference/paper.csv").query("table == 'table3' and metric == 'nf_acc'")
-    of_cifar10 = paper[paper["dataset"] == "cifar10"].sort_values("row")
-    assert list(printed.filter(like="paper: CIFAR-10").squeeze()) == [f"{value:g}" for value in of_cifar10["value"]]
-    for name, preset in {"CIFAR-10, 5000": CIFAR, "Fashion-MNIST, 5000": FASHION, "digits": "digits"}.items():
-        ours = read(preset).make_table("table3").sort_values("row")
-        assert list(printed.filter(like=f"ours: {name}").squeeze()) == [f"{value:.1f}" for value in ours["nf_acc"]]
-
-
-@pytest.mark.parametrize(
-    ("column", "preset", "weight"),
-    [("Fashion-MNIST, 57 000", "fashion_mnist", 3e4), ("CIFAR-10, 47 500", "cifar10", 3e5)],
-)
-def test_readme_has_the_runs_on_all_images(column, preset, weight):
-    table = read(preset).make_table("table2")
-    trained = table[table["row"] == "as trained"].set_index("lambda")["nf_acc"]
-    [qda] = table.loc[table["row"].str.contains("QDA"), "top1"]
-    expected = {0: trained.get(0), 3: trained[weight], 5: qda}
-    written = ["" if expected.get(row) is None else f"{expected[row]:.1f}" for row in range(7)]
-    assert list(read_table_of_readme().filter(like=column).squeeze()) == written
+    of_cifar10 = paper[paper["dataset"] == "cifar10"].sort_values("row")["value"]
+    assert list(read_readme("paper")) == [f"{of_cifar10.iloc[0]:g}", "", f"{of_cifar10.iloc[3]:g}", ""]
 
 
 def gain(preset: str, metric: str, weight: float, row: str) -> str:
@@ -147,22 +151,6 @@ def test_readme_has_numbers_of_runs_in_its_table_only():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = text.partition("## Does the paper replicate?")[2].partition("\n## ")[0]
     assert not re.findall(r"\d+\.\d+", "\n".join(line for line in section.splitlines() if not line.startswith("|")))
-
-
-@pytest.mark.parametrize(
-    ("beginning", "name", "label", "metric"),
-    [
-        ("nothing, means learned", "table4", "means by gradient, Σ = I, γ = 10", "nf_acc"),
-        ("no flow: [Gaussians", "table2", "Gaussians of the pixels (QDA)", "top1"),
-        ("no flow: ResNet18", "table2", "ResNet18 on the images", "top1"),
-    ],
-)
-def test_readme_prints_what_needs_no_repulsion(beginning, name, label, metric):
-    printed = read_table_of_readme().filter(like=beginning, axis="index").squeeze()
-    for column, preset in {"CIFAR-10, 5000": CIFAR, "Fashion-MNIST, 5000": FASHION, "digits": "digits"}.items():
-        table = read(preset).make_table(name)
-        expected = table.loc[table["row"] == label, metric].item()
-        assert printed.filter(like=f"ours: {column}").item() == f"{expected:.1f}"
 
 
 @pytest.mark.parametrize("preset", ["digits_following", "fashion_mnist_small_following"])
