@@ -190,7 +190,7 @@ class SeriesCoupling(_BoundedCoupling):
         """
         if self.training and self.held_bound is not None:
             return self.bound_norm(self.held_bound)
-        norm = matrices.detach().abs().sum(1).amax().item()  # vector_norm takes 60 times as long
+        norm = matrices.detach().abs().sum(1).amax().item()  # vector_norm takes 18 times as long, or more
         return self.bound_norm((self.rescale.abs() + self.reshift.abs()).item()) if math.isnan(norm) else norm
 
     def bound_norm(self, entry_bound: float) -> float:
