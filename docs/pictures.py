@@ -33,6 +33,8 @@ FASHION = "snakemake samples_by_weight --config preset=fashion_mnist"
 OF_FASHION = "results/fashion_mnist/figures"
 FRONT = "snakemake table2 --config preset=fashion_mnist && python docs/front.py"
 CIFAR10 = "snakemake figure2 --config preset=cifar10"
+BY_WEIGHT = "snakemake samples_by_weight --config preset=cifar10"
+OF_CIFAR10 = "results/cifar10/figures"
 PICTURES = {
     "claims": (EVIDENCE, "results/pictures/digits/claims.png", "src/nfpi/figures/claims.py"),
     "following": (EVIDENCE, "results/pictures/following.png", "src/nfpi/figures/following.py"),
@@ -47,9 +49,19 @@ PICTURES = {
     "page": (PAGE, "results/pictures/page.png", "src/nfpi/page/templates/page.*"),
     "samples_by_weight": (FASHION, f"{OF_FASHION}/samples_by_weight.png", "src/nfpi/figures/samples_by_weight.py"),
     "latents_by_weight": (FASHION, f"{OF_FASHION}/latents_by_weight.png", "src/nfpi/figures/samples_by_weight.py"),
+    "samples_by_weight_cifar10": (
+        BY_WEIGHT,
+        f"{OF_CIFAR10}/samples_by_weight.png",
+        "src/nfpi/figures/samples_by_weight.py",
+    ),
+    "latents_by_weight_cifar10": (
+        BY_WEIGHT,
+        f"{OF_CIFAR10}/latents_by_weight.png",
+        "src/nfpi/figures/samples_by_weight.py",
+    ),
     "front_light": (FRONT, "results/pictures/front_light.png", "docs/front.py"),
     "front_dark": (FRONT, "results/pictures/front_dark.png", "docs/front.py"),
-    "nfa_cifar10": (CIFAR10, "results/cifar10/figures/figure2.png", "src/nfpi/figures/figure2.py"),
+    "nfa_cifar10": (CIFAR10, f"{OF_CIFAR10}/figure2.png", "src/nfpi/figures/figure2.py"),
 }
 DEMO = yaml.safe_load((ROOT / "presets/demo.yaml").read_text(encoding="utf-8"))["figures"]
 SHOWN = re.findall(r"images/(\w+)\.png", (ROOT / "docs/gallery.md").read_text(encoding="utf-8"))
