@@ -94,7 +94,7 @@ def test_given_full_covariances_are_the_flows_own():
 @pytest.mark.parametrize(
     ("flow", "message"),
     [
-        (lambda x: (0 * x, 0 * x.sum(1)), "train: expected latents that vary within each class"),
+        (lambda x: (0 * x, 0 * x.sum(1)), "train: expected latents that vary within each of 3 classes"),
         (lambda x: (x, 0 * x), r"and log-determinants \(600,\), received \(600, 3\) and \(600, 3\)"),
         (lambda x: x, "received Tensor"),
         (lambda x: (x.log(), 0 * x.sum(1)), "finite latents and log-determinants of train"),
@@ -131,6 +131,18 @@ def test_arrays_and_names_of_classes_are_taken():
     expected = diagnose(flow, (x.float(), labels), (test.float(), test_labels), relative_weights=[])
     found = diagnose(flow, (x.numpy(), names[labels]), (test.numpy(), names[test_labels]), relative_weights=[])
     assert found.equals(expected)
+
+
+def test_a_flow_may_return_arrays():
+    pairs = draw(90), draw(60, seed=1)
+    found = diagnose(lambda x: tuple(part.numpy() for part in scale(x)), *pairs, relative_weights=[])
+    assert found.equals(diagnose(scale, *pairs, relative_weights=[]))
+
+
+def test_labels_that_count_from_one_are_one_line():
+    x, labels = draw(90)
+    with pytest.raises(ValueError, match=r"4 classes \(labels count from 0\), .*class 0: .* received 0"):
+        diagnose(scale, (x, labels + 1), (x, labels + 1))
 
 
 def test_gaussians_of_other_classes_are_refused():

@@ -47,7 +47,8 @@ def diagnose(
 
     Args:
         flow: a :class:`nfpi.ClassConditionalFlow`; a flow, transform or lazy transform of zuko without context; or a
-            function or module with flow(x) = (z, log |det ∂z/∂x|), z (B, D) or (B, C, H, W) and (B,).
+            function or module with flow(x) = (z, log |det ∂z/∂x|), z (B, D) or (B, C, H, W) and (B,), tensors
+            or arrays.
         train: inputs of the flow and labels (N,), indices of classes or their names; the Gaussians are fitted to their
             latents. Arrays and data frames become tensors, float32.
         test: other inputs and labels, which are measured.
@@ -80,7 +81,10 @@ def diagnose(
     try:
         statistics.check()
     except ValueError as error:
-        raise ValueError(f"train: expected latents that vary within each class, received others ({error})") from None
+        raise ValueError(
+            f"train: expected latents that vary within each of {num_classes} classes (labels count from 0), received "
+            f"others ({error})"
+        ) from None
     if own is not None and (own.num_classes, own.num_dimensions) != (num_classes, dimensions):
         expected, received = (num_classes, dimensions), (own.num_classes, own.num_dimensions)
         raise ValueError(f"prior: expected (K, D) = {expected} of train, received {received}")
@@ -168,7 +172,7 @@ def _encode(function: Transform, x: Any, labels: Any, classes: list[str], what: 
     """
     x = x.to_numpy() if hasattr(x, "to_numpy") else x  # a data frame
     if isinstance(x, np.ndarray) and x.dtype != np.uint8:
-        x = torch.from_numpy(x).float()
+        x = torch.tensor(x, dtype=torch.float32)
     indices = torch.from_numpy(check_labels(labels, classes, len(x), f"{what}: labels"))
     latents, log_abs_dets = [], []
     for begin in range(0, len(x), _BATCH):
@@ -178,7 +182,7 @@ def _encode(function: Transform, x: Any, labels: Any, classes: list[str], what: 
         if len(found) != 2 or len(found[0]) < 2 or found[0][0] != len(batch) or found[1] != (len(batch),):
             expected = f"latents ({len(batch)}, …) and log-determinants ({len(batch)},)"
             raise ValueError(f"flow: expected {expected}, received {' and '.join(map(str, found))}")
-        z, log_abs_det = result
+        z, log_abs_det = map(torch.as_tensor, result)  # they may be arrays
         latents.append(z.flatten(1).double().cpu())
         log_abs_dets.append(log_abs_det.double().cpu())
     all_latents, all_log_abs_dets = torch.cat(latents), torch.cat(log_abs_dets)

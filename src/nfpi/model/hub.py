@@ -51,17 +51,18 @@ def make_card(model: ClassConditionalFlow, metrics: Mapping[str, Any] | None, li
     if metrics and not _select_metrics(metrics):
         raise ValueError(f"metrics: expected some of {', '.join(_METRICS_ON_CARD)}, received {', '.join(metrics)}")
     data = ModelCardData(license=license, library_name="nfpi", pipeline_tag="image-classification", tags=_TAGS)
+    kind = "vectors" if model.domain.dtype == "float32" else "images"
     splits = {"validation": model.config.get("validation", {}), "test": metrics}
     card: ModelCard = ModelCard.from_template(
         data,
         str(_TEMPLATE),
-        title=f"Class-conditional normalizing flow of {model.data['name'] or 'images'}",
+        title=f"Class-conditional normalizing flow of {model.data['name'] or kind}",
         model=model,
         config={"training": {}, **model.config},
         mismatch_limit=MISMATCH_LIMIT,
         size=model.flow.settings.model_dump(mode="json"),
         parameters=sum(parameter.numel() for parameter in model.flow.parameters()),
-        headings=["images", "n", *(metric(name).label for name in _METRICS_ON_CARD)],
+        headings=["split", "n", *(metric(name).label for name in _METRICS_ON_CARD)],
         rows=[_format_metrics(split, values) for split, values in splits.items() if values],
     )
     return card
