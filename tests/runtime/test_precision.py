@@ -68,8 +68,11 @@ def test_a_gpu_trains_in_what_it_has_in_hardware(card, capability, best, missing
             choose_precision(precision, CUDA)
 
 
-@pytest.mark.parametrize(("capabilities", "best"), [({"amx_bf16": True}, "bf16-mixed"), ({}, "32-true")])
-def test_a_cpu_trains_in_bfloat16_if_asked_or_if_it_has_amx(monkeypatch, capabilities, best):
+@pytest.mark.parametrize(
+    ("capabilities", "best"),
+    [({"amx_bf16": True}, "bf16-mixed"), ({"avx512_bf16": True, "amx_bf16": False}, "bf16-mixed"), ({}, "32-true")],
+)
+def test_a_cpu_trains_in_bfloat16_if_asked_or_if_it_has_it(monkeypatch, capabilities, best):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert choose_precision("auto", CPU) == best
     assert choose_precision("auto", torch.device("mps")) == choose_precision("32-true", CPU) == "32-true"

@@ -13,7 +13,7 @@ from .conftest import call, check_call, list_files, read_error_line, read_json
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NFPI_DEVICE", "cpu")
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)  # without AMX
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)  # without bfloat16
 
 
 @pytest.mark.parametrize(("wanted", "found"), [("auto", "32-true"), ("bf16-mixed", "bf16-mixed")])

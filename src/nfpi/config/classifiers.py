@@ -179,8 +179,8 @@ class ClassifierConfig(Settings):
     nfa_probability: Share = 0.5
     """probability that a training image is replaced by one of its latent-augmented variants"""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
-    """precision of training steps; auto: bf16-mixed on GPUs that support it (A100, H100) and CPUs with AMX, otherwise
-    32-true"""
+    """precision of training steps; auto: bf16-mixed on GPUs (A100, H100) and CPUs (AMX, AVX512_BF16) that have it,
+    otherwise 32-true"""
     workers: Annotated[NonNegativeInt, EXECUTION] = 0
     """processes that read and augment images; 0: the training process itself"""
     checkpoint_minutes: Annotated[PositiveFloat, EXECUTION] = 10.0

@@ -211,7 +211,7 @@ class TrainingConfig(Settings):
     """epochs between two evaluations on the validation split"""
     precision: Literal["auto", "32-true", "tf32", "bf16-mixed"] = "32-true"
     """precision of training steps: float32 (32-true), convolutions in TF32 (tf32), coupling networks in bfloat16
-    (bf16-mixed); auto: bf16-mixed on GPUs that support it (A100, H100) and CPUs with AMX, otherwise 32-true"""
+    (bf16-mixed); auto: bf16-mixed on GPUs (A100, H100) and CPUs (AMX, AVX512_BF16) that have it, otherwise 32-true"""
     compile: Annotated[bool | Literal["auto"], EXECUTION] = "auto"
     """whether steps on batches of full size run as one compiled graph; auto: on GPUs with Triton only;
     the first step then takes minutes; the results differ in their rounding"""

@@ -16,7 +16,7 @@ _LOWEST_CAPABILITY = 8
 def choose_precision(wanted: str, device: torch.device) -> str:
     """Choose the training precision on a device.
 
-    `auto` is bf16-mixed on a CUDA GPU, or a CPU with AMX, which multiply matrices of bfloat16 in hardware, and float32
+    `auto` is bf16-mixed on a CUDA GPU or a CPU (AMX or AVX512_BF16) that multiplies bfloat16 in hardware, and float32
     on all other devices. It never means TF32, as NVIDIA GPUs with TF32 (compute capability 8.0 and above) also have
     bfloat16.
 
@@ -31,7 +31,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
         return wanted
     usable = _list_precisions(device)
     if wanted == "auto":
-        is_fast = "bf16-mixed" in usable and (device.type == "cuda" or (device.type == "cpu" and _has_amx()))
+        is_fast = "bf16-mixed" in usable and (device.type == "cuda" or (device.type == "cpu" and _has_bfloat16()))
         return "bf16-mixed" if is_fast else "32-true"
     if wanted not in usable:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
@@ -51,10 +51,10 @@ def _list_precisions(device: torch.device) -> list[str]:
     return ["32-true", "tf32", "bf16-mixed"] if is_new else ["32-true"]
 
 
-def _has_amx() -> bool:
-    """Return whether the CPU has AMX with bfloat16; versions of torch that cannot tell say that it has not."""
+def _has_bfloat16() -> bool:
+    """Return whether the CPU multiplies in bfloat16; versions of torch that cannot tell say that it does not."""
     ask = getattr(torch.cpu, "get_capabilities", None)
-    return ask is not None and bool(ask().get("amx_bf16"))
+    return ask is not None and any(ask().get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
 @contextmanager
