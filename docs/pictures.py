@@ -43,6 +43,7 @@ PICTURES = {
         "results/pictures/fashion_mnist_small_following/figures/frontier.png",
         "src/nfpi/figures/frontier.py",
     ),
+    "frontier_cifar10": (EVIDENCE, "results/pictures/cifar10/figures/frontier.png", "src/nfpi/figures/frontier.py"),
     "images_seen": (SEEN, "results/pictures/images_seen.png", "docs/images_seen.py"),
     "unknown_images": (EXAMPLE, "results/pictures/unknown_images.png", "examples/unknown_images.py"),
     "walk": (EXAMPLE, "results/pictures/walk.png", "examples/unknown_images.py"),

@@ -72,7 +72,8 @@ def read_table(path: str, beginning: str) -> pd.DataFrame:
 
 ALL_IMAGES = {"ours, CIFAR-10": ("cifar10", 3e5), "ours, Fashion-MNIST": ("fashion_mnist", 3e4)}
 """Columns of README's table with presets on all images, and the λ of the repulsion."""
-MEANS, QDA = "means by gradient, Σ = I", "Gaussians of the pixels (QDA)"
+MEANS, QDA, RESNET = "means by gradient, Σ = I", "Gaussians of the pixels (QDA)", "ResNet18 on the images"
+POSTERIOR = f"{MEANS}, γ = 10"
 
 
 def read_readme(column: str) -> pd.Series:
@@ -84,22 +85,25 @@ def test_readme_has_the_runs_on_all_images(column):
     """Of flows as trained → refitted."""
     preset, weight = ALL_IMAGES[column]
     table = read(preset).make_table("table2").astype({"lambda": float}).set_index(["row", "lambda"])
-    flows = [("as trained", "refitted", 0), (MEANS, f"{MEANS}, refitted", 0), ("as trained", "refitted", weight)]
+    flows = [("as trained", "refitted", 0), *((way, f"{way}, refitted", 0) for way in (MEANS, POSTERIOR))]
     expected = []
-    for *rows, of in flows:
+    for *rows, of in [*flows, ("as trained", "refitted", weight)]:
         values = [table.loc[(row, of), "nf_acc"] for row in rows if (row, of) in table.index]
-        expected.append(" → ".join(f"{value:.1f}" for value in values))
-    assert list(read_readme(column)) == [*expected, f"{table.loc[QDA, 'top1'].item():.1f}"]
+        expected.append(" → ".join(f"{value:.1f}" for value in values) or "not run")
+    of_images = [f"{table.loc[row, 'top1'].item():.1f}" if row in table.index else "not run" for row in (QDA, RESNET)]
+    assert list(read_readme(column)) == [*expected, *of_images]
 
 
 def test_readme_has_the_runs_of_digits_and_the_paper():
     tables = {name: read("digits").make_table(name).set_index("row") for name in ("table2", "table3", "table4")}
     repelled = tables["table3"]["nf_acc"].sort_index()
-    expected = [repelled.iloc[0], tables["table4"]["nf_acc"][MEANS], repelled.iloc[3], tables["table2"]["top1"][QDA]]
+    learned = [tables["table4"]["nf_acc"][way] for way in (MEANS, POSTERIOR)]
+    of_images = [tables["table2"]["top1"][way] for way in (QDA, RESNET)]
+    expected = [repelled.iloc[0], *learned, repelled.iloc[3], *of_images]
     assert list(read_readme("ours, digits")) == [f"{value:.1f}" for value in expected]
     paper = pd.read_csv(ROOT / "workflow/reference/paper.csv").query("table == 'table3' and metric == 'nf_acc'")
     of_cifar10 = paper[paper["dataset"] == "cifar10"].sort_values("row")["value"]
-    assert list(read_readme("paper")) == [f"{of_cifar10.iloc[0]:g}", "", f"{of_cifar10.iloc[3]:g}", ""]
+    assert list(read_readme("paper")) == [f"{of_cifar10.iloc[0]:g}", "", "", f"{of_cifar10.iloc[3]:g}", "", ""]
 
 
 def gain(preset: str, metric: str, weight: float, row: str) -> str:

@@ -24,6 +24,8 @@ _STRENGTHS = 3
 """smallest number of λ that are joined by a line"""
 _DASHES = (":", "--", "-.")
 """lines of the accuracies without a flow"""
+_LONG_LABEL = 34
+"""characters of the legend's longest label up to which it has two columns"""
 
 
 class FrontierFigure(TableFigure):
@@ -90,5 +92,6 @@ def draw_frontier(table: pd.DataFrame) -> Figure:
         axes.set_xlabel(metric("bits_per_dim").label)
         axes.set_ylabel(f"{metric('nf_acc').label} (%)")
         axes.margins(x=0.08, y=0.08)
-        figure.legend(loc="outside upper center", ncols=2, fontsize=6, columnspacing=1, handlelength=1.6)
+        columns = 1 if table["row"].str.len().max() > _LONG_LABEL else 2
+        figure.legend(loc="outside upper center", ncols=columns, fontsize=6, columnspacing=1, handlelength=1.6)
     return figure
