@@ -47,6 +47,15 @@ def test_flows_and_data_sets_are_told_apart():
     assert all(len(line.get_xdata()) == 3 for line in joined[:3])
 
 
+def test_a_legend_of_long_labels_is_not_cut():
+    long = {"as trained": "means by gradient, Σ = I, γ = 10", "refitted": "means by gradient, Σ = I, γ = 10, refitted"}
+    figure = draw_frontier(TABLE.replace({"row": long}))
+    figure.canvas.draw()
+    (legend,), whole = figure.legends, figure.bbox
+    extent = legend.get_window_extent()
+    assert whole.x0 <= extent.x0 < extent.x1 <= whole.x1
+
+
 def test_a_table_without_both_numbers_is_drawn_as_a_notice(tmp_path):
     for rows, has_axes in (
         (TABLE, True),
