@@ -48,8 +48,8 @@ def test_flows_and_data_sets_are_told_apart():
 
 
 def test_a_legend_of_long_labels_is_not_cut():
-    long = {"as trained": "means by gradient, Σ = I, γ = 10", "refitted": "means by gradient, Σ = I, γ = 10, refitted"}
-    figure = draw_frontier(TABLE.replace({"row": long}))
+    label = "means by gradient, Σ = I, γ = 10, refitted"
+    figure = draw_frontier(TABLE.assign(row=TABLE["row"] + " " + label))
     figure.canvas.draw()
     (legend,), whole = figure.legends, figure.bbox
     extent = legend.get_window_extent()
