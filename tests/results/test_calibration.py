@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn.calibration import calibration_curve
 
-from nfpi.results.metrics import BINS, assign_bins, compute_bins, expected_calibration_error
+from nfpi.results.metrics import BINS, assign_bins, expected_calibration_error
 
 
 def draw_predictions(n: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -23,20 +24,12 @@ def test_a_bin_includes_its_upper_bound_and_excludes_its_lower_bound():
     assert assign_bins(np.array([0.0, 1e-300])).tolist() == [0, 0]
 
 
-def test_bins_are_the_mean_confidence_and_accuracy_of_their_images():
-    confidence = np.array([0.95, 0.34, 0.99, 0.36, 0.97, 1.0])
-    is_correct = np.array([True, False, True, True, False, True])
-    means, accuracies = compute_bins(confidence, is_correct)
-    assert means == pytest.approx([0.35, 0.9775])
-    assert accuracies.tolist() == [0.5, 0.75]
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_the_ece_is_the_weighted_gap_of_the_bins(seed):
     log_prob, labels = draw_predictions(400, 4, seed)
     posterior = np.exp(log_prob) / np.exp(log_prob).sum(1, keepdims=True)
     confidence = posterior.max(1)
-    means, accuracies = compute_bins(confidence, posterior.argmax(1) == labels)
+    accuracies, means = calibration_curve(posterior.argmax(1) == labels, confidence, n_bins=BINS)
     _, counts = np.unique(assign_bins(confidence), return_counts=True)
     gap = (counts * abs(accuracies - means)).sum() / 400
     ece = expected_calibration_error(torch.from_numpy(log_prob), torch.from_numpy(labels))

@@ -21,7 +21,7 @@ from nfpi.figures.style import (
     format_weight_label,
     new_figure,
 )
-from nfpi.results.metrics import compute_bins
+from nfpi.results.metrics import BINS
 from nfpi.results.statistics.abstention import compute_margins, compute_risks
 from nfpi.results.statistics.calibration import fit_temperature
 from nfpi.runs import PREDICTIONS_FILE, Layout, Run
@@ -101,6 +101,8 @@ def draw_reliability(predictions: Mapping[str, Sequence[Predictions]]) -> Figure
 
 def _compute_bins(of_seeds: Sequence[Predictions], is_calibrated: bool) -> tuple[np.ndarray, np.ndarray]:
     """Compute mean confidence and accuracy of the bins of the test images of all seeds."""
+    from sklearn.calibration import calibration_curve
+
     confidence = []
     for found in of_seeds:
         temperature = 1.0
@@ -108,7 +110,9 @@ def _compute_bins(of_seeds: Sequence[Predictions], is_calibrated: bool) -> tuple
             temperature = fit_temperature(found.validation_class_log_prob, found.validation_label)
         divided = found.class_log_prob.astype(np.float64) / temperature
         confidence.append(np.exp(divided.max(1) - np.logaddexp.reduce(divided, 1)))
-    return compute_bins(np.concatenate(confidence), np.concatenate([found.is_correct for found in of_seeds]))
+    is_correct = np.concatenate([found.is_correct for found in of_seeds])
+    accuracy, mean_confidence = calibration_curve(is_correct, np.concatenate(confidence), n_bins=BINS)
+    return mean_confidence, accuracy
 
 
 def draw_risk_coverage(predictions: Mapping[str, Sequence[Predictions]]) -> Figure:

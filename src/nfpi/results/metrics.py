@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Metric",
     "assign_bins",
-    "compute_bins",
     "compute_metrics",
     "expected_calibration_error",
     "metric",
@@ -197,19 +196,3 @@ def assign_bins(confidence: np.ndarray) -> np.ndarray:
     import numpy as np
 
     return np.searchsorted(np.arange(1, BINS) / BINS, confidence)
-
-
-def compute_bins(confidence: np.ndarray, is_correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute mean confidence and accuracy, from 0 to 1, of the bins that have images, in increasing order.
-
-    Args:
-        confidence: max_y p(y | x), from 0 to 1, (N,).
-        is_correct: whether each prediction is correct, (N,) bool.
-    """
-    import numpy as np
-
-    bins = assign_bins(confidence)
-    counts = np.bincount(bins)
-    filled = counts > 0
-    mean, accuracy = (np.bincount(bins, values)[filled] / counts[filled] for values in (confidence, is_correct))
-    return mean, accuracy
