@@ -15,6 +15,7 @@ WEIGHTS = {"fashion_mnist": ("Fashion-MNIST", 3e4), "cifar10": ("CIFAR-10", 3e5)
 SERIES = {
     "fpi": ("fixed-point iteration", CLASS_COLOURS[0]),
     "gmm_means": ("means by gradient, Σ = I", CLASS_COLOURS[4]),
+    "baseline-random": ("random means, Σ = I, fixed", CLASS_COLOURS[3]),
     "baseline-identity": ("class means of the untrained flow, Σ = I, λ = 0", CLASS_COLOURS[1]),
     "baseline": ("Gaussians of the untrained flow, λ = 0", CLASS_COLOURS[2]),
 }
