@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
@@ -132,15 +132,15 @@ class TextOfFile(str):
     @classmethod
     def mark(cls, content: Any, folder: Path) -> Any:
         """Return the settings of a file in `folder`, with all strings as :class:`TextOfFile`."""
-        if isinstance(content, dict):
-            return {key: cls.mark(value, folder) for key, value in content.items()}
-        if isinstance(content, list):
-            return [cls.mark(item, folder) for item in content]
-        if not isinstance(content, str):
-            return content
-        marked = cls(content)
-        marked.folder = folder
-        return marked
+
+        def mark(value: Any) -> Any:
+            if not isinstance(value, str):
+                return value
+            marked = cls(value)
+            marked.folder = folder
+            return marked
+
+        return map_leaves(content, mark)
 
 
 def expand_path(path: Any) -> Any:
@@ -191,8 +191,11 @@ def find_fault(error: ValidationError) -> tuple[list[str], str]:
 
 def strip_folders(value: Any) -> Any:
     """Replace absolute paths by the names of their files or folders, which are the same on every machine."""
+    return map_leaves(value, lambda leaf: PurePath(leaf).name if isinstance(leaf, str) and leaf[:1] == "/" else leaf)
+
+
+def map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Change every value of nested mappings and lists that is neither."""
     if isinstance(value, Mapping):
-        return {key: strip_folders(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [strip_folders(item) for item in value]
-    return PurePath(value).name if isinstance(value, str) and value.startswith("/") else value
+        return {key: map_leaves(item, change) for key, item in value.items()}
+    return [map_leaves(item, change) for item in value] if isinstance(value, list) else change(value)

@@ -25,6 +25,7 @@ from nfpi.config.base import (
     expand_home,
     explain,
     find_fault,
+    map_leaves,
     suggest,
 )
 from nfpi.config.claims import DIVERGENCE, has_rows
@@ -130,11 +131,7 @@ def _count_nested(settings: Any, path: Sequence[str]) -> int:
 
 def _parse_nulls(value: Any) -> Any:
     """Replace the string `null` by None: of `--config 'a={b: null}'`, Snakemake makes `{"a": {"b": "null"}}`."""
-    if isinstance(value, Mapping):
-        return {key: _parse_nulls(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_parse_nulls(item) for item in value]
-    return None if value == "null" else value
+    return map_leaves(value, lambda leaf: None if leaf == "null" else leaf)
 
 
 def _validate(layers: Sequence[Mapping[str, Any]]) -> Config:
