@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,6 +55,17 @@ def test_pixels_are_dequantised_with_grey_noise_and_quantised():
     # uniform on [−1, 1]^D: 8 bits a dimension
     assert domain.bits_per_dim(torch.tensor(16 * math.log(2)), 16).item() == pytest.approx(8)
     assert domain.dtype == "uint8"
+
+
+def test_samples_lose_the_mean_of_the_grey_noise():
+    domain = choose_domain({"name": "toy", "dtype": "uint8", "extra": {}}, grey_noise=0.05, latent_noise=0.3)
+    images = torch.randint(13, 243, (1, 1, 200, 200), generator=_generator(), dtype=torch.uint8)
+    noisy = domain.to_images(domain.to_flow(images, _generator(1)))
+    found = domain.subtract_noise(noisy.permute(0, 2, 3, 1).numpy()).astype(float)
+    assert (found - images.permute(0, 2, 3, 1).numpy()).mean() == pytest.approx(0, abs=0.5)
+    assert domain.subtract_noise(np.full((1, 2, 2, 1), 3, np.uint8)).tolist() == np.zeros((1, 2, 2, 1)).tolist()
+    colour = np.full((1, 2, 2, 3), 30, np.uint8)
+    assert (domain.subtract_noise(colour) == colour).all()
 
 
 def test_latents_get_gaussian_noise_in_proportion_to_each_elements_spread(meta, spread):

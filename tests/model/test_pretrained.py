@@ -17,8 +17,8 @@ def test_a_model_of_the_package_is_found_by_its_name(name, tmp_path, monkeypatch
     assert model.calibration.temperature > 1
     assert "Licence" in (PRETRAINED[name] / "README.md").read_text(encoding="utf-8")
     labels = np.arange(10).repeat(10)
-    samples = model.sample(labels, temperature=0.7, generator=torch.Generator().manual_seed(0))
-    assert (model.predict(samples) == labels).mean() >= 0.7
+    samples = model.sample(labels, temperature=0.8, generator=torch.Generator().manual_seed(0))
+    assert (model.predict(samples) == labels).mean() >= 0.97
 
 
 def test_a_folder_precedes_the_model_of_that_name(tmp_path, monkeypatch, fitted):

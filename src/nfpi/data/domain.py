@@ -46,6 +46,10 @@ class Domain(ABC):
     def to_images(self, x: Tensor) -> Tensor:
         """Convert x (B, C, H, W) to stored images."""
 
+    def subtract_noise(self, images: np.ndarray) -> np.ndarray:
+        """Subtract the mean of the noise, beyond that of dequantisation, from sampled images (N, H, W, C)."""
+        return images
+
     @abstractmethod
     def bits_per_dim(self, nll: Tensor, num_dimensions: int) -> Tensor:
         """Convert a negative log-likelihood, in nats per image, to bits per dimension."""
@@ -70,6 +74,12 @@ class PixelDomain(Domain):
     def to_images(self, x: Tensor) -> Tensor:
         """Compute ⌊128 (x + 1)⌋, clipped."""
         return quantize(x)
+
+    def subtract_noise(self, images: np.ndarray) -> np.ndarray:
+        """Subtract `grey_noise` / 2 of the value range from images with one channel; no value becomes negative."""
+        mean = round(self.grey_noise * GREY_LEVELS / 2) if images.shape[3] == 1 else 0
+        found: np.ndarray = np.maximum(images, mean) - np.asarray(mean, images.dtype)
+        return found
 
     def bits_per_dim(self, nll: Tensor, num_dimensions: int) -> Tensor:
         """Compute NLL / (D log 2) + log₂ 128, for images with 256 levels."""

@@ -626,8 +626,8 @@ class ClassConditionalFlow:
 
         Returns:
             (N, H, W, C), uint8, or float16 for latents of an autoencoder. A flow that was trained with `grey_noise`
-            learns images with this noise, so its samples are brighter by the mean of the noise, `grey_noise` / 2 of the
-            value range.
+            learns images with this noise, whose mean, `grey_noise` / 2 of the value range, is subtracted; the stage
+            `generate`, as the released code, keeps it.
 
         Raises:
             ValueError: a label is not a class, or the temperature is not a number of at least 0.
@@ -647,7 +647,7 @@ class ClassConditionalFlow:
                 domain=self.domain,
             )
             found = np.concatenate([images.permute(0, 2, 3, 1).numpy() for images, _ in drawn])
-        return self._return_images(found)
+        return self._return_images(self.domain.subtract_noise(found))
 
     def augment(
         self, images: Images, labels: Labels = None, *, generator: torch.Generator | None = None, **settings: Any
