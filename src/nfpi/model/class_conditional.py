@@ -626,8 +626,8 @@ class ClassConditionalFlow:
 
         Returns:
             (N, H, W, C), uint8, or float16 for latents of an autoencoder. A flow that was trained with `grey_noise`
-            learns images with this noise, whose mean, `grey_noise` / 2 of the value range, is subtracted; the stage
-            `generate`, as the released code, keeps it.
+            learns images with this noise, whose mean, `grey_noise` / 2 of the value range, is subtracted; images
+            of the stage `generate` keep it.
 
         Raises:
             ValueError: a label is not a class, or the temperature is not a number of at least 0.
