@@ -122,7 +122,7 @@ def test_a_preset_in_a_clone_is_named_by_its_path(here, tmp_path, capsys, output
     (here / "presets").mkdir()
     options = ("--output", output) if output else ()
     assert call("new", make_images(tmp_path / "pets"), *options) == 0
-    assert capsys.readouterr().out.endswith(f"preset={output or 'presets/pets.yaml'}\n")
+    assert capsys.readouterr().out.endswith(f"preset={output or 'pets.yaml'}\n")
 
 
 @pytest.mark.parametrize(

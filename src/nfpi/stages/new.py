@@ -78,8 +78,8 @@ class WritePreset(Command):
     folder: CliPositionalArg[Path]
     """train/ and test/ (or val/) with one folder per class, class folders alone, or a zip or tar archive of them"""
     output: Path | None = None
-    """file of the preset, which must not exist; None: NAME.yaml in presets/ or, without such a folder, in the
-    working folder; NAME is made from the name of the folder of images"""
+    """file of the preset, which must not exist; None: NAME.yaml in the working folder, where NAME is made from the name
+    of the folder of images"""
     download_folder: Path = Path("results/downloads")
     """folder where an archive is unpacked"""
     skip_damaged: bool = False
@@ -96,7 +96,7 @@ class WritePreset(Command):
         from nfpi.data.sources.imagefolder import list_image_folder, warn_of_unread_folders
 
         name = _name_dataset(self.folder)
-        output = self.output or (Path("presets") if Path("presets").is_dir() else Path()) / f"{name}.yaml"
+        output = self.output or Path(f"{name}.yaml")
         if output.exists():
             raise ConfigError(
                 f"{output}: expected a file that does not exist, received one that does: choose another --output"
