@@ -104,7 +104,11 @@ def test_of_many_images_some_are_taken(here, tmp_path, count, taken):
 @pytest.mark.parametrize(("side", "augmentation"), [(16, "flip"), (20, "shift")])
 def test_all_but_small_images_are_shifted(here, tmp_path, side, augmentation):
     assert call("new", make_images(tmp_path / "pets", (side, 16))) == 0
-    assert settings(here / "pets.yaml").training.augmentation == augmentation
+    made = settings(here / "pets.yaml")
+    assert made.training.augmentation == augmentation
+    # scikit-learn's classifiers are of square images
+    classifiers = {row.classifier for row in made.tables["table2"].experiments if row.prior is None}
+    assert classifiers == ({"lda", "qda", "resnet18_real"} if side == 16 else {"resnet18_real"})
 
 
 @pytest.mark.parametrize(

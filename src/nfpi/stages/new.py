@@ -262,6 +262,8 @@ def _compose(name: str, folder: Path, images: _Images) -> tuple[str, list[str], 
         "Gaussians of the pixels (QDA)": {"classifier": "qda", "augmentation": "none"},
         "ResNet18 on the images": {"classifier": "resnet18_real", "augmentation": "standard"},
     }
+    if height != width:  # the discriminants are of square images
+        others = {label: other for label, other in others.items() if other["classifier"] == "resnet18_real"}
     experiments: list[dict[str, Any]] = [{**flows, "classifier": None}]
     experiments += [{"label": label, "dataset": name, "prior": None, **other} for label, other in others.items()]
     title = f"Accuracy against the weight λ, {name}"

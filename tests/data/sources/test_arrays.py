@@ -40,6 +40,13 @@ def test_vectors_are_the_same_from_each_kind_of_file(tmp_path: Path, ending: str
     np.testing.assert_array_equal(labels, KINDS == "red")
 
 
+@pytest.mark.parametrize("name", ["NA", "None", "null"])
+def test_a_class_may_have_a_name_that_pandas_takes_for_missing(tmp_path: Path, name: str) -> None:
+    assert read(write(tmp_path / "all.csv", kinds=np.where(KINDS == "red", name, KINDS))).classes == sorted(
+        ["blue", name]
+    )
+
+
 def test_folder_has_a_file_for_each_split(tmp_path: Path) -> None:
     write(tmp_path / "data/train.csv")
     write(tmp_path / "data/test.parquet", VECTORS[:3], KINDS[1:4])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pandas as pd
 import pytest
 
 from nfpi.config.base import ConfigError
@@ -10,7 +13,7 @@ from nfpi.config.metrics import METRICS
 from nfpi.config.settings import Config
 from nfpi.results import register_metric
 from nfpi.results.tables.columns import check_tables, select_printed_properties
-from nfpi.results.tables.rows import TableRow, compute_split_ratio, list_table_rows
+from nfpi.results.tables.rows import TableRow, compute_split_ratio, find_best_flow, list_table_rows
 from nfpi.runs import Run, parse_run_folder
 
 FLOW = {"dataset": "digits", "flow": "mef", "prior": "fpi"}
@@ -28,6 +31,18 @@ def test_an_experiment_has_a_row_a_weight_with_a_run_a_seed(make_rows):
     assert rows[1].classifier_runs == tuple(Run(**FLOW, weight=1e3, seed=s, classifier="resnet18") for s in (1, 2))
     assert rows[2].classifier_runs == ()
     assert (rows[0].label, rows[0].prior, rows[0].classifier) == ("x", "fpi", "resnet18")
+
+
+@pytest.mark.parametrize(("chosen_by", "best"), [("validation_nf_acc", 10), ("validation_bits_per_dim", 0)])
+def test_the_best_flow_has_the_largest_accuracy_or_the_fewest_bits(make_config, tmp_path: Path, chosen_by, best):
+    config = make_config({**FLOW, "lambdas": [0, 10], "classifier": None})
+    (name,) = config.tables
+    for row in list_table_rows(config, name):
+        (tmp_path / row.flow_runs[0].folder / "model").mkdir(parents=True)
+    values = {"experiment": 0, "lambda": [0, 10], "validation": [3.0, 5.0], "chosen_by": chosen_by}
+    found = find_best_flow(tmp_path, config, {name: pd.DataFrame(values)})
+    assert found is not None
+    assert found.weight == best
 
 
 def test_a_row_about_a_classifier_of_real_images_has_no_run_of_a_flow(make_rows):

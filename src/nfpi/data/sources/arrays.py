@@ -64,7 +64,9 @@ def _read(file: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str | in
             (vectors,) = arrays.values()
             table = pd.DataFrame(vectors)
         else:
-            table = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
+            # a class may be called NA
+            csv = file.suffix == ".csv"
+            table = pd.read_csv(file, keep_default_na=False, na_values=[""]) if csv else pd.read_parquet(file)
             names = table.pop(label).to_numpy()
         values = table.to_numpy(np.float32)
     except Exception as error:  # each reader has its own, for a damaged file or a missing column

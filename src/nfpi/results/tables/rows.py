@@ -259,11 +259,12 @@ def find_best_flow(root: Path, config: Config, frames: Mapping[str, pd.DataFrame
     found: dict[Run, float] = {}
     for name in (name for name in config.tables if name in frames):
         rows = {(row.experiment, row.weight): row for row in list_table_rows(config, name)}
-        measured = frames[name][["experiment", "lambda", "validation"]].dropna()
-        for experiment, weight, validation in measured.itertuples(index=False):
+        measured = frames[name][["experiment", "lambda", "validation", "chosen_by"]].dropna()
+        for experiment, weight, validation, chosen_by in measured.itertuples(index=False):
             row = rows.get((experiment, weight))
             runs = row.flow_runs if row else ()
-            found |= {run: validation for run in runs if Path(root, run.folder, "model").is_dir()}
+            sign = -1 if find_metric(chosen_by).higher_is_better is False else 1
+            found |= {run: sign * validation for run in runs if Path(root, run.folder, "model").is_dir()}
     return max(found, key=lambda run: found[run], default=None)
 
 
