@@ -135,6 +135,13 @@ def test_files_are_taken_to_the_letter(parsed):
     assert command.candidates == [Path(word) for word in ODD]
 
 
+def test_a_path_that_exists_may_have_commas(parsed, tmp_path):
+    for name in ("a, b.png", "c"):
+        (tmp_path / name).touch()
+    paths = [str(tmp_path / name) for name in ("a, b.png", "c", "absent", "a, b.png")]
+    assert parsed("classify", "model", *paths).images == list(map(Path, paths))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

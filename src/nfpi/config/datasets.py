@@ -118,19 +118,11 @@ class DatasetBlock(Settings):
         return math.prod(self.shape) if self.shape is not None else None
 
     @model_validator(mode="after")
-    def _check_only_classes(self) -> DatasetBlock:
+    def _check(self) -> DatasetBlock:
         if self.only_classes is not None and self.vae is not None:
             raise ValueError("only_classes: expected null for a data set with a vae; give a folder without the others")
-        return self
-
-    @model_validator(mode="after")
-    def _check_features(self) -> DatasetBlock:
         if (self.source == "features") != (self.features is not None):
             raise ValueError(f"features: expected them with source features and no other, received {self.source}")
-        return self
-
-    @model_validator(mode="after")
-    def _check_image_size(self) -> DatasetBlock:
         size = SOURCES[self.source].traits.get("size")
         if self.image_size is not None and size is not None:
             raise ValueError(

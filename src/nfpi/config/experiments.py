@@ -95,13 +95,9 @@ class Experiment(Settings):
         return self.model_copy(update={"prior": OWN, "lambdas": weights})
 
     @model_validator(mode="after")
-    def _check_weights(self) -> Experiment:
+    def _check(self) -> Experiment:
         if self.lambdas and self.relative_weights:
             raise ValueError("lambdas, relative_weights: expected one of them, received both")
-        return self
-
-    @model_validator(mode="after")
-    def _check_without_prior(self) -> Experiment:
         given = self.lambdas or self.relative_weights or self.refit
         if self.prior is None and (given or self.uses_variants or self.classifier is None):
             raise ValueError("without a prior an experiment has a classifier, no lambdas, refit, nfa or noise")

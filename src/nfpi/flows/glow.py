@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -171,9 +169,6 @@ class GlowFlow(MultiscaleFlow):
 
     kind = "glow"
     settings: GlowSettings
-
-    def __init__(self, shape: Sequence[int], settings: GlowSettings) -> None:
-        super().__init__(shape, settings)
 
     def make_step(self, level: int, shape: tuple[int, int, int]) -> FlowStep:
         """Build an actnorm, a 1×1 convolution and a coupling with this level's width."""

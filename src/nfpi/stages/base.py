@@ -24,6 +24,21 @@ def _split_words(value: Any) -> Any:
     return next(csv.reader([value])) if isinstance(value, str) else value
 
 
+def _split_paths(value: Any) -> Any:
+    """Split words joined by commas into paths: as many words as name an existing path are one, as paths have commas."""
+    if not isinstance(value, str):
+        return value
+    words, paths = _split_words(value), []
+    while words:
+        joined = [",".join(words[:end]) for end in range(1, len(words) + 1)]
+        count = next((end for end, path in enumerate(joined, 1) if Path(path).exists()), 1)
+        paths.append(joined[count - 1])
+        words = words[count:]
+    return paths
+
+
+Paths = Annotated[list[Path], NoDecode, BeforeValidator(_split_paths)]
+"""Paths, which may have commas if they exist."""
 T = TypeVar("T")
 Words = Annotated[list[T], NoDecode, BeforeValidator(_split_words)]
 """A list of words, taken literally, e.g. `3` as a string; a word with a comma is given in double quotes."""

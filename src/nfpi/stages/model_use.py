@@ -20,7 +20,7 @@ from nfpi.results.recorded.csv_files import format_lines
 from nfpi.runs import MODEL_FILES
 from nfpi.runtime.files import require_writable, write_atomically
 from nfpi.runtime.manifests import find_product
-from nfpi.stages.base import Command, Words
+from nfpi.stages.base import Command, Paths, Words
 from nfpi.stages.inspection import print_rows
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Classify(ModelCommand):
     command = "classify"
     group = "use a model"
 
-    images: CliPositionalArg[Words[Path]]
+    images: CliPositionalArg[Paths]
     """image files, and folders of image files"""
     resize: bool = False
     """resize and centre-crop images of another size, and turn colour to grey for a model of grey ones"""

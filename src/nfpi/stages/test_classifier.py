@@ -24,7 +24,7 @@ from nfpi.runs import (
 )
 from nfpi.runtime.divergence import Diverged, raise_if_marked
 from nfpi.runtime.manifests import remove_temporary
-from nfpi.stages.base import Stage, Words
+from nfpi.stages.base import Paths, Stage
 from nfpi.stages.common import UNKNOWN, DetectingStage, MeasuringStage, fit_to_validation
 from nfpi.stages.evaluate import Evaluate
 from nfpi.stages.generate import Generate
@@ -61,7 +61,7 @@ class TestClassifier(DetectingStage):
     blocks = {"real_labels": "datasets.{dataset}.real_labels"}
     uses = ("classifier",)
 
-    candidates: CliPositionalArg[Words[Path]]
+    candidates: CliPositionalArg[Paths]
     """output folders of train-classifier, e.g. one for each temperature"""
     real_labels: bool = False
     """also measure accuracy on ImageNet-ReaL labels; test files must have the names of ImageNet's validation images"""
@@ -218,7 +218,7 @@ class MeasureSamples(MeasuringStage):
     blocks = {"inception": "quality.inception"}
     uses = ("classifier",)
 
-    generated: CliPositionalArg[Words[Path]]
+    generated: CliPositionalArg[Paths]
     """folders of the generated images, one for each temperature"""
     tested: Path
     """output folder of test-classifier for these images, whose metrics.json has the temperature"""

@@ -90,20 +90,13 @@ class TrainingData:
             x (B, C, H, W) and labels (B,).
         """
         processes = self.processes
-        for index, (images, labels) in enumerate(self.read(seed, epoch, start_batch), start_batch):
+        batches = self._loader.load_epoch(epoch, seed=derive_seed(seed, "order"), start_batch=start_batch)
+        for index, (images, labels) in enumerate(batches, start_batch):
             generator = make_generator(self.device, seed, "dequantize", epoch, index)
             whole = torch.zeros(self.count_images(index), *images.shape[1:], dtype=images.dtype, device=self.device)
             share = processes.get_slice(len(whole))
             whole[share] = images.to(self.device, non_blocking=True)
             yield self.domain.to_flow(whole, generator)[share], labels.to(self.device, non_blocking=True)
-
-    def read(self, seed: int, epoch: int, start_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate over the batches of :meth:`stream` as they are read and augmented, on the CPU and without noise.
-
-        Yields:
-            images (B, C, H, W), as stored, and labels (B,); of each batch, the part of this process.
-        """
-        return self._loader.load_epoch(epoch, seed=derive_seed(seed, "order"), start_batch=start_batch)
 
     @cached_property
     def _loader(self) -> BatchLoader:
