@@ -68,8 +68,8 @@ def test_a_preset_of_the_user_ends_with_the_command_that_uses_its_best_flow(tmp_
     table = Path(targets.table(name)["csv"])
     table.parent.mkdir(parents=True)
     rows = list_table_rows(targets.resolved.config, name)
-    lines = [f"{row.experiment},{row.weight},{row.weight}" for row in rows] + [",,"]
-    table.write_text("\n".join(["experiment,lambda,validation", *lines]), encoding="utf-8")
+    lines = [f"{row.experiment},{row.weight},{row.weight},validation_nf_acc" for row in rows] + [",,,"]
+    table.write_text("\n".join(["experiment,lambda,validation,chosen_by", *lines]), encoding="utf-8")
     table.with_suffix(".md").write_text("| table |\n", encoding="utf-8")
     assert "use it" not in targets.describe([name])  # no model is there
     best = max((row for row in rows if row.flow_runs), key=lambda row: row.weight or 0)

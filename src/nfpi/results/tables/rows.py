@@ -259,9 +259,9 @@ def find_best_flow(root: Path, config: Config, frames: Mapping[str, pd.DataFrame
     found: dict[Run, float] = {}
     for name in (name for name in config.tables if name in frames):
         rows = {(row.experiment, row.weight): row for row in list_table_rows(config, name)}
-        measured = frames[name][["experiment", "lambda", "validation", "chosen_by"]].dropna()
+        measured = frames[name].dropna(subset="validation")[["experiment", "lambda", "validation", "chosen_by"]]
         for experiment, weight, validation, chosen_by in measured.itertuples(index=False):
-            row = rows.get((experiment, weight))
+            row = rows.get((experiment, None if weight != weight else weight))
             runs = row.flow_runs if row else ()
             sign = -1 if find_metric(chosen_by).higher_is_better is False else 1
             found |= {run: sign * validation for run in runs if Path(root, run.folder, "model").is_dir()}
