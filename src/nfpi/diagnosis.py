@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nfpi.config.priors import FixedPointConfig, FixedPointSettings, compute_weight
-from nfpi.flows.bijection import ImageFlow
+from nfpi.flows.bijection import ImageFlow, evaluating
 from nfpi.model import ClassConditionalFlow
 from nfpi.model.inference import strict_inference
 from nfpi.model.inputs import check_labels, choose_class_names
@@ -73,7 +72,7 @@ def diagnose(
     else:
         own, to_bits, classes = prior, _to_bits, choose_class_names(train[1])
     transform, is_full = _as_function(flow), own is not None and own.is_full
-    with _evaluating(flow):
+    with evaluating(flow):
         z, _, labels = _encode(transform, *train, classes, "train")
         test_z, log_abs_det, test_labels = _encode(transform, *test, classes, "test")
     num_classes, dimensions = len(classes), z.shape[1]
@@ -127,19 +126,6 @@ def draw_diagnosis(diagnosis: pd.DataFrame) -> Figure:
 
 def _to_bits(nll: Tensor, num_dimensions: int) -> Tensor:
     return nll / (num_dimensions * math.log(2))
-
-
-@contextmanager
-def _evaluating(flow: Any) -> Iterator[None]:
-    """Put all parts of a module in evaluation mode; their previous modes are restored at the end."""
-    modes = [(part, part.training) for part in flow.modules()] if isinstance(flow, torch.nn.Module) else []
-    for part, _ in modes:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def _as_function(flow: Any) -> Transform:

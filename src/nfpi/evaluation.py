@@ -12,7 +12,7 @@ from torch import Tensor
 from nfpi.data.batches import load_batches
 from nfpi.data.domain import Domain
 from nfpi.data.store import ImageSet
-from nfpi.flows.bijection import ImageFlow, device_of
+from nfpi.flows.bijection import ImageFlow, device_of, evaluating
 from nfpi.linalg import precise_device, precise_dtype
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.statistics import ClassStatistics
@@ -209,10 +209,9 @@ def _encode(
     flow: ImageFlow, image_set: ImageSet, batch_size: int, seed: int, domain: Domain
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield latents, log |det ∂z/∂x| and labels of all images, batch by batch, on its device, in evaluation mode."""
-    device, was_training = device_of(flow), flow.training
-    flow.eval()
-    for index, (images, labels) in enumerate(load_batches(image_set, batch_size, seed=seed)):
-        generator = make_generator(device, seed, "evaluate", index)
-        z, log_abs_det = flow(domain.to_flow(images.to(device), generator))
-        yield z, log_abs_det, labels.to(device)
-    flow.train(was_training)
+    device = device_of(flow)
+    with evaluating(flow):
+        for index, (images, labels) in enumerate(load_batches(image_set, batch_size, seed=seed)):
+            generator = make_generator(device, seed, "evaluate", index)
+            z, log_abs_det = flow(domain.to_flow(images.to(device), generator))
+            yield z, log_abs_det, labels.to(device)

@@ -239,6 +239,7 @@ def test_stored_images_are_resized(make_images):
     assert larger.shape == (1, 16, 16)
     assert larger.images[np.arange(5)].mean() == pytest.approx(images.images[:5].mean(), abs=2)
     assert resize_images(Pixels(images), 8, Preprocessing()) is images
+    assert larger.images[np.arange(0)].shape == (0, 16, 16, larger.shape[0])  # of a refit: no validation images
 
 
 def test_files_of_any_size_are_read_at_one_size(tmp_path):

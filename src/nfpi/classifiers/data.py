@@ -49,8 +49,9 @@ class ResizedImages:
         return len(self.pixels), self.size, self.size, self.channels
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        images = [self.preprocessing.resize(self.pixels[int(index)], self.size) for index in indices]
-        return torch.stack(images).permute(0, 2, 3, 1).numpy()
+        resized = (self.preprocessing.resize(self.pixels[int(index)], self.size) for index in indices)
+        images = [image.permute(1, 2, 0).numpy() for image in resized]
+        return np.array(images, np.uint8).reshape(-1, *self.shape[1:])  # 0 for a refit without validation images
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,19 @@ def device_of(flow: nn.Module) -> torch.device:
     return torch.device("cpu") if weight is None else weight.device
 
 
+@contextmanager
+def evaluating(module: Any) -> Iterator[None]:
+    """Put all parts of a module in evaluation mode; each returns to its own mode at the end. Others are left alone."""
+    modes = [(part, part.training) for part in module.modules()] if isinstance(module, nn.Module) else []
+    for part, _ in modes:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
 class Bijection(nn.Module, ABC):
     """An invertible map of images with the logarithm of its Jacobian determinant.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nfpi.flows.bijection import ImageFlow
+from nfpi.flows.bijection import ImageFlow, evaluating
 from nfpi.runtime.faults import format_error
 
 
@@ -36,15 +36,10 @@ def check_flow(flow: ImageFlow, x: Tensor, *, jacobian: bool = True, tolerance: 
     flow.check_images(x)
     if tolerance is None:
         tolerance = 1e-6 if x.dtype == torch.float64 else 0.02
-    was_training = [(part, part.training) for part in flow.modules()]
-    flow.eval()
-    try:
+    with evaluating(flow):
         _check_directions(flow, x, tolerance)
         if jacobian:
             _check_jacobian(flow, x, tolerance)
-    finally:
-        for part, training in was_training:
-            part.training = training
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from nfpi.data.domain import Domain
-from nfpi.flows.bijection import ImageFlow, device_of
+from nfpi.flows.bijection import ImageFlow, device_of, evaluating
 from nfpi.runtime.precision import cpu_by_default, full_precision
 from nfpi.runtime.randomness import make_generator
 
@@ -51,13 +51,8 @@ def strict_inference(flow: ImageFlow) -> Iterator[None]:
     Args:
         flow: flow to put in evaluation mode; its previous mode is restored at the end.
     """
-    training = flow.training
-    flow.eval()
-    try:
-        with torch.no_grad(), full_precision(), cpu_by_default():
-            yield
-    finally:
-        flow.train(training)
+    with evaluating(flow), torch.no_grad(), full_precision(), cpu_by_default():
+        yield
 
 
 def draw_fixed_noise(domain: Domain, shape: tuple[int, int, int]) -> Tensor:
