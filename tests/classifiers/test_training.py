@@ -146,6 +146,13 @@ def test_no_epochs_leave_the_weights_as_they_are(make_images, device):
         assert torch.equal(value, before[name]), name
 
 
+def test_discriminants_of_images_that_are_not_square_need_a_size(make_images, device):
+    images = make_images((1, 8, 12))
+    model = build_classifier(ClassifierConfig(model="lda"), 3, 1, 8)
+    with pytest.raises(ValueError, match=r"^image_size: expected a size.*8×12"):
+        train(device, images, images, model=model)
+
+
 @pytest.mark.parametrize("per_class", [3, 11])
 def test_a_last_batch_of_one_image_is_no_obstacle(make_images, device, per_class):
     """ResNet18 leaves one pixel of an image of 8×8, and one value has no variance to normalise by."""

@@ -172,6 +172,11 @@ class ClassifierTraining(Training):
 
 def _fit_in_closed_form(model: Any, data: ClassifierData, seed: int) -> None:
     """Call `model.fit` with all training and validation images, without augmentation; a density gets noise."""
+    _, height, width = data.train.shape
+    if height != width:
+        raise ValueError(
+            f"image_size: expected a size, as the images are not square, received none for {height}×{width}"
+        )
     generator = make_generator("cpu", seed, "noise of a fit")
     given: list[Tensor] = []
     for split in (data.train, data.validation):
