@@ -25,15 +25,6 @@ SplitSeed = Annotated[int, Field(ge=0, lt=2**32)]
 """Limited to 32 bits, as are the seeds of NumPy and scikit-learn."""
 
 
-class ArchiveLimits(Settings):
-    """The largest archive of images that is unpacked."""
-
-    members: PositiveInt = 2_000_000
-    """number of its files and folders"""
-    gib: PositiveInt | None = None
-    """size of its files in GiB; None: a hundred times that of the archive, but at least 1"""
-
-
 class FeaturesSettings(Settings):
     """A data set of features: the inputs of the last linear layer of a trained classifier."""
 
@@ -60,8 +51,6 @@ class DatasetBlock(Settings):
     """folder of the files in torchvision's layout; for imagefolder, a folder or archive that contains split/class/image
     or class/image; for arrays, a file of vectors (npz, csv or parquet), or a folder with train and test files; None:
     the files are downloaded (imagefolder and arrays need a folder)"""
-    archive: Annotated[ArchiveLimits, EXECUTION] = ArchiveLimits()
-    """limits of an archive in `folder`"""
     features: Annotated[FeaturesSettings | None, _IF_GIVEN] = None
     """features: what they are features of"""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05

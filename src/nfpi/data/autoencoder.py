@@ -178,7 +178,7 @@ def encode_dataset(
     """
     if config.source != "imagefolder" or config.vae is None:
         raise DataError(f"{name}: expected an imagefolder with a vae to encode")
-    root = find_image_root(config.folder, download_folder, config.archive).resolve()
+    root = find_image_root(config.folder, download_folder).resolve()
     images = list_image_folder(root, config.skip or ())
     warn_of_unread_folders(images)
     assigned = assign_splits(name, config, images.labels, images.classes)

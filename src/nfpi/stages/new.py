@@ -15,7 +15,7 @@ import yaml
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config.base import NAME, NAME_RULE, ConfigError
-from nfpi.config.datasets import SOURCES, ArchiveLimits, DataError, DatasetConfig
+from nfpi.config.datasets import SOURCES, DataError, DatasetConfig
 from nfpi.config.flows import size_training
 from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT
 from nfpi.config.resolution import resolve
@@ -103,7 +103,7 @@ class WritePreset(Command):
             )
         if output.suffix not in (".yaml", ".yml") or not re.fullmatch(NAME, output.stem):
             raise ConfigError(f"{output}: expected a yaml file with {NAME_RULE}, received '{output.name}'")
-        root = find_image_root(self.folder, self.download_folder, ArchiveLimits())
+        root = find_image_root(self.folder, self.download_folder)
         files = list_image_folder(root)
         warn_of_unread_folders(files)
         images, damaged = _inspect(files)

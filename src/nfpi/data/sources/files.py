@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nfpi.config.datasets import ArchiveLimits, DataError
+from nfpi.config.datasets import DataError
 from nfpi.data.image_files import list_files
 from nfpi.data.sources.published import FASHION_MNIST_FILES, find_idx
 from nfpi.data.writer import replace_folder
@@ -41,11 +41,6 @@ SPLIT_NAMES = ("train", "test", "validation", "val")
 """names of the folders of splits"""
 OF_MACOS = "__MACOSX"
 """folder that macOS adds to a zip archive, with metadata of the files"""
-_LARGEST_GROWTH = 100
-"""largest accepted ratio of unpacked to packed size; image files are compressed already"""
-_ALWAYS_ALLOWED = 2**30
-"""unpacked size, in bytes, that is always accepted"""
-_DEFAULT_LIMITS = ArchiveLimits()
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,15 +138,15 @@ def _read_status(files: Iterable[Path]) -> np.ndarray:
 # ---- archives -------------------------------------------------------------------------------------------------------
 
 
-def find_image_root(folder: Path | None, download_folder: Path, limits: ArchiveLimits = _DEFAULT_LIMITS) -> Path:
+def find_image_root(folder: Path | None, download_folder: Path) -> Path:
     """Return the folder that contains train/class/image or class/image: `folder` itself, or the unpacked archive.
 
     An archive is unpacked into `download_folder` once, by one process while others wait, and again if it has changed.
     In the archive, the images may be nested in further folders.
 
     Raises:
-        DataError: `folder` is None; or an archive is damaged, exceeds the limits, or has members that are outside
-            of its folder or neither files nor folders; nothing is unpacked then.
+        DataError: `folder` is None; or an archive is damaged, or has members that are outside of its folder or neither
+            files nor folders; nothing is unpacked then.
     """
     if folder is None:
         raise DataError("folder: expected a folder of class folders, or of train and test (or val), received none")
@@ -163,7 +158,7 @@ def find_image_root(folder: Path | None, download_folder: Path, limits: ArchiveL
     with locked(download_folder / f".{place.name}.lock", f"unpack {folder}", logger.info):
         if not place.is_dir():
             with replace_folder(place, []) as unpacked:
-                _unpack(folder, unpacked, limits)
+                _unpack(folder, unpacked)
     while (outer := _find_outer_folder(place)) is not None:
         place = outer
     return place
@@ -175,16 +170,16 @@ def _find_outer_folder(place: Path) -> Path | None:
     return folders[0] if len(folders) == 1 and folders[0].name not in SPLIT_NAMES else None
 
 
-def _unpack(archive: Path, into: Path, limits: ArchiveLimits) -> None:
+def _unpack(archive: Path, into: Path) -> None:
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as zipped:
                 members = [one for one in zipped.infolist() if not one.filename.startswith(OF_MACOS)]
-                _check_members(archive, ((one.filename, one.file_size) for one in members), limits)
+                _check_names(archive, (one.filename for one in members))
                 zipped.extractall(into, members)  # makes no links: they become files
         else:
             with tarfile.open(archive) as tar:
-                _check_members(archive, ((one.name, one.size) for one in tar), limits)
+                _check_names(archive, (one.name for one in tar))
                 _require_end(tar)
                 tar.extractall(into, filter=_accept)
     except (DataError, Interrupted, MemoryError):
@@ -200,32 +195,11 @@ def _unpack(archive: Path, into: Path, limits: ArchiveLimits) -> None:
         raise DataError(f"{archive}: expected an archive of folders of images, received an empty one")
 
 
-def _check_members(archive: Path, members: Iterable[tuple[str, int]], limits: ArchiveLimits) -> None:
-    """Check that names lead below the folder, and that there are not more bytes than a disk is likely to have room for.
-
-    Args:
-        archive: the archive.
-        members: name and size of each of its files and folders.
-        limits: settings.
-
-    Raises:
-        DataError: another name, or too many or too large members.
-    """
-    grown = max(_ALWAYS_ALLOWED, _LARGEST_GROWTH * archive.stat().st_size)
-    most, total = 2**30 * limits.gib if limits.gib else grown, 0
-    for number, (name, size) in enumerate(members, 1):
-        total += size
+def _check_names(archive: Path, names: Iterable[str]) -> None:
+    """Check that the names of an archive's members lead below the folder that it is unpacked into."""
+    for name in names:
         if not is_below(name):
             raise DataError(f"{archive}: expected members inside the folder, received {name!r}")
-        if number > limits.members:
-            raise DataError(
-                f"{archive}: expected at most {limits.members} files and folders, received more: raise archive.members"
-            )
-        if total > most:
-            raise DataError(
-                f"{archive}: expected at most {most} bytes when unpacked ({_LARGEST_GROWTH} times its size, or 1 GiB, "
-                f"unless archive.gib is set), received {total} or more: set archive.gib, or unpack it yourself"
-            )
 
 
 def _require_end(tar: tarfile.TarFile) -> None:

@@ -58,7 +58,7 @@ def load_imagefolder(config: DatasetConfig, download_folder: Path) -> SourceImag
     Raises:
         DataError: the folder has another structure, or an image cannot be read or has another size than the first.
     """
-    folder = list_image_folder(find_image_root(config.folder, download_folder, config.archive), config.skip or ())
+    folder = list_image_folder(find_image_root(config.folder, download_folder), config.skip or ())
     warn_of_unread_folders(folder)
     read: dict[Split, tuple[np.ndarray, bool]] = {}
     shape = None
