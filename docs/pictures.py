@@ -38,11 +38,7 @@ OF_CIFAR10 = "results/cifar10/figures"
 PICTURES = {
     "claims": (EVIDENCE, "results/pictures/digits/claims.png", "src/nfpi/figures/claims.py"),
     "following": (EVIDENCE, "results/pictures/following.png", "src/nfpi/figures/following.py"),
-    "frontier": (
-        EVIDENCE,
-        "results/pictures/fashion_mnist_small_following/figures/frontier.png",
-        "src/nfpi/figures/frontier.py",
-    ),
+    "frontier": (EVIDENCE, "results/pictures/fashion_mnist/figures/frontier.png", "src/nfpi/figures/frontier.py"),
     "frontier_cifar10": (EVIDENCE, "results/pictures/cifar10/figures/frontier.png", "src/nfpi/figures/frontier.py"),
     "images_seen": (SEEN, "results/pictures/images_seen.png", "docs/images_seen.py"),
     "unknown_images": (EXAMPLE, "results/pictures/unknown_images.png", "examples/unknown_images.py"),
