@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -261,7 +262,7 @@ def find_best_flow(root: Path, config: Config, frames: Mapping[str, pd.DataFrame
         rows = {(row.experiment, row.weight): row for row in list_table_rows(config, name)}
         measured = frames[name].dropna(subset="validation")[["experiment", "lambda", "validation", "chosen_by"]]
         for experiment, weight, validation, chosen_by in measured.itertuples(index=False):
-            row = rows.get((experiment, None if weight != weight else weight))
+            row = rows.get((experiment, None if math.isnan(weight) else weight))  # NaN: a prior without λ
             runs = row.flow_runs if row else ()
             sign = -1 if find_metric(chosen_by).higher_is_better is False else 1
             found |= {run: sign * validation for run in runs if Path(root, run.folder, "model").is_dir()}
