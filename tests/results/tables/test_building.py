@@ -20,7 +20,7 @@ from nfpi.results.recorded.csv_files import CsvError, write_csv
 from nfpi.results.tables.building import TableError, accuracy_table, read_table
 from nfpi.results.tables.columns import list_metrics, table_columns
 from nfpi.results.tables.layout import to_markdown
-from nfpi.results.tables.rows import list_table_rows
+from nfpi.results.tables.rows import find_best_flow, list_table_rows
 from nfpi.runs import BASELINE, Run
 
 ROOT = Path(__file__).parents[3]
@@ -257,7 +257,9 @@ def test_zero_is_read_from_the_run_of_the_priors_start(make_metric_rows, tabulat
     assert frame["paper_nf_acc"].notna().tolist() == [prior in ("fpi", "mean_only")]
 
 
-def test_a_prior_without_a_weight_shows_none(monkeypatch, make_metric_rows, make_frame, reference, make_config):
+def test_a_prior_without_a_weight_shows_none(
+    monkeypatch, make_metric_rows, make_frame, reference, make_config, tmp_path
+):
     monkeypatch.setattr(PRIORS, "_variants", dict(PRIORS._variants))
     PRIORS.register("simplex", Settings, uses_weight=False, learned=False)
     config = make_config({"dataset": "digits", "lambdas": [0]})
@@ -266,9 +268,12 @@ def test_a_prior_without_a_weight_shows_none(monkeypatch, make_metric_rows, make
     config = type(config).model_validate(config.model_dump() | {"priors": blocks, "tables": tables})
     rows = list_table_rows(config, "t")
     assert [run.folder for run in rows[0].runs] == ["digits/mef/mine/lambda=0/seed=0"]
-    frame = accuracy_table(make_frame(make_metric_rows(rows[0].runs[0], nf_acc=80.0)), NF_ACC, reference, rows)
+    metrics = make_frame(make_metric_rows(rows[0].runs[0], nf_acc=80.0, validation_nf_acc=79.0))
+    frame = accuracy_table(metrics, NF_ACC, reference, rows)
     assert frame["nf_acc"].tolist() == [80.0]
     assert frame["lambda"].isna().all()
+    (tmp_path / rows[0].runs[0].folder / "model").mkdir(parents=True)
+    assert find_best_flow(tmp_path, config, {"t": frame}) == rows[0].runs[0]
 
 
 def test_an_experiment_without_classifier_has_no_cnn(metrics, reference, make_rows):

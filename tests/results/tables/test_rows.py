@@ -45,15 +45,6 @@ def test_the_best_flow_has_the_largest_accuracy_or_the_fewest_bits(make_config, 
     assert found.weight == best
 
 
-def test_the_best_flow_may_have_a_prior_without_a_weight(make_config, tmp_path: Path):
-    config = make_config({**FLOW, "prior": "unit", "classifier": None})
-    (name,) = config.tables
-    (row,) = list_table_rows(config, name)
-    (tmp_path / row.flow_runs[0].folder / "model").mkdir(parents=True)
-    values = {"experiment": [0], "lambda": [float("nan")], "validation": [5.0], "chosen_by": ["validation_nf_acc"]}
-    assert find_best_flow(tmp_path, config, {name: pd.DataFrame(values)}) == row.flow_runs[0]
-
-
 def test_a_row_about_a_classifier_of_real_images_has_no_run_of_a_flow(make_rows):
     alone, augmented = make_rows(
         {"dataset": "digits", "prior": None, "classifier": "swin"},
