@@ -82,6 +82,15 @@ def test_own_gaussians_of_a_model_are_measured_as_by_the_model(make_images):
     assert own["mismatch"] == pytest.approx(model.config["following"]["mismatch"], abs=0.05)
 
 
+def test_a_model_of_an_autoencoders_latents_takes_them(make_images):
+    images = make_images()
+    small = {"num_flows": [1], "num_blocks": [1], "hidden_channels": [4]}
+    model = ClassConditionalFlow.fit(images.images, images.labels, flow=small, epochs=1, progress=False)
+    model.config["data"] |= {"dtype": "float16", "extra": {"scale": 1.0, "spread": np.ones(model.flow.shape).tolist()}}
+    latents = np.random.default_rng(0).normal(size=images.images.shape).astype(np.float16)
+    assert math.isfinite(diagnose(model, *[(latents, images.labels)] * 2).iloc[0]["bits_per_dim"])
+
+
 def test_given_full_covariances_are_the_flows_own():
     train, test = draw(600), draw(300, seed=1)
     prior = GaussianPrior(torch.zeros(3, 3), covariance=torch.eye(3).expand(3, 3, 3).clone())

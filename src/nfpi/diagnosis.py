@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nfpi.config.priors import FixedPointConfig, FixedPointSettings, compute_weight
-from nfpi.flows.bijection import ImageFlow, evaluating
+from nfpi.flows.bijection import evaluating
 from nfpi.model import ClassConditionalFlow
 from nfpi.model.inference import strict_inference
 from nfpi.model.inputs import check_labels, choose_class_names
@@ -140,13 +140,15 @@ def _as_function(flow: Any) -> Transform:
             return encoded
 
         return encode
-    if isinstance(flow, ImageFlow):
-        return flow
     transform = getattr(flow, "transform", flow)  # of a flow of zuko
     if "zuko" in sys.modules and isinstance(transform, sys.modules["zuko"].lazy.LazyTransform):
         transform = transform()
     function: Transform = getattr(transform, "call_and_ladj", transform)
-    return function
+
+    def apply(x: Any) -> tuple[Tensor, Tensor]:
+        return function(torch.tensor(x, dtype=torch.float32) if isinstance(x, np.ndarray) else x)
+
+    return apply
 
 
 @torch.no_grad()
@@ -157,8 +159,6 @@ def _encode(function: Transform, x: Any, labels: Any, classes: list[str], what: 
         ValueError: the labels are no indices of classes; or the flow returns something else, or no finite numbers.
     """
     x = x.to_numpy() if hasattr(x, "to_numpy") else x  # a data frame
-    if isinstance(x, np.ndarray) and x.dtype != np.uint8:
-        x = torch.tensor(x, dtype=torch.float32)
     indices = torch.from_numpy(check_labels(labels, classes, len(x), f"{what}: labels"))
     latents, log_abs_dets = [], []
     for begin in range(0, len(x), _BATCH):

@@ -52,6 +52,17 @@ def test_a_classifier_that_was_trained_on_other_splits_is_refused_unless_its_dat
     check_call(*complete_run.make_command("extract-features", data=other, dataset=dataset, output=tmp_path / "new"))
 
 
+def test_features_of_images_without_a_validation_split_have_none(complete_run, tmp_path):
+    data, folder = tmp_path / "data", tmp_path / "features"
+    check_call(*complete_run.make_command("prepare-data", dataset={"refit": True}, output=data))
+    named = {"dataset": "other", "classifier": "resnet18_real", "trained_on": "digits"}
+    dataset = {"source": "features", "features": named}
+    check_call(*complete_run.make_command("extract-features", data=data, dataset=dataset, output=folder))
+    for split in ("train", "validation", "test"):
+        images, found = (read_image_set(parent / split) for parent in (data, folder))
+        np.testing.assert_array_equal(found.labels, images.labels)
+
+
 def test_unknown_images_have_the_size_of_the_training_images_before_their_features_are_computed(complete_run):
     classifier = LoadedClassifier.read(complete_run.reference / "model.safetensors", CPU)
     test = read_image_set(complete_run.splits / "test")

@@ -41,6 +41,14 @@ def test_noise_is_told_from_digits(complete_run, noise, tmp_path):
     assert found["auroc_typicality"] == pytest.approx(compute_auroc(*scores), abs=3)  # other noise in each image
 
 
+def test_unknown_data_of_another_kind_is_refused_in_one_line(complete_run, tmp_path, capsys):
+    vectors = np.zeros((4, 1, 1, 5), np.float32)
+    write_image_set(tmp_path / "vectors/test", vectors, np.arange(4) % 2, ["a", "b"], name="vectors", flip=False)
+    assert call(*complete_run.make_command("evaluate", unknown=tmp_path / "vectors", output=tmp_path / "new")) == 1
+    assert "evaluation.unknown: expected uint8 data" in (line := read_error_line(capsys))
+    assert "received float32" in line
+
+
 def test_the_other_data_set_is_verified_and_recorded_but_not_compared(complete_run, tmp_path, capsys):
     other = tmp_path / "other"
     check_call(*complete_run.make_command("prepare-data", dataset={"split_seed": 9}, output=other))

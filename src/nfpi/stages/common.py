@@ -158,12 +158,18 @@ class DetectingStage(MeasuringStage):
 
     def read_unknown(self) -> ImageSet | None:
         """Read the test images of the other data set, converted to those of this one; None: there is no other."""
+        from nfpi.config.datasets import DataError
         from nfpi.data.store import convert_images, read_image_set
 
         if self.unknown is None:
             return None
         like = read_image_set(self.data / "test")
-        converted = convert_images(read_image_set(self.unknown / "test"), like.shape)
+        images = read_image_set(self.unknown / "test")
+        if (received := images.images.dtype) != (expected := like.images.dtype):
+            raise DataError(
+                f"evaluation.unknown: expected {expected} data like {self.data}, received {received} in {self.unknown}"
+            )
+        converted = convert_images(images, like.shape)
         return replace(converted, labels=0 * converted.labels, meta=like.meta)
 
 

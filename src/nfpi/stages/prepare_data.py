@@ -146,10 +146,12 @@ class ExtractFeatures(PrepareData):
         if self.dataset.features is None or self.dataset.features.trained_on is None:
             Chain().check_together(read_inputs(self.list_inputs(), self.output), self.output)
         classifier = LoadedClassifier.read(self.classifier / "model.safetensors", make_device().device)
-        images = {split: read_image_set(self.data / split) for split in _SPLITS}
+        sets = {split: read_image_set(self.data / split) for split in _SPLITS}
+        images = {split: some for split, some in sets.items() if len(some)}
         found = {split: (classifier.extract_features(some).numpy(), some.labels) for split, some in images.items()}
         vectors = {split: (features[:, None, None], labels) for split, (features, labels) in found.items()}
-        write_splits(self.name, self.dataset, SourceImages(images["train"].classes, vectors), self.output)
+        dataset = self.dataset.model_copy(update={"refit": "validation" not in images})
+        write_splits(self.name, dataset, SourceImages(images["train"].classes, vectors), self.output)
 
 
 def job_of_splits(planned: Planned, dataset: str, splits: str) -> Job:
