@@ -171,15 +171,15 @@ def test_predictions_in_the_evidence_have_the_recorded_accuracy(folder: Path):
 
 
 @pytest.mark.parametrize(
-    ("folder", "rows"),
-    [("digits_probabilities", 7), ("fashion_mnist_small_following", 2), ("cifar10_small_probabilities", 7)],
+    ("folder", "runs"),
+    [("digits_probabilities", 21), ("fashion_mnist_small_probabilities", 14), ("cifar10_small_probabilities", 7)],
 )
-def test_probabilities_in_the_evidence_give_the_metrics_of_table_11(folder, rows):
-    """Of all rows, on Fashion-MNIST of the discriminants."""
+def test_probabilities_in_the_evidence_give_the_metrics_of_table_11(folder, runs):
+    """Of all rows; on Fashion-MNIST, a discriminant is one fit, and the ResNet18 has none."""
     evidence = read(folder)
     recorded = {item.run: item.record.get("metrics", {}) for item in evidence.runs}
     kept = {run: found for run, found in evidence.predictions.items() if found.class_log_prob.size}
-    assert len(kept) == rows * len(evidence.config.seeds)
+    assert len(kept) == runs
     for run, found in kept.items():
         log_prob, labels = torch.tensor(found.class_log_prob), torch.tensor(found.label)
         metrics = compute_metrics(["ece", "brier", "nll"], log_prob, labels)
