@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import numpy as np
@@ -239,6 +240,12 @@ def test_a_folder_without_classes_or_a_class_without_images_is_named(image_folde
     _refused(image_folder.parent, "files: ")
     (image_folder.parent / "more/below").rename(image_folder / "train/ant/below")
     _refused(image_folder.parent / "more", "more: ")
+
+
+def test_a_class_whose_name_is_not_utf8_is_named(image_folder):
+    other = os.fsencode(image_folder / "train") + b"/caf\xe9"
+    os.mkdir(other)
+    _refused(image_folder, r"train: expected names of class folders in UTF-8, received b'caf\\xe9'")
 
 
 def test_links_to_splits_class_folders_and_images_are_read(image_folder, tmp_path, caplog):

@@ -182,11 +182,14 @@ def list_classes(folder: Path) -> list[str]:
     """Return the names of the class folders in `folder`, or links to such, sorted; a label is an index into them.
 
     Raises:
-        DataError: there are no class folders, or a link is broken.
+        DataError: there are no class folders, a link is broken, or a name is not UTF-8, as of old archives.
     """
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and _is_folder(path))
     if not names:
         raise DataError(f"{folder}: expected a folder for each class, received none")
+    for name in map(os.fsencode, names):
+        if name.decode(errors="ignore").encode() != name:
+            raise DataError(f"{folder}: expected names of class folders in UTF-8, received {name!r}")
     return names
 
 
