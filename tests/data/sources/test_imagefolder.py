@@ -243,8 +243,7 @@ def test_a_folder_without_classes_or_a_class_without_images_is_named(image_folde
 
 
 def test_a_class_whose_name_is_not_utf8_is_named(image_folder):
-    other = os.fsencode(image_folder / "train") + b"/caf\xe9"
-    os.mkdir(other)
+    (image_folder / "train" / os.fsdecode(b"caf\xe9")).mkdir()
     _refused(image_folder, r"train: expected names of class folders in UTF-8, received b'caf\\xe9'")
 
 
