@@ -9,6 +9,7 @@ import functools
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -61,10 +62,10 @@ def test_tables_links_to_every_csv_file():
     assert set(links) == files
 
 
-def read_table(path: str, beginning: str) -> pd.DataFrame:
-    """Return the cells of the table whose heading begins so; its first column is the index."""
+def read_table(path: str, beginning: str, number: int = 0) -> pd.DataFrame:
+    """Return the cells of the table of this number whose heading begins so; its first column is the index."""
     lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
-    begin = next(index for index, line in enumerate(lines) if line.startswith(f"| {beginning}"))
+    begin = [index for index, line in enumerate(lines) if line.startswith(f"| {beginning}")][number]
     end = lines.index("", begin)
     heading, _, *rows = ([cell.strip() for cell in line[1:-1].split("|")] for line in lines[begin:end])
     return pd.DataFrame(rows, columns=heading).set_index(heading[0])
@@ -126,6 +127,78 @@ def test_the_report_has_the_gains_of_table_9():
     rows = [("digits", "nf_acc", 1e4), *rows[:2], (CIFAR, "nf_acc", 3e5), *rows[2:], (CIFAR, "cnn_acc", 3e5)]
     expected = [[gain(f"{preset}_following", *of, row) for row in ("as trained", "refitted")] for preset, *of in rows]
     assert read_table("docs/replication.md", "gain at λ, of").to_numpy().tolist() == expected
+
+
+@pytest.mark.parametrize(("column", "preset"), [("digits", "digits"), ("Fashion-MNIST", FASHION), ("CIFAR-10", CIFAR)])
+def test_the_report_has_the_verdicts(column, preset):
+    claims = pd.concat([read(preset).judge_claims(), read(f"{preset}_following").judge_claims()])
+    expected = claims.sort_values("number").groupby("claim_verdict")["number"].unique().map(list)
+    for verdict, cell in read_table("docs/replication.md", "verdict").filter(like=column).squeeze().items():
+        numbers = re.sub(r"\([^)]*\)", "", re.sub(r"\[[^]]*\]\([^)]*\)", "", cell))
+        assert [int(number) for number in re.findall(r"\d+", numbers)] == expected.get(verdict, []), verdict
+
+
+WAYS = {
+    "class means of the untrained flow, Σ = I": "class means, Σ = I",
+    "means learned by gradient, Σ = I": MEANS,
+    "the same with the posterior in the loss, γ = 10": POSTERIOR,
+    "the same with γ = 100": STRONGER_POSTERIOR,
+    "fixed random means, Σ = I": RANDOM,
+}
+"""Rows of the report's tables of all images, without repulsion, and those of the presets."""
+WEIGHTS = {"0": 0.0, "10⁴": 1e4, "3·10⁴": 3e4, "10⁵": 1e5, "3·10⁵": 3e5}
+
+
+def read_accuracy_and_density(preset: str) -> dict[str, pd.DataFrame]:
+    """Return NF-Acc and bits/dim on all images by row and λ, as trained and refitted."""
+    table = read(preset).make_table("table2").set_index("row")
+    refitted = table.index.str.endswith("refitted")
+    found = {
+        "as trained": table[~refitted],
+        "refitted": table[refitted].rename(lambda row: row.removesuffix(", refitted")),
+    }
+    return {
+        column: part.rename({"as trained": "fpi", "refitted": "fpi"}).set_index("lambda", append=True)
+        for column, part in found.items()
+    }
+
+
+@pytest.mark.parametrize(("number", "preset"), [(0, "fashion_mnist"), (1, "cifar10")])
+def test_the_report_has_the_runs_on_all_images(number, preset):
+    printed = read_table("docs/replication.md", "NF-Acc (%), bits/dim | as trained", number)
+    for label, cells in printed.iterrows():
+        weight, _, way = label.removeprefix("λ = ").partition(", ")
+        of = (WAYS[way] if way else "fpi", WEIGHTS[weight])
+        for column, table in read_accuracy_and_density(preset).items():
+            assert cells[column] == f"{table.loc[of, 'nf_acc']:.1f}, {table.loc[of, 'bits_per_dim']:.2f}", (
+                label,
+                column,
+            )
+
+
+def interpolate_fpi(table: pd.DataFrame, row: str) -> str:
+    """Return NF-Acc of FPI at the bits/dim of a row, less that of the row; linear between two λ."""
+    fpi = table.loc["fpi"].sort_values("bits_per_dim")
+    bits, accuracy = table.loc[(row, 0.0), ["bits_per_dim", "nf_acc"]].astype(float)
+    if bits > fpi["bits_per_dim"].max():
+        return "above all λ in bits/dim"
+    found = np.interp(bits, fpi["bits_per_dim"].astype(float), fpi["nf_acc"].astype(float))
+    return f"{found - accuracy:.1f}".replace("-", "−")
+
+
+def test_the_report_has_the_differences_at_the_same_density_on_all_images():
+    of_cifar10 = read_accuracy_and_density("cifar10")
+    printed = read_table("docs/replication.md", "| as trained | refitted")
+    expected = [
+        [interpolate_fpi(table, row) for table in of_cifar10.values()]
+        for row in (RANDOM, POSTERIOR, STRONGER_POSTERIOR)
+    ]
+    assert printed.to_numpy().tolist() == expected
+    text = (ROOT / "docs/replication.md").read_text(encoding="utf-8")
+    ahead = [
+        interpolate_fpi(table, RANDOM).lstrip("−") for table in read_accuracy_and_density("fashion_mnist").values()
+    ]
+    assert f"random means are {ahead[0]} points above FPI, refitted {ahead[1]} (" in text
 
 
 def write_difference(comparison: pd.Series) -> str:
