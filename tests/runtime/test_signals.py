@@ -16,7 +16,7 @@ import pytest
 from nfpi.data.batches import load_batches
 from nfpi.data.store import ImageSet
 from nfpi.runtime import signals as module
-from nfpi.runtime.signals import Interrupted, interruptible
+from nfpi.runtime.signals import INTERRUPTS, Interrupted, interruptible, note_interrupt
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 
@@ -43,6 +43,26 @@ def test_a_loop_stops_where_it_asks(number):
     with pytest.raises(Interrupted, match=f"stopped by {number.name}"):
         loop()
     assert done == [0, 1, 2]
+
+
+def test_a_ctrl_c_that_a_destructor_swallows_stops_a_loop(monkeypatch):
+    class Temporary:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def loop():
+        with interruptible() as interruption:
+            Temporary()
+            interruption.check()
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    before = signal.signal(signal.SIGINT, note_interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        INTERRUPTS.clear()
 
 
 @BOTH

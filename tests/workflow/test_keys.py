@@ -5,11 +5,13 @@ The stages are real ones, made small.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -146,9 +148,10 @@ def test_a_setting_that_is_reverted_after_ctrl_c_makes_nothing_again(finished, t
         wait_for(
             lambda: log.exists() and log.stat().st_mtime_ns > before and "epoch_seconds" in log.read_text(), snakemake
         )
-        for process in list_processes_in(project.folder.resolve()):  # as a terminal does
-            os.kill(process, signal.SIGINT)
-        snakemake.wait(60)
+        os.killpg(snakemake.pid, signal.SIGINT)  # as a terminal does
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            snakemake.wait(60)
+        assert list_processes_in(project.folder.resolve()) == {}
     assert list_rules(project) == set()
 
 

@@ -69,11 +69,13 @@ def start_snakemake(project: Project, *arguments: str, **options: Any) -> subpro
 def running(project: Project) -> Iterator[subprocess.Popen[str]]:
     """Snakemake at work; nothing of it is left behind."""
     arguments = ("--cores", "2", "--retries", "2", TABLE, "--configfile", "overlay.yaml")
-    process = start_snakemake(project, *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = start_snakemake(project, *arguments, **streams, start_new_session=True)
     try:
         yield process
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 

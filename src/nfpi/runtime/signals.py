@@ -59,7 +59,9 @@ class Interruption:
         self._name, self._first = "", 0.0
 
     def check(self) -> None:
-        """Raise Interrupted if a signal has been received."""
+        """Raise Interrupted if a signal has been received, and KeyboardInterrupt again if a destructor swallowed it."""
+        if INTERRUPTS:
+            raise KeyboardInterrupt
         if self._name:
             raise Interrupted(self._name)
 
