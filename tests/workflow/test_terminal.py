@@ -290,19 +290,25 @@ def test_what_snakemake_prints_goes_to_its_file_also_beside_a_terminal(fresh_pro
     assert "digraph" in graph
 
 
-@pytest.mark.parametrize("moment", ["reads settings", "has locked"])
+WAITS = "import pathlib, time\n\n\ndef wait():\n    pathlib.Path('begun').touch()\n    time.sleep(2)\n\n\n"
+WAITS_AT = {
+    "reads settings": "wait()\n",
+    "has locked": "from nfpi.workflow import records\n\nrecords.write_keys = lambda *_: wait()\n",
+}
+
+
+@pytest.mark.parametrize("moment", WAITS_AT)
 def test_ctrl_c_before_the_jobs_is_one_line(fresh_project: Project, moment: str) -> None:
     """Afterwards nothing is locked."""
-    begun = fresh_project.folder / {"reads settings": "begun", "has locked": "results/demo/.snakemake.lock"}[moment]
-    (fresh_project.folder / "slow.py").write_text(
-        "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(1)\n"
-    )
+    begun = fresh_project.folder / "begun"
+    (fresh_project.folder / "slow.py").write_text(WAITS + WAITS_AT[moment])
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     arguments = (STATE, "--config", "extensions=[slow.py]")
     process = start_snakemake(fresh_project, *arguments, **streams, preexec_fn=heed_ctrl_c)
     while not begun.exists():
         assert process.poll() is None
         time.sleep(0.01)
+    assert (fresh_project.folder / "results/demo/.snakemake.lock").exists() == (moment == "has locked")
     process.send_signal(signal.SIGINT)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 130
