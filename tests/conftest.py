@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import tarfile
 import zipfile
@@ -22,6 +23,9 @@ from nfpi.runtime.checkpoints import Checkpoints
 for name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(name, None)
 sys.dont_write_bytecode = False
+
+# A shell without job control, as of CI, has what it starts in the background ignore Ctrl-C, and programs inherit this.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("without clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("without clock")  # a busy machine must not fail a test

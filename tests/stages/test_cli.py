@@ -252,16 +252,11 @@ def test_ctrl_c_that_a_library_turns_into_an_error_of_its_own_is_one_line(monkey
     assert capsys.readouterr().err == "nfpi: stopped; run the same command again to resume\n"
 
 
-def heed_ctrl_c() -> None:
-    """Also where the tests run in the background, which ignores it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("library", ["pydantic_core", "libtorch_cpu"])
 def test_ctrl_c_in_the_first_seconds_is_one_line(tmp_path, library):
     """While a library is being imported, of the command line or of the stage."""
     command = [NFPI, "evaluate", "--data", tmp_path, "--model", tmp_path, "--output", tmp_path / "new"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while library not in Path(f"/proc/{process.pid}/maps").read_text():
         assert process.poll() is None
         time.sleep(0.01)

@@ -236,11 +236,6 @@ def test_a_failure_is_printed_last_and_without_its_command(fresh_project: Projec
     assert "Traceback" not in printed
 
 
-def heed_ctrl_c() -> None:
-    """A shell's background jobs ignore it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def test_ctrl_c_on_a_terminal_is_no_error(fresh_project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line of the running job moves, and vanishes."""
     monkeypatch.setenv("TERM", "xterm")
@@ -253,9 +248,7 @@ def test_ctrl_c_on_a_terminal_is_no_error(fresh_project: Project, monkeypatch: p
     )
     master, slave = pty.openpty()
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": slave, "stderr": slave}
-    process = start_snakemake(
-        fresh_project, "table2", "--cores", "2", **streams, start_new_session=True, preexec_fn=heed_ctrl_c
-    )
+    process = start_snakemake(fresh_project, "table2", "--cores", "2", **streams, start_new_session=True)
     os.close(slave)
     printed = b""
     while b"... Prepare digits/splits (epoch 3/40)" not in printed:
@@ -304,7 +297,7 @@ def test_ctrl_c_before_the_jobs_is_one_line(fresh_project: Project, moment: str)
     (fresh_project.folder / "slow.py").write_text(WAITS + WAITS_AT[moment])
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     arguments = (STATE, "--config", "extensions=[slow.py]")
-    process = start_snakemake(fresh_project, *arguments, **streams, preexec_fn=heed_ctrl_c)
+    process = start_snakemake(fresh_project, *arguments, **streams)
     while not begun.exists():
         assert process.poll() is None
         time.sleep(0.01)
