@@ -256,4 +256,6 @@ def test_probabilities_in_the_evidence_give_the_metrics_of_table_11(folder, runs
     for run, found in kept.items():
         log_prob, labels = torch.tensor(found.class_log_prob), torch.tensor(found.label)
         metrics = compute_metrics(["ece", "brier", "nll"], log_prob, labels)
-        assert metrics == pytest.approx({name: recorded[run][name] for name in metrics}, rel=2e-3, abs=2e-3)
+        ece = 100 * 2 / len(labels)  # rounding to float16 may move an image at the edge of a bin into the next bin
+        for name, value in metrics.items():
+            assert value == pytest.approx(recorded[run][name], rel=2e-3, abs=ece if name == "ece" else 2e-3), name
