@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nfpi.results.statistics.abstention import EVERYTHING, Thresholds, compute_margins, compute_p_values, compute_risks
 
+ROOT = Path(__file__).parents[3]
 DRAWS, N, DELTA = 2000, 400, 0.1
 LIMIT = DELTA + 2 * math.sqrt(DELTA * (1 - DELTA) / DRAWS)
 
@@ -70,6 +72,29 @@ def test_a_threshold_found_behind_one_that_failed_would_break_the_promise(monkey
 
     monkeypatch.setattr(Thresholds, "find_by_risk", find_any)
     assert count_violations(slope=0) > LIMIT
+
+
+def find_by_bonferroni(found, max_risk, delta):
+    """Return the threshold of largest coverage of 20 that passes at δ / 20."""
+    passed = compute_p_values(found.errors[4::5], found.accepted[4::5], max_risk) <= delta / 20
+    return found.margins[4::5][np.flatnonzero(passed)[-1]] if passed.any() else math.inf
+
+
+@pytest.mark.parametrize(
+    ("slope", "expected"), [(0.05, ["0.05", "86", "0.01", "98"]), (0.2, ["0.54", "9", "0.27", "41"])]
+)
+def test_the_sequence_answers_more_often_than_bonferroni(slope, expected):
+    """Mean coverage, and percentage of draws without any answer, of both: the table of docs/decisions.md."""
+    generator = np.random.default_rng(0)
+    drawn = [Thresholds.from_validation(*draw_population(generator, slope)) for _ in range(DRAWS)]
+    printed = []
+    for find in (Thresholds.find_by_risk, find_by_bonferroni):
+        thresholds = np.array([find(found, 0.1, DELTA) for found in drawn])
+        coverage = np.where(np.isinf(thresholds), 0, 1 - thresholds.clip(0))
+        printed += [f"{coverage.mean():.2f}", f"{100 * np.isinf(thresholds).mean():.0f}"]
+    assert printed == expected
+    text = (ROOT / "docs/decisions.md").read_text(encoding="utf-8")
+    assert f"| {' | '.join([f'{11 + 50 * slope:g} to {11 - 50 * slope:g}', *expected])} |" in text
 
 
 def test_the_guarantee_is_of_use():
