@@ -234,7 +234,7 @@ def test_a_new_preset_is_planned_as_it_was_written(
     images = make_images(tmp_path / "pets", count=12)
     monkeypatch.chdir(fresh_project.folder)
     assert main(["new", str(images)]) == 0
-    command = capsys.readouterr().out.rpartition("run: snakemake ")[2].split()
+    command = capsys.readouterr().out.rpartition("run: nfpi run ")[2].split()
     assert command == ["all", "--config", "preset=pets.yaml"]
     runs = ["pets/mef/baseline/lambda=0/seed=0", *(f"pets/mef/fpi/lambda={n}/seed=0" for n in (424.4, 2122, 10610))]
     planned = fresh_project.plan_jobs(*command)

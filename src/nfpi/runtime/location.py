@@ -20,13 +20,13 @@ def find_workflow() -> Path:
     """
     package = Path(nfpi.__file__).parent
     places = (Path(), package.parents[1], package / "workflow/files")
-    found = next((folder for folder in places if is_workflow(folder)), None)
+    found = next((folder for folder in places if _is_workflow(folder)), None)
     if found is None:
         raise FileNotFoundError(f"Snakefile: expected one in {' or '.join(map(str, places))}, received none")
     return found
 
 
-def is_workflow(folder: Path) -> bool:
+def _is_workflow(folder: Path) -> bool:
     """Return whether a folder has the Snakefile of this workflow, and not of another one."""
     return all((folder / name).exists() for name in ("Snakefile", CONFIG_FILE, "presets", "workflow/reference"))
 

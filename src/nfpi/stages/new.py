@@ -21,7 +21,7 @@ from nfpi.config.priors import DEFAULT_RELATIVE_WEIGHT
 from nfpi.config.resolution import resolve
 from nfpi.results.numbers import format_duration
 from nfpi.runtime.files import write_atomically
-from nfpi.runtime.location import CONFIG_FILE, find_workflow, is_workflow
+from nfpi.runtime.location import CONFIG_FILE, find_workflow
 from nfpi.stages.base import Command
 
 if TYPE_CHECKING:
@@ -117,8 +117,7 @@ class WritePreset(Command):
         write_atomically(output, text)
         remarks.append(_estimate_time(output, name, images, train))
         print(f"{output}: {images.summary}", *remarks, sep="\n")
-        program = "snakemake" if is_workflow(Path()) else "nfpi run"
-        print(f"run: {program} all --config preset={shlex.quote(str(output))}")
+        print(f"run: nfpi run all --config preset={shlex.quote(str(output))}")
 
 
 @dataclass(frozen=True)
